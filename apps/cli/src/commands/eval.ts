@@ -1,0 +1,52 @@
+import { evaluationBatches, evaluator } from "@lowrank/models";
+import { type CommandContext, defineCommand } from "../command.js";
+import { exactMatch } from "../exact-match.js";
+import type { Flags } from "../flags.js";
+import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openData, openModel, withDevice } from "../session.js";
+import { grouped, oneLine, tableLines } from "../terminal/format.js";
+
+const flags = {
+  model: modelFlag,
+  adapter: adapterFlag,
+  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
+  generate: { type: "switch", help: "also answer every prompt greedily and count the exact matches" },
+  "max-new-tokens": { type: "integer", min: 1, help: "longest answer with --generate (default: the longest completion)" },
+  rows: { type: "integer", min: 1, help: "rows used, evenly spread over the file (default: all)" },
+  "batch-size": { type: "integer", min: 1, help: "rows at a time", default: 16 },
+  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
+  device: deviceFlag,
+  json: jsonFlag,
+} as const satisfies Flags;
+
+async function runEval({ values, output, signal }: CommandContext<typeof flags>): Promise<number> {
+  return withDevice(values.device, output, async (dev) => {
+    const loaded = await openModel(values.model, dev);
+    await openAdapter(loaded.model, values.adapter, output);
+    const data = await openData(values.data, loaded, output, { maxLength: values["max-length"], rowLimit: values.rows });
+    const meter = evaluator(loaded.model);
+    const longest = Math.max(...data.examples.map(({ ids }) => ids.length));
+    const { loss, tokenCount } = await meter.run(evaluationBatches(data.examples, values["batch-size"], longest));
+    meter.dispose();
+    const perplexity = Math.exp(loss);
+    output.say(`loss ${loss.toFixed(4)} over ${grouped(tokenCount)} tokens, perplexity ${perplexity.toFixed(3)}`);
+
+    const match = values.generate ? await exactMatch(loaded, data, { maxNewTokens: values["max-new-tokens"], signal, output }) : null;
+    if (match) {
+      output.say(`exact match ${(100 * match.share).toFixed(1)} % of ${grouped(match.answers.length)} rows`);
+      const rows = match.answers
+        .slice(0, 5)
+        .map(({ expected, answer }) => [answer === expected ? "yes" : "no", oneLine(expected, 34), oneLine(answer, 34)]);
+      for (const line of tableLines([["match", "expected", "answer"], ...rows])) output.say(line);
+    }
+    output.result({ loss, perplexity, tokens: tokenCount, exactMatch: match?.share ?? null });
+    return 0;
+  });
+}
+
+export const evalCommand = defineCommand({
+  name: "eval",
+  summary: "Measure a model on a data file: mean loss over completion tokens, perplexity, exact matches.",
+  flags,
+  examples: ["lowrank eval --model ./model --adapter run --data test.jsonl --generate"],
+  run: runEval,
+});

@@ -1,0 +1,193 @@
+import { readFile, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { type AdaptableModel, type DenseLayer, matchLayers } from "@lowrank/lora";
+import {
+  CheckpointError,
+  type Device,
+  device,
+  fileSource,
+  nodeFiles,
+  readSafetensors,
+  type SafetensorsEntry,
+  showShape,
+  zeros,
+} from "@lowrank/tensor";
+import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Flags } from "../flags.js";
+import { jsonFlag } from "../session.js";
+import { bytes, grouped, tableLines } from "../terminal/format.js";
+
+const flags = {
+  targets: { type: "list", value: "q_proj,v_proj", help: "say what LoRA on these layers would train; all-linear for every dense layer" },
+  rank: { type: "integer", min: 1, help: "rank of that LoRA", default: 8 },
+  json: jsonFlag,
+} as const satisfies Flags;
+
+/** What a folder or a file holds, read from its headers: no weight is touched. */
+interface Contents {
+  readonly config: Readonly<Record<string, unknown>> | null;
+  readonly adapter: Readonly<Record<string, unknown>> | null;
+  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+}
+
+async function contentsOf(path: string): Promise<Contents> {
+  const info = await stat(path).catch(() => null);
+  if (!info) throw new UsageError(`${path}: there is no such file or folder. Check the path.`);
+  if (info.isFile()) return { config: null, adapter: null, entries: await entriesOf(path) };
+  const names = (await nodeFiles.list(path)) ?? [];
+  const json = async (name: string): Promise<Readonly<Record<string, unknown>> | null> => {
+    if (!names.includes(name)) return null;
+    try {
+      return JSON.parse(await readFile(join(path, name), "utf8")) as Readonly<Record<string, unknown>>;
+    } catch (error) {
+      throw new CheckpointError(
+        `${join(path, name)}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Download or save it again.`,
+        path,
+      );
+    }
+  };
+  // A run's folder holds its training state as well, which is no part of the model.
+  const files = names.filter((name) => name.endsWith(".safetensors") && name !== "training-state.safetensors");
+  if (files.length === 0) {
+    const pickle = names.find((name) => /\.(bin|pt|pth|ckpt|pkl)$/.test(name));
+    throw new UsageError(
+      pickle
+        ? `${path} holds its weights as ${pickle}, a Python pickle, which can run any code and is not read. Save it with save_pretrained(..., safe_serialization=True).`
+        : `${path} holds no *.safetensors. Give a folder with a checkpoint or an adapter, or a file.`,
+    );
+  }
+  const entries = new Map<string, SafetensorsEntry>();
+  for (const name of files) for (const [key, entry] of await entriesOf(join(path, name))) entries.set(key, entry);
+  return { config: await json("config.json"), adapter: await json("adapter_config.json"), entries };
+}
+
+async function entriesOf(path: string): Promise<ReadonlyMap<string, SafetensorsEntry>> {
+  if (/\.(bin|pt|pth|ckpt|pkl)$/.test(path)) {
+    throw new UsageError(`${basename(path)} is a Python pickle, which can run any code and is not read. Save it as safetensors.`);
+  }
+  const file = await readSafetensors(await fileSource(path));
+  await file.close();
+  return file.entries;
+}
+
+const countOf = ({ shape }: SafetensorsEntry): number => shape.reduce((product, size) => product * size, 1);
+
+/** Parameters of one module, repeated blocks taken together: `model.layers.*.self_attn.q_proj.weight`. */
+interface Line {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly count: number;
+  readonly parameters: number;
+}
+
+function linesOf(entries: ReadonlyMap<string, SafetensorsEntry>): Line[] {
+  const lines = new Map<string, Line>();
+  for (const [name, entry] of [...entries].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }))) {
+    const pattern = name.replace(/\.\d+(?=\.)/g, ".*");
+    const key = `${pattern} ${entry.dtype} ${entry.shape.join()}`;
+    const line = lines.get(key);
+    lines.set(key, {
+      name: pattern,
+      shape: entry.shape,
+      dtype: entry.dtype,
+      count: (line?.count ?? 0) + 1,
+      parameters: (line?.parameters ?? 0) + countOf(entry),
+    });
+  }
+  return [...lines.values()];
+}
+
+/** A model that has names and shapes only, enough for choosing layers. */
+function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Contents["config"], dev: Device): AdaptableModel {
+  const layers = new Map<string, DenseLayer>();
+  for (const [name, { shape }] of entries) {
+    const [outFeatures, inFeatures] = shape;
+    if (shape.length !== 2 || !name.endsWith(".weight") || /(^|\.)(embed_tokens|wte|wpe)\.weight$/.test(name)) continue;
+    if (outFeatures === undefined || inFeatures === undefined) continue;
+    layers.set(name.slice(0, -".weight".length), {
+      weight: zeros(shape, { device: dev }),
+      bias: null,
+      inFeatures,
+      outFeatures,
+      isTransposed: false,
+      isTraining: false,
+      use: () => () => {},
+    });
+  }
+  const model = {
+    config: { model_type: config?.["model_type"] },
+    namedModules: () => layers,
+    namedParameters: () => new Map([...layers].map(([name, { weight }]) => [name, weight])),
+  };
+  return model;
+}
+
+async function runInspect({ values, positionals, output }: CommandContext<typeof flags>): Promise<number> {
+  const [path, ...surplus] = positionals;
+  if (path === undefined || surplus.length > 0)
+    throw new UsageError(`lowrank inspect takes one folder or file, and got ${positionals.length}. Write: lowrank inspect DIR|FILE.`);
+  const { config, adapter, entries } = await contentsOf(path);
+  const lines = linesOf(entries);
+  const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);
+  const size = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
+  const type = adapter ? `adapter ${String(adapter["peft_type"])}` : String(config?.["model_type"] ?? "tensors");
+
+  output.say(`${path}: ${type}, ${grouped(parameters)} parameters in ${entries.size} tensors, ${bytes(size)}`);
+  if (adapter) {
+    output.say(
+      `rank ${String(adapter["r"])}, alpha ${String(adapter["lora_alpha"])}, targets ${[adapter["target_modules"]].flat().join(", ")}, base ${String(adapter["base_model_name_or_path"])}`,
+    );
+  }
+  const rows = lines.map(({ name, shape, dtype, count, parameters: own }) => [
+    name,
+    count > 1 ? `${count} x` : "",
+    showShape(shape),
+    dtype,
+    grouped(own),
+  ]);
+  for (const line of tableLines([["parameter", "", "shape", "dtype", "parameters"], ...rows])) output.say(line);
+
+  let wouldTrain: { trainable: number; frozen: number; percent: number; layers: readonly string[] } | null = null;
+  if (values.targets || (config && !adapter)) {
+    const dev = await device("reference");
+    try {
+      const [first] = values.targets ?? [];
+      const targets = values.targets?.length === 1 && first === "all-linear" ? "all-linear" : values.targets;
+      const chosen = matchLayers(outline(entries, config, dev), targets === undefined ? {} : { targets });
+      const trainable = [...chosen.values()].reduce(
+        (sum, { inFeatures, outFeatures }) => sum + values.rank * (inFeatures + outFeatures),
+        0,
+      );
+      const percent = (100 * trainable) / (trainable + parameters);
+      wouldTrain = { trainable, frozen: parameters, percent, layers: [...chosen.keys()] };
+      output.say(
+        `LoRA of rank ${values.rank} on ${chosen.size} layers (${values.targets?.join(", ") ?? "the family's default targets"}) would train ${grouped(trainable)} parameters, ${percent.toFixed(2)} %`,
+      );
+    } catch (error) {
+      // Without --targets this is an extra; a family without default targets has none.
+      if (values.targets) throw error;
+    } finally {
+      dev.dispose();
+    }
+  }
+  output.result({
+    path,
+    type,
+    parameters,
+    bytes: size,
+    tensors: [...entries.values()].map(({ name, shape, dtype }) => ({ name, shape, dtype })),
+    ...(wouldTrain ? { wouldTrain } : {}),
+  });
+  return 0;
+}
+
+export const inspectCommand = defineCommand({
+  name: "inspect",
+  summary: "What a checkpoint or an adapter holds: parameters by module, shapes, dtypes, and what LoRA would train.",
+  positionals: "DIR|FILE",
+  flags,
+  examples: ["lowrank inspect ./model --targets q_proj,v_proj --rank 8"],
+  run: runInspect,
+});

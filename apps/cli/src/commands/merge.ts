@@ -1,0 +1,44 @@
+import { existsSync, readdirSync } from "node:fs";
+import { resolve } from "node:path";
+import { merge } from "@lowrank/lora";
+import { loadModel, saveModel } from "@lowrank/models";
+import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Flags } from "../flags.js";
+import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
+
+const flags = {
+  model: modelFlag,
+  adapter: { type: "text", value: "DIR", help: "folder of an adapter, ours or PEFT's", required: true },
+  out: { type: "text", value: "DIR", help: "new folder for the whole checkpoint", required: true },
+  device: deviceFlag,
+  json: jsonFlag,
+} as const satisfies Flags;
+
+async function runMerge({ values, output }: CommandContext<typeof flags>): Promise<number> {
+  const { out } = values;
+  if ([values.model, values.adapter].some((path) => resolve(path) === resolve(out))) {
+    throw new UsageError(`--out is ${out}, which is read as well. Give a new folder.`);
+  }
+  if (existsSync(out) && readdirSync(out).length > 0) throw new UsageError(`${out} already holds files. Give a new or an empty folder.`);
+  return withDevice(values.device, output, async (dev) => {
+    const { model } = await loadModel(values.model, { device: dev });
+    const adapter = await openAdapter(model, values.adapter, output);
+    if (adapter) merge(adapter);
+    await saveModel(model, out);
+    const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);
+    output.say(
+      `${adapter?.modules.length ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`,
+    );
+    output.result({ out, merged: adapter?.modules.length ?? 0, parameters });
+    return 0;
+  });
+}
+
+export const mergeCommand = defineCommand({
+  name: "merge",
+  summary: "Add an adapter to its base's weights: a full checkpoint that transformers loads.",
+  flags,
+  examples: ["lowrank merge --model ./model --adapter run --out merged"],
+  run: runMerge,
+});

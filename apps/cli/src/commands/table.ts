@@ -1,0 +1,19 @@
+import type { Command } from "../command.js";
+import { doctorCommand } from "./doctor.js";
+import { evalCommand } from "./eval.js";
+import { generateCommand } from "./generate.js";
+import { inspectCommand } from "./inspect.js";
+import { mergeCommand } from "./merge.js";
+import { quickstartCommand } from "./quickstart.js";
+import { trainCommand } from "./train.js";
+
+/** Every command, one line each, in the order in which help shows them. */
+export const commands: readonly Command[] = [
+  quickstartCommand,
+  trainCommand,
+  evalCommand,
+  generateCommand,
+  mergeCommand,
+  inspectCommand,
+  doctorCommand,
+];

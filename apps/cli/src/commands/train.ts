@@ -1,0 +1,252 @@
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { optim } from "@lowrank/autograd";
+import { type Adapter, applyAdapter, formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
+import {
+  type LoadedModel,
+  metricsFile,
+  type RunState,
+  readState,
+  type StepMetrics,
+  saveModel,
+  stateFileName,
+  train,
+} from "@lowrank/models";
+import { nodeFiles } from "@lowrank/tensor";
+import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Flags, Values } from "../flags.js";
+import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
+import { duration, grouped, shellWord } from "../terminal/format.js";
+import { plotLines } from "../terminal/plot.js";
+import { Progress } from "../terminal/progress.js";
+
+const flags = {
+  model: modelFlag,
+  data: { type: "text", value: "FILE.jsonl", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}', required: true },
+  "eval-data": { type: "text", value: "FILE.jsonl", help: "held-out rows: the loss before and after" },
+  method: { type: "choice", choices: ["lora", "dora", "full"], help: "what is trained", default: "lora" },
+  rank: { type: "integer", help: "inner size of the low-rank pairs", default: 8 },
+  alpha: { type: "number", help: "the pairs are scaled by alpha / rank", default: 16 },
+  dropout: { type: "number", min: 0, below: 1, help: "dropout on the bypass", default: 0 },
+  targets: { type: "list", value: "q_proj,v_proj", help: "layers by name, or all-linear (default: the family's attention projections)" },
+  rslora: { type: "switch", help: "scale by alpha / sqrt(rank)" },
+  init: { type: "choice", choices: ["kaiming", "gaussian"], help: "how A starts; B starts at zero", default: "kaiming" },
+  steps: { type: "integer", min: 1, help: "optimizer steps" },
+  epochs: { type: "number", above: 0, help: "passes over the data, instead of --steps (default 1)" },
+  "batch-size": { type: "integer", min: 1, help: "rows a batch", default: 8 },
+  accumulate: { type: "integer", min: 1, help: "batches a step", default: 1 },
+  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens (default: refuse rows longer than the context)" },
+  lr: { type: "number", above: 0, help: "peak learning rate (default 1e-3, with --method full 1e-4)" },
+  schedule: { type: "choice", choices: ["cosine", "linear", "constant"], help: "how the learning rate falls", default: "cosine" },
+  warmup: { type: "integer", min: 0, help: "steps of linear rise", default: 0 },
+  "weight-decay": { type: "number", min: 0, help: "AdamW's decoupled decay", default: 0 },
+  "max-grad-norm": { type: "number", min: 0, help: "clip gradients to this norm; 0 never clips", default: 1 },
+  seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
+  device: deviceFlag,
+  out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
+  resume: { type: "switch", help: "go on with the run in --out" },
+  overwrite: { type: "switch", help: "replace the run in --out" },
+  "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
+  "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 500 },
+  "save-every": { type: "integer", min: 0, help: "steps between checkpoints; 0: at the end only", default: 100 },
+  "log-every": { type: "integer", min: 1, help: "steps between lines of metrics.jsonl", default: 1 },
+  json: jsonFlag,
+} as const satisfies Flags;
+
+type TrainValues = Values<typeof flags>;
+
+/** What a resumed run must have in common with the run it resumes. */
+function settingsOf(values: TrainValues, rate: number, steps: number): RunState["settings"] {
+  const { model, data, method, seed, schedule, warmup } = values;
+  const adapter =
+    method === "full"
+      ? {}
+      : {
+          rank: values.rank,
+          alpha: values.alpha,
+          dropout: values.dropout,
+          rslora: values.rslora,
+          init: values.init,
+          targets: values.targets?.join() ?? null,
+        };
+  return {
+    model,
+    data,
+    method,
+    ...adapter,
+    seed,
+    steps,
+    lr: rate,
+    schedule,
+    warmup,
+    "batch-size": values["batch-size"],
+    accumulate: values.accumulate,
+    "max-length": values["max-length"] ?? null,
+    "weight-decay": values["weight-decay"],
+    "max-grad-norm": values["max-grad-norm"],
+  };
+}
+
+const runFiles = [stateFileName, "metrics.jsonl", "adapter_config.json", "adapter_model.safetensors", "model.safetensors", "config.json"];
+
+/** Refuses to write over a run. Returns whether there is a state to resume from. */
+function checkFolder({ out, resume, overwrite, model }: TrainValues): boolean {
+  if (resolve(out) === resolve(model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
+  const found = runFiles.filter((name) => existsSync(join(out, name)));
+  if (!resume && found.length > 0 && !overwrite) {
+    throw new UsageError(
+      `${out} already holds a run (${found.join(", ")}). Go on with it with --resume, give another --out, or replace it with --overwrite.`,
+    );
+  }
+  return resume && found.includes(stateFileName);
+}
+
+/** Removes the run that --overwrite replaces, and temporary files of a process that was killed while it wrote. */
+function clearFolder({ out, overwrite }: TrainValues): void {
+  if (!existsSync(out)) return;
+  for (const name of readdirSync(out))
+    if (/^\..+\.tmp$/.test(name) || (overwrite && runFiles.includes(name))) rmSync(join(out, name), { force: true });
+}
+
+function checkSettings(out: string, saved: RunState["settings"], now: RunState["settings"]): void {
+  const differing = Object.keys({ ...saved, ...now }).filter(
+    (name) => saved[name] !== now[name] && (saved[name] ?? null) !== (now[name] ?? null),
+  );
+  if (differing.length === 0) return;
+  const list = differing.map((name) => `--${name} was ${saved[name] ?? "absent"} and is ${now[name] ?? "absent"}`).join(", ");
+  throw new UsageError(`${out} holds a run with other settings: ${list}. Resume with the same flags, or give another --out.`);
+}
+
+async function runTrain({ values, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
+  const { method, out } = values;
+  if (values.steps !== undefined && values.epochs !== undefined)
+    throw new UsageError("--steps and --epochs are both given. Keep one of them.");
+  if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
+  const canResume = checkFolder(values);
+  return withDevice(values.device, output, async (dev) => {
+    const isFull = method === "full";
+    const loaded = await openModel(values.model, dev, isFull ? { dtype: "f32" } : {});
+    const { model } = loaded;
+    const maxLength = values["max-length"];
+    const data = await openData(values.data, loaded, output, { maxLength });
+    const evalPath = values["eval-data"];
+    const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
+
+    const adapter = isFull ? null : adapt(loaded, values, (message) => output.note(`warning: ${message}`));
+    const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
+    const report = parameterReport(model, adapter ?? "full");
+    const rowsPerStep = values["batch-size"] * values.accumulate;
+    const steps = values.steps ?? Math.max(1, Math.ceil(((values.epochs ?? 1) * data.examples.length) / rowsPerStep));
+    const peak = values.lr ?? (isFull ? 1e-4 : 1e-3);
+    if (values.warmup >= steps && values.schedule !== "constant")
+      throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
+    const settings = settingsOf(values, peak, steps);
+    const state = canResume ? await readState(nodeFiles, out) : null;
+    if (state) checkSettings(out, state.settings, settings);
+    if (values.resume)
+      output.note(state ? `resuming at step ${state.step} of ${steps}` : `${out} holds no checkpoint yet: starting from the beginning`);
+    clearFolder(values);
+
+    for (const line of formatReport(report).split("\n")) output.say(line);
+    output.say(
+      `${grouped(steps)} steps of ${rowsPerStep} rows (${((steps * rowsPerStep) / data.examples.length).toFixed(1)} epochs), learning rate ${peak}, ${values.schedule}`,
+    );
+
+    const writeMetrics = await metricsFile(join(out, "metrics.jsonl"), state?.step ?? 0);
+    const progress = new Progress(output, steps, state?.step ?? 0);
+    const losses: { x: number; y: number }[] = [];
+    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
+    const result = await train({
+      model,
+      parameters,
+      examples: data.examples,
+      lengthLimit: Math.min(model.contextLength, Math.max(longest, 2)),
+      steps,
+      batchSize: values["batch-size"],
+      accumulate: values.accumulate,
+      seed: values.seed,
+      schedule: optim[values.schedule]({ peak, warmup: values.warmup, steps }),
+      weightDecay: values["weight-decay"],
+      maxGradNorm: values["max-grad-norm"],
+      generators: adapter ? [adapter.dropoutGenerator] : [],
+      ...(heldOut ? { evaluation: { examples: heldOut.examples, every: values["eval-every"] } } : {}),
+      folder: {
+        files: nodeFiles,
+        path: out,
+        every: values["save-every"],
+        settings,
+        save: () => (adapter ? saveAdapter(adapter, out) : saveModel(model, out)),
+      },
+      resume: state !== null,
+      signal,
+      async onStep(metrics: StepMetrics) {
+        losses.push({ x: metrics.step, y: metrics.loss });
+        if (metrics.step % values["log-every"] === 0 || metrics.step === steps) await writeMetrics(metrics);
+        progress.step(metrics);
+      },
+      onEvaluation: (step, loss) => output.say(`held-out loss ${loss.toFixed(4)} ${step === 0 ? "before training" : `at step ${step}`}`),
+    });
+    output.draw("");
+    if (!result.isFinished) {
+      const command = ["lowrank", "train", ...args.filter((arg) => arg !== "--overwrite" && arg !== "--resume"), "--resume"];
+      output.note(
+        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:\n  ${command.map(shellWord).join(" ")}`,
+      );
+    }
+    const { trainLoss, evalLossBefore, evalLossAfter, tokensPerSecond, peakBytes } = result;
+    if (output.isTerminal) for (const line of plotLines(losses, { columns: output.columns })) output.say(line);
+    if (result.isFinished) {
+      output.say(
+        `${result.steps} steps in ${duration(result.trainSeconds)}, ${grouped(tokensPerSecond)} tokens/s; training loss ${trainLoss.toFixed(4)}`,
+      );
+      if (evalLossBefore !== null && evalLossAfter !== null)
+        output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);
+      output.say(
+        adapter
+          ? `adapter in ${out}; try: lowrank generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
+          : `model in ${out}; try: lowrank generate --model ${shellWord(out)} --prompt "…"`,
+      );
+    }
+    output.result({
+      steps: result.steps,
+      trainLoss,
+      evalLossBefore,
+      evalLossAfter,
+      trainable: report.trainable,
+      frozen: report.frozen,
+      tokensPerSecond,
+      peakBytes,
+      out,
+    });
+    return result.isFinished ? 0 : 130;
+  });
+}
+
+function adapt({ model }: LoadedModel, values: TrainValues, onWarning: (message: string) => void): Adapter {
+  const [first] = values.targets ?? [];
+  const targets = values.targets?.length === 1 && first === "all-linear" ? "all-linear" : values.targets;
+  return applyAdapter(model, {
+    method: values.method === "dora" ? "dora" : "lora",
+    rank: values.rank,
+    alpha: values.alpha,
+    dropout: values.dropout,
+    rslora: values.rslora,
+    init: values.init,
+    ...(targets === undefined ? {} : { targets }),
+    seed: values.seed,
+    baseModel: values.model,
+    onWarning,
+  });
+}
+
+export const trainCommand = defineCommand({
+  name: "train",
+  summary: "Fine-tune a model: low-rank pairs beside its frozen weights, or all of its weights.",
+  flags,
+  examples: [
+    "lowrank train --model ./model --data train.jsonl --eval-data test.jsonl --rank 8 --alpha 16 --steps 300 --out run",
+    "lowrank train --model ./model --data train.jsonl --method full --epochs 3 --lr 1e-4 --out run-full",
+  ],
+  run: runTrain,
+});

@@ -1,0 +1,59 @@
+import { type DataSet, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { UsageError } from "./failure.js";
+import type { Output } from "./output.js";
+
+/** One row's answer beside what it should be, both without white space at the ends. */
+export interface Answer {
+  readonly line: number;
+  readonly prompt: string;
+  readonly expected: string;
+  readonly answer: string;
+}
+
+/**
+ * Answers every prompt of a data set greedily and counts the answers that equal the completion. Prompts of equal length go together.
+ * Rejects with UsageError when no row has a prompt and a completion.
+ */
+export async function exactMatch(
+  { model, tokenizer }: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
+  data: DataSet,
+  options: { readonly maxNewTokens?: number | undefined; readonly signal?: AbortSignal; readonly output?: Output } = {},
+): Promise<{ readonly share: number; readonly answers: readonly Answer[] }> {
+  const rows = data.examples.flatMap(({ ids, labels, line }) => {
+    const border = labels.findIndex((label) => label !== ignoredLabel);
+    if (border < 1 || labels.slice(border).includes(ignoredLabel)) return [];
+    return [{ line, prompt: ids.slice(0, border), completion: ids.slice(border) }];
+  });
+  if (rows.length === 0)
+    throw new UsageError(
+      `${data.path}: no row has a prompt and a completion, so there is nothing to compare an answer with. Leave out --generate, or use {"prompt","completion"} rows.`,
+    );
+  const longest = Math.max(...rows.map(({ completion }) => completion.length));
+  const maxNewTokens = options.maxNewTokens ?? longest;
+  const byLength = new Map<number, typeof rows>();
+  for (const row of rows) byLength.set(row.prompt.length, [...(byLength.get(row.prompt.length) ?? []), row]);
+  const answers: Answer[] = [];
+  const generator = new TextGenerator(model);
+  const batchLimit = 32;
+  for (const group of byLength.values()) {
+    for (let start = 0; start < group.length && !options.signal?.aborted; start += batchLimit) {
+      const batch = group.slice(start, start + batchLimit);
+      const generated = await generator.generate(
+        batch.map(({ prompt }) => prompt),
+        { maxNewTokens, temperature: 0, ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }) },
+      );
+      for (const [i, { line, prompt, completion }] of batch.entries()) {
+        answers.push({
+          line,
+          prompt: tokenizer.decode(prompt),
+          expected: tokenizer.decode(completion).trim(),
+          answer: tokenizer.decode(generated[i] ?? []).trim(),
+        });
+      }
+      options.output?.draw(`answered ${answers.length} of ${rows.length}`);
+    }
+  }
+  options.output?.draw("");
+  answers.sort((a, b) => a.line - b.line);
+  return { share: answers.filter(({ expected, answer }) => expected === answer).length / Math.max(1, answers.length), answers };
+}

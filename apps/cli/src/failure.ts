@@ -1,0 +1,49 @@
+/** A mistake on the command line: facts and remedy in the message, no stack, exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** Errors that say what is wrong with what the user gave, by name: several copies of a package may be installed. */
+const userErrors: ReadonlySet<string> = new Set([
+  "UsageError",
+  "DataError",
+  "CheckpointError",
+  "AdapterError",
+  "DeviceError",
+  "TrainingError",
+  "TokenizerError",
+  "ConfigError",
+]);
+
+/** What to print for a failure, and the exit code: 2 for a user's mistake or broken input, 1 for a mistake of ours. */
+export function describeFailure(error: unknown, isVerbose: boolean): { readonly text: string; readonly exitCode: number } {
+  const known = error instanceof Error && (userErrors.has(error.name) || isFileError(error));
+  if (known && !isVerbose) return { text: `error: ${messageOf(error)}`, exitCode: 2 };
+  if (error instanceof Error) {
+    const text = isVerbose
+      ? (error.stack ?? error.message)
+      : `${error.name}: ${error.message}\nThis is a mistake in Lowrank. LOWRANK_DEBUG=1 shows where; please report it.`;
+    return { text: `error: ${text}`, exitCode: known ? 2 : 1 };
+  }
+  return { text: `error: ${String(error)}`, exitCode: 1 };
+}
+
+/** Errors of the operating system about a path. */
+function isFileError(error: Error): error is NodeJS.ErrnoException {
+  return "code" in error && typeof error.code === "string" && "syscall" in error;
+}
+
+const fileReasons: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file. Check the path",
+  EACCES: "permission denied. Check the file's rights",
+  EISDIR: "this is a folder where a file is needed. Give a file",
+  ENOTDIR: "a part of the path is a file. Check the path",
+  ENOSPC: "the disk is full. Free some space and run again",
+  EROFS: "the file system is read-only. Choose another folder",
+};
+
+function messageOf(error: Error): string {
+  if (!isFileError(error)) return error.message;
+  const reason = fileReasons[error.code ?? ""];
+  return reason ? `${error.path ?? "file"}: ${reason}.` : `${error.message}. Check the path.`;
+}

@@ -1,0 +1,166 @@
+import { UsageError } from "./failure.js";
+
+/** What a flag takes. `value` is what help shows for it; a flag without a default is absent unless given. */
+export type Flag =
+  | { readonly type: "text"; readonly value: string; readonly help: string; readonly required?: boolean; readonly default?: string }
+  | {
+      readonly type: "integer" | "number";
+      readonly help: string;
+      readonly min?: number;
+      readonly above?: number;
+      readonly below?: number;
+      readonly default?: number;
+    }
+  | { readonly type: "choice"; readonly choices: readonly string[]; readonly help: string; readonly default?: string }
+  | { readonly type: "list"; readonly value: string; readonly help: string }
+  | { readonly type: "switch"; readonly help: string };
+
+export type Flags = Readonly<Record<string, Flag>>;
+
+type Given<F extends Flag> = F extends { type: "switch" }
+  ? boolean
+  : F extends { type: "list" }
+    ? readonly string[]
+    : F extends { type: "integer" | "number" }
+      ? number
+      : F extends { type: "choice"; choices: readonly (infer C)[] }
+        ? C
+        : string;
+type IsPresent<F extends Flag> = F extends { type: "switch" } | { required: true } | { default: string | number } ? true : false;
+
+/** The values of a command's flags, by the flags' own names. */
+export type Values<T extends Flags> = { readonly [K in keyof T]: IsPresent<T[K]> extends true ? Given<T[K]> : Given<T[K]> | undefined };
+
+/** What the command line gave. `given` holds the names of flags that were written out. */
+export interface Parsed<T extends Flags> {
+  readonly values: Values<T>;
+  readonly given: ReadonlySet<string>;
+  readonly positionals: readonly string[];
+}
+
+/** Reads `--name value`, `--name=value` and switches. Throws UsageError for an unknown flag, a missing or an unfit value. */
+export function parseFlags<const T extends Flags>(flags: T, args: readonly string[], command: string): Parsed<T> {
+  const values: Record<string, unknown> = {};
+  const given = new Set<string>();
+  const positionals: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] as string; // i < args.length
+    if (!arg.startsWith("-") || arg === "-") {
+      positionals.push(arg);
+      continue;
+    }
+    const equals = arg.indexOf("=");
+    const name = (equals < 0 ? arg : arg.slice(0, equals)).replace(/^--?/, "");
+    const flag = Object.hasOwn(flags, name) && arg.startsWith("--") ? flags[name] : undefined;
+    if (!flag) throw new UsageError(unknownFlag(arg, Object.keys(flags), command));
+    if (flag.type === "switch") {
+      if (equals >= 0) throw new UsageError(`--${name} takes no value, but ${arg} gives one. Write --${name} alone, or leave it out.`);
+      values[name] = true;
+    } else {
+      const text = equals >= 0 ? arg.slice(equals + 1) : args[++i];
+      if (text === undefined || (equals < 0 && text.startsWith("--")))
+        throw new UsageError(`--${name} needs a value. Write --${name} ${shown(flag)}.`);
+      values[name] = parseValue(name, flag, text);
+    }
+    given.add(name);
+  }
+  for (const [name, flag] of Object.entries(flags)) {
+    if (given.has(name)) continue;
+    if (flag.type === "switch") values[name] = false;
+    else if ("default" in flag) values[name] = flag.default;
+    else if (flag.type === "text" && flag.required)
+      throw new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`lowrank ${command} --help\` lists all flags.`);
+  }
+  return { values: values as Values<T>, given, positionals };
+}
+
+function parseValue(name: string, flag: Exclude<Flag, { type: "switch" }>, text: string): unknown {
+  switch (flag.type) {
+    case "text":
+      return text;
+    case "list": {
+      const items = text
+        .split(",")
+        .map((item) => item.trim())
+        .filter((item) => item !== "");
+      if (items.length === 0) throw new UsageError(`--${name} is empty. Write --${name} ${flag.value}.`);
+      return items;
+    }
+    case "choice":
+      if (!flag.choices.includes(text)) throw new UsageError(`--${name} is "${text}". Choose ${flag.choices.join(", ")}.`);
+      return text;
+    case "integer":
+    case "number": {
+      const number = text.trim() === "" ? Number.NaN : Number(text);
+      const { min, above, below } = flag;
+      const isFit =
+        (flag.type === "integer" ? Number.isSafeInteger(number) : Number.isFinite(number)) &&
+        (min === undefined || number >= min) &&
+        (above === undefined || number > above) &&
+        (below === undefined || number < below);
+      if (!isFit)
+        throw new UsageError(`--${name} is "${text}". Give ${flag.type === "integer" ? "a whole number" : "a number"}${bounds(flag)}.`);
+      return number;
+    }
+  }
+}
+
+function bounds({ min, above, below }: { readonly min?: number; readonly above?: number; readonly below?: number }): string {
+  const parts = [
+    min === undefined ? "" : `of at least ${min}`,
+    above === undefined ? "" : `above ${above}`,
+    below === undefined ? "" : `below ${below}`,
+  ];
+  const said = parts.filter((part) => part !== "").join(" and ");
+  return said === "" ? "" : ` ${said}`;
+}
+
+function unknownFlag(arg: string, names: readonly string[], command: string): string {
+  const wanted = arg.replace(/^-+/, "").split("=")[0] ?? "";
+  const nearest = names.map((name) => ({ name, distance: editDistance(name, wanted) })).sort((a, b) => a.distance - b.distance)[0];
+  const guess = nearest && nearest.distance <= Math.max(2, Math.floor(wanted.length / 3)) ? ` Did you mean --${nearest.name}?` : "";
+  return `There is no flag ${arg.split("=")[0]} for lowrank ${command}.${guess} \`lowrank ${command} --help\` lists all flags.`;
+}
+
+/** Levenshtein distance, by rows. */
+export function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+/** The flag's value as help shows it: `N`, `lora|full`, `FILE`. */
+function shown(flag: Flag): string {
+  switch (flag.type) {
+    case "switch":
+      return "";
+    case "choice":
+      return flag.choices.join("|");
+    case "integer":
+      return "N";
+    case "number":
+      return "X";
+    case "text":
+    case "list":
+      return flag.value;
+  }
+}
+
+/** The flags as help lists them, one or two lines each. */
+export function helpLines(flags: Flags): string[] {
+  const rows = Object.entries(flags).map(([name, flag]) => {
+    const standard = "default" in flag && flag.default !== undefined ? ` (default ${flag.default})` : "";
+    const required = flag.type === "text" && flag.required ? " (required)" : "";
+    return { left: `  --${name} ${shown(flag)}`.trimEnd(), right: `${flag.help}${standard}${required}` };
+  });
+  const width = Math.min(30, Math.max(...rows.map(({ left }) => left.length)));
+  return rows.flatMap(({ left, right }) =>
+    left.length > width ? [left, `${" ".repeat(width + 2)}${right}`] : [`${left.padEnd(width + 2)}${right}`],
+  );
+}

@@ -1,0 +1,88 @@
+import { readFileSync } from "node:fs";
+import type { Command } from "./command.js";
+import { commands } from "./commands/table.js";
+import { describeFailure, UsageError } from "./failure.js";
+import { editDistance, helpLines, parseFlags } from "./flags.js";
+import { processOutput } from "./output.js";
+
+/** Runs the command line and returns the exit code: 0 done, 2 a user's mistake, 1 a mistake of ours, 130 interrupted. */
+export async function runCli(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  const isJson = args.includes("--json");
+  const interrupt = new AbortController();
+  const onSignal = (): void => {
+    if (interrupt.signal.aborted) process.exit(130);
+    interrupt.abort();
+    process.stderr.write("\nFinishing the step in progress; Ctrl-C again ends at once.\n");
+  };
+  try {
+    if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+      process.stdout.write(`${rest[0] && name === "help" ? commandHelp(commandNamed(rest[0])) : overview()}\n`);
+      return name === undefined ? 2 : 0;
+    }
+    if (name === "--version" || name === "-v") {
+      process.stdout.write(`${version()}\n`);
+      return 0;
+    }
+    const command = commandNamed(name);
+    if (rest.includes("--help") || rest.includes("-h")) {
+      process.stdout.write(`${commandHelp(command)}\n`);
+      return 0;
+    }
+    const parsed = parseFlags(command.flags, rest, command.name);
+    if (command.positionals === "" && parsed.positionals.length > 0) {
+      throw new UsageError(
+        `lowrank ${command.name} takes no argument "${parsed.positionals[0]}". Write the flag that it belongs to, and quotes around values with spaces.`,
+      );
+    }
+    process.on("SIGINT", onSignal);
+    process.on("SIGTERM", onSignal);
+    return await command.run({ ...parsed, output: processOutput(isJson), signal: interrupt.signal, args: rest });
+  } catch (error) {
+    const { text, exitCode } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
+    process.stderr.write(`${text}\n`);
+    return exitCode;
+  } finally {
+    process.off("SIGINT", onSignal);
+    process.off("SIGTERM", onSignal);
+  }
+}
+
+function commandNamed(name: string): Command {
+  const command = commands.find((entry) => entry.name === name);
+  if (command) return command;
+  const nearest = [...commands].sort((a, b) => editDistance(a.name, name) - editDistance(b.name, name))[0];
+  const guess = nearest && editDistance(nearest.name, name) <= 2 ? ` Did you mean ${nearest.name}?` : "";
+  throw new UsageError(`There is no command "${name}".${guess} The commands are ${commands.map((entry) => entry.name).join(", ")}.`);
+}
+
+function overview(): string {
+  const width = Math.max(...commands.map(({ name }) => name.length));
+  return [
+    "lowrank: fine-tune GPT-style models with LoRA, on any GPU that WebGPU reaches and on a plain CPU.",
+    "",
+    "Commands:",
+    ...commands.map(({ name, summary }) => `  ${name.padEnd(width + 2)}${summary}`),
+    "",
+    "`lowrank COMMAND --help` shows a command's flags. Start with `lowrank quickstart`.",
+  ].join("\n");
+}
+
+function commandHelp({ name, summary, positionals, flags, examples }: Command): string {
+  return [
+    `lowrank ${name}${positionals === "" ? "" : ` ${positionals}`} [flags]`,
+    "",
+    summary,
+    "",
+    "Flags:",
+    ...helpLines(flags),
+    "",
+    examples.length > 1 ? "Examples:" : "Example:",
+    ...examples.map((example) => `  ${example}`),
+  ].join("\n");
+}
+
+function version(): string {
+  const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}

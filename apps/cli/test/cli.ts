@@ -1,0 +1,98 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, realpathSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { initModel, saveModel } from "@lowrank/models";
+import { device } from "@lowrank/tensor";
+
+const program = fileURLToPath(new URL("../bin/lowrank.js", import.meta.url));
+
+/** What a command left behind. */
+export interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the built command line; `killAfterMs` ends it with SIGKILL, `interruptAt` sends SIGINT once its output holds the text. */
+export function lowrank(
+  args: readonly string[],
+  options: { readonly killAfterMs?: number; readonly interruptAt?: string; readonly env?: NodeJS.ProcessEnv } = {},
+): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, LOWRANK_DEBUG: undefined, ...options.env } });
+    let [stdout, stderr] = ["", ""];
+    const timer = options.killAfterMs === undefined ? null : setTimeout(() => child.kill("SIGKILL"), options.killAfterMs);
+    let isInterrupted = false;
+    const look = (): void => {
+      if (options.interruptAt === undefined || isInterrupted || !`${stdout}${stderr}`.includes(options.interruptAt)) return;
+      isInterrupted = true;
+      child.kill("SIGINT");
+    };
+    child.stdout.on("data", (chunk: Buffer) => {
+      stdout += chunk;
+      look();
+    });
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk;
+      look();
+    });
+    child.on("close", (code) => {
+      if (timer) clearTimeout(timer);
+      resolve({ code, stdout, stderr });
+    });
+  });
+}
+
+/** A folder for one test file. */
+export function scratchFolder(): string {
+  return realpathSync(mkdtempSync(join(tmpdir(), "lowrank-cli-")));
+}
+
+const words = ["red", "green", "blue", "small", "large", "old", "new", "box", "lamp", "book", "chair"];
+
+/** A tokenizer without merges: a token a byte, spelled as GPT-2 spells bytes, and an end token. */
+function byteTokenizer(): unknown {
+  const isPrintable = (byte: number): boolean => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
+  let spare = 256;
+  const spelled = Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(isPrintable(byte) ? byte : spare++));
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const end = { id: 256, content: "</s>", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+  return {
+    version: "1.0",
+    added_tokens: [end],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: { type: "BPE", unk_token: null, vocab: Object.fromEntries(spelled.map((text, byte) => [text, byte])), merges: [] },
+  };
+}
+
+/** A random two-layer Llama with a tokenizer of its own, and rows to train it on: word pairs exchanged. */
+export async function tinyProject(folder: string): Promise<{ readonly model: string; readonly train: string; readonly test: string }> {
+  const path = join(folder, "model");
+  const dev = await device("cpu", { threads: 1 });
+  const config = {
+    model_type: "llama",
+    vocab_size: 257,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    max_position_embeddings: 64,
+    tie_word_embeddings: true,
+    eos_token_id: 256,
+  };
+  await saveModel(await initModel(config, { device: dev, seed: 3 }), path);
+  dev.dispose();
+  writeFileSync(join(path, "tokenizer.json"), JSON.stringify(byteTokenizer()));
+  writeFileSync(join(path, "tokenizer_config.json"), JSON.stringify({ tokenizer_class: "PreTrainedTokenizerFast", eos_token: "</s>" }));
+  const rows = words.flatMap((a) => words.map((b) => ({ prompt: `${a} ${b}:`, completion: ` ${b} ${a}` })));
+  const [train, test] = [join(folder, "train.jsonl"), join(folder, "test.jsonl")];
+  const lines = rows.map((row) => JSON.stringify(row));
+  writeFileSync(train, `${lines.filter((_, i) => i % 5 !== 0).join("\n")}\n`);
+  writeFileSync(test, `${lines.filter((_, i) => i % 5 === 0).join("\n")}\n`);
+  return { model: path, train, test };
+}

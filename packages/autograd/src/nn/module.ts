@@ -1,0 +1,132 @@
+import { changeSurroundings, mixed, Tensor } from "@lowrank/tensor";
+
+/**
+ * Middleware around a module's forward function: may change what goes in, what comes out, or not call `next` at all. Adapters are
+ * wrappers; without any, a module records exactly its plain graph.
+ */
+export type Wrapper = (x: Tensor, next: (x: Tensor) => Tensor) => Tensor;
+
+const parameters = new WeakSet<Tensor>();
+
+/** Numbers for wrappers and modules, so that the states of a model can be told apart. */
+const numbers = new WeakMap<object, number>();
+let nextNumber = 1;
+
+function numberOf(thing: object): number {
+  const number = numbers.get(thing) ?? nextNumber++;
+  numbers.set(thing, number);
+  return number;
+}
+
+/** Marks a tensor as a parameter, so that modules that have it as a property list it. torch.nn.Parameter. */
+export function parameter(value: Tensor): Tensor {
+  parameters.add(value);
+  return value;
+}
+
+/** True for tensors that `parameter` has marked. */
+export function isParameter(value: Tensor): boolean {
+  return parameters.has(value);
+}
+
+/**
+ * A part of a model: a plain class whose own properties are its children (modules, or arrays of them) and its parameters (tensors
+ * marked by `parameter`). Property names joined by dots are the names in checkpoints. torch.nn.Module.
+ */
+export abstract class Module {
+  /** Middleware, innermost first. */
+  readonly wrappers: Wrapper[] = [];
+  /** True while dropout is on; `train` sets it on a whole tree. Off at first, so that a loaded model evaluates. */
+  isTraining = false;
+  /** What the wrappers and `isTraining` say to `compile`, which records other graphs for other states. */
+  #state = 0;
+
+  #stateChanged(): void {
+    const isPlain = this.wrappers.length === 0 && !this.isTraining;
+    const state = isPlain ? 0 : mixed(numberOf(this), Number(this.isTraining), ...this.wrappers.map(numberOf));
+    changeSurroundings(this.#state, state);
+    this.#state = state;
+  }
+
+  /** Puts a wrapper around this module, outside those that are there; returns the function that takes it off again. */
+  use(wrapper: Wrapper): () => void {
+    // A wrapper used twice is two entries; each remover takes off its own.
+    const entry: Wrapper = (x, next) => wrapper(x, next);
+    // The same wrapper put on again is the same state again.
+    numbers.set(entry, numberOf(wrapper));
+    this.wrappers.push(entry);
+    this.#stateChanged();
+    return () => {
+      const index = this.wrappers.indexOf(entry);
+      if (index < 0) return;
+      this.wrappers.splice(index, 1);
+      this.#stateChanged();
+    };
+  }
+
+  /** Runs `forward` through the wrappers; what the forward functions of one-input modules call. */
+  protected through(x: Tensor, forward: (x: Tensor) => Tensor): Tensor {
+    let next = forward;
+    for (const wrapper of this.wrappers) {
+      const inner = next;
+      next = (input) => wrapper(input, inner);
+    }
+    return next(x);
+  }
+
+  /** This module and all below it, by dotted name; this module's own name is "". Modules shared by several parents appear once. */
+  namedModules(): Map<string, Module> {
+    const found = new Map<string, Module>();
+    const seen = new Set<Module>();
+    const visit = (module: Module, name: string): void => {
+      if (seen.has(module)) return;
+      seen.add(module);
+      found.set(name, module);
+      for (const [child, at] of childrenOf(module)) visit(child, join(name, at));
+    };
+    visit(this, "");
+    return found;
+  }
+
+  /** All parameters by dotted name, in the order of the properties. Tied tensors appear once, under their first name. */
+  namedParameters(): Map<string, Tensor> {
+    const found = new Map<string, Tensor>();
+    const seen = new Set<Tensor>();
+    for (const [name, module] of this.namedModules()) {
+      for (const [key, value] of Object.entries(module)) {
+        if (!(value instanceof Tensor) || !parameters.has(value) || seen.has(value)) continue;
+        seen.add(value);
+        found.set(join(name, key), value);
+      }
+    }
+    return found;
+  }
+
+  /** The values of `namedParameters`. */
+  parameters(): Tensor[] {
+    return [...this.namedParameters().values()];
+  }
+
+  /** Switches dropout on (or off) in this module and all below it. torch.nn.Module.train. */
+  train(isTraining = true): this {
+    for (const module of this.namedModules().values()) {
+      if (module.isTraining === isTraining) continue;
+      module.isTraining = isTraining;
+      module.#stateChanged();
+    }
+    return this;
+  }
+}
+
+function join(path: string, name: string): string {
+  return path === "" ? name : `${path}.${name}`;
+}
+
+function* childrenOf(module: Module): Generator<readonly [child: Module, at: string]> {
+  for (const [key, value] of Object.entries(module) as [string, unknown][]) {
+    if (value instanceof Module) yield [value, key];
+    else if (Array.isArray(value)) {
+      for (const [index, item] of value.entries()) if (item instanceof Module) yield [item, `${key}.${index}`];
+    }
+  }
+}

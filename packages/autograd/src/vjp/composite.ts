@@ -1,0 +1,54 @@
+import { attentionBackward, compositeDefinition, linearCrossEntropyBackward, type Node, type Tensor } from "@lowrank/tensor";
+import { type CompositeNode, type Flow, handle } from "./rule.js";
+
+/**
+ * Sends gradients into a composite's inputs, given those of its results (null where none arrives). Returns false where it does not
+ * know the case, which is then differentiated through the composite's decomposition.
+ */
+type CompositeRule = (node: CompositeNode, dys: readonly (Tensor | null)[], flow: Flow) => boolean;
+
+/** Another result of the composite itself, saved by the forward pass. */
+function result(node: CompositeNode, index: number, flow: Flow): Tensor {
+  const { shape = [], dtype = "f32" } = node.outputs[index] ?? {};
+  return handle({ op: "output", of: node, index, shape, dtype }, flow);
+}
+
+/** Sends gradients[i] into inputs[i]. */
+function send(inputs: readonly Node[], gradients: readonly (Tensor | null | undefined)[], flow: Flow): void {
+  for (const [i, input] of inputs.entries()) {
+    const gradient = gradients[i];
+    if (gradient) flow.into(input, () => gradient);
+  }
+}
+
+const rules: Readonly<Record<string, CompositeRule>> = {
+  attention(node, [dOut, dLogsumexp], flow) {
+    if (!dOut || dLogsumexp) return false;
+    const inputs = node.inputs.map((input) => handle(input, flow));
+    send(node.inputs, attentionBackward([...inputs, result(node, 0, flow), result(node, 1, flow), dOut], node.attributes), flow);
+    return true;
+  },
+  linearCrossEntropy(node, [dLoss, dLogsumexp], flow) {
+    if (!dLoss || dLogsumexp) return false;
+    const [hidden, weight] = node.inputs;
+    if (!hidden || !weight) return false;
+    const inputs = node.inputs.map((input) => handle(input, flow));
+    // A frozen head's gradient, as large as the head, is never recorded.
+    send([hidden, weight], linearCrossEntropyBackward([...inputs, result(node, 1, flow), dLoss], flow.needs(weight)), flow);
+    return true;
+  },
+};
+
+/** The rule of its name where there is one, else the gradient of what the composite decomposes into: so higher derivatives work. */
+export function composite(node: CompositeNode, dys: readonly (Tensor | null)[], flow: Flow): void {
+  if (rules[node.name]?.(node, dys, flow)) return;
+  const inputs = node.inputs.map((input) => handle(input, flow));
+  const results = compositeDefinition(node.name).decompose(inputs, node.attributes);
+  const wanted = [...new Set(node.inputs)].filter((input) => flow.needs(input));
+  const gradients = flow.between(
+    results.map((t) => t.node),
+    dys,
+    wanted,
+  );
+  send(wanted, gradients, flow);
+}

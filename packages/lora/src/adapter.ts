@@ -1,0 +1,136 @@
+import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
+import { AdapterError } from "./errors.js";
+import type { Attachment } from "./methods/method.js";
+import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
+import { type AdaptableModel, type AdaptableModule, deviceOf } from "./targeting/model.js";
+
+/** One module with what a method put on it. */
+export interface AdaptedModule {
+  readonly name: string;
+  readonly module: AdaptableModule;
+  readonly attachment: Attachment;
+}
+
+/** What a checkpoint says about an adapter beside its method's options; kept as it was when an adapter is loaded and saved. */
+export interface AdapterOrigin {
+  /** Path or hub name of the base, for whoever loads the adapter (`base_model_name_or_path`). */
+  readonly baseModel: string | null;
+  /** The base's revision on the hub. */
+  readonly revision: string | null;
+  readonly taskType: string | null;
+  readonly autoMapping: unknown;
+}
+
+/** Settings that every method takes. */
+export interface ApplyOptions {
+  /** Seed of the parameters' first values and of dropout. Default 0. */
+  readonly seed?: number;
+  /** Dropout's random numbers, where a training run keeps its own. */
+  readonly dropoutGenerator?: Generator;
+  /** Path or hub name of the base, written into adapter_config.json. */
+  readonly baseModel?: string;
+  /** Told what is unusual but allowed; `console.warn` when absent. */
+  readonly onWarning?: (message: string) => void;
+}
+
+/** A method's name and options, as `applyAdapter` takes them. */
+export type AdapterOptions = ApplyOptions & { [Name in MethodName]: { readonly method: Name } & Partial<OptionsOf<Name>> }[MethodName];
+
+/** A trained or trainable adapter on a model. Made by `applyAdapter` and `loadAdapter`. */
+export class Adapter {
+  #removers: (() => void)[] = [];
+  /** How the merged weights become the old ones again; null while not merged. For `merge` and `unmerge`. */
+  unmergeSteps: (() => void)[] | null = null;
+
+  constructor(
+    readonly model: AdaptableModel,
+    readonly method: AnyMethod,
+    /** The method's options, defaults filled in. */
+    readonly options: unknown,
+    readonly modules: readonly AdaptedModule[],
+    readonly dropoutGenerator: Generator,
+    readonly origin: AdapterOrigin,
+  ) {}
+
+  /** Trained tensors by their names in adapter_model.safetensors, in the model's order. */
+  namedParameters(): Map<string, Tensor> {
+    const named = new Map<string, Tensor>();
+    for (const { name, attachment } of this.modules) {
+      for (const [key, parameter] of Object.entries(attachment.parameters)) named.set(`base_model.model.${name}.${key}`, parameter);
+    }
+    return named;
+  }
+
+  /** Trained tensors, in the order of `namedParameters`: what to pass to `grad` and to an optimizer. */
+  parameters(): Tensor[] {
+    return [...this.namedParameters().values()];
+  }
+
+  /** True while the base's weights hold the adapter. */
+  get isMerged(): boolean {
+    return this.unmergeSteps !== null;
+  }
+
+  /** True while the model's forward runs through the adapter's wrappers. */
+  get isEnabled(): boolean {
+    return this.#removers.length > 0;
+  }
+
+  /** Puts the adapter into the model's forward (again). Throws AdapterError while it is merged. */
+  enable(): void {
+    if (this.isMerged)
+      throw new AdapterError("The adapter is merged into the weights; with its wrappers it would count twice. unmerge() it first.");
+    if (this.isEnabled) return;
+    this.#removers = this.modules.map(({ module, attachment }) => module.use(attachment.forward));
+  }
+
+  /** Takes the adapter out of the model's forward, which is then exactly the base's; its parameters stay. */
+  disable(): void {
+    for (const remove of this.#removers) remove();
+    this.#removers = [];
+  }
+}
+
+/**
+ * Puts trainable parameters beside a model's frozen weights and its forward through them:
+ * `applyAdapter(model, { method: "lora", rank: 8, alpha: 16, targets: ["q_proj", "v_proj"] })`.
+ * Only the adapter's `parameters()` are meant for `grad`; weights that are not asked for get no gradient. The output is at first exactly
+ * the base's. Throws AdapterError for options out of range and for targets that fit no layer, before anything is changed.
+ * peft.get_peft_model.
+ */
+export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Adapter {
+  const { method: name, seed = 0, dropoutGenerator, baseModel = null, onWarning = console.warn, ...given } = options;
+  const method = methodNamed(name);
+  if (!method) {
+    throw new AdapterError(
+      `There is no adapter method "${String(name)}". Choose among ${Object.keys(methods).join(", ")}.`,
+      Object.keys(methods),
+    );
+  }
+  const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null };
+  const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn: onWarning, isStrict: true });
+  adapter.enable();
+  return adapter;
+}
+
+/** For `attach`. */
+export interface AttachSettings {
+  readonly seed: number;
+  readonly dropoutGenerator: Generator | undefined;
+  readonly origin: AdapterOrigin;
+  readonly warn: (message: string) => void;
+  readonly isStrict: boolean;
+}
+
+/** Makes an adapter's parameters. The model is not touched: `enable()` puts it in. Throws AdapterError. */
+export function attach(model: AdaptableModel, method: AnyMethod, given: object, settings: AttachSettings): Adapter {
+  const options = method.options(given, model);
+  const places = method.places(model, options, settings.isStrict);
+  const device = deviceOf(model);
+  const generator = new Generator(device, settings.seed);
+  const dropoutGenerator = settings.dropoutGenerator ?? new Generator(device, settings.seed + 1);
+  const context = { generator, dropoutGenerator, warn: settings.warn };
+  const modules = [...places].map(([name, module]) => ({ name, module, attachment: method.attach(module, options, { ...context, name }) }));
+  realizeNow(modules.flatMap(({ attachment }) => Object.values(attachment.parameters)));
+  return new Adapter(model, method, options, modules, dropoutGenerator, settings.origin);
+}

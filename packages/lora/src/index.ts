@@ -1,0 +1,16 @@
+export { type AdaptedModule, Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
+export { AdapterError } from "./errors.js";
+export { merge, unmerge } from "./merge.js";
+export { dora } from "./methods/dora.js";
+export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
+export { type AttachContext, type Attachment, defineMethod, type MergedWeight, type Method } from "./methods/method.js";
+
+export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
+export { PeftFields } from "./peft/fields.js";
+export { type LoadOptions, loadAdapter } from "./peft/load.js";
+export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
+export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
+
+export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
+export { matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";
+export { type AdaptableModel, type AdaptableModule, type DenseLayer, denseLayers, type Wrapper } from "./targeting/model.js";

@@ -1,0 +1,68 @@
+import { realizeNow, type Tensor } from "@lowrank/tensor";
+import type { Adapter } from "./adapter.js";
+import { AdapterError, listed } from "./errors.js";
+import type { DenseLayer } from "./targeting/model.js";
+
+/**
+ * Adds the adapter to the base's weights (LoRA: W = W0 + (alpha / r) B A) and takes it out of the forward, which from then on runs the
+ * same kernels as the base. Explicit, and undone by `unmerge`. Throws AdapterError when the adapter is merged already, cannot be merged, or
+ * when a weight is shared with another module (a tied embedding would change as well).
+ */
+export function merge(adapter: Adapter): void {
+  if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
+  const unmergeable = adapter.modules.filter(({ attachment }) => !attachment.merge).map(({ name }) => name);
+  if (unmergeable.length > 0) {
+    throw new AdapterError(
+      `Adapters of method "${adapter.method.name}" have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`,
+      unmergeable,
+    );
+  }
+  refuseShared(adapter);
+  const merged = adapter.modules.flatMap(({ module, attachment }) => {
+    const change = attachment.merge?.();
+    if (!change) return [];
+    // A method with `merge` is on a dense layer.
+    const { weight } = module as DenseLayer;
+    // What 16 bits have rounded away cannot be taken back by arithmetic: such weights are kept as they were.
+    const copy = weight.dtype === "f32" ? null : weight.cast("f32").cast(weight.dtype);
+    return [{ weight, change, copy }];
+  });
+  // Everything that reads the old weights comes before the first of them is written over.
+  realizeNow(merged.flatMap(({ change, copy }) => (copy ? [copy] : change.kept)));
+  const steps = merged.map(({ weight, change, copy }) => {
+    weight.assign(change.value);
+    return () => weight.assign(copy ?? change.restore(weight));
+  });
+  realizeNow(merged.map(({ weight }) => weight));
+  adapter.disable();
+  adapter.unmergeSteps = steps;
+}
+
+/**
+ * Takes a merged adapter out of the weights, to 1e-6 in f32 and exactly in 16 bits, and puts it back into the forward. The adapter's
+ * parameters must be what they were at `merge`. Throws AdapterError when it is not merged.
+ */
+export function unmerge(adapter: Adapter): void {
+  if (!adapter.unmergeSteps) throw new AdapterError("The adapter is not merged, so there is nothing to take out. merge() it first.");
+  for (const step of adapter.unmergeSteps) step();
+  adapter.unmergeSteps = null;
+  realizeNow(adapter.modules.map(({ module }) => (module as DenseLayer).weight));
+  adapter.enable();
+}
+
+function refuseShared(adapter: Adapter): void {
+  const users = new Map<Tensor, string[]>();
+  for (const [name, module] of adapter.model.namedModules()) {
+    const { weight } = module as Partial<DenseLayer>;
+    if (weight) users.set(weight, [...(users.get(weight) ?? []), name]);
+  }
+  for (const { module } of adapter.modules) {
+    const shared = users.get((module as DenseLayer).weight) ?? [];
+    if (shared.length > 1) {
+      throw new AdapterError(
+        `${shared.join(" and ")} share one weight, which merging would change for all of them. Keep the adapter unmerged, or leave the layer out of its targets.`,
+        shared,
+      );
+    }
+  }
+}

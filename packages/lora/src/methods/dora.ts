@@ -1,0 +1,46 @@
+import type { Tensor } from "@lowrank/tensor";
+import { loraFromPeft, loraToPeft } from "../peft/lora.js";
+import { matchLayers } from "../targeting/match.js";
+import type { DenseLayer } from "../targeting/model.js";
+import { inLayout, type LoraOptions, loraOptions, lowRankPair } from "./lora.js";
+import { defineMethod, type Method } from "./method.js";
+
+/** ‖M‖ of every row, [out, in] → [out]. torch.linalg.norm(dim=1). */
+function rowNorms(matrix: Tensor): Tensor {
+  return matrix.square().sum(1).sqrt();
+}
+
+/**
+ * DoRA (Liu et al. 2024, eq. 5): h = m · (W0 + s B A) x / ‖W0 + s B A‖, the norm of each output row and a constant to the gradient
+ * (section 4.3), m trained and at first ‖W0‖. With dropout, as in PEFT, also the base's part of the correction sees the dropped input.
+ */
+export const dora: Method<LoraOptions, DenseLayer> = defineMethod("dora", {
+  options: loraOptions,
+  places: matchLayers,
+  attach: (layer, options, context) => {
+    const pair = lowRankPair(layer, options, context);
+    const weight = (): Tensor => inLayout(layer, layer.weight).cast("f32");
+    const norms = (): Tensor => rowNorms(weight().add(pair.delta())).detach();
+    const magnitude = norms();
+    return {
+      parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b, lora_magnitude_vector: magnitude },
+      forward: (x, next) => {
+        const factor = magnitude.div(norms());
+        const result = next(x);
+        const input = pair.input(x);
+        const base = input !== x ? input.matmul(weight().t()) : layer.bias ? result.sub(layer.bias) : result;
+        return result.add(factor.sub(1).mul(base)).add(factor.mul(pair.bypass(input)));
+      },
+      merge: () => {
+        const factor = magnitude.div(norms()).unsqueeze(1);
+        return {
+          value: inLayout(layer, weight().add(pair.delta()).mul(factor)),
+          kept: [factor],
+          restore: (merged) => inLayout(layer, inLayout(layer, merged).div(factor).sub(pair.delta())),
+        };
+      },
+    };
+  },
+  toPeft: (options, places) => loraToPeft(options, places, { use_dora: true }),
+  fromPeft: (fields) => loraFromPeft(fields, { use_dora: true }),
+});

@@ -1,0 +1,24 @@
+import type { AdaptableModule } from "../targeting/model.js";
+import { dora } from "./dora.js";
+import { lora } from "./lora.js";
+import type { Method } from "./method.js";
+
+/** Every adapter method, one line each. A configuration is read by the first that recognises it. */
+export const methods: { readonly lora: typeof lora; readonly dora: typeof dora } = {
+  lora,
+  dora,
+};
+
+export type MethodName = keyof typeof methods;
+
+/** The options of each method. */
+export type OptionsOf<Name extends MethodName> = ReturnType<(typeof methods)[Name]["options"]>;
+
+/** A method whose options and modules are its own business: what it makes, it also takes. */
+export type AnyMethod = Method<unknown, AdaptableModule>;
+
+/** The method of a name, or undefined. */
+export function methodNamed(name: string): AnyMethod | undefined {
+  // Each method is handed only options and modules that it made itself.
+  return Object.hasOwn(methods, name) ? (methods[name as MethodName] as unknown as AnyMethod) : undefined;
+}

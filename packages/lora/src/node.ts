@@ -1,0 +1,2 @@
+export * from "./index.js";
+export { loadAdapter, saveAdapter } from "./peft/node.js";

@@ -1,0 +1,138 @@
+import {
+  type ByteSource,
+  type FileSystem,
+  type Generator,
+  readSafetensors,
+  readText,
+  realizeNow,
+  type SafetensorsFile,
+  showShape,
+} from "@lowrank/tensor";
+import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
+import { AdapterError, listed } from "../errors.js";
+import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
+import { type AdaptableModel, deviceOf } from "../targeting/model.js";
+import { PeftFields } from "./fields.js";
+
+/** How an adapter is read. */
+export interface LoadOptions {
+  /** Where `folder` lies; Node's files when absent (in Node). */
+  readonly files: FileSystem;
+  /** Seed of dropout. Default 0. */
+  readonly seed?: number;
+  /** Dropout's random numbers, where a training run keeps its own. */
+  readonly dropoutGenerator?: Generator;
+  /** Told what is unusual but allowed; `console.warn` when absent. */
+  readonly onWarning?: (message: string) => void;
+}
+
+/**
+ * Puts a saved adapter, ours or PEFT's, on a model. Names and shapes of all tensors are checked against the model before anything is changed.
+ * Rejects with AdapterError for options that are set and not supported, and for an adapter of another base, listing what does not fit; with
+ * CheckpointError for damaged files. peft.PeftModel.from_pretrained.
+ */
+export async function loadAdapter(model: AdaptableModel, folder: string, options: LoadOptions): Promise<Adapter> {
+  const { files, seed = 0, dropoutGenerator, onWarning: warn = console.warn } = options;
+  const configSource = await files.open(files.join(folder, "adapter_config.json"));
+  if (!configSource)
+    throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
+  const { method, given, origin } = readConfig(await readText(configSource), configSource.name);
+  const source = await openTensors(files, folder);
+  const file = await readSafetensors(source);
+  try {
+    const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn, isStrict: false });
+    await fill(adapter, file, model);
+    adapter.enable();
+    return adapter;
+  } finally {
+    await file.close();
+  }
+}
+
+async function openTensors(files: FileSystem, folder: string): Promise<ByteSource> {
+  const source = await files.open(files.join(folder, "adapter_model.safetensors"));
+  if (source) return source;
+  const names = (await files.list(folder)) ?? [];
+  if (names.includes("adapter_model.bin")) {
+    throw new AdapterError(
+      `${folder} holds its tensors as adapter_model.bin, a Python pickle, which can run any code and is not read. Load it once in Python and save it with save_pretrained(..., safe_serialization=True).`,
+    );
+  }
+  throw new AdapterError(`${folder} holds no adapter_model.safetensors. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
+}
+
+interface ReadConfig {
+  readonly method: AnyMethod;
+  readonly given: object;
+  readonly origin: AdapterOrigin;
+}
+
+function readConfig(text: string, file: string): ReadConfig {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new AdapterError(`${file}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Save the adapter again.`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw new AdapterError(`${file}: not a JSON object. Save the adapter again.`);
+  const fields = new PeftFields(json as Record<string, unknown>, file);
+  const autoMapping = fields.peek("auto_mapping") ?? null;
+  fields.pass("auto_mapping", "peft_version", "inference_mode");
+  const origin: AdapterOrigin = {
+    baseModel: fields.takeText("base_model_name_or_path"),
+    revision: fields.takeText("revision"),
+    taskType: fields.takeText("task_type"),
+    autoMapping,
+  };
+  for (const name of Object.keys(methods)) {
+    const method = methodNamed(name);
+    const given = method?.fromPeft(fields);
+    if (!method || !given) continue;
+    fields.refuseRest();
+    return { method, given, origin };
+  }
+  const type = String(fields.peek("peft_type"));
+  throw new AdapterError(`${file}: adapters of type ${type} are not supported. Supported are ${Object.keys(methods).join(", ")}.`, [
+    "peft_type",
+  ]);
+}
+
+/** Old versions of PEFT wrote the magnitude with a `.weight` behind. */
+function currentKey(key: string): string {
+  return key.replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
+}
+
+/** Checks everything, then reads the file's tensors into the adapter's parameters. */
+async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableModel): Promise<void> {
+  const wanted = adapter.namedParameters();
+  const stored = new Map([...file.entries.keys()].map((key) => [currentKey(key), key]));
+  const missing = [...wanted.keys()].filter((name) => !stored.has(name));
+  const unexpected = [...stored.keys()].filter((name) => !wanted.has(name));
+  const misshapen: string[] = [];
+  for (const [name, parameter] of wanted) {
+    const shape = file.entries.get(stored.get(name) ?? "")?.shape;
+    if (shape && showShape(shape) !== showShape(parameter.shape))
+      misshapen.push(`${name} is ${showShape(shape)} in the file, ${showShape(parameter.shape)} here`);
+  }
+  const problems = [
+    ...(missing.length > 0 ? [`${missing.length} tensors are missing: ${listed(missing, 6)}`] : []),
+    ...(unexpected.length > 0 ? [`${unexpected.length} tensors have no place in the model: ${listed(unexpected, 6)}`] : []),
+    ...(misshapen.length > 0 ? [`${misshapen.length} tensors differ in shape: ${listed(misshapen, 6)}`] : []),
+  ];
+  if (problems.length > 0) {
+    const base = adapter.origin.baseModel;
+    throw new AdapterError(
+      `${file.name}: the adapter does not fit this model. ${problems.join("; ")}. Load it on the base that it was trained on${base ? ` ("${base}")` : ""}.`,
+      [...missing, ...unexpected, ...misshapen],
+    );
+  }
+  const device = deviceOf(model);
+  const values = await Promise.all([...wanted.keys()].map((name) => file.tensor(stored.get(name) ?? name, { device, dtype: "f32" })));
+  let index = 0;
+  for (const parameter of wanted.values()) {
+    const value = values[index++];
+    if (value) parameter.assign(value);
+  }
+  realizeNow(adapter.parameters());
+}

@@ -1,0 +1,15 @@
+import { nodeFiles } from "@lowrank/tensor";
+import type { Adapter } from "../adapter.js";
+import type { AdaptableModel } from "../targeting/model.js";
+import { type LoadOptions, loadAdapter as load } from "./load.js";
+import { type SaveOptions, saveAdapter as save } from "./save.js";
+
+/** `saveAdapter` of the browser's entry, on Node's files where none are given. */
+export function saveAdapter(adapter: Adapter, folder: string, options: Partial<SaveOptions> = {}): Promise<void> {
+  return save(adapter, folder, { files: nodeFiles, ...options });
+}
+
+/** `loadAdapter` of the browser's entry, on Node's files where none are given. */
+export function loadAdapter(model: AdaptableModel, folder: string, options: Partial<LoadOptions> = {}): Promise<Adapter> {
+  return load(model, folder, { files: nodeFiles, ...options });
+}

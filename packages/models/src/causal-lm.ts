@@ -1,0 +1,156 @@
+import type { nn } from "@lowrank/autograd";
+import {
+  concat,
+  crossEntropy,
+  type Device,
+  type FileSystem,
+  ignoredLabel,
+  linearCrossEntropy,
+  ShapeError,
+  showShape,
+  sum,
+  Tensor,
+} from "@lowrank/tensor";
+import type { ModelConfig } from "./config.js";
+import type { KeyValueCache } from "./generate/cache.js";
+import type { KeyValuePrefix, VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
+
+/** What a forward pass is told besides the token ids. */
+export interface ForwardOptions {
+  /** Keys and values of the tokens before. */
+  readonly cache?: KeyValueCache;
+}
+
+/** What attention has to be told about its surroundings; made once for each forward pass. */
+export interface AttentionContext {
+  readonly prefix: KeyValuePrefix | null;
+  readonly prompt: VirtualPrompt | null;
+  readonly cache: KeyValueCache | null;
+}
+
+/** Sizes of what a key-value cache holds. */
+export interface CacheShape {
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/** Where a model was read from; its tokenizer's files are copied from there. */
+export interface ModelOrigin {
+  readonly files: FileSystem;
+  readonly folder: string;
+}
+
+/** A language model that predicts the next token from those before. */
+export interface CausalLM extends nn.Module {
+  /** config.json with defaults filled in, under its own names. */
+  readonly config: ModelConfig;
+  readonly device: Device;
+  /** Tokens that end a generation. */
+  stopTokens: readonly number[];
+  readonly vocabSize: number;
+  /** Most tokens that it can look at. */
+  readonly contextLength: number;
+  readonly cacheShape: CacheShape;
+  readonly lm_head: nn.Linear;
+  /** Null for a model made by `initModel`. */
+  origin: ModelOrigin | null;
+  /** Where prefix and prompt methods enter. */
+  readonly virtualTokens: VirtualTokens;
+  /** Hidden states before the head: ids i32 [batch, seq] → f32 [batch, seq, width]. */
+  hidden(ids: Tensor, options?: ForwardOptions): Tensor;
+  /** ids i32 [batch, seq] → logits f32 [batch, seq, vocab]. */
+  forward(ids: Tensor, options?: ForwardOptions): Tensor;
+  /**
+   * Mean cross-entropy of each next token: ids and labels i32 [batch, seq]; labels are the ids themselves, shifted inside, -100 where a
+   * position does not count. NaN when none counts. transformers' `model(input_ids, labels=labels).loss`.
+   */
+  loss(ids: Tensor, labels: Tensor): Tensor;
+}
+
+/** Throws ShapeError unless ids are integers [batch, seq]. */
+export function checkIds(ids: Tensor): void {
+  if (ids.rank !== 2 || (ids.dtype !== "i32" && ids.dtype !== "u32")) {
+    throw new ShapeError(
+      `The model needs token ids as i32 [batch, seq], got ${ids.dtype} ${showShape(ids.shape)}. Make them with tensor([[…]], { dtype: "i32", device }).`,
+      [ids.shape],
+    );
+  }
+}
+
+/** Throws ShapeError when a text is longer than the model can look at. */
+export function checkLength(length: number, contextLength: number): void {
+  if (length > contextLength) {
+    throw new ShapeError(`${length} tokens are more than the model's context of ${contextLength}. Shorten the text or split it.`);
+  }
+}
+
+/**
+ * Throws RangeError when an id is no token of the vocabulary. Ids on a device cannot be checked there (gather clamps them), so whoever
+ * makes them calls this first.
+ */
+export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i] ?? -1;
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
+      throw new RangeError(
+        `Token id ${id} at position ${i} is outside the model's vocabulary of ${vocabSize} (0 to ${vocabSize - 1}). Use the tokenizer that belongs to the model.`,
+      );
+    }
+  }
+}
+
+/** `CausalLM.loss` from the hidden states; without materialising the logits while the head is a plain matrix. */
+export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor): Tensor {
+  const [batch = 0, length = 0, width = 0] = hidden.shape;
+  const labelLength = labels.shape[1] ?? 0;
+  if (labels.rank !== 2 || labels.shape[0] !== batch || labelLength > length || labels.dtype !== "i32") {
+    throw new ShapeError(
+      `loss: labels are ${labels.dtype} ${showShape(labels.shape)}, the ids give ${showShape([batch, length])}. Labels are i32 of the ids' shape.`,
+      [labels.shape, hidden.shape],
+    );
+  }
+  // Position i predicts token i + 1; virtual tokens in front (prompt methods) predict nothing.
+  const targets = labels
+    .narrow(1, 1, labelLength - 1)
+    .pad(
+      [
+        [0, 0],
+        [length - labelLength, 1],
+      ],
+      ignoredLabel,
+    )
+    .reshape([batch * length]);
+  const rows = hidden.reshape([batch * length, width]);
+  const isPlain = head.wrappers.length === 0 && head.bias === null && !head.isTransposed;
+  if (!isPlain) return crossEntropy(head.forward(rows), targets);
+  return sum(linearCrossEntropy(rows, head.weight, targets)).div(sum(targets.notEqual(ignoredLabel).cast("f32")));
+}
+
+/** [batch, seq, heads · dim] → [batch, heads, seq, dim]. */
+export function splitHeads(x: Tensor, heads: number): Tensor {
+  const [batch = 0, length = 0, width = 0] = x.shape;
+  return x.reshape([batch, length, heads, width / heads]).permute([0, 2, 1, 3]);
+}
+
+/** [batch, heads, seq, dim] → [batch, seq, heads · dim]. */
+export function joinHeads(x: Tensor): Tensor {
+  const [batch = 0, heads = 0, length = 0, dim = 0] = x.shape;
+  return x.permute([0, 2, 1, 3]).reshape([batch, length, heads * dim]);
+}
+
+/** Token embeddings [batch, seq, width] with the virtual prompt in front, which the cache already holds while decoding. */
+export function withPrompt(embedded: Tensor, { prompt, cache }: AttentionContext): Tensor {
+  if (!prompt || cache?.positions) return embedded;
+  const [batch = 0, , width = 0] = embedded.shape;
+  return concat([prompt.embeddings().reshape([1, prompt.length, width]).expand([batch, prompt.length, width]), embedded], 1);
+}
+
+/** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] while decoding. */
+export function positionsOf(batch: number, length: number, context: AttentionContext, device: Device): Tensor {
+  const decoding = context.cache?.positions;
+  if (decoding) return decoding.reshape([batch, 1]);
+  const from = context.prefix?.length ?? 0;
+  const iota = new Tensor({ op: "iota", axis: 0, shape: [length], dtype: "i32" }, device);
+  return from === 0 ? iota : iota.add(from);
+}

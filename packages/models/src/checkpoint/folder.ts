@@ -1,0 +1,48 @@
+import { type ByteSource, CheckpointError, type FileSystem, readText } from "@lowrank/tensor";
+import { Tokenizer } from "../tokenizer/tokenizer.js";
+
+export type Json = Readonly<Record<string, unknown>>;
+
+/** Reads a JSON object; null where the file is absent. Rejects with CheckpointError when it is no JSON object. */
+export async function readJson(files: FileSystem, path: string): Promise<Json | null> {
+  const source = await files.open(path);
+  if (!source) return null;
+  const text = await readText(source);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new CheckpointError(`${path}: this is no valid JSON (${(error as Error).message}). Correct the file or fetch it again.`, path);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new CheckpointError(`${path}: this is JSON, but not an object. Correct the file or fetch it again.`, path);
+  }
+  return value as Json;
+}
+
+/** The config.json of a folder. Rejects with CheckpointError when it is missing or no JSON object. */
+export async function readConfig(files: FileSystem, folder: string): Promise<Json> {
+  const path = files.join(folder, "config.json");
+  const json = await readJson(files, path);
+  if (json) return json;
+  const names = await files.list(folder);
+  const found =
+    names === null ? "There is no such folder" : names.length === 0 ? "The folder is empty" : `The folder holds ${listed(names)}`;
+  throw new CheckpointError(`${path} is missing. ${found}; give the folder of a Hugging Face checkpoint.`, path);
+}
+
+/** The tokenizer of a folder, or null where none ships. Rejects with CheckpointError when its files are damaged. */
+export async function readTokenizer(files: FileSystem, folder: string): Promise<Tokenizer | null> {
+  const path = files.join(folder, "tokenizer.json");
+  const json = await readJson(files, path);
+  if (!json) return null;
+  const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
+  const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
+  const template: ByteSource | null = await files.open(files.join(folder, "chat_template.jinja"));
+  return new Tokenizer(json, { ...special, ...config }, template ? await readText(template) : null, path);
+}
+
+/** A few names, and how many more. */
+export function listed(names: readonly string[], most = 8): string {
+  return names.length <= most ? names.join(", ") : `${names.slice(0, most).join(", ")} and ${names.length - most} more`;
+}

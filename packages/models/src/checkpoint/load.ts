@@ -1,0 +1,53 @@
+import type { Device, DType, FileSystem } from "@lowrank/tensor";
+import { architectureOf } from "../architectures.js";
+import type { CausalLM } from "../causal-lm.js";
+import { endTokens, type ModelConfig } from "../config.js";
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
+import { readConfig, readJson, readTokenizer } from "./folder.js";
+import { readWeights } from "./weights.js";
+
+/** Where a checkpoint is read from and what becomes of its weights. */
+export interface LoadOptions {
+  readonly device: Device;
+  /**
+   * How weights are stored on the device. "auto", the default, keeps the file's dtype: half-precision weights take half the memory and
+   * are widened when a kernel reads them. "f32" is what training the weights themselves needs.
+   */
+  readonly dtype?: DType | "auto";
+  /** The file system; Node's when absent there. */
+  readonly files: FileSystem;
+}
+
+/** What a Hugging Face folder holds. */
+export interface LoadedModel {
+  readonly model: CausalLM;
+  /** Null where none ships. */
+  readonly tokenizer: Tokenizer | null;
+  /** config.json, checked, with defaults filled in. */
+  readonly config: ModelConfig;
+}
+
+/**
+ * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json.
+ * Rejects with CheckpointError naming what is wrong: a missing file, a wrong field, an unsupported architecture, tensors that are
+ * missing, unexpected or of another shape. transformers' AutoModelForCausalLM.from_pretrained.
+ */
+export async function loadModel(folder: string, options: LoadOptions): Promise<LoadedModel> {
+  const { files, device } = options;
+  const json = await readConfig(files, folder);
+  const path = files.join(folder, "config.json");
+  const architecture = architectureOf(json, path);
+  const config = architecture.config(json, path);
+  const tied = config.tie_word_embeddings ? ["lm_head.weight"] : [];
+  const tokenizer = await readTokenizer(files, folder);
+  const generation = await readJson(files, files.join(folder, "generation_config.json"));
+  const tensors = await readWeights(files, folder, architecture, architecture.parameters(config), {
+    device,
+    dtype: options.dtype ?? "auto",
+    tied,
+  });
+  const model = architecture.build(config, tensors);
+  model.origin = { files, folder };
+  model.stopTokens = endTokens(generation?.["eos_token_id"] ?? config.eos_token_id);
+  return { model, tokenizer, config };
+}

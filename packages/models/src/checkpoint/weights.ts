@@ -1,0 +1,137 @@
+import {
+  CheckpointError,
+  type Device,
+  type DType,
+  type FileSystem,
+  isFloat,
+  readSafetensors,
+  type SafetensorsFile,
+  showShape,
+  type Tensor,
+  tensorDType,
+} from "@lowrank/tensor";
+import type { Architecture } from "../architectures.js";
+import type { ParameterSpec } from "../parameters.js";
+import { listed, readJson } from "./folder.js";
+
+/** Where a tensor lies: its file, and its name there. */
+interface Place {
+  readonly file: SafetensorsFile;
+  readonly name: string;
+}
+
+/**
+ * Reads the tensors that `specs` asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
+ * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
+ * in one CheckpointError. `tied` names tensors that may be there without being asked for.
+ */
+export async function readWeights(
+  files: FileSystem,
+  folder: string,
+  architecture: Architecture,
+  specs: ReadonlyMap<string, ParameterSpec>,
+  options: { readonly device: Device; readonly dtype: DType | "auto"; readonly tied: readonly string[] },
+): Promise<Map<string, Tensor>> {
+  const opened = await openFiles(files, folder);
+  try {
+    const places = match(opened, folder, architecture, specs, options.tied);
+    const tensors = new Map<string, Tensor>();
+    for (const [name, { file, name: stored }] of places) {
+      const dtype = options.dtype === "auto" ? {} : { dtype: options.dtype };
+      tensors.set(name, await file.tensor(stored, { device: options.device, ...dtype }));
+    }
+    return tensors;
+  } finally {
+    for (const file of opened) await file.close();
+  }
+}
+
+function match(
+  opened: readonly SafetensorsFile[],
+  folder: string,
+  { prefix, ignored }: Architecture,
+  specs: ReadonlyMap<string, ParameterSpec>,
+  tied: readonly string[],
+): Map<string, Place> {
+  const available = new Map<string, Place>();
+  const problems: string[] = [];
+  for (const file of opened) {
+    for (const name of file.entries.keys()) {
+      if (ignored.test(name)) continue;
+      // Saved from the bare model, the names lack their first part.
+      const full = specs.has(name) || tied.includes(name) || !specs.has(prefix + name) ? name : prefix + name;
+      if (available.has(full)) problems.push(`"${name}" is there twice`);
+      available.set(full, { file, name });
+    }
+  }
+  const missing = [...specs.keys()].filter((name) => !available.has(name));
+  const unexpected = [...available.keys()].filter((name) => !specs.has(name) && !tied.includes(name));
+  if (missing.length > 0) problems.push(`missing: ${listed(missing)}`);
+  if (unexpected.length > 0) problems.push(`unexpected: ${listed(unexpected)}`);
+  const places = new Map<string, Place>();
+  for (const [name, { shape }] of specs) {
+    const place = available.get(name);
+    const entry = place?.file.entries.get(place.name);
+    if (!place || !entry) continue;
+    if (showShape(entry.shape) !== showShape(shape)) {
+      problems.push(`"${name}" has the shape ${showShape(entry.shape)}, config.json asks for ${showShape(shape)}`);
+    } else if (!isFloat(tensorDType(entry, place.file.name))) problems.push(`"${name}" is ${entry.dtype}, not a floating-point tensor`);
+    places.set(name, place);
+  }
+  if (problems.length > 0) {
+    throw new CheckpointError(
+      `${folder}: the tensors do not fit config.json: ${listedProblems(problems)}. Fetch config and weights of one checkpoint.`,
+      folder,
+    );
+  }
+  return places;
+}
+
+function listedProblems(problems: readonly string[]): string {
+  return problems.length <= 8 ? problems.join("; ") : `${problems.slice(0, 8).join("; ")}; and ${problems.length - 8} more`;
+}
+
+async function openFiles(files: FileSystem, folder: string): Promise<SafetensorsFile[]> {
+  const single = await files.open(files.join(folder, "model.safetensors"));
+  if (single) return [await readSafetensors(single)];
+  const indexPath = files.join(folder, "model.safetensors.index.json");
+  const index = await readJson(files, indexPath);
+  if (!index) throw await withoutWeights(files, folder);
+  const map = index["weight_map"];
+  if (
+    typeof map !== "object" ||
+    map === null ||
+    Object.values(map).some((name) => typeof name !== "string" || name.includes("/") || name.includes("\\"))
+  ) {
+    throw new CheckpointError(`${indexPath}: "weight_map" does not map tensor names to file names. Fetch the file again.`, indexPath);
+  }
+  const shards = new Map<string, string[]>();
+  for (const [name, shard] of Object.entries(map as Record<string, string>)) shards.set(shard, [...(shards.get(shard) ?? []), name]);
+  const opened: SafetensorsFile[] = [];
+  try {
+    for (const [shard, names] of [...shards].sort()) {
+      const path = files.join(folder, shard);
+      const source = await files.open(path);
+      if (!source) throw new CheckpointError(`${path} is missing, but ${indexPath} names it. Fetch the shard.`, path);
+      const file = await readSafetensors(source);
+      opened.push(file);
+      const absent = names.filter((name) => !file.entries.has(name));
+      if (absent.length > 0)
+        throw new CheckpointError(`${path}: ${indexPath} says that it holds ${listed(absent)}, but it does not. Fetch both again.`, path);
+    }
+  } catch (error) {
+    for (const file of opened) await file.close();
+    throw error;
+  }
+  return opened;
+}
+
+async function withoutWeights(files: FileSystem, folder: string): Promise<CheckpointError> {
+  const names = (await files.list(folder)) ?? [];
+  const pickles = names.filter((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
+  const remedy =
+    pickles.length > 0
+      ? `${listed(pickles)} can run code when unpickled and is not read; convert it in Python with save_pretrained(..., safe_serialization=True).`
+      : `The folder holds ${names.length > 0 ? listed(names) : "nothing"}; fetch the weights.`;
+  return new CheckpointError(`${folder}: there is no model.safetensors and no model.safetensors.index.json. ${remedy}`, folder);
+}

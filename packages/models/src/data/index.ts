@@ -1,0 +1,13 @@
+export { type Batch, BatchSequence, bucketLength, collate, shuffledOrder } from "./batches.js";
+export {
+  type DataSet,
+  type Example,
+  encodeCompletion,
+  encodeRow,
+  encodeRows,
+  ignoredLabel,
+  type LengthLimits,
+  type RowTokenizer,
+} from "./encode.js";
+export { DataError } from "./error.js";
+export { type ChatMessage, parseRows, type Row } from "./rows.js";

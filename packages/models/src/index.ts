@@ -1,0 +1,23 @@
+export {
+  type AttentionContext,
+  type CacheShape,
+  type CausalLM,
+  checkTokenIds,
+  type ForwardOptions,
+  type ModelOrigin,
+} from "./causal-lm.js";
+export { readJson, readTokenizer } from "./checkpoint/folder.js";
+export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
+export { saveModel } from "./checkpoint/save.js";
+export type { ModelConfig } from "./config.js";
+export * from "./data/index.js";
+export { type GenerateOptions, generate, TextGenerator } from "./generate/generate.js";
+export { type SamplingOptions, sample } from "./generate/sample.js";
+export { type Gpt2Config, gpt2Config } from "./gpt2/config.js";
+export { Gpt2 } from "./gpt2/model.js";
+export { initModel } from "./init-model.js";
+export { type LlamaConfig, llamaConfig } from "./llama/config.js";
+export { Llama } from "./llama/model.js";
+export { type ChatMessage, Tokenizer } from "./tokenizer/tokenizer.js";
+export * from "./train/index.js";
+export { type KeyValuePrefix, type VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";

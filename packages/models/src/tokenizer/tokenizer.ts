@@ -1,0 +1,102 @@
+import { Template } from "@huggingface/jinja";
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { CheckpointError } from "@lowrank/tensor";
+
+/** One turn of a conversation. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Text to token ids and back, as the checkpoint's tokenizer.json says. */
+export class Tokenizer {
+  readonly bosTokenId: number | null;
+  readonly eosTokenId: number | null;
+  readonly padTokenId: number | null;
+  /** One more than the largest id. */
+  readonly vocabSize: number;
+  /** The Jinja template that turns a conversation into text; null where none ships. */
+  readonly chatTemplate: string | null;
+  readonly #inner: HuggingFaceTokenizer;
+  readonly #config: Json;
+  #template: Template | null = null;
+
+  /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
+  constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
+    try {
+      this.#inner = new HuggingFaceTokenizer(json, config);
+    } catch (error) {
+      throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
+    }
+    this.#config = config;
+    const ids = [...this.#inner.get_vocab(true).values()];
+    this.vocabSize = ids.reduce((most, id) => Math.max(most, id + 1), 0);
+    this.bosTokenId = this.#idOf("bos_token");
+    this.eosTokenId = this.#idOf("eos_token");
+    this.padTokenId = this.#idOf("pad_token");
+    this.chatTemplate = chatTemplate ?? namedTemplate(config["chat_template"]);
+  }
+
+  /** Token ids of a text, with the begin and end tokens that the checkpoint's post-processor adds unless `addSpecialTokens` is false. */
+  encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): number[] {
+    return this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }).ids;
+  }
+
+  /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. */
+  decode(ids: Iterable<number>, options: { readonly skipSpecialTokens?: boolean } = {}): string {
+    const list = [...ids];
+    if (list.length === 0) return "";
+    return this.#inner.decode(list, { skip_special_tokens: options.skipSpecialTokens ?? true, clean_up_tokenization_spaces: false });
+  }
+
+  /** The id of a token, or null where the vocabulary lacks it. */
+  tokenId(token: string): number | null {
+    return this.#inner.token_to_id(token) ?? null;
+  }
+
+  /** The token of an id as the vocabulary spells it, or null. */
+  token(id: number): string | null {
+    return this.#inner.id_to_token(id) ?? null;
+  }
+
+  /**
+   * A conversation as text, through the checkpoint's chat template; encode it with `addSpecialTokens: false`.
+   * Throws CheckpointError where none ships. transformers' apply_chat_template(tokenize=False).
+   */
+  applyChatTemplate(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt?: boolean } = {}): string {
+    if (this.chatTemplate === null) {
+      throw new CheckpointError(
+        'The tokenizer has no chat template, so {"messages"} cannot be rendered. Use {"prompt", "completion"} rows or a chat model.',
+        "tokenizer_config.json",
+      );
+    }
+    this.#template ??= new Template(this.chatTemplate);
+    const special = Object.fromEntries(
+      ["bos_token", "eos_token", "pad_token", "unk_token"].map((name) => [name, tokenText(this.#config[name]) ?? ""]),
+    );
+    return this.#template.render({ ...special, messages, add_generation_prompt: options.addGenerationPrompt ?? false });
+  }
+
+  #idOf(name: string): number | null {
+    const text = tokenText(this.#config[name]);
+    return text === null ? null : this.tokenId(text);
+  }
+}
+
+/** A special token is a string, or an object with `content`. */
+function tokenText(value: unknown): string | null {
+  if (typeof value === "string") return value;
+  const content = typeof value === "object" && value !== null ? (value as Json)["content"] : null;
+  return typeof content === "string" ? content : null;
+}
+
+/** `chat_template` is a string, or a list of named ones of which "default" counts. */
+function namedTemplate(value: unknown): string | null {
+  if (typeof value === "string") return value;
+  if (!Array.isArray(value)) return null;
+  const templates = value as readonly Json[];
+  const chosen = templates.find(({ name }) => name === "default") ?? templates[0];
+  return typeof chosen?.["template"] === "string" ? chosen["template"] : null;
+}

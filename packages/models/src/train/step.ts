@@ -1,0 +1,144 @@
+import { grad, optim } from "@lowrank/autograd";
+import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
+import type { Batch } from "../data/batches.js";
+
+/** What the trainer needs of a model. */
+export interface TrainableModel {
+  readonly device: Device;
+  /** Mean cross-entropy over the labels that are not -100; ids and labels i32 [batch, seq], shifted inside. */
+  loss(ids: Tensor, labels: Tensor): Tensor;
+  /** Dropout on or off. */
+  train(isTraining?: boolean): unknown;
+}
+
+/** What a step needs besides the model. */
+export interface StepOptions {
+  readonly model: TrainableModel;
+  readonly parameters: readonly Tensor[];
+  /** Updates the parameters with `assign`. */
+  readonly optimizer: optim.Optimizer;
+  /** Gradients are scaled down to this global norm; 0 leaves them as they are. */
+  readonly maxGradNorm: number;
+}
+
+/** What one step says; resolves when the device has got there. */
+export interface StepOutcome {
+  readonly loss: number;
+  readonly gradNorm: number;
+}
+
+/** The compiled training step; `run` enqueues it and returns the promise of its figures. */
+export interface TrainingStep {
+  /** The loss is the mean over the learned tokens of all batches together, however they are split. */
+  run(batches: readonly Batch[], learningRate: number): Promise<StepOutcome>;
+  dispose(): void;
+}
+
+/** A batch's arrays as tensors, given back by `dispose`. */
+function upload(batch: Batch, device: Device): { ids: Tensor; labels: Tensor } {
+  const shape = [batch.rowCount, batch.length];
+  return { ids: tensor(batch.ids, { device, dtype: "i32", shape }), labels: tensor(batch.labels, { device, dtype: "i32", shape }) };
+}
+
+/**
+ * Loss, gradients, clipping and optimizer as one plan. With several batches a step (gradient accumulation) all but the last run a smaller
+ * plan that adds their gradients, weighted by their share of the learned tokens, into accumulators.
+ */
+export function trainingStep({ model, parameters, optimizer, maxGradNorm }: StepOptions): TrainingStep {
+  const { device } = model;
+  const scalar = (value: number): Tensor => tensor(value, { device });
+
+  const update = (grads: readonly Tensor[], learningRate: Tensor): Tensor => {
+    const norm = optim.globalNorm(grads);
+    optimizer.update(maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads, { learningRate });
+    return norm;
+  };
+
+  const single = compile((ids: Tensor, labels: Tensor, learningRate: Tensor) => {
+    const loss = model.loss(ids, labels);
+    return { loss, norm: update(grad(loss, parameters), learningRate) };
+  });
+
+  // Made at the first accumulated step: zeros of the parameters' shapes, and the loss so far.
+  let accumulators: Tensor[] | null = null;
+  let lossSoFar: Tensor | null = null;
+  const accumulated = (): { sums: Tensor[]; total: Tensor } => {
+    accumulators ??= parameters.map((p) => tensor(new Float32Array(p.size), { device, shape: p.shape }));
+    lossSoFar ??= scalar(0);
+    return { sums: accumulators, total: lossSoFar };
+  };
+  const add = compile((ids: Tensor, labels: Tensor, share: Tensor) => {
+    const { sums, total } = accumulated();
+    const loss = model.loss(ids, labels).mul(share);
+    const grads = grad(loss, parameters);
+    for (const [i, sum] of sums.entries()) sum.assign(sum.add(grads[i] as Tensor)); // one gradient a parameter
+    total.assign(total.add(loss));
+    return loss;
+  });
+  const finish = compile((ids: Tensor, labels: Tensor, share: Tensor, learningRate: Tensor) => {
+    const { sums, total } = accumulated();
+    const last = model.loss(ids, labels).mul(share);
+    const grads = grad(last, parameters).map((g, i) => g.add(sums[i] as Tensor)); // one sum a parameter
+    const loss = last.add(total);
+    for (const sum of sums) sum.assign(sum.mul(0));
+    total.assign(total.mul(0));
+    return { loss, norm: update(grads, learningRate) };
+  });
+
+  return {
+    async run(batches, learningRate) {
+      const rate = scalar(learningRate);
+      const passing: Tensor[] = [rate];
+      const learned = batches.reduce((sum, batch) => sum + batch.learnedTokenCount, 0);
+      let outcome: { loss: Tensor; norm: Tensor } | null = null;
+      if (batches.length > 1) accumulated();
+      for (const [i, batch] of batches.entries()) {
+        const { ids, labels } = upload(batch, device);
+        passing.push(ids, labels);
+        if (batches.length === 1) outcome = single(ids, labels, rate);
+        else {
+          const share = scalar(batch.learnedTokenCount / learned);
+          passing.push(share);
+          if (i < batches.length - 1) passing.push(add(ids, labels, share));
+          else outcome = finish(ids, labels, share, rate);
+        }
+      }
+      if (!outcome) throw new RangeError("A step needs at least one batch. Give it one.");
+      const { loss, norm } = outcome;
+      const [lossValue, gradNorm] = await Promise.all([loss.item(), norm.item()]);
+      for (const t of [...passing, loss, norm]) t.dispose();
+      return { loss: lossValue, gradNorm };
+    },
+    dispose() {
+      for (const plan of [single, add, finish]) plan.dispose();
+      for (const t of [...(accumulators ?? []), ...(lossSoFar ? [lossSoFar] : [])]) t.dispose();
+    },
+  };
+}
+
+/** Enqueues the loss over held-out batches and waits for it; made once, so that its plans are made once. */
+export interface Evaluator {
+  run(batches: Iterable<Batch>): Promise<{ readonly loss: number; readonly tokenCount: number }>;
+  dispose(): void;
+}
+
+/** The mean loss over the learned tokens of many batches, with dropout off. */
+export function evaluator(model: TrainableModel): Evaluator {
+  const forward = compile((ids: Tensor, labels: Tensor) => model.loss(ids, labels));
+  return {
+    async run(batches) {
+      model.train(false);
+      let sum = 0;
+      let tokenCount = 0;
+      for (const batch of batches) {
+        const { ids, labels } = upload(batch, model.device);
+        const loss = forward(ids, labels);
+        sum += (await loss.item()) * batch.learnedTokenCount;
+        tokenCount += batch.learnedTokenCount;
+        for (const t of [ids, labels, loss]) t.dispose();
+      }
+      return { loss: sum / tokenCount, tokenCount };
+    },
+    dispose: () => forward.dispose(),
+  };
+}

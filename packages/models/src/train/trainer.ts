@@ -1,0 +1,234 @@
+import { optim } from "@lowrank/autograd";
+import type { FileSystem, Generator, Tensor } from "@lowrank/tensor";
+import { type Batch, BatchSequence, collate } from "../data/batches.js";
+import type { Example } from "../data/encode.js";
+import { TrainingError } from "./error.js";
+import { type RunState, restoreState, saveState } from "./state.js";
+import { evaluator, type StepOutcome, type TrainableModel, trainingStep } from "./step.js";
+
+/** One line of metrics.jsonl. */
+export interface StepMetrics {
+  /** Steps done, from 1. */
+  readonly step: number;
+  readonly loss: number;
+  readonly learningRate: number;
+  /** Global L2 norm before clipping. */
+  readonly gradNorm: number;
+  /** Tokens without padding per second of training so far, evaluation and checkpoints left out. */
+  readonly tokensPerSecond: number;
+  /** Bytes on the device now. */
+  readonly bytes: number;
+}
+
+/** Where a run keeps its state, and how it writes what it is for. */
+export interface RunFolder {
+  readonly files: FileSystem;
+  readonly path: string;
+  /** Writes the adapter or the weights; called after the state is safe. */
+  save(): Promise<void>;
+  /** Steps between two checkpoints; one is written at the end in any case. */
+  readonly every: number;
+  /** Compared by the caller when it resumes. */
+  readonly settings: RunState["settings"];
+}
+
+/** Everything that a run is. The trainer knows nothing of adapters: it moves `parameters`, whatever they are. */
+export interface TrainOptions {
+  readonly model: TrainableModel;
+  /** What is trained, by name. */
+  readonly parameters: ReadonlyMap<string, Tensor>;
+  readonly examples: readonly Example[];
+  /** Longest row in tokens; padding never goes beyond. */
+  readonly lengthLimit: number;
+  readonly steps: number;
+  readonly batchSize: number;
+  /** Batches whose gradients make one step; 1 when absent. */
+  readonly accumulate?: number;
+  readonly seed: number;
+  /** Step (from 0) to learning rate. */
+  readonly schedule: optim.Schedule;
+  readonly weightDecay?: number;
+  /** 1 when absent; 0 never clips. */
+  readonly maxGradNorm?: number;
+  /** Their state is part of the checkpoint: dropout's. */
+  readonly generators?: readonly Generator[];
+  /** Held-out rows: the loss is measured before the first step, every `every` steps (0: never), and at the end. */
+  readonly evaluation?: { readonly examples: readonly Example[]; readonly every: number; readonly batchSize?: number };
+  readonly folder?: RunFolder;
+  /** Goes on from the folder's state. */
+  readonly resume?: boolean;
+  /** Ends the run after the step in progress, with a checkpoint. */
+  readonly signal?: AbortSignal;
+  onStep?(metrics: StepMetrics): void | Promise<void>;
+  onEvaluation?(step: number, loss: number): void | Promise<void>;
+  onCheckpoint?(step: number): void | Promise<void>;
+}
+
+/** How a run went. */
+export interface TrainResult {
+  /** Steps done, of earlier parts of a resumed run too. */
+  readonly steps: number;
+  /** False when the signal ended it. */
+  readonly isFinished: boolean;
+  /** Mean of the last 20 steps' losses. */
+  readonly trainLoss: number;
+  readonly evalLossBefore: number | null;
+  readonly evalLossAfter: number | null;
+  /** Tokens without padding per second of training, evaluation and checkpoints left out; 0 when no step was left to do. */
+  readonly tokensPerSecond: number;
+  readonly trainSeconds: number;
+  readonly peakBytes: number;
+}
+
+const recentCount = 20;
+/** Steps enqueued before the first one's loss is read: enough to keep a GPU busy, few enough to stop soon after a NaN. */
+const inFlightLimit = 3;
+
+/**
+ * Trains to the last step and writes checkpoints on the way.
+ * Rejects with TrainingError when a loss or gradient norm is not finite (the last checkpoint stays as it is), and with CheckpointError
+ * when a checkpoint cannot be written.
+ */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const { model, parameters, folder, evaluation, steps, accumulate = 1, schedule, signal, lengthLimit } = options;
+  const { device } = model;
+  const optimizer = optim.adamw(parameters, { weightDecay: options.weightDecay ?? 0 });
+  const step = trainingStep({ model, parameters: [...parameters.values()], optimizer, maxGradNorm: options.maxGradNorm ?? 1 });
+  const heldOut = evaluation && {
+    ...evaluation,
+    run: evaluator(model),
+    batches: evaluationBatches(evaluation.examples, evaluation.batchSize ?? 16, lengthLimit),
+  };
+  const batches = new BatchSequence(options.examples, { batchSize: options.batchSize, seed: options.seed, lengthLimit });
+  const stateTensors = new Map([
+    ...[...parameters].map(([name, t]) => [`parameter.${name}`, t] as const),
+    ...[...optimizer.state()].map(([name, t]) => [`optimizer.${name}`, t] as const),
+    ...(options.generators ?? []).map((generator, i) => [`random.${i}`, generator.key] as const),
+  ]);
+
+  const restored = options.resume && folder ? await restoreState(folder.files, folder.path, stateTensors) : null;
+  let done = restored?.step ?? 0;
+  let evalLossBefore = restored?.evalLossBefore ?? null;
+  let evalLoss = restored?.evalLoss ?? null;
+  const recentLosses = [...(restored?.recentLosses ?? [])];
+  let checkpointAt = restored ? done : -1;
+
+  let trainMs = 0;
+  let tokens = 0;
+  let lapStart = performance.now();
+  const pause = (): void => {
+    trainMs += performance.now() - lapStart;
+  };
+
+  const evaluate = async (): Promise<void> => {
+    if (!heldOut) return;
+    evalLoss = (await heldOut.run.run(heldOut.batches)).loss;
+    model.train(true);
+    evalLossBefore ??= done === 0 ? evalLoss : null;
+    await options.onEvaluation?.(done, evalLoss);
+  };
+  const checkpoint = async (): Promise<void> => {
+    if (!folder || checkpointAt === done) return;
+    await saveState(folder.files, folder.path, stateTensors, {
+      step: done,
+      settings: folder.settings,
+      evalLossBefore,
+      evalLoss,
+      recentLosses,
+    });
+    await folder.save();
+    checkpointAt = done;
+    await options.onCheckpoint?.(done);
+  };
+
+  /** Losses on their way from the device, oldest first. */
+  const inFlight: { readonly number: number; readonly rate: number; readonly outcome: Promise<StepOutcome>; readonly tokens: number }[] =
+    [];
+  // Losses come back in groups, so that the time between two of them says nothing; the mean so far does.
+  let settledTokens = 0;
+  const settle = async (limit: number): Promise<void> => {
+    while (inFlight.length > limit) {
+      const { number, rate, outcome, tokens: stepTokens } = inFlight.shift() as (typeof inFlight)[number]; // longer than the limit, so not empty
+      const { loss, gradNorm } = await outcome;
+      if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw notFinite(number, loss, gradNorm, rate, checkpointAt);
+      recentLosses.push(loss);
+      if (recentLosses.length > recentCount) recentLosses.shift();
+      settledTokens += stepTokens;
+      const trainedMs = trainMs + performance.now() - lapStart;
+      await options.onStep?.({
+        step: number,
+        loss,
+        learningRate: rate,
+        gradNorm,
+        tokensPerSecond: Math.round(settledTokens / (Math.max(trainedMs, 1e-3) / 1000)),
+        bytes: device.counters.bytesInUse,
+      });
+    }
+  };
+
+  try {
+    if (done === 0) await evaluate();
+    model.train(true);
+    lapStart = performance.now();
+    while (done < steps && !signal?.aborted) {
+      const parts: Batch[] = Array.from({ length: accumulate }, (_, i) => batches.batch(done * accumulate + i));
+      const rate = schedule(done);
+      const stepTokens = parts.reduce((sum, part) => sum + part.tokenCount, 0);
+      done++;
+      tokens += stepTokens;
+      const outcome = step.run(parts, rate);
+      outcome.catch(() => {}); // it is awaited below; an early rejection must not end the process
+      inFlight.push({ number: done, rate, outcome, tokens: stepTokens });
+      const isCheckpoint = folder !== undefined && folder.every > 0 && done % folder.every === 0;
+      const isEvaluation = evaluation !== undefined && evaluation.every > 0 && done % evaluation.every === 0;
+      await settle(isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit);
+      if (isCheckpoint || isEvaluation) {
+        pause();
+        if (isEvaluation && done < steps) await evaluate();
+        if (isCheckpoint && done < steps) await checkpoint();
+        lapStart = performance.now();
+      }
+      // Lets signals and timers in: a backend that computes on this thread would never.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await settle(0);
+    pause();
+    if (done >= steps && (!restored || restored.step < steps || evalLoss === null)) await evaluate();
+    await checkpoint();
+    // A run killed between the state and the adapter finds its steps done; the adapter is written again all the same.
+    if (folder && restored && restored.step === done) await folder.save();
+  } finally {
+    step.dispose();
+    heldOut?.run.dispose();
+    model.train(false);
+  }
+  return {
+    steps: done,
+    isFinished: done >= steps,
+    trainLoss: recentLosses.reduce((sum, loss) => sum + loss, 0) / Math.max(recentLosses.length, 1),
+    evalLossBefore,
+    evalLossAfter: done >= steps ? evalLoss : null,
+    tokensPerSecond: trainMs > 0 && tokens > 0 ? Math.round(tokens / (trainMs / 1000)) : 0,
+    trainSeconds: trainMs / 1000,
+    peakBytes: device.counters.peakBytes,
+  };
+}
+
+/** Held-out rows in batches of equal buckets: sorted by length, the last batch filled up with empty rows. */
+export function evaluationBatches(examples: readonly Example[], batchSize: number, lengthLimit: number): Batch[] {
+  const sorted = [...examples].sort((a, b) => a.ids.length - b.ids.length || a.line - b.line);
+  const rowCount = Math.min(batchSize, sorted.length);
+  return Array.from({ length: Math.ceil(sorted.length / batchSize) }, (_, i) =>
+    collate(sorted.slice(i * batchSize, (i + 1) * batchSize), lengthLimit, rowCount),
+  );
+}
+
+function notFinite(step: number, loss: number, gradNorm: number, rate: number, checkpointAt: number): TrainingError {
+  const what = Number.isFinite(loss) ? `the gradients' norm is ${gradNorm} (the loss is ${loss.toPrecision(4)})` : `the loss is ${loss}`;
+  const cause =
+    step === 1
+      ? "At the first step the weights themselves or the learning rate are the likely cause: check the model with `lowrank eval`, then lower --lr"
+      : `A learning rate of ${rate.toPrecision(3)} is the likely cause: lower --lr, or add --warmup`;
+  const kept = checkpointAt > 0 ? `The checkpoint of step ${checkpointAt} is kept.` : "No checkpoint was written.";
+  return new TrainingError(`Step ${step}: ${what}. ${cause}. ${kept}`, step);
+}

@@ -1,0 +1,184 @@
+import { describe, expect, it } from "vitest";
+import {
+  BatchSequence,
+  bucketLength,
+  collate,
+  DataError,
+  encodeRows,
+  parseRows,
+  type Row,
+  type RowTokenizer,
+  shuffledOrder,
+} from "../../src/data/index.js";
+
+/** One token a character (its code), 1 in front, 2 at the end; "ab" is one token (3), so that borders can merge. */
+const characters: RowTokenizer = {
+  encode: (text, options) => [
+    ...(options?.addSpecialTokens === false ? [] : [1]),
+    ...[...text.matchAll(/ab|./gs)].map(([m]) => (m === "ab" ? 3 : m.charCodeAt(0))),
+  ],
+  eosTokenId: 2,
+  applyChatTemplate: (messages, options) =>
+    messages.map((m) => `<${m.role[0]}>${m.content}\n`).join("") + (options?.addGenerationPrompt ? "<a>" : ""),
+};
+const codes = (text: string): number[] => [...text].map((c) => c.charCodeAt(0));
+const encode = (rows: Row[], limits = {}): ReturnType<typeof encodeRows> =>
+  encodeRows(rows, "x.jsonl", characters, { context: 64, ...limits });
+const failure = (fn: () => unknown): DataError => {
+  try {
+    fn();
+  } catch (error) {
+    if (error instanceof DataError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+};
+
+describe("parseRows", () => {
+  it("reads the three forms and keeps line numbers", () => {
+    const rows = parseRows('{"text":"a"}\n\n{"prompt":"p","completion":"c"}\r\n{"messages":[{"role":"user","content":"u"}]}', "x");
+    expect(rows.map(({ kind, line }) => [kind, line])).toEqual([
+      ["text", 1],
+      ["completion", 3],
+      ["messages", 4],
+    ]);
+  });
+
+  it.each([
+    ["an empty file", "\n \n", 0, /holds no row\. Write one JSON object a line/],
+    ["a line that is not JSON", '{"text":"a"}\n{"text":', 2, /^x:2: not JSON .*Write one whole JSON object/],
+    ["an array", "[1]", 1, /^x:1: the line holds an array/],
+    ["other fields", '{"question":"a"}', 1, /the fields "question"\. Rename/],
+    ["a missing completion", '{"prompt":"a"}', 1, /"completion" is missing/],
+    ["a number for a text", '{"text":5}', 1, /"text" is not a string/],
+    ["messages without content", '{"messages":[{"role":"user"}]}', 1, /"messages" is not a list/],
+  ])("names file, line and remedy for %s", (_, text, line, message) => {
+    const error = failure(() => parseRows(text, "x"));
+    expect(error.line).toBe(line);
+    expect(error.message).toMatch(message);
+  });
+});
+
+describe("encodeRows", () => {
+  it("learns a completion only, a space between, the end token after it", () => {
+    const [example] = encode([{ kind: "completion", line: 1, prompt: "xy", completion: "zw" }]).examples;
+    expect(example?.ids).toEqual([1, ...codes("xy zw"), 2]);
+    expect(example?.labels).toEqual([-100, -100, -100, ...codes(" zw"), 2]);
+  });
+
+  it.each([
+    ["the prompt ends in white space", "x\n", "z", [1, ...codes("x\n")], codes("z")],
+    ["the completion begins with white space", "x", "\tz", [1, ...codes("x")], codes("\tz")],
+    [
+      "the tokenizer would merge across the border, the prompt's tokens as generate sees them",
+      "x\na",
+      "b",
+      [1, ...codes("x\na")],
+      codes(" b"),
+    ],
+  ])("keeps the tokens that inference sees where %s", (_, prompt, completion, before, after) => {
+    const [example] = encode([{ kind: "completion", line: 1, prompt, completion }]).examples;
+    expect(example?.ids).toEqual([...before, ...after, 2]);
+  });
+
+  it("learns all of a text and only the assistant's turns of a conversation", () => {
+    const [text] = encode([{ kind: "text", line: 1, text: "xy" }]).examples;
+    expect(text?.labels).toEqual([1, ...codes("xy"), 2]);
+    const chat: Row = {
+      kind: "messages",
+      line: 1,
+      messages: [
+        { role: "user", content: "q" },
+        { role: "assistant", content: "r" },
+        { role: "user", content: "s" },
+      ],
+    };
+    const [example] = encode([chat]).examples;
+    expect(example?.ids).toEqual(codes("<u>q\n<a>r\n<u>s\n"));
+    expect(example?.labels.filter((label) => label !== -100)).toEqual(codes("r\n"));
+  });
+
+  it("cuts long rows only when told to, and counts them", () => {
+    const row: Row = { kind: "text", line: 7, text: "x".repeat(80) };
+    expect(failure(() => encode([row])).message).toMatch(
+      /^x\.jsonl:7: the row has 82 tokens but the model's context is 64\. .*--max-length 64/,
+    );
+    const cut = encode([row, { kind: "text", line: 8, text: "y" }], { maxLength: 10 });
+    expect([cut.truncatedCount, cut.examples[0]?.ids.length, cut.examples[1]?.ids.length]).toEqual([1, 10, 3]);
+    expect([cut.tokenCount, cut.learnedTokenCount]).toEqual([13, 11]);
+  });
+
+  it.each<[string, Row, object, RegExp]>([
+    ["an empty completion", { kind: "completion", line: 3, prompt: "a", completion: " " }, {}, /:3: "completion" is empty/],
+    ["an empty text", { kind: "text", line: 3, text: "" }, {}, /:3: "text" is empty/],
+    [
+      "only the prompt left after cutting",
+      { kind: "completion", line: 3, prompt: "xxxxxxxx", completion: "y" },
+      { maxLength: 4 },
+      /only the prompt is left\. Raise --max-length/,
+    ],
+    [
+      "no assistant's turn",
+      { kind: "messages", line: 3, messages: [{ role: "user", content: "q" }] },
+      {},
+      /no turn with the role "assistant"/,
+    ],
+    [
+      "a token outside the vocabulary",
+      { kind: "text", line: 3, text: "é" },
+      { vocabSize: 128 },
+      /gives token 233 but the model knows 0 to 127/,
+    ],
+  ])("refuses %s", (_, row, limits, message) => {
+    const error = failure(() => encode([row], limits));
+    expect(error.line).toBe(3);
+    expect(error.message).toMatch(message);
+  });
+
+  it("says that a chat template is missing", () => {
+    const { applyChatTemplate: _, ...plain } = characters;
+    const row: Row = {
+      kind: "messages",
+      line: 2,
+      messages: [
+        { role: "user", content: "q" },
+        { role: "assistant", content: "r" },
+      ],
+    };
+    expect(failure(() => encodeRows([row], "x", plain, { context: 9 })).message).toMatch(/has no chat template/);
+  });
+});
+
+describe("batches", () => {
+  const examples = Array.from({ length: 10 }, (_, i) => ({
+    line: i,
+    ids: Array.from({ length: i + 2 }, () => i),
+    labels: Array.from({ length: i + 2 }, () => i),
+  }));
+  const sequence = (seed: number): BatchSequence => new BatchSequence(examples, { batchSize: 4, seed, lengthLimit: 48 });
+
+  it("shuffles each epoch by seed and epoch alone", () => {
+    expect([...shuffledOrder(50, 1, 0)].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
+    expect(shuffledOrder(50, 1, 0)).toEqual(shuffledOrder(50, 1, 0));
+    expect(shuffledOrder(50, 1, 0)).not.toEqual(shuffledOrder(50, 1, 1));
+    expect(shuffledOrder(50, 1, 0)).not.toEqual(shuffledOrder(50, 2, 0));
+  });
+
+  it("gives batch n whatever was asked before, and every row once an epoch", () => {
+    const whole = Array.from({ length: 5 }, (_, n) => sequence(3).batch(n));
+    const forward = sequence(3);
+    expect(Array.from({ length: 5 }, (_, n) => forward.batch(n))).toEqual(whole);
+    const rows = whole.flatMap((batch) => Array.from({ length: batch.rowCount }, (_, row) => batch.ids[row * batch.length]));
+    expect(rows.slice(0, 10).sort()).toEqual(rows.slice(10).sort());
+    expect(new Set(rows).size).toBe(10);
+  });
+
+  it("pads on the right to few lengths, never past the limit", () => {
+    expect([1, 32, 33, 256, 257, 500].map((n) => bucketLength(n, 512))).toEqual([32, 32, 64, 256, 320, 512]);
+    expect(bucketLength(40, 48)).toBe(48);
+    const batch = collate([examples[0] as never, examples[3] as never], 48, 3);
+    expect([batch.rowCount, batch.length, batch.tokenCount, batch.learnedTokenCount]).toEqual([3, 32, 7, 5]);
+    expect([...batch.labels.slice(32, 38)]).toEqual([3, 3, 3, 3, 3, -100]);
+    expect([...batch.labels.slice(64)].every((label) => label === -100)).toBe(true);
+  });
+});

@@ -1,0 +1,146 @@
+import type { nn } from "@lowrank/autograd";
+import { type CausalLM, generate, initModel, loadModel, TextGenerator } from "@lowrank/models";
+import { type Device, tensor } from "@lowrank/tensor";
+import { sharedDir, testDevice } from "test-support";
+import { beforeAll, describe, expect, test } from "vitest";
+
+const stories = sharedDir("models", "stories260K");
+/** Documented by the model's author. */
+const documented =
+  "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\" Lily was sad and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\"";
+
+const tiny = {
+  llama: {
+    model_type: "llama",
+    vocab_size: 40,
+    hidden_size: 16,
+    intermediate_size: 24,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: 96,
+    initializer_range: 0.5,
+  },
+  gpt2: { model_type: "gpt2", vocab_size: 40, n_embd: 16, n_layer: 2, n_head: 2, n_positions: 96, initializer_range: 0.5 },
+} as const;
+
+let dev: Device;
+beforeAll(async () => {
+  dev = await testDevice();
+});
+
+/** Greedy continuation without a cache: the whole text again for each token. */
+async function withoutCache(model: CausalLM, prompt: readonly number[], count: number): Promise<number[]> {
+  const ids = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const logits = model.forward(tensor([ids], { device: dev, dtype: "i32" })).slice(null, [-1]);
+    const values = [...(await logits.data())];
+    ids.push(values.indexOf(Math.max(...values)));
+  }
+  return ids.slice(prompt.length);
+}
+
+describe.skipIf(stories === null)("stories260K", () => {
+  test("the greedy continuation is the documented text, token for token", async () => {
+    const { model, tokenizer } = await loadModel(stories as string, { device: dev });
+    if (!tokenizer) return expect.fail("it ships a tokenizer");
+    const prompt = tokenizer.encode("Once upon a time, there was a little girl");
+    const whole = tokenizer.encode(documented);
+    expect(whole.slice(0, prompt.length)).toEqual(prompt);
+    const streamed: number[] = [];
+    const tokens = await generate(model, prompt, { maxNewTokens: whole.length - prompt.length, onToken: (token) => streamed.push(token) });
+    expect(tokenizer.decode([...prompt, ...tokens])).toBe(documented);
+    expect([...prompt, ...tokens]).toEqual(whole);
+    expect(streamed).toEqual(tokens);
+  });
+});
+
+describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
+  test("generates with its cache what it generates without, across growth of the cache", async () => {
+    const model = await initModel(config, { device: dev, seed: 3 });
+    const prompt = [1, 2, 3, 4, 5];
+    expect(await generate(model, prompt, { maxNewTokens: 40 })).toEqual(await withoutCache(model, prompt, 40));
+  });
+
+  test("rows of different lengths in one batch go on as each does alone, also when the generator is used again", async () => {
+    const model = await initModel(config, { device: dev, seed: 4 });
+    const prompts = [[1, 2, 3], [7], Array.from({ length: 40 }, (_, i) => (i * 7) % 40)];
+    const generator = new TextGenerator(model);
+    for (let round = 0; round < 2; round++) {
+      const together = await generator.generate(prompts, { maxNewTokens: 12 });
+      for (const [row, prompt] of prompts.entries()) expect(together[row]).toEqual(await withoutCache(model, prompt, 12));
+    }
+    generator.dispose();
+  });
+
+  test("a stop token ends a row and is not part of it", async () => {
+    const model = await initModel(config, { device: dev, seed: 5 });
+    const all = await generate(model, [1, 2], { maxNewTokens: 10 });
+    const stop = all[4] ?? 0;
+    expect(await generate(model, [1, 2], { maxNewTokens: 10, stopTokens: [stop] })).toEqual(all.slice(0, all.indexOf(stop)));
+    model.stopTokens = [stop];
+    expect(await generate(model, [1, 2], { maxNewTokens: 10 })).toEqual(all.slice(0, all.indexOf(stop)));
+  });
+
+  test("the same seed samples the same tokens, topK 1 is greedy", async () => {
+    const model = await initModel(config, { device: dev, seed: 6 });
+    const options = { maxNewTokens: 12, temperature: 1, seed: 9 };
+    const first = await generate(model, [1], options);
+    expect(await generate(model, [1], options)).toEqual(first);
+    expect(await generate(model, [1], { ...options, seed: 10 })).not.toEqual(first);
+    expect(await generate(model, [1], { ...options, topK: 1 })).toEqual(await generate(model, [1], { maxNewTokens: 12 }));
+    expect(await generate(model, [1], { ...options, topP: 1e-9 })).toEqual(await generate(model, [1], { maxNewTokens: 12 }));
+  });
+
+  test("fills its context to the last position", async () => {
+    const model = await initModel(config, { device: dev, seed: 7 });
+    const prompt = Array.from({ length: 90 }, (_, i) => i % 40);
+    expect(await generate(model, prompt, { maxNewTokens: 6 })).toEqual(await withoutCache(model, prompt, 6));
+  });
+
+  test("a prefix and a virtual prompt give the same with and without cache", async () => {
+    const model = await initModel(config, { device: dev, seed: 8 });
+    const { kvHeads, headDim } = model.cacheShape;
+    const wave = (count: number, phase: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 3 + phase));
+    const plain = await withoutCache(model, [1, 2, 3], 8);
+    const block = (phase: number) => tensor(wave(3 * kvHeads * headDim, phase), { device: dev, shape: [1, kvHeads, 3, headDim] });
+    const blocks = [0, 1].map((layer) => ({ keys: block(layer), values: block(layer + 5) }));
+    model.virtualTokens.prefix = { length: 3, at: (layer) => blocks[layer] as (typeof blocks)[number] };
+    const embeddings = tensor(wave(5 * 16, 2), { device: dev, shape: [5, 16] });
+    model.virtualTokens.prompt = { length: 5, embeddings: () => embeddings };
+    const steered = await withoutCache(model, [1, 2, 3], 40);
+    expect(steered.slice(0, 8)).not.toEqual(plain);
+    expect(await generate(model, [1, 2, 3], { maxNewTokens: 40 })).toEqual(steered);
+    const ids = tensor([[1, 2, 3]], { device: dev, dtype: "i32" });
+    expect(Number.isFinite(await model.loss(ids, ids).item())).toBe(true);
+  });
+
+  test("what cannot be generated is a RangeError with the numbers", async () => {
+    const model = await initModel(config, { device: dev, seed: 0 });
+    const fails = (ids: readonly number[], options: Parameters<typeof generate>[2], says: RegExp): Promise<void> =>
+      expect(generate(model, ids, options)).rejects.toThrow(says);
+    await fails([1], { maxNewTokens: 96 }, /1 prompt tokens and 96 new ones are more than the model's context of 96/);
+    await fails([], { maxNewTokens: 1 }, /no tokens/);
+    await fails([40], { maxNewTokens: 1 }, /Token id 40 at position 0 is outside the model's vocabulary of 40/);
+    await fails([1], { maxNewTokens: 1, temperature: -1 }, /temperature is -1/);
+    await fails([1], { maxNewTokens: 1, topP: 0 }, /topP is 0/);
+    await fails([1], { maxNewTokens: 1, topK: 0 }, /topK is 0/);
+    await fails([1], { maxNewTokens: -1 }, /maxNewTokens is -1/);
+    const long = tensor([Array.from({ length: 97 }, () => 1)], { device: dev, dtype: "i32" });
+    expect(() => model.forward(long)).toThrow(/97 tokens are more than the model's context of 96/);
+  });
+});
+
+test("a generator in use notices adapters that are put on and taken off", async () => {
+  const model = await initModel(tiny.llama, { device: dev, seed: 11 });
+  const generator = new TextGenerator(model);
+  const speak = async (): Promise<number[] | undefined> => (await generator.generate([[1, 2, 3]], { maxNewTokens: 12 }))[0];
+  const before = await speak();
+  const remove = (model.namedModules().get("model.layers.0.mlp") as nn.Module).use((x, next) => next(x).mul(-3));
+  const during = await speak();
+  expect(during).not.toEqual(before);
+  expect(during).toEqual(await withoutCache(model, [1, 2, 3], 12));
+  remove();
+  expect(await speak()).toEqual(before);
+  generator.dispose();
+});

@@ -1,0 +1,155 @@
+import { optim } from "@lowrank/autograd";
+import { crossEntropy, type Device, Generator, memoryFiles, type Tensor, tensor } from "@lowrank/tensor";
+import { testDevice } from "test-support";
+import { beforeAll, describe, expect, it } from "vitest";
+import type { Example } from "../../src/data/index.js";
+import { readState, type StepMetrics, TrainingError, type TrainOptions, type TrainResult, train } from "../../src/train/index.js";
+
+/** The smallest language model: the next token from the last one through two trained tables, with dropout between. */
+function bigram(dev: Device, seed: number) {
+  const generator = new Generator(dev, 99);
+  const values = (count: number, phase: number): Float32Array =>
+    Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7 + phase + seed) * 0.3);
+  const embed = tensor(values(7 * 5, 0), { device: dev, shape: [7, 5] });
+  const head = tensor(values(5 * 7, 1), { device: dev, shape: [5, 7] });
+  let isTraining = false;
+  return {
+    device: dev,
+    generator,
+    parameters: new Map([
+      ["embed", embed],
+      ["head", head],
+    ]),
+    train(value = true) {
+      isTraining = value;
+    },
+    loss(ids: Tensor, labels: Tensor): Tensor {
+      const [batch = 0, seq = 0] = ids.shape;
+      let hidden = embed.gather(ids.slice([0, batch], [0, seq - 1]).reshape([batch * (seq - 1)]));
+      if (isTraining) hidden = hidden.mul(generator.uniform(hidden.shape).less(0.9).cast("f32")).div(0.9);
+      return crossEntropy(hidden.matmul(head), labels.slice([0, batch], [1, seq]).reshape([batch * (seq - 1)]));
+    },
+  };
+}
+
+const examples: Example[] = Array.from({ length: 11 }, (_, line) => {
+  const ids = Array.from({ length: 4 + (line % 3) }, (_, i) => (line + 2 * i) % 7);
+  return { line, ids, labels: ids.map((id, i) => (i === 0 ? -100 : id)) };
+});
+
+let dev: Device;
+beforeAll(async () => {
+  dev = await testDevice();
+});
+
+type Extra = Partial<TrainOptions> & { readonly seedOfModel?: number };
+async function run(
+  files: ReturnType<typeof memoryFiles>,
+  extra: Extra = {},
+): Promise<{ result: TrainResult; values: number[]; metrics: StepMetrics[] }> {
+  const model = bigram(dev, extra.seedOfModel ?? 0);
+  const metrics: StepMetrics[] = [];
+  const result = await train({
+    model,
+    parameters: model.parameters,
+    examples,
+    lengthLimit: 8,
+    steps: 8,
+    batchSize: 3,
+    seed: 5,
+    schedule: optim.cosine({ peak: 0.05, warmup: 2, steps: 8 }),
+    generators: [model.generator],
+    evaluation: { examples: examples.slice(0, 4), every: 3 },
+    folder: { files, path: "run", every: 3, settings: { seed: 5 }, save: async () => void files.files.set("saved", new Uint8Array(1)) },
+    onStep: (m) => void metrics.push(m),
+    ...extra,
+  });
+  const values: number[] = [];
+  for (const t of model.parameters.values()) values.push(...(await t.data()));
+  return { result, values, metrics };
+}
+
+describe("train", () => {
+  it("lowers the loss and reports every step", async () => {
+    const { result, metrics } = await run(memoryFiles(), { steps: 30, schedule: optim.constant({ peak: 0.05 }) });
+    expect(result.isFinished).toBe(true);
+    expect(result.steps).toBe(30);
+    expect(metrics.map(({ step }) => step)).toEqual(Array.from({ length: 30 }, (_, i) => i + 1));
+    expect(result.evalLossAfter as number).toBeLessThan((result.evalLossBefore as number) - 0.5);
+    expect(metrics.every((m) => Number.isFinite(m.gradNorm) && m.learningRate === 0.05)).toBe(true);
+  });
+
+  it("goes on exactly where it was interrupted, dropout, optimizer and data included", async () => {
+    const whole = await run(memoryFiles());
+    for (const stopAfter of [1, 2, 4]) {
+      const files = memoryFiles();
+      const abort = new AbortController();
+      const part = await run(files, { signal: abort.signal, onStep: (m) => void (m.step === stopAfter && abort.abort()) });
+      expect(part.result.isFinished).toBe(false);
+      const state = await readState(files, "run");
+      expect(state?.step).toBe(part.result.steps);
+      expect(files.files.has("saved")).toBe(true);
+      const rest = await run(files, { resume: true, seedOfModel: 3 });
+      expect(rest.result.isFinished).toBe(true);
+      expect(rest.values).toEqual(whole.values);
+      expect(rest.result.evalLossAfter).toBe(whole.result.evalLossAfter);
+      expect(rest.result.evalLossBefore).toBe(whole.result.evalLossBefore);
+      expect(rest.result.trainLoss).toBe(whole.result.trainLoss);
+    }
+  });
+
+  it("gives the same numbers whether a batch is taken whole or in parts", async () => {
+    // Without dropout, which draws anew for each part.
+    const plain = { generators: [], evaluation: { examples: examples.slice(0, 2), every: 0 }, schedule: optim.constant({ peak: 0.01 }) };
+    const noDropout = async (extra: Extra): Promise<number[]> => {
+      const model = bigram(dev, 0);
+      model.train = () => {};
+      const { folder: _, ...options } = { folder: undefined };
+      await train({
+        ...plain,
+        ...options,
+        model,
+        parameters: model.parameters,
+        examples,
+        lengthLimit: 8,
+        steps: 4,
+        batchSize: 4,
+        seed: 5,
+        ...extra,
+      });
+      const values: number[] = [];
+      for (const t of model.parameters.values()) values.push(...(await t.data()));
+      return values;
+    };
+    const whole = await noDropout({});
+    const parts = await noDropout({ batchSize: 2, accumulate: 2 });
+    // f32 sums in another order.
+    for (const [i, value] of whole.entries()) expect(parts[i]).toBeCloseTo(value, 5);
+  });
+
+  it("stops at a loss that is not finite and keeps the last good checkpoint", async () => {
+    const files = memoryFiles();
+    await expect(run(files, { schedule: (step) => (step < 4 ? 0.01 : Number.NaN) })).rejects.toThrow(TrainingError);
+    expect((await readState(files, "run"))?.step).toBe(3);
+    await expect(run(memoryFiles(), { schedule: () => Number.POSITIVE_INFINITY })).rejects.toThrow(
+      /Step 2: the loss is NaN\. .*lower --lr.*No checkpoint was written/s,
+    );
+  });
+
+  it("refuses the state of another run", async () => {
+    const files = memoryFiles();
+    await run(files);
+    const model = bigram(dev, 0);
+    const options = {
+      model,
+      parameters: new Map([["other", tensor([1], { device: dev })]]),
+      examples,
+      lengthLimit: 8,
+      steps: 9,
+      batchSize: 3,
+      seed: 5,
+    };
+    const folder = { files, path: "run", every: 3, settings: {}, save: async () => {} };
+    await expect(train({ ...options, folder, resume: true, schedule: () => 0.1 })).rejects.toThrow(/state is of another run/);
+  });
+});

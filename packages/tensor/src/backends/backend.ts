@@ -1,0 +1,55 @@
+import type { CompositeKernel, Plan } from "../kernels/kernel.js";
+
+/** Device memory of one tensor. Opaque outside its backend. Its capacity is at least the bytes asked for. */
+export interface BackendBuffer {
+  readonly bytes: number;
+}
+
+/** A plan made ready by a backend: kernels compiled, arena reserved. */
+export interface Executable {
+  readonly plan: Plan;
+  /** Gives back the arena and whatever the backend compiled for this plan alone. */
+  dispose(): void;
+}
+
+export interface BackendLimits {
+  /** Largest single buffer in bytes. */
+  readonly maxBufferBytes: number;
+  /** All bytes that the backend may hold at a time. */
+  readonly budgetBytes: number;
+}
+
+/** Counters that tests and `doctor` read. All are totals since the backend was made, but `bytesInUse` and `peakBytes`. */
+export interface BackendCounters {
+  buffersCreated: number;
+  pipelinesCreated: number;
+  plansPrepared: number;
+  kernelsRun: number;
+  bytesInUse: number;
+  peakBytes: number;
+}
+
+/**
+ * What a device must do. Everything is synchronous to call and happens in call order; `read` is the one place that waits.
+ * `allocate` may hand out a pooled buffer with old contents.
+ */
+export interface Backend {
+  readonly name: "cpu" | "webgpu" | "reference";
+  /** A line for humans: adapter name, driver, threads. */
+  readonly description: string;
+  readonly limits: BackendLimits;
+  readonly counters: BackendCounters;
+  /** True when the backend has a kernel of its own for this composite; otherwise the scheduler decomposes it into primitives. */
+  supports(kernel: CompositeKernel): boolean;
+  /** Throws DeviceError when the budget does not hold it. */
+  allocate(bytes: number): BackendBuffer;
+  free(buffer: BackendBuffer): void;
+  write(buffer: BackendBuffer, data: Uint8Array, byteOffset?: number): void;
+  read(buffer: BackendBuffer, byteLength: number, byteOffset?: number): Promise<Uint8Array>;
+  prepare(plan: Plan): Executable;
+  /** Enqueues all kernels. `bindings[i]` is the buffer of every slot with `binding: i`. */
+  run(executable: Executable, bindings: readonly BackendBuffer[]): void;
+  /** Waits until everything enqueued has finished; rejects with DeviceError when the device was lost. */
+  finish(): Promise<void>;
+  dispose(): void;
+}

@@ -1,0 +1,346 @@
+import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
+import { control, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { DeviceError } from "../../tensor/errors.js";
+import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
+import { Heap, maxHeapBytes, showBytes } from "./heap.js";
+import { KernelLibrary } from "./library.js";
+import { planSteps, type Step, type Word } from "./steps.js";
+
+/** Time of one kernel of one run, as `onKernel` gets it. */
+export interface KernelTiming {
+  readonly name: string;
+  readonly ms: number;
+}
+
+export interface CpuOptions {
+  /** Where the backend runs; `nodeEnvironment()` in Node. Default: what a browser offers. */
+  readonly environment?: CpuEnvironment;
+  /** Threads that compute, the calling one included. Default: one a core. */
+  readonly threadCount?: number;
+  /** All memory that buffers and plans may take, at most 4 GiB. */
+  readonly budgetBytes?: number;
+  /** Plans whose estimated time is below this many nanoseconds run on the calling thread alone. */
+  readonly soloNanoseconds?: number;
+  /** Called after each kernel with its time. Kernels then run one by one, which costs some speed. */
+  readonly onKernel?: (timing: KernelTiming) => void;
+}
+
+/** Memory of the thread's own: a packed block of a matmul's left operand and a register tile. */
+const threadScratchBytes = 131072;
+/** Estimated nanoseconds below which waking another thread costs more than it brings. */
+const defaultSoloNanoseconds = 20000;
+/** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */
+const spins = 10000;
+
+interface CpuBuffer extends BackendBuffer {
+  readonly address: number;
+}
+
+/** A prepared plan: its block of memory holds arena, scratch, steps and arguments. */
+class CpuExecutable implements Executable {
+  isDisposed = false;
+  constructor(
+    readonly plan: Plan,
+    readonly address: number,
+    readonly firstStep: number,
+    readonly endStep: number,
+    /** Address one past the last step of each kernel. */
+    readonly kernelEnds: readonly number[],
+    /** For each binding, the argument words (by number) that hold its address. */
+    readonly patches: readonly (readonly number[])[],
+    readonly isSmall: boolean,
+    readonly release: (executable: CpuExecutable) => void,
+  ) {}
+
+  dispose(): void {
+    if (this.isDisposed) return;
+    this.isDisposed = true;
+    this.release(this);
+  }
+}
+
+/** Jobs are numbered as the driver counts them. */
+function nextJob(job: number): number {
+  return (job + 1) & 0x7fffffff;
+}
+
+/** The backend that computes in WebAssembly SIMD, on as many threads as there are cores. */
+export function createCpuBackend(options: CpuOptions = {}): Backend {
+  return new CpuBackend(options);
+}
+
+class CpuBackend implements Backend {
+  readonly name = "cpu";
+  readonly description: string;
+  readonly limits: BackendLimits;
+  readonly counters: BackendCounters = {
+    buffersCreated: 0,
+    pipelinesCreated: 0,
+    plansPrepared: 0,
+    kernelsRun: 0,
+    bytesInUse: 0,
+    peakBytes: 0,
+  };
+  readonly #environment: CpuEnvironment;
+  readonly #threadCount: number;
+  readonly #soloNanoseconds: number;
+  readonly #onKernel: ((timing: KernelTiming) => void) | undefined;
+  readonly #heap: Heap;
+  readonly #library: KernelLibrary;
+  readonly #driverBytes: Uint8Array<ArrayBuffer>;
+  readonly #driver: DriverExports;
+  readonly #scratch: number;
+  readonly #workers: WorkerHandle[] = [];
+  #jobs = 0;
+  #isDisposed = false;
+  /** Where waiting is forbidden, what has been asked for and is not done; null when all is done. */
+  #queue: Promise<void> | null = null;
+
+  constructor(options: CpuOptions) {
+    this.#environment = options.environment ?? browserEnvironment();
+    const { spawn, mayBlock } = this.#environment;
+    this.#threadCount = spawn ? (options.threadCount ?? this.#environment.threadCount) : 1;
+    this.#onKernel = options.onKernel;
+    this.#soloNanoseconds = options.soloNanoseconds ?? defaultSoloNanoseconds;
+    const isShared = this.#threadCount > 1 || (spawn !== null && !mayBlock);
+    const budgetBytes = Math.min(options.budgetBytes ?? maxHeapBytes, maxHeapBytes);
+    this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
+    this.#heap = new Heap(isShared, control.bytes, budgetBytes, this.counters);
+    this.#library = new KernelLibrary(this.#heap, isShared, this.counters);
+    this.#driverBytes = printDriver(isShared);
+    const { memory } = this.#heap;
+    const refresh = (): number => this.#heap.words[control.library / 4] ?? 0;
+    const env = { memory, table: this.#library.table, refresh };
+    // The module's exports are those that printDriver writes.
+    this.#driver = new WebAssembly.Instance(new WebAssembly.Module(this.#driverBytes), { env }).exports as unknown as DriverExports;
+    this.#scratch = this.#heap.allocate(threadScratchBytes);
+    this.description = `WebAssembly SIMD, ${this.#threadCount} thread${this.#threadCount === 1 ? "" : "s"}, up to ${showBytes(budgetBytes)}`;
+  }
+
+  get #runsInline(): boolean {
+    return this.#environment.mayBlock || this.#environment.spawn === null;
+  }
+
+  supports(_kernel: CompositeKernel): boolean {
+    return false;
+  }
+
+  allocate(bytes: number): BackendBuffer {
+    this.#checkAlive();
+    return { bytes, address: this.#heap.allocate(bytes) } satisfies CpuBuffer as BackendBuffer;
+  }
+
+  free(buffer: BackendBuffer): void {
+    if (this.#isDisposed) return;
+    const { address } = buffer as CpuBuffer;
+    this.#inOrder(() => this.#heap.free(address));
+  }
+
+  write(buffer: BackendBuffer, data: Uint8Array, byteOffset = 0): void {
+    this.#checkAlive();
+    this.#checkRange("write", buffer, data.byteLength, byteOffset);
+    const { address } = buffer as CpuBuffer;
+    if (!this.#queue) {
+      this.#heap.bytes.set(data, address + byteOffset);
+      return;
+    }
+    const copy = data.slice();
+    this.#inOrder(() => this.#heap.bytes.set(copy, address + byteOffset));
+  }
+
+  async read(buffer: BackendBuffer, byteLength: number, byteOffset = 0): Promise<Uint8Array> {
+    this.#checkAlive();
+    this.#checkRange("read", buffer, byteLength, byteOffset);
+    await this.finish();
+    const start = (buffer as CpuBuffer).address + byteOffset;
+    return this.#heap.bytes.slice(start, start + byteLength);
+  }
+
+  prepare(plan: Plan): Executable {
+    this.#checkAlive();
+    const lists = planSteps(plan, this.#library);
+    this.#library.publish();
+    this.counters.plansPrepared++;
+    return this.#place(
+      plan,
+      lists.map((list) => list.steps),
+      Math.max(0, ...lists.map((list) => list.scratchBytes)),
+    );
+  }
+
+  /** Writes a plan's steps and their arguments into memory of its own. */
+  #place(plan: Plan, lists: readonly (readonly Step[])[], scratchBytes: number): CpuExecutable {
+    const steps = lists.flat();
+    const tables = new Map<string, { at: number; values: readonly number[] }>();
+    let wordCount = steps.length * (stepFields.bytes / 4);
+    const argumentsAt = steps.map((step) => {
+      const at = wordCount;
+      wordCount += step.words.length;
+      return at;
+    });
+    for (const word of steps.flatMap((step) => step.words)) {
+      if (typeof word === "number" || word.kind !== "constants" || tables.has(word.values.join())) continue;
+      tables.set(word.values.join(), { at: wordCount, values: word.values });
+      wordCount += word.values.length;
+    }
+    const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
+    const scratchAt = Math.ceil(scratchBytes / 256) * 256;
+    const address = this.#heap.allocate(arenaBytes + scratchAt + wordCount * 4);
+    const first = (address + arenaBytes + scratchAt) / 4;
+    const { words } = this.#heap;
+    const patches = Array.from({ length: plan.bindingCount }, (): number[] => []);
+    for (const table of tables.values()) words.set(table.values, first + table.at);
+    const resolve = (word: Word, at: number): number => {
+      if (typeof word === "number") return word;
+      if (word.kind === "scratch") return address + arenaBytes + word.offset;
+      if (word.kind === "constants") return (first + (tables.get(word.values.join())?.at ?? 0)) * 4;
+      const slot = plan.slots[word.slot];
+      if (slot?.kind === "arena") return address + slot.offset;
+      if (slot) patches[slot.binding]?.push(at);
+      return 0;
+    };
+    for (const [i, step] of steps.entries()) {
+      const at = first + (argumentsAt[i] ?? 0);
+      words.set([step.entry, step.tiles, at * 4], first + i * (stepFields.bytes / 4));
+      for (const [j, word] of step.words.entries()) words[at + j] = resolve(word, at + j);
+    }
+    const stepAddress = (index: number): number => first * 4 + index * stepFields.bytes;
+    let count = 0;
+    const kernelEnds = lists.map((list) => stepAddress((count += list.length)));
+    const cost = steps.reduce((sum, step) => sum + step.cost, 0);
+    return new CpuExecutable(
+      plan,
+      address,
+      stepAddress(0),
+      stepAddress(steps.length),
+      kernelEnds,
+      patches,
+      cost < this.#soloNanoseconds,
+      (executable) => {
+        if (!this.#isDisposed) this.#inOrder(() => this.#heap.free(executable.address));
+      },
+    );
+  }
+
+  run(executable: Executable, bindings: readonly BackendBuffer[]): void {
+    this.#checkAlive();
+    const prepared = executable as CpuExecutable;
+    if (prepared.isDisposed) throw new Error("cpu: this executable was disposed. Prepare the plan again.");
+    if (bindings.length !== prepared.plan.bindingCount) {
+      throw new Error(
+        `cpu: the plan has ${prepared.plan.bindingCount} bindings, but ${bindings.length} buffers were given. Pass one buffer for each.`,
+      );
+    }
+    this.counters.kernelsRun += prepared.plan.kernels.length;
+    const addresses = bindings.map((buffer) => (buffer as CpuBuffer).address);
+    if (this.#runsInline) {
+      this.#bind(prepared, addresses);
+      this.#runInline(prepared);
+      return;
+    }
+    this.#enqueue(async () => {
+      this.#bind(prepared, addresses);
+      if (prepared.firstStep === prepared.endStep) return;
+      this.#startWorkers();
+      this.#jobs = nextJob(this.#jobs);
+      this.#driver.start(prepared.firstStep, prepared.endStep, 1);
+      await this.#jobDone();
+    });
+  }
+
+  #bind(executable: CpuExecutable, addresses: readonly number[]): void {
+    const { words } = this.#heap;
+    for (let i = 0; i < addresses.length; i++) {
+      const address = addresses[i] ?? 0;
+      for (const at of executable.patches[i] ?? []) words[at] = address;
+    }
+  }
+
+  #runInline(executable: CpuExecutable): void {
+    if (!this.#onKernel) {
+      this.#runSteps(executable.firstStep, executable.endStep, executable.isSmall);
+      return;
+    }
+    let first = executable.firstStep;
+    for (const [i, end] of executable.kernelEnds.entries()) {
+      const before = performance.now();
+      this.#runSteps(first, end, executable.isSmall);
+      this.#onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, ms: performance.now() - before });
+      first = end;
+    }
+  }
+
+  #runSteps(first: number, end: number, isSmall: boolean): void {
+    if (first === end) return;
+    if (isSmall || this.#threadCount === 1) {
+      this.#driver.solo(first, end, this.#scratch);
+      return;
+    }
+    this.#startWorkers();
+    this.#jobs = nextJob(this.#jobs);
+    this.#driver.start(first, end, 0);
+    this.#driver.drive(this.#jobs, this.#scratch, spins, 1);
+  }
+
+  #startWorkers(): void {
+    const { spawn } = this.#environment;
+    const count = this.#runsInline ? this.#threadCount - 1 : this.#threadCount;
+    if (!spawn || this.#workers.length > 0) return;
+    for (let i = 0; i < count; i++) {
+      const scratch = this.#heap.allocate(threadScratchBytes);
+      const { library, modules } = control;
+      this.#workers.push(spawn(workerProgram, { memory: this.#heap.memory, driver: this.#driverBytes, scratch, spins, library, modules }));
+    }
+  }
+
+  /** Resolves when the workers have finished a job, without blocking this thread. */
+  async #jobDone(): Promise<void> {
+    const at = control.finished / 4;
+    Atomics.store(this.#heap.words, control.listening / 4, 1);
+    for (;;) {
+      const { words } = this.#heap;
+      const finished = Atomics.load(words, at);
+      if (finished === this.#jobs) return;
+      const { waitAsync } = Atomics as { waitAsync?: (words: Int32Array, at: number, value: number) => { value: unknown } };
+      if (waitAsync) await waitAsync(words, at, finished).value;
+      else await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+
+  async finish(): Promise<void> {
+    this.#checkAlive();
+    while (this.#queue) await this.#queue;
+  }
+
+  dispose(): void {
+    this.#isDisposed = true;
+    for (const worker of this.#workers) worker.terminate();
+    this.#workers.length = 0;
+    this.counters.bytesInUse = 0;
+  }
+
+  /** Does something now, or after what is already enqueued. */
+  #inOrder(action: () => void): void {
+    if (this.#queue) this.#enqueue(async () => action());
+    else action();
+  }
+
+  #enqueue(task: () => Promise<void>): void {
+    const before = this.#queue ?? Promise.resolve();
+    const tail: Promise<void> = before.then(task).finally(() => {
+      if (this.#queue === tail) this.#queue = null;
+    });
+    this.#queue = tail;
+  }
+
+  #checkAlive(): void {
+    if (this.#isDisposed) throw new DeviceError("cpu: the device was disposed. Open it again with device().", "cpu");
+  }
+
+  #checkRange(what: string, buffer: BackendBuffer, byteLength: number, byteOffset: number): void {
+    if (byteOffset < 0 || byteOffset + byteLength > buffer.bytes) {
+      throw new Error(`cpu: ${what} of ${byteLength} bytes at ${byteOffset} leaves the buffer of ${buffer.bytes} bytes.`);
+    }
+  }
+}

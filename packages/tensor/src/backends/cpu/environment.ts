@@ -1,0 +1,73 @@
+/** What a worker is handed when it starts. */
+export interface WorkerData {
+  readonly memory: WebAssembly.Memory;
+  readonly driver: Uint8Array;
+  /** Scratch memory of the thread's own. */
+  readonly scratch: number;
+  readonly spins: number;
+  /** Addresses in the control block. */
+  readonly library: number;
+  readonly modules: number;
+}
+
+export interface WorkerHandle {
+  terminate(): void;
+}
+
+/** What the cpu backend asks of the place where it runs. */
+export interface CpuEnvironment {
+  /** How many threads are worth having. */
+  readonly threadCount: number;
+  /** False in a browser's main thread, where waiting is forbidden: all kernels then run on workers. */
+  readonly mayBlock: boolean;
+  /** Starts a worker that evaluates `program` with a variable `data` in scope; null where workers cannot share memory. */
+  readonly spawn: ((program: string, data: WorkerData) => WorkerHandle) | null;
+}
+
+/** The program of a worker, as text because it must start from a bundle, from a page and from Node alike. */
+export const workerProgram = `
+const { memory, driver, scratch, spins, library, modules } = data;
+const table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
+let tail = modules;
+const refresh = () => {
+  memory.grow(0); // another thread may have grown it; this makes .buffer see that
+  const words = new Int32Array(memory.buffer);
+  const version = Atomics.load(words, library / 4);
+  for (;;) {
+    const next = Atomics.load(words, (tail >>> 0) / 4) >>> 0;
+    if (next === 0) return version;
+    const bytes = new Uint8Array(memory.buffer, next + 8, words[next / 4 + 1]).slice();
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
+    for (const [name, value] of Object.entries(exports)) {
+      const entry = Number(name);
+      if (entry >= table.length) table.grow(Math.max(entry + 1 - table.length, table.length));
+      table.set(entry, value);
+    }
+    tail = next;
+  }
+};
+new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, scratch, spins, 1);
+`;
+
+/** The environment of a browser page or worker; elsewhere one thread. */
+export function browserEnvironment(): CpuEnvironment {
+  const scope = globalThis as { crossOriginIsolated?: boolean; document?: unknown; navigator?: { hardwareConcurrency?: number } };
+  const canShare = scope.crossOriginIsolated === true && typeof Worker === "function" && typeof SharedArrayBuffer === "function";
+  return {
+    threadCount: canShare ? (scope.navigator?.hardwareConcurrency ?? 1) : 1,
+    mayBlock: scope.document === undefined,
+    spawn: canShare ? spawnWorker : null,
+  };
+}
+
+function spawnWorker(program: string, data: WorkerData): WorkerHandle {
+  const url = URL.createObjectURL(new Blob([`onmessage = ({ data }) => {${program}};`], { type: "text/javascript" }));
+  const worker = new Worker(url);
+  worker.postMessage(data);
+  return {
+    terminate: () => {
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    },
+  };
+}

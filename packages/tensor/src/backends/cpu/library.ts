@@ -1,0 +1,65 @@
+import { ModuleBuilder } from "../../kernels/wasm/assembler.js";
+import { control } from "../../kernels/wasm/driver.js";
+import { ScalarMath } from "../../kernels/wasm/scalarMath.js";
+import type { BackendCounters } from "../backend.js";
+import type { Heap } from "./heap.js";
+
+/** Writes one kernel function into a module, exported by `name`. */
+export type PrintKernel = (module: ModuleBuilder, scalarMath: ScalarMath, name: string) => void;
+
+/**
+ * All kernel functions compiled so far, each under a number that is its place in every thread's table. Kernels of several plans that
+ * are alike share one function. New ones are gathered and compiled as one module, whose bytes other threads find in the shared memory.
+ */
+export class KernelLibrary {
+  readonly table: WebAssembly.Table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
+  readonly #entries = new Map<string, number>();
+  #pending: { entry: number; print: PrintKernel }[] = [];
+  /** Where the address of the next module is to be written. */
+  #tail: number = control.modules;
+
+  constructor(
+    readonly heap: Heap,
+    readonly isShared: boolean,
+    readonly counters: BackendCounters,
+  ) {}
+
+  /** The number of the function that `key` describes; `print` writes it if there is none yet. */
+  entry(key: string, print: PrintKernel): number {
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    const entry = this.#entries.size;
+    this.#entries.set(key, entry);
+    this.#pending.push({ entry, print });
+    return entry;
+  }
+
+  /** Compiles what `entry` has gathered. */
+  publish(): void {
+    if (this.#pending.length === 0) return;
+    const module = new ModuleBuilder({ isShared: this.isShared });
+    const scalarMath = new ScalarMath(module);
+    for (const { entry, print } of this.#pending) print(module, scalarMath, String(entry));
+    this.counters.pipelinesCreated += this.#pending.length;
+    this.#pending = [];
+    const bytes = module.bytes();
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.heap.memory } });
+    for (const [name, value] of Object.entries(instance.exports)) {
+      const entry = Number(name);
+      if (entry >= this.table.length) this.table.grow(Math.max(entry + 1 - this.table.length, this.table.length));
+      this.table.set(entry, value);
+    }
+    if (this.isShared) this.#share(bytes);
+  }
+
+  #share(bytes: Uint8Array): void {
+    const address = this.heap.allocate(8 + bytes.length);
+    this.heap.bytes.set(bytes, address + 8);
+    const { words } = this.heap;
+    words[address / 4] = 0;
+    words[address / 4 + 1] = bytes.length;
+    Atomics.store(words, this.#tail / 4, address | 0);
+    Atomics.add(words, control.library / 4, 1);
+    this.#tail = address;
+  }
+}

@@ -1,0 +1,132 @@
+import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { KernelLibrary } from "./library.js";
+import type { Step, StepList, Word } from "./steps.js";
+
+/** Bytes of packed b that one pair of steps works on at most; larger operands are taken in parts. */
+const maxPackedBytes = 8 * 2 ** 20;
+const nanosecondsPerProduct = 0.05;
+
+/** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
+function collapsed(kernel: MatmulKernel): MatmulKernel {
+  const last = kernel.batch.length - 1;
+  const size = kernel.batch[last];
+  if (size === undefined) return kernel;
+  const isShared = kernel.b.batchStrides[last] === 0 && kernel.a.batchStrides[last] === kernel.m * kernel.a.rowStride;
+  if (size !== 1 && !isShared) return kernel;
+  const without = (view: MatrixView): MatrixView => ({ ...view, batchStrides: view.batchStrides.slice(0, last) });
+  return collapsed({ ...kernel, batch: kernel.batch.slice(0, last), m: kernel.m * size, a: without(kernel.a), b: without(kernel.b) });
+}
+
+/** Element offset of each matrix of a batch, last axis fastest. */
+function batchOffsets(batch: readonly number[], view: MatrixView): number[] {
+  return batch.reduce<number[]>(
+    (offsets, size, axis) =>
+      offsets.flatMap((offset) => Array.from({ length: size }, (_, i) => offset + i * (view.batchStrides[axis] ?? 0))),
+    [view.offset],
+  );
+}
+
+/** Rows and columns of a tile: large enough to reuse what is packed, small enough for eight tiles in all. */
+function tileShape(m: number, n: number, batchCount: number): { rows: number; columns: number } {
+  let rows = Math.min(maxTileRows, roundUp(m, panelHeight));
+  let columns = Math.min(256, roundUp(n, panelWidth));
+  while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < 8) {
+    if (columns > 32 && columns >= rows) columns = roundUp(columns / 2, panelWidth);
+    else if (rows > 16) rows = roundUp(rows / 2, panelHeight);
+    else break;
+  }
+  return { rows, columns };
+}
+
+export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  const kernel = collapsed(given);
+  const { m, n, k } = kernel;
+  const aOffsets = batchOffsets(kernel.batch, kernel.a);
+  const bOffsets = batchOffsets(kernel.batch, kernel.b);
+  if (m * n * aOffsets.length === 0) return { steps: [], scratchBytes: 0 };
+  const aType = dtypeOf(kernel.a.slot);
+  const bType = dtypeOf(kernel.b.slot);
+  const aBytes = dtypeBytes[aType];
+  const bBytes = dtypeBytes[bType];
+  const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
+  const multiply = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
+
+  const steps: Step[] = [];
+  let scratchBytes = 0;
+  const columnsAtOnce = Math.max(
+    panelWidth,
+    Math.min(roundUp(n, panelWidth), Math.floor(maxPackedBytes / 4 / Math.max(k, 1) / panelWidth) * panelWidth),
+  );
+  const matrixBytes = columnsAtOnce * k * 4;
+  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(matrixBytes, 1)));
+  for (let batch = 0; batch < aOffsets.length; batch += batchesAtOnce) {
+    const aPart = aOffsets.slice(batch, batch + batchesAtOnce);
+    const bPart = bOffsets.slice(batch, batch + batchesAtOnce);
+    const unique = [...new Set(bPart)];
+    const outPart = aPart.map((_, i) => (batch + i) * m * n);
+    for (let column = 0; column < n; column += columnsAtOnce) {
+      const columns = Math.min(columnsAtOnce, n - column);
+      const tile = tileShape(m, columns, aPart.length);
+      const rowTiles = Math.ceil(m / tile.rows);
+      const tiles = rowTiles * Math.ceil(columns / tile.columns);
+      const panels = Math.ceil(columns / panelWidth);
+      const packPanels = Math.min(panels, Math.max(1, Math.round(16384 / Math.max(1, k * panelWidth))));
+      const packTiles = Math.ceil(panels / packPanels);
+      const table = (offsets: readonly number[], bytes: number, shift = 0): Word => ({
+        kind: "constants",
+        values: offsets.map((x) => (x + shift) * bytes),
+      });
+      const values = {
+        a: { kind: "slot", slot: kernel.a.slot },
+        b: { kind: "slot", slot: kernel.b.slot },
+        out: { kind: "slot", slot: kernel.out },
+        packed: { kind: "scratch", offset: 0 },
+        m,
+        n: columns,
+        k,
+        aRow: kernel.a.rowStride * aBytes,
+        aColumn: kernel.a.columnStride * aBytes,
+        bRow: kernel.b.rowStride * bBytes,
+        bColumn: kernel.b.columnStride * bBytes,
+        aOffsets: table(aPart, aBytes),
+        bOffsets: table(unique, bBytes, column * kernel.b.columnStride),
+        packedOffsets: table(
+          bPart.map((offset) => unique.indexOf(offset)),
+          matrixBytes,
+        ),
+        outOffsets: table(outPart, 4, column),
+        outRow: n * 4,
+        rowTiles,
+        tiles,
+        tileRows: tile.rows,
+        tileColumns: tile.columns,
+        packPanels,
+        packTiles,
+      } as const satisfies Record<MatmulWord, Word>;
+      const words = matmulWords.map((word) => values[word]);
+      const packWords = matmulWords.map((word) =>
+        word === "packedOffsets"
+          ? table(
+              unique.map((_, i) => i),
+              matrixBytes,
+            )
+          : values[word],
+      );
+      if (k > 0) steps.push({ entry: pack, tiles: packTiles * unique.length, words: packWords, cost: unique.length * columns * k * 0.3 });
+      steps.push({
+        entry: multiply,
+        tiles: tiles * aPart.length,
+        words,
+        cost: aPart.length * m * columns * k * nanosecondsPerProduct + m * columns,
+      });
+      scratchBytes = Math.max(scratchBytes, matrixBytes * unique.length);
+    }
+  }
+  return { steps, scratchBytes };
+}
+
+function roundUp(value: number, step: number): number {
+  return Math.ceil(value / step) * step;
+}

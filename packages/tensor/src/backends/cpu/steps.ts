@@ -1,0 +1,123 @@
+import type { CopyKernel, Kernel, LoopKernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
+import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
+import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
+import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { KernelLibrary } from "./library.js";
+import { matmulSteps } from "./matmul.js";
+
+/** A word of a step's arguments: a number, or the address of a slot, or an address in the plan's scratch memory or constants. */
+export type Word =
+  | number
+  | { readonly kind: "slot"; readonly slot: Slot }
+  | { readonly kind: "scratch"; readonly offset: number }
+  | { readonly kind: "constants"; readonly values: readonly number[] };
+
+/** One call of a kernel function for each of `tiles` tiles. */
+export interface Step {
+  readonly entry: number;
+  readonly tiles: number;
+  readonly words: readonly Word[];
+  /** Estimated time in nanoseconds, on one thread. */
+  readonly cost: number;
+}
+
+/** The steps of one kernel, and how much scratch memory they share. */
+export interface StepList {
+  readonly steps: readonly Step[];
+  readonly scratchBytes: number;
+}
+
+/** Measured time of one cheap vector instruction, in nanoseconds. */
+const vectorNanoseconds = 0.4;
+
+/** Turns a plan's kernels into steps, one list a kernel. */
+export function planSteps(plan: Plan, library: KernelLibrary): StepList[] {
+  return plan.kernels.map((kernel) => kernelSteps(kernel, plan, library));
+}
+
+function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepList {
+  const dtypeOf = (slot: Slot): DType => {
+    const found = plan.slots[slot];
+    if (!found) throw new Error(`Plan: kernel reads slot ${slot}, but there are ${plan.slots.length}.`);
+    return found.dtype;
+  };
+  switch (kernel.kind) {
+    case "loop":
+      return loopSteps(kernel, plan.slots.length, dtypeOf, library);
+    case "matmul":
+      return matmulSteps(kernel satisfies MatmulKernel, dtypeOf, library);
+    case "scatterAdd":
+      return scatterSteps(kernel, dtypeOf, library);
+    case "copy":
+      return copySteps(kernel, library);
+    case "composite":
+      throw new Error(`cpu: no kernel for composite ${kernel.name}. Ask supports() first.`);
+  }
+}
+
+function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  const { programs, scratch } = lowerLoop(kernel, slotCount);
+  const { offsets, bytes } = layOut(scratch);
+  const dtypes = (slot: Slot): DType => scratch[slot - slotCount]?.dtype ?? dtypeOf(slot);
+  const steps = programs.map((program): Step => {
+    const entry = library.entry(describeLoop(program, dtypes), (module, scalarMath, name) =>
+      printLoop(module, scalarMath, program, dtypes, name),
+    );
+    const words = slotsOf(program).map((slot): Word => {
+      const offset = offsets.get(slot);
+      return offset === undefined ? { kind: "slot", slot } : { kind: "scratch", offset };
+    });
+    return { entry, tiles: program.tileCount, words, cost: program.work * vectorNanoseconds };
+  });
+  return { steps, scratchBytes: bytes };
+}
+
+function layOut(scratch: readonly ScratchSlot[]): { offsets: Map<Slot, number>; bytes: number } {
+  const offsets = new Map<Slot, number>();
+  let bytes = 0;
+  for (const { slot, dtype, elementCount } of scratch) {
+    offsets.set(slot, bytes);
+    bytes += Math.ceil((elementCount * dtypeBytes[dtype]) / 64) * 64;
+  }
+  return { offsets, bytes };
+}
+
+function scatterSteps(kernel: ScatterAddKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  const { rows, width, count } = kernel;
+  if (rows * width === 0) return { steps: [], scratchBytes: 0 };
+  const types = [dtypeOf(kernel.indices), dtypeOf(kernel.updates), dtypeOf(kernel.out)] as const;
+  const entry = library.entry(`scatterAdd;${types.join()}`, (module, _, name) => printScatterAdd(module, ...types, name));
+  // Each tile reads all indices, so it should own some work beside that.
+  const tileRows = Math.max(1, Math.ceil(rows / 64), Math.ceil(16384 / width));
+  const values = {
+    indices: { kind: "slot", slot: kernel.indices },
+    updates: { kind: "slot", slot: kernel.updates },
+    out: { kind: "slot", slot: kernel.out },
+    rows,
+    width,
+    count,
+    tileRows,
+  } as const satisfies Record<(typeof scatterWords)[number], Word>;
+  const tiles = Math.ceil(rows / tileRows);
+  return {
+    steps: [{ entry, tiles, words: scatterWords.map((word) => values[word]), cost: rows * width * 0.1 + count * (width * 0.2 + tiles) }],
+    scratchBytes: 0,
+  };
+}
+
+function copySteps(kernel: CopyKernel, library: KernelLibrary): StepList {
+  if (kernel.bytes === 0) return { steps: [], scratchBytes: 0 };
+  const entry = library.entry("copy", (module, _, name) => printCopy(module, name));
+  const tileBytes = 262144;
+  const values = {
+    from: { kind: "slot", slot: kernel.from },
+    to: { kind: "slot", slot: kernel.to },
+    bytes: kernel.bytes,
+    tileBytes,
+  } as const satisfies Record<(typeof copyWords)[number], Word>;
+  return {
+    steps: [{ entry, tiles: Math.ceil(kernel.bytes / tileBytes), words: copyWords.map((word) => values[word]), cost: kernel.bytes * 0.1 }],
+    scratchBytes: 0,
+  };
+}

@@ -1,0 +1,57 @@
+import type { Node } from "../graph/node.js";
+import type { Executor } from "../schedule/executor.js";
+import type { Storage } from "../tensor/storage.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { Backend, BackendCounters, BackendLimits } from "./backend.js";
+
+export type DeviceName = "cpu" | "webgpu" | "reference";
+
+/** An `assign` that has not run yet: the storage's next contents, and the tensor that was assigned to. */
+export interface PendingAssignment {
+  readonly value: Node;
+  readonly target: Tensor;
+}
+
+/**
+ * A place where tensors live and kernels run; made by `device()`. Tensors of different devices do not mix.
+ */
+export class Device {
+  /** Values that the next `realize` writes into existing storages, together with whatever it was asked for. */
+  pendingAssignments: Map<Storage, PendingAssignment> = new Map();
+  #isDisposed = false;
+
+  constructor(
+    readonly name: DeviceName,
+    readonly backend: Backend,
+    readonly executor: Executor,
+  ) {}
+
+  /** A line for humans: adapter, driver, threads. */
+  get description(): string {
+    return this.backend.description;
+  }
+
+  get limits(): BackendLimits {
+    return this.backend.limits;
+  }
+
+  get counters(): Readonly<BackendCounters> {
+    return this.backend.counters;
+  }
+
+  get isDisposed(): boolean {
+    return this.#isDisposed;
+  }
+
+  /** Waits for everything enqueued. Rejects with DeviceError when the device was lost. */
+  finish(): Promise<void> {
+    return this.backend.finish();
+  }
+
+  /** Frees all memory and threads. Tensors of this device can no longer be read. */
+  dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    this.backend.dispose();
+  }
+}

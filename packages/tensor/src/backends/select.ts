@@ -1,0 +1,56 @@
+import { planExecutor } from "../schedule/plan-executor.js";
+import { DeviceError } from "../tensor/errors.js";
+import type { Backend } from "./backend.js";
+import { createCpuBackend } from "./cpu/backend.js";
+import { Device } from "./device.js";
+import { referenceDevice } from "./reference.js";
+import { createWebgpuBackend, hasRealGpu } from "./webgpu/index.js";
+
+/** How an environment (Node, a browser) makes backends; set by the package's entry files. */
+export interface Environment {
+  cpu(options: DeviceOptions): Backend | Promise<Backend>;
+  webgpu(options: DeviceOptions): Promise<Backend>;
+  /** True when WebGPU has an adapter that is a real GPU, not a software one. */
+  hasGpu(): Promise<boolean>;
+}
+
+export interface DeviceOptions {
+  /** Worker threads of the cpu backend, the main thread included; all cores when absent. */
+  readonly threads?: number;
+  /** Bytes that the device may hold at a time; the backend's own estimate when absent. */
+  readonly budgetBytes?: number;
+  /** Text that the WebGPU adapter's name must contain, case-insensitive (for machines with several). */
+  readonly adapter?: string;
+}
+
+/** What a browser offers; the Node entry puts its own in place. */
+let environment: Environment = {
+  cpu: ({ threads, budgetBytes }) =>
+    createCpuBackend({
+      ...(threads === undefined ? {} : { threadCount: threads }),
+      ...(budgetBytes === undefined ? {} : { budgetBytes }),
+    }),
+  webgpu: ({ budgetBytes, adapter }) =>
+    createWebgpuBackend({ ...(budgetBytes === undefined ? {} : { budgetBytes }), ...(adapter === undefined ? {} : { adapter }) }),
+  hasGpu: async () => typeof navigator !== "undefined" && navigator.gpu !== undefined && hasRealGpu(navigator.gpu),
+};
+
+/** Tells `device()` how to make backends here. Called once by the entry file. */
+export function setEnvironment(value: Environment): void {
+  environment = value;
+}
+
+/**
+ * Opens a device. "auto" takes WebGPU where a real GPU is found, otherwise "cpu": a software adapter is slower than our own cpu
+ * backend and is used only when asked for as "webgpu". "reference" is a float64 interpreter for tests.
+ * Rejects with DeviceError, which says what to install, when the device cannot be had.
+ */
+export async function device(name: "auto" | "cpu" | "webgpu" | "reference" = "auto", options: DeviceOptions = {}): Promise<Device> {
+  if (name === "reference") return referenceDevice();
+  if (name !== "auto" && name !== "cpu" && name !== "webgpu") {
+    throw new DeviceError(`There is no device called "${String(name)}". Use "auto", "cpu" or "webgpu".`, String(name));
+  }
+  const chosen = name === "auto" ? ((await environment.hasGpu()) ? "webgpu" : "cpu") : name;
+  const backend = await environment[chosen](options);
+  return new Device(chosen, backend, planExecutor());
+}

@@ -1,0 +1,175 @@
+import type { Plan } from "../../kernels/kernel.js";
+import type { Target } from "../../kernels/wgsl/print.js";
+import { DeviceError } from "../../tensor/errors.js";
+import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import { type AdapterInfo, describeAdapter, isSoftwareAdapter, requestAdapter, requestDevice } from "./adapter.js";
+import { SharedArena } from "./arena.js";
+import { BufferPool, type DeviceBuffer } from "./buffers.js";
+import { WebgpuExecutable } from "./executable.js";
+import { DeviceFaults } from "./faults.js";
+import { PipelineCache } from "./pipelines.js";
+import { type KernelTime, Profiler } from "./profile.js";
+import { Transfers } from "./transfer.js";
+
+export interface WebgpuOptions {
+  /** The WebGPU entry point: `navigator.gpu` when absent; in Node what `loadDawn()` gives. */
+  readonly gpu?: GPU;
+  /** Bytes that the backend may hold at a time. */
+  readonly budgetBytes?: number;
+  /** Text that the adapter's name must contain, case-insensitive. */
+  readonly adapter?: string;
+}
+
+/** WebGPU does not say how much memory there is. */
+const defaultBudgetBytes = 16 * 2 ** 30;
+
+/** Opens a WebGPU device. Rejects with DeviceError, which says what to install, when there is none. */
+export async function createWebgpuBackend(options: WebgpuOptions = {}): Promise<WebgpuBackend> {
+  const gpu = options.gpu ?? (typeof navigator === "undefined" ? undefined : navigator.gpu);
+  if (!gpu)
+    throw new DeviceError(
+      "There is no WebGPU here: navigator.gpu is missing. Use a browser that has it over https, or device cpu.",
+      "webgpu",
+    );
+  const adapter = await requestAdapter(gpu, options.adapter);
+  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), options.budgetBytes ?? defaultBudgetBytes);
+}
+
+/** True when WebGPU offers an adapter that is a real GPU. */
+export async function hasRealGpu(gpu: GPU): Promise<boolean> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  return adapter !== null && !isSoftwareAdapter(adapter.info);
+}
+
+/** Runs plans on a GPU through WebGPU. */
+export class WebgpuBackend implements Backend {
+  readonly name = "webgpu";
+  readonly description: string;
+  readonly limits: BackendLimits;
+  readonly counters: BackendCounters = {
+    buffersCreated: 0,
+    pipelinesCreated: 0,
+    plansPrepared: 0,
+    kernelsRun: 0,
+    bytesInUse: 0,
+    peakBytes: 0,
+  };
+  readonly target: Target;
+  readonly #faults: DeviceFaults;
+  readonly #pool: BufferPool;
+  readonly #arena: SharedArena;
+  readonly #pipelines: PipelineCache;
+  readonly #transfers: Transfers;
+  #profiler: Profiler | null = null;
+
+  constructor(
+    /** Held because devices die when their instance is collected. */
+    readonly gpu: GPU,
+    readonly adapterInfo: AdapterInfo,
+    readonly device: GPUDevice,
+    budgetBytes: number,
+  ) {
+    const { limits } = device;
+    this.description = `WebGPU on ${describeAdapter(adapterInfo)}`;
+    this.limits = { maxBufferBytes: limits.maxBufferSize, budgetBytes };
+    this.target = {
+      maxBindingBytes: limits.maxStorageBufferBindingSize,
+      maxBindings: limits.maxStorageBuffersPerShaderStage,
+      maxInvocations: 256,
+      maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
+      isSoftware: isSoftwareAdapter(adapterInfo),
+    };
+    this.#faults = new DeviceFaults(device);
+    this.#pool = new BufferPool(device, this.counters, budgetBytes, limits.maxBufferSize);
+    this.#arena = new SharedArena(this.#pool);
+    this.#pipelines = new PipelineCache(device, this.counters);
+    this.#transfers = new Transfers(device, this.counters);
+  }
+
+  supports(): boolean {
+    return false;
+  }
+
+  allocate(bytes: number): BackendBuffer {
+    this.#faults.check();
+    return this.#pool.allocate(bytes);
+  }
+
+  free(buffer: BackendBuffer): void {
+    this.#pool.free(buffer as DeviceBuffer);
+  }
+
+  write(buffer: BackendBuffer, data: Uint8Array, byteOffset = 0): void {
+    this.#faults.check();
+    this.#transfers.write(this.#own(buffer), data, byteOffset);
+  }
+
+  async read(buffer: BackendBuffer, byteLength: number, byteOffset = 0): Promise<Uint8Array> {
+    this.#faults.check();
+    if (byteLength === 0) return new Uint8Array(0);
+    const bytes = await this.#waiting(this.#transfers.read(this.#own(buffer).gpu, byteLength, byteOffset));
+    this.#faults.check();
+    return bytes;
+  }
+
+  prepare(plan: Plan): Executable {
+    this.#faults.check();
+    this.counters.plansPrepared++;
+    return new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, this.limits.maxBufferBytes);
+  }
+
+  run(executable: Executable, bindings: readonly BackendBuffer[]): void {
+    this.#faults.check();
+    if (!(executable instanceof WebgpuExecutable)) throw new Error("This plan was prepared by another backend.");
+    for (const buffer of bindings) this.#own(buffer);
+    const encoder = this.device.createCommandEncoder({ label: "plan" });
+    executable.encode(encoder, bindings as readonly DeviceBuffer[], this.#profiler);
+    this.device.queue.submit([encoder.finish()]);
+    this.counters.kernelsRun += executable.steps.length;
+  }
+
+  async finish(): Promise<void> {
+    this.#faults.check();
+    await this.#waiting(this.device.queue.onSubmittedWorkDone());
+    this.#faults.check();
+  }
+
+  dispose(): void {
+    this.#faults.dispose();
+    this.device.destroy();
+    this.counters.bytesInUse = 0;
+  }
+
+  /** The WGSL of each of a plan's programs, in order of running; what LOWRANK_DEBUG=3 prints. */
+  programs(executable: Executable): { name: string; code: string }[] {
+    return executable instanceof WebgpuExecutable
+      ? executable.steps.map(({ program }) => ({ name: program.name, code: program.code }))
+      : [];
+  }
+
+  /** From now on `takeKernelTimes` has the time of each kernel that runs, if the adapter can measure it. Costs a pass a kernel. */
+  startProfile(): void {
+    if (this.device.features.has("timestamp-query")) this.#profiler ??= new Profiler(this.device);
+  }
+
+  /** Times of the kernels that ran since the last call, in order; empty when the adapter has no timestamps. */
+  async takeKernelTimes(): Promise<KernelTime[]> {
+    return (await this.#profiler?.take()) ?? [];
+  }
+
+  #own(buffer: BackendBuffer): DeviceBuffer {
+    const own = buffer as DeviceBuffer;
+    if (own.isFree) throw new DeviceError("A buffer was used after it was freed.", "webgpu");
+    return own;
+  }
+
+  /** A promise of Dawn's, whose rejection when the device is lost becomes a DeviceError. */
+  async #waiting<T>(promise: Promise<T>): Promise<T> {
+    try {
+      return await promise;
+    } catch (error) {
+      this.#faults.check();
+      throw new DeviceError(`WebGPU: ${error instanceof Error ? error.message : String(error)}`, "webgpu");
+    }
+  }
+}

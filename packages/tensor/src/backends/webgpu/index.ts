@@ -1,0 +1,3 @@
+export { type AdapterInfo, isSoftwareAdapter } from "./adapter.js";
+export { createWebgpuBackend, hasRealGpu, WebgpuBackend, type WebgpuOptions } from "./backend.js";
+export type { KernelTime } from "./profile.js";

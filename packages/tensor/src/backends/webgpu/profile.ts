@@ -1,0 +1,59 @@
+import { mapRead, usage } from "./constants.js";
+
+/** How long one kernel ran. */
+export interface KernelTime {
+  readonly name: string;
+  readonly ms: number;
+}
+
+interface Batch {
+  readonly names: string[];
+  readonly queries: GPUQuerySet;
+  readonly resolved: GPUBuffer;
+  readonly staging: GPUBuffer;
+}
+
+/** Kernels of one batch; a query set holds two timestamps each. */
+const batchSize = 1024;
+
+/** Times kernels by `timestamp-query`. */
+export class Profiler {
+  readonly #batches: Batch[] = [];
+
+  constructor(readonly device: GPUDevice) {}
+
+  /** The descriptor of the next kernel's pass. */
+  begin(name: string): GPUComputePassDescriptor {
+    let batch = this.#batches.at(-1);
+    if (!batch || batch.names.length === batchSize) {
+      const size = batchSize * 16;
+      batch = {
+        names: [],
+        queries: this.device.createQuerySet({ type: "timestamp", count: batchSize * 2 }),
+        resolved: this.device.createBuffer({ size, usage: usage.queryResolve | usage.copySource }),
+        staging: this.device.createBuffer({ size, usage: usage.mapRead | usage.copyTarget }),
+      };
+      this.#batches.push(batch);
+    }
+    const at = batch.names.push(name) - 1;
+    return { timestampWrites: { querySet: batch.queries, beginningOfPassWriteIndex: at * 2, endOfPassWriteIndex: at * 2 + 1 } };
+  }
+
+  /** Times of all kernels since the last call, in order of running. */
+  async take(): Promise<KernelTime[]> {
+    const times: KernelTime[] = [];
+    for (const { names, queries, resolved, staging } of this.#batches.splice(0)) {
+      const encoder = this.device.createCommandEncoder({ label: "profile" });
+      encoder.resolveQuerySet(queries, 0, names.length * 2, resolved, 0);
+      encoder.copyBufferToBuffer(resolved, 0, staging, 0, names.length * 16);
+      this.device.queue.submit([encoder.finish()]);
+      await staging.mapAsync(mapRead);
+      const ticks = new BigUint64Array(staging.getMappedRange(0, names.length * 16));
+      for (const [i, name] of names.entries()) times.push({ name, ms: Number((ticks[i * 2 + 1] ?? 0n) - (ticks[i * 2] ?? 0n)) / 1e6 });
+      staging.unmap();
+      for (const buffer of [resolved, staging]) buffer.destroy();
+      queries.destroy();
+    }
+    return times;
+  }
+}

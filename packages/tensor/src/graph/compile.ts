@@ -1,0 +1,143 @@
+import type { Device } from "../backends/device.js";
+import type { Program, Target } from "../schedule/executor.js";
+import { fromStorage } from "../tensor/create.js";
+import { DeviceError } from "../tensor/errors.js";
+import { Storage } from "../tensor/storage.js";
+import { Tensor } from "../tensor/tensor.js";
+import { flushAssignments, realizeNow } from "./realize.js";
+import { surroundings } from "./surroundings.js";
+import { currentTrace, Trace, withTrace } from "./trace.js";
+
+/** Tensors in any nesting of arrays, maps and plain objects; everything else is a constant of the recording. */
+type Tree = unknown;
+
+interface Recording {
+  readonly device: Device;
+  readonly program: Program;
+  /** For each input of the program: the argument it comes from, or null for a captured storage. */
+  readonly argumentOf: readonly (number | null)[];
+  /** Targets in order: first the assigned storages, then the results. */
+  readonly assigned: readonly Storage[];
+  readonly results: readonly Tensor[];
+  readonly output: Tree;
+}
+
+/**
+ * Records `fn` once for each combination of argument shapes, dtypes and constants and replays the recording as one plan afterwards:
+ * no graph work in JavaScript. Arguments and results may nest tensors in arrays and plain objects. Tensors that `fn` captures are read
+ * afresh at each call; tensors that it `assign`s are updated in place. The values of non-tensor arguments are part of the recording, as
+ * are the wrappers on modules and whether they train (`surroundings`).
+ * Reading a tensor inside `fn` throws DeviceError. jax.jit, torch.compile.
+ */
+export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R): ((...args: A) => R) & { dispose(): void } {
+  const recordings = new Map<string, Recording>();
+  const call = (...args: A): R => {
+    // Inside another recording there is nothing to replay: the function becomes part of it.
+    if (currentTrace()) return fn(...args);
+    const tensors: Tensor[] = [];
+    const key = `${surroundings()} ${describe(args, tensors)}`;
+    realizeNow(tensors);
+    flushAssignments();
+    let recording = recordings.get(key);
+    if (!recording) {
+      recording = record(fn as (...args: readonly unknown[]) => unknown, args, tensors);
+      recordings.set(key, recording);
+    }
+    return replay(recording, tensors) as R;
+  };
+  const dispose = (): void => {
+    for (const recording of recordings.values()) recording.program.dispose();
+    recordings.clear();
+  };
+  return Object.assign(call, { dispose });
+}
+
+function describe(value: Tree, tensors: Tensor[]): string {
+  if (value instanceof Tensor) {
+    tensors.push(value);
+    return `T${value.dtype}[${value.shape.join()}]`;
+  }
+  if (Array.isArray(value)) return `[${value.map((item) => describe(item, tensors)).join()}]`;
+  if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
+    return `{${Object.entries(value)
+      .map(([name, item]) => `${JSON.stringify(name)}:${describe(item, tensors)}`)
+      .join()}}`;
+  }
+  if (value === null || ["string", "number", "boolean", "undefined", "bigint"].includes(typeof value))
+    return `${typeof value}:${String(value)}`;
+  throw new TypeError("compile: arguments are tensors, numbers, strings, booleans, or arrays and plain objects of them.");
+}
+
+function mapTensors(value: Tree, change: (t: Tensor) => Tensor): Tree {
+  if (value instanceof Tensor) return change(value);
+  if (Array.isArray(value)) return value.map((item) => mapTensors(item, change));
+  if (value instanceof Map) return new Map([...value].map(([name, item]) => [name, mapTensors(item, change)]));
+  if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, mapTensors(item, change)]));
+  }
+  return value;
+}
+
+function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unknown[], tensors: readonly Tensor[]): Recording {
+  const placeholders = tensors.map((t) => fromStorage(new Storage(t.device, t.dtype, t.size), t.shape));
+  let next = 0;
+  const traced = mapTensors(args, () => placeholders[next++] as Tensor) as readonly unknown[];
+  const trace = new Trace();
+  const output = withTrace(trace, () => {
+    const result = fn(...traced);
+    for (const generator of trace.generators.keys())
+      generator.key.assign(generator.key.add(generator.key.shape[0] === 2 ? stepOf(generator.key) : 0));
+    return result;
+  });
+
+  const results: Tensor[] = [];
+  const distinct = new Map<Tensor, number>();
+  mapTensors(output, (t) => {
+    if (!distinct.has(t)) {
+      distinct.set(t, results.length);
+      results.push(t);
+    }
+    return t;
+  });
+  const device = results[0]?.device ?? tensors[0]?.device;
+  if (!device) throw new DeviceError("compile: the function neither takes nor returns a tensor.", "none");
+  if (tensors.concat(results).some((t) => t.device !== device))
+    throw new DeviceError("compile: tensors of different devices.", device.name);
+
+  const assignments = [...device.pendingAssignments];
+  device.pendingAssignments = new Map();
+  const targets: Target[] = [
+    ...assignments.map(([storage, { value }]) => ({ storage, value })),
+    ...results.map((t) => ({ storage: new Storage(device, t.dtype, t.size), value: t.node })),
+  ];
+  for (const [storage, { target, value }] of assignments)
+    target.redirect({ op: "buffer", storage, shape: value.shape, dtype: value.dtype });
+  const program = device.executor.prepare(device, targets);
+  program.hold();
+  const argumentOf = program.inputs.map((storage) => {
+    const index = placeholders.findIndex((p) => p.storage === storage);
+    return index < 0 ? null : index;
+  });
+  const template = mapTensors(output, (t) => t);
+  return { device, program, argumentOf, assigned: assignments.map(([storage]) => storage), results, output: template };
+}
+
+function stepOf(key: Tensor): Tensor {
+  // [0, 1]: the second word counts runs.
+  return new Tensor({ op: "iota", axis: 0, shape: key.shape, dtype: "i32" }, key.device).cast("u32");
+}
+
+function replay(recording: Recording, tensors: readonly Tensor[]): Tree {
+  const { device, program, argumentOf, assigned, results, output } = recording;
+  const inputs = program.inputs.map((storage, i) => {
+    const argument = argumentOf[i];
+    if (argument === null || argument === undefined) return storage;
+    const given = tensors[argument]?.storage;
+    if (!given) throw new Error("compile: an argument was not realized.");
+    return given;
+  });
+  const fresh = results.map((t) => new Storage(device, t.dtype, t.size));
+  program.run(inputs, [...assigned, ...fresh]);
+  const handles = results.map((t, i) => fromStorage(fresh[i] as Storage, t.shape));
+  return mapTensors(output, (t) => handles[results.indexOf(t)] as Tensor);
+}

@@ -1,0 +1,160 @@
+import type { BinaryKind, UnaryKind } from "../kernels/expr.js";
+import type { DType } from "../tensor/dtype.js";
+import type { Shape } from "../tensor/shape.js";
+import type { Storage } from "../tensor/storage.js";
+
+export type { BinaryKind, UnaryKind } from "../kernels/expr.js";
+
+/** What a composite primitive is told besides its tensors. */
+export type Attributes = Readonly<Record<string, number | boolean | string>>;
+
+interface Typed {
+  readonly shape: Shape;
+  readonly dtype: DType;
+}
+
+/**
+ * One node of the expression graph. Nodes are immutable and describe values, not buffers: what is computed, fused or kept is the
+ * scheduler's decision. Operands of elementwise nodes have equal shapes (broadcasting is an explicit `expand`) and compute dtypes.
+ */
+export type Node =
+  /** A shape filled with one value. */
+  | (Typed & { readonly op: "const"; readonly value: number })
+  /** 0, 1, 2, … along `axis`; i32. */
+  | (Typed & { readonly op: "iota"; readonly axis: number })
+  /** The contents of a storage at the time the graph runs. */
+  | (Typed & { readonly op: "buffer"; readonly storage: Storage })
+  /** Philox4x32-10 words: element i is word i & 3 of counter [i >> 2, 0, stream, 0] under the u32 key [2]. */
+  | (Typed & { readonly op: "random"; readonly key: Node; readonly stream: number })
+  | (Typed & { readonly op: "unary"; readonly kind: UnaryKind; readonly x: Node })
+  | (Typed & { readonly op: "binary"; readonly kind: BinaryKind; readonly a: Node; readonly b: Node })
+  | (Typed & { readonly op: "select"; readonly condition: Node; readonly a: Node; readonly b: Node })
+  | (Typed & { readonly op: "cast"; readonly x: Node })
+  /** x itself; `grad` does not look behind it. */
+  | (Typed & { readonly op: "detach"; readonly x: Node })
+  /** Reduced axes stay with size 1. */
+  | (Typed & { readonly op: "reduce"; readonly kind: "sum" | "max"; readonly x: Node; readonly axes: readonly number[] })
+  | (Typed & { readonly op: "reshape"; readonly x: Node })
+  /** Axis i of the result is axis `order[i]` of x. */
+  | (Typed & { readonly op: "permute"; readonly x: Node; readonly order: readonly number[] })
+  /** Axes of size 1 repeated to the result's shape. */
+  | (Typed & { readonly op: "expand"; readonly x: Node })
+  /** Element i along an axis is element start + i · step of x; steps may be negative. */
+  | (Typed & { readonly op: "slice"; readonly x: Node; readonly starts: readonly number[]; readonly steps: readonly number[] })
+  /** x in the middle of `value`; `before[axis]` elements in front. */
+  | (Typed & { readonly op: "pad"; readonly x: Node; readonly before: readonly number[]; readonly value: number })
+  /** numpy.take: the indices' shape stands where `axis` stood. Indices are clamped to the axis. */
+  | (Typed & { readonly op: "gather"; readonly x: Node; readonly indices: Node; readonly axis: number })
+  /** [rows, width] of zeros with updates[n, :] added at row indices[n]; indices outside are skipped. */
+  | (Typed & { readonly op: "scatterAdd"; readonly indices: Node; readonly updates: Node })
+  /** [...batch, m, k] · [...batch, k, n] → [...batch, m, n]; equal batch axes. */
+  | (Typed & { readonly op: "matmul"; readonly a: Node; readonly b: Node })
+  /** Several results from one definition in ops/composite.ts; read through `output` nodes. Its shape is the first result's. */
+  | (Typed & {
+      readonly op: "composite";
+      readonly name: string;
+      readonly inputs: readonly Node[];
+      readonly attributes: Attributes;
+      readonly outputs: readonly Typed[];
+    })
+  | (Typed & { readonly op: "output"; readonly of: Node & { readonly op: "composite" }; readonly index: number });
+
+/** The nodes that a node reads. */
+export function inputsOf(node: Node): readonly Node[] {
+  switch (node.op) {
+    case "const":
+    case "iota":
+    case "buffer":
+      return [];
+    case "random":
+      return [node.key];
+    case "unary":
+    case "cast":
+    case "detach":
+    case "reduce":
+    case "reshape":
+    case "permute":
+    case "expand":
+    case "slice":
+    case "pad":
+      return [node.x];
+    case "binary":
+    case "matmul":
+      return [node.a, node.b];
+    case "select":
+      return [node.condition, node.a, node.b];
+    case "gather":
+      return [node.x, node.indices];
+    case "scatterAdd":
+      return [node.indices, node.updates];
+    case "composite":
+      return node.inputs;
+    case "output":
+      return [node.of];
+  }
+}
+
+/** The same node over other inputs, in the order of `inputsOf`. */
+export function withInputs(node: Node, inputs: readonly Node[]): Node {
+  const at = (index: number): Node => {
+    const input = inputs[index];
+    if (!input) throw new Error(`withInputs: ${node.op} lacks input ${index}.`);
+    return input;
+  };
+  switch (node.op) {
+    case "const":
+    case "iota":
+    case "buffer":
+      return node;
+    case "random":
+      return { ...node, key: at(0) };
+    case "unary":
+    case "cast":
+    case "detach":
+    case "reduce":
+    case "reshape":
+    case "permute":
+    case "expand":
+    case "slice":
+    case "pad":
+      return { ...node, x: at(0) };
+    case "binary":
+    case "matmul":
+      return { ...node, a: at(0), b: at(1) };
+    case "select":
+      return { ...node, condition: at(0), a: at(1), b: at(2) };
+    case "gather":
+      return { ...node, x: at(0), indices: at(1) };
+    case "scatterAdd":
+      return { ...node, indices: at(0), updates: at(1) };
+    case "composite":
+      return { ...node, inputs };
+    case "output":
+      return { ...node, of: at(0) as Node & { op: "composite" } };
+  }
+}
+
+/** Every node that the roots need, inputs before users. Iterative, so that deep graphs do not exhaust the stack. */
+export function topological(roots: readonly Node[], inputs: (node: Node) => readonly Node[] = inputsOf): Node[] {
+  const order: Node[] = [];
+  const seen = new Set<Node>();
+  const stack: { readonly node: Node; readonly inputs: readonly Node[]; next: number }[] = [];
+  const enter = (node: Node): void => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    stack.push({ node, inputs: inputs(node), next: 0 });
+  };
+  for (const root of roots) {
+    enter(root);
+    while (stack.length > 0) {
+      const top = stack[stack.length - 1] as (typeof stack)[number];
+      const input = top.inputs[top.next++];
+      if (input) enter(input);
+      else {
+        order.push(top.node);
+        stack.pop();
+      }
+    }
+  }
+  return order;
+}

@@ -1,0 +1,183 @@
+import type { Device } from "../backends/device.js";
+import { realize } from "../graph/realize.js";
+import { fromStorage } from "../tensor/create.js";
+import { type DType, decode, dtypeBytes, encode } from "../tensor/dtype.js";
+import { CheckpointError } from "../tensor/errors.js";
+import { sizeOf } from "../tensor/shape.js";
+import { Storage } from "../tensor/storage.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { readHeader, type SafetensorsEntry } from "./header.js";
+import type { ByteSource } from "./source.js";
+
+/** The format's dtypes that become tensors, and as what. I64 must fit i32; F64 is rounded to f32. */
+const readable = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+  I32: "i32",
+  U32: "u32",
+  U8: "u8",
+  BOOL: "bool",
+  I64: "i32",
+  F64: "f32",
+} as const satisfies Record<string, DType>;
+
+/** How tensors of each dtype are written, and their rank in the file: as the reference implementation does, wide types first. */
+const written = {
+  f32: { dtype: "F32", rank: 0 },
+  u32: { dtype: "U32", rank: 1 },
+  i32: { dtype: "I32", rank: 2 },
+  bf16: { dtype: "BF16", rank: 3 },
+  f16: { dtype: "F16", rank: 4 },
+  u8: { dtype: "U8", rank: 5 },
+  bool: { dtype: "BOOL", rank: 6 },
+} as const satisfies Record<DType, { dtype: string; rank: number }>;
+
+/** Bytes read from a file at a time, so that a large tensor never lies in host memory as a whole; a multiple of 8. */
+const chunkBytes = 16 * 2 ** 20;
+
+/** An opened safetensors file whose header was found sound. Nothing of its tensors is read yet. */
+export interface SafetensorsFile {
+  readonly name: string;
+  /** The `__metadata__` map; {"format": "pt"} in files for transformers. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** By name, in the order of the file. */
+  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  /**
+   * Reads one tensor onto a device, in the file's dtype or in the one asked for.
+   * Rejects with CheckpointError when there is none of that name, its dtype has no counterpart, or an I64 value does not fit i32.
+   */
+  tensor(name: string, options: { readonly device: Device; readonly dtype?: DType }): Promise<Tensor>;
+  /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
+  values(name: string): Promise<Float64Array>;
+  close(): Promise<void>;
+}
+
+/** Opens a safetensors file: reads and checks its header only. Rejects with CheckpointError when it is not what it claims. */
+export async function readSafetensors(source: ByteSource): Promise<SafetensorsFile> {
+  const { metadata, entries } = await readHeader(source);
+  const byName = new Map(entries.map((entry) => [entry.name, entry]));
+  const entryOf = (name: string): SafetensorsEntry => {
+    const entry = byName.get(name);
+    if (!entry)
+      throw new CheckpointError(
+        `${source.name}: there is no tensor "${name}". It holds ${[...byName.keys()].slice(0, 8).join(", ")}${byName.size > 8 ? ", …" : ""}.`,
+        source.name,
+      );
+    return entry;
+  };
+  return {
+    name: source.name,
+    metadata,
+    entries: byName,
+    tensor: async (name, { device, dtype }) => readTensor(source, entryOf(name), device, dtype),
+    values: async (name) => {
+      const entry = entryOf(name);
+      const values = new Float64Array(sizeOf(entry.shape));
+      for await (const { at, numbers } of chunks(source, entry)) values.set(numbers(), at);
+      return values;
+    },
+    close: async () => source.close?.(),
+  };
+}
+
+/** The dtype that a tensor of the file has on a device. Throws CheckpointError when there is none. */
+export function tensorDType(entry: SafetensorsEntry, file: string): DType {
+  const dtype = Object.hasOwn(readable, entry.dtype) ? readable[entry.dtype as keyof typeof readable] : undefined;
+  if (!dtype) {
+    throw new CheckpointError(
+      `${file}: tensor "${entry.name}" is ${entry.dtype}, which cannot be read. Convert it to one of ${Object.keys(readable).join(", ")}.`,
+      file,
+    );
+  }
+  return dtype;
+}
+
+async function readTensor(source: ByteSource, entry: SafetensorsEntry, device: Device, asked: DType | undefined): Promise<Tensor> {
+  const natural = tensorDType(entry, source.name);
+  const dtype = asked ?? natural;
+  const storage = new Storage(device, dtype, sizeOf(entry.shape));
+  const isPlain = dtype === natural && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
+  for await (const { at, bytes, numbers } of chunks(source, entry)) {
+    device.backend.write(storage.buffer, isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype), at * dtypeBytes[dtype]);
+  }
+  return fromStorage(storage, entry.shape);
+}
+
+function convert(bytes: Uint8Array, numbers: () => ArrayLike<number>, from: string, to: DType): Uint8Array {
+  if (from === "BF16" && to === "f32") {
+    const wide = Uint32Array.from(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2), (bits) => bits << 16);
+    return new Uint8Array(wide.buffer);
+  }
+  return encode(numbers(), to);
+}
+
+interface Chunk {
+  /** Index of the first element. */
+  readonly at: number;
+  /** Aligned to 8. */
+  readonly bytes: Uint8Array;
+  readonly numbers: () => ArrayLike<number>;
+}
+
+async function* chunks(source: ByteSource, entry: SafetensorsEntry): AsyncGenerator<Chunk> {
+  const dtype = tensorDType(entry, source.name);
+  const elementBytes = entry.dtype === "I64" || entry.dtype === "F64" ? 8 : dtypeBytes[dtype];
+  for (let done = 0; done < entry.bytes; done += chunkBytes) {
+    const length = Math.min(chunkBytes, entry.bytes - done);
+    const part = await source.read(entry.offset + done, length);
+    if (part.byteLength !== length)
+      throw new CheckpointError(
+        `${source.name}: the file ended inside tensor "${entry.name}". It changed while it was read: fetch it again.`,
+        source.name,
+      );
+    const bytes = part.byteOffset % 8 === 0 ? part : part.slice();
+    yield { at: done / elementBytes, bytes, numbers: () => numbersOf(bytes, entry, dtype, source.name) };
+  }
+}
+
+function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, file: string): ArrayLike<number> {
+  if (entry.dtype === "F64") return new Float64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8);
+  if (entry.dtype !== "I64") return decode(bytes, dtype);
+  return Float64Array.from(new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8), (value) => {
+    if (value !== BigInt.asIntN(32, value)) {
+      throw new CheckpointError(`${file}: tensor "${entry.name}" holds ${value}, which does not fit 32 bits. Save it as I32.`, file);
+    }
+    return Number(value);
+  });
+}
+
+/**
+ * The bytes of a safetensors file, part by part: the header first, then one tensor after another, each read from its device when its
+ * turn comes. Canonical, byte for byte what the reference implementation writes: tensors by alignment, then by name; header padded to 8.
+ */
+export async function* writeSafetensors(
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): AsyncGenerator<Uint8Array> {
+  const sorted = [...tensors].sort(([a, s], [b, t]) => written[s.dtype].rank - written[t.dtype].rank || (a < b ? -1 : a > b ? 1 : 0));
+  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
+  let end = 0;
+  for (const [name, t] of sorted) {
+    const start = end;
+    end += t.size * dtypeBytes[t.dtype];
+    header.push([name, { dtype: written[t.dtype].dtype, shape: t.shape, data_offsets: [start, end] }]);
+  }
+  // Not JSON.stringify of an object: keys that look like integers would change their order.
+  const json = new TextEncoder().encode(`{${header.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join()}}`);
+  const padded = Math.ceil(json.byteLength / 8) * 8;
+  const head = new Uint8Array(8 + padded).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
+  head.set(json, 8);
+  yield head;
+  for (const [, t] of sorted) yield await tensorBytes(t);
+}
+
+/** A tensor's stored bytes, in its own dtype. Computes it if need be. */
+export async function tensorBytes(t: Tensor): Promise<Uint8Array> {
+  if (t.size === 0) return new Uint8Array(0);
+  await realize(t);
+  const { storage } = t;
+  if (!storage) throw new Error("tensorBytes: a realized tensor has a storage.");
+  return t.device.backend.read(storage.buffer, storage.bytes);
+}

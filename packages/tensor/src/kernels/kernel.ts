@@ -1,0 +1,111 @@
+import type { DType } from "../tensor/dtype.js";
+import type { Expr } from "./expr.js";
+
+/** Number of a buffer within a plan; `Plan.slots[slot]` says what it is. */
+export type Slot = number;
+
+/** A reduction over the inner loop of a LoopKernel. `sum` starts at 0, `max` at the lowest value of its type. */
+export interface Reduction {
+  readonly combine: "sum" | "max";
+  /** May read accumulators of earlier reductions. Its dtype (f32, i32 or u32) is the accumulator's. */
+  readonly value: Expr;
+}
+
+/** One result of a LoopKernel. `element` stores run for every inner step, `row` stores once a row, after all reductions. */
+export interface Store {
+  readonly scope: "element" | "row";
+  readonly slot: Slot;
+  readonly index: Expr;
+  readonly value: Expr;
+}
+
+/**
+ * The generated kernel: rows in parallel, and in each row any number of reductions one after another, then the stores.
+ *
+ *     for o0 < outer[0], o1 < outer[1], …            // parallel; variables 0 … outer.length-1
+ *       for each reduction k: accumulator k = combine over i < inner of value     // variable outer.length
+ *       row stores once; element stores for each i < inner
+ *
+ * Elementwise kernels have no reductions; pure reductions have no element stores. Each stored element is written once.
+ */
+export interface LoopKernel {
+  readonly kind: "loop";
+  readonly outer: readonly number[];
+  readonly inner: number;
+  readonly reductions: readonly Reduction[];
+  readonly stores: readonly Store[];
+}
+
+/** A strided view of a slot as a batch of matrices; strides and offset in elements, 0 for broadcast axes. */
+export interface MatrixView {
+  readonly slot: Slot;
+  readonly offset: number;
+  /** One stride for each axis of `MatmulKernel.batch`. */
+  readonly batchStrides: readonly number[];
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+/** out[batch…, m, n] = Σ_k a[batch…, m, k] · b[batch…, k, n], f32 sums; `out` is contiguous. Operands may be stored in f16 or bf16. */
+export interface MatmulKernel {
+  readonly kind: "matmul";
+  readonly batch: readonly number[];
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly a: MatrixView;
+  readonly b: MatrixView;
+  readonly out: Slot;
+  /** True when `b` is a parameter that no step of the plan writes, so that a backend may keep a packed copy of it. */
+  readonly isFrozenB: boolean;
+}
+
+/** out[rows, width] = 0, then out[indices[n], :] += updates[n, :] for n in ascending order. Indices outside 0 … rows-1 are skipped. All contiguous. */
+export interface ScatterAddKernel {
+  readonly kind: "scatterAdd";
+  readonly rows: number;
+  readonly width: number;
+  readonly count: number;
+  readonly indices: Slot;
+  readonly updates: Slot;
+  readonly out: Slot;
+}
+
+/** Copies a whole slot; used to write a new value over a tensor that could not be updated in place. */
+export interface CopyKernel {
+  readonly kind: "copy";
+  readonly bytes: number;
+  readonly from: Slot;
+  readonly to: Slot;
+}
+
+/** A composite that the backend runs natively; all operands contiguous. The attributes are those of the graph node. */
+export interface CompositeKernel {
+  readonly kind: "composite";
+  readonly name: string;
+  readonly attributes: Readonly<Record<string, number | boolean | string>>;
+  readonly inputs: readonly Slot[];
+  readonly inputShapes: readonly (readonly number[])[];
+  readonly outputs: readonly Slot[];
+  readonly outputShapes: readonly (readonly number[])[];
+}
+
+export type Kernel = LoopKernel | MatmulKernel | ScatterAddKernel | CopyKernel | CompositeKernel;
+
+/**
+ * What a slot is: `bound` buffers are handed to each run (inputs, and tensors that the plan writes); `arena` buffers live inside the
+ * plan's own memory at a byte offset (multiple of 256) that liveness chose, and may overlap others in time only.
+ */
+export type PlanSlot =
+  | { readonly kind: "bound"; readonly dtype: DType; readonly elementCount: number; readonly bytes: number; readonly binding: number }
+  | { readonly kind: "arena"; readonly dtype: DType; readonly elementCount: number; readonly bytes: number; readonly offset: number };
+
+/** A scheduled graph: kernels in order over slots. Backend-independent data, replayable with other bound buffers. */
+export interface Plan {
+  readonly slots: readonly PlanSlot[];
+  readonly kernels: readonly Kernel[];
+  /** One name a kernel for debugging and profiles, e.g. `matmul_1024x64x64`. */
+  readonly names: readonly string[];
+  readonly bindingCount: number;
+  readonly arenaBytes: number;
+}

@@ -1,0 +1,152 @@
+import { type Code, call, type FunctionBuilder, i32, i64, ModuleBuilder, memory, op } from "./assembler.js";
+import { kernelParams } from "./loop.js";
+
+/**
+ * The scheduler, which every thread runs over the shared memory. A job is a list of steps; a step is a kernel function and a number of
+ * tiles, which threads take one by one from a counter. Whoever finishes a step's last tile starts the next step, so a thread may come
+ * late, or not at all, and there is no barrier that counts heads. Which thread computes a tile never matters to its result.
+ */
+
+/** Addresses of the control block; each counter that threads write has a cache line of its own. */
+export const control = {
+  /** Tiles of the current step that nobody has taken; ≤ 0 when there is nothing to take. */
+  open: 64,
+  /** Tiles of the current step that are not finished. */
+  unfinished: 128,
+  /** Grows with every step and every job; sleeping threads wait on it. */
+  signal: 192,
+  sleepers: 256,
+  /** Those of the sleepers that wait for the end of a job. */
+  awaiting: 260,
+  /** Jobs finished so far. A thread that may not block listens to it with Atomics.waitAsync, and says so in `listening`. */
+  finished: 320,
+  listening: 324,
+  /** Grows when new kernel functions are published. A thread that sees another number calls `refresh` before it runs a tile. */
+  library: 384,
+  /** Address of the current step, and address after the last one. */
+  step: 388,
+  end: 392,
+  /** Address of the first published module: [address of the next, length in bytes, bytes …]. */
+  modules: 396,
+  bytes: 512,
+} as const;
+
+/** A step in memory: number of the kernel function in the table, tiles, address of the slots' addresses. */
+export const stepFields = { entry: 0, tiles: 4, slots: 8, bytes: 16 } as const;
+
+export interface DriverExports {
+  /** Takes part in jobs until `finished` reaches `jobs`; for ever when jobs is -1. after `spins` looks at the signal it sleeps, unless `mayWait` is 0. */
+  drive(jobs: number, scratch: number, spins: number, mayWait: number): void;
+  /** Runs steps alone, without any synchronisation. The one function that exists without shared memory. */
+  solo(first: number, end: number, scratch: number): void;
+  /** Starts a job. Threads are woken when there is more than one tile to take, or `isAway` = 1 says that the caller takes none. */
+  start(first: number, end: number, isAway: number): void;
+}
+
+const at = (address: number): Code => i32(address);
+const atomicLoad = (address: number): Code => memory("i32.atomic.load", 0, at(address));
+const atomicStore = (address: number, value: Code): Code => memory("i32.atomic.store", 0, at(address), value);
+const field = (step: Code, offset: number): Code => memory("i32.load", offset, step);
+
+export function printDriver(isShared: boolean): Uint8Array<ArrayBuffer> {
+  const module = new ModuleBuilder({ isShared, usesTable: true, imports: [{ name: "refresh", params: [], results: ["i32"] }] });
+  const refresh = 0;
+  const runTile = (step: Code, tile: Code, scratch: Code): Code =>
+    module.callIndirect([...kernelParams], [], field(step, stepFields.entry), field(step, stepFields.slots), tile, scratch);
+
+  printSolo(module.function(["i32", "i32", "i32"], [], "solo"), runTile);
+  if (!isShared) return module.bytes();
+  const open = module.function(["i32", "i32"], []);
+  printOpen(open);
+  const start = module.function(["i32", "i32", "i32"], [], "start");
+  start.emit(memory("i32.store", 0, at(control.end), start.param(1).get));
+  start.emit(call(open.index, start.param(0).get, start.param(2).get));
+  printDrive(module.function(["i32", "i32", "i32", "i32"], [], "drive"), open.index, refresh, runTile);
+  return module.bytes();
+}
+
+function printSolo(f: FunctionBuilder, runTile: (step: Code, tile: Code, scratch: Code) => Code): void {
+  const step = f.param(0);
+  const tile = f.local("i32");
+  f.while(step, f.param(1).get, i32(stepFields.bytes), () => {
+    f.for(tile, field(step.get, stepFields.tiles), i32(1), () => f.emit(runTile(step.get, tile.get, f.param(2).get)));
+  });
+}
+
+/** Offers a step's tiles. `open` comes last: who takes a tile of the step sees all that belongs to it. */
+function printOpen(f: FunctionBuilder): void {
+  const tiles = f.let("i32", field(f.param(0).get, stepFields.tiles));
+  f.emit(memory("i32.store", 0, at(control.step), f.param(0).get));
+  f.emit(atomicStore(control.unfinished, tiles.get));
+  f.emit(atomicStore(control.open, tiles.get));
+  printSignal(f, op("i32.or", op("i32.gt_s", tiles.get, i32(1)), f.param(1).get));
+}
+
+/** Tells waiting threads that something has changed; wakes sleepers only where that helps. */
+function printSignal(f: FunctionBuilder, isWorthWaking: Code): void {
+  f.emit([memory("i32.atomic.rmw.add", 0, at(control.signal), i32(1)), op("drop")]);
+  f.if(op("i32.and", op("i32.ne", isWorthWaking, i32(0)), op("i32.gt_s", atomicLoad(control.sleepers), i32(0))), () => {
+    f.emit([memory("memory.atomic.notify", 0, at(control.signal), i32(-1)), op("drop")]);
+  });
+}
+
+function printDrive(
+  f: FunctionBuilder,
+  openIndex: number,
+  refresh: number,
+  runTile: (step: Code, tile: Code, scratch: Code) => Code,
+): void {
+  const [jobs, scratch, spins, mayWait] = [f.param(0), f.param(1), f.param(2), f.param(3)];
+  const version = f.let("i32", call(refresh));
+  const left = f.local("i32");
+  const step = f.local("i32");
+  const signal = f.local("i32");
+  const spin = f.local("i32");
+  f.loop((again) => {
+    f.if(op("i32.gt_s", atomicLoad(control.open), i32(0)), () => {
+      f.emit(left.set(memory("i32.atomic.rmw.sub", 0, at(control.open), i32(1))));
+      f.if(op("i32.gt_s", left.get, i32(0)), () => {
+        f.if(op("i32.ne", atomicLoad(control.library), version.get), () => f.emit(version.set(call(refresh))));
+        f.emit(step.set(memory("i32.load", 0, at(control.step))));
+        f.emit(runTile(step.get, op("i32.sub", field(step.get, stepFields.tiles), left.get), scratch.get));
+        f.if(op("i32.eq", memory("i32.atomic.rmw.sub", 0, at(control.unfinished), i32(1)), i32(1)), () => {
+          f.emit(step.set(op("i32.add", step.get, i32(stepFields.bytes))));
+          f.if(
+            op("i32.lt_u", step.get, memory("i32.load", 0, at(control.end))),
+            () => f.emit(call(openIndex, step.get, i32(0))),
+            () => {
+              // Only the thread that finishes a job writes this. It wraps before it would turn negative.
+              const next = op("i32.and", op("i32.add", atomicLoad(control.finished), i32(1)), i32(0x7fffffff));
+              f.emit(atomicStore(control.finished, next));
+              f.if(atomicLoad(control.listening), () => {
+                f.emit([memory("memory.atomic.notify", 0, at(control.finished), i32(-1)), op("drop")]);
+              });
+              printSignal(f, atomicLoad(control.awaiting));
+            },
+          );
+        });
+      });
+      f.br(again);
+    });
+    f.if(op("i32.eq", atomicLoad(control.finished), jobs.get), () => f.emit(op("return")));
+    f.emit(signal.set(atomicLoad(control.signal)));
+    // Something may have been offered before the signal was read.
+    f.brIf(again, op("i32.gt_s", atomicLoad(control.open), i32(0)));
+    f.brIf(again, op("i32.eq", atomicLoad(control.finished), jobs.get));
+    f.emit(spin.set(i32(0)));
+    f.loop((spinning) => {
+      f.if(op("i32.eq", atomicLoad(control.signal), signal.get), () => {
+        f.emit(spin.set(op("i32.add", spin.get, i32(1))));
+        f.brIf(spinning, op("i32.lt_u", spin.get, spins.get));
+        f.if(mayWait.get, () => {
+          f.emit([memory("i32.atomic.rmw.add", 0, at(control.sleepers), i32(1)), op("drop")]);
+          f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.add", 0, at(control.awaiting), i32(1)), op("drop")]));
+          f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, i64(-1n)), op("drop")]);
+          f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
+          f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
+        });
+      });
+    });
+    f.br(again);
+  });
+}

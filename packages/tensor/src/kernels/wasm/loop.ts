@@ -1,0 +1,321 @@
+import type { ComputeDType, DType } from "../../tensor/dtype.js";
+import type { Expr } from "../expr.js";
+import type { Reduction, Slot, Store } from "../kernel.js";
+import { Analysis } from "./analysis.js";
+import {
+  type Code,
+  extractLane,
+  type FunctionBuilder,
+  f32x4,
+  i32,
+  i32x4,
+  type Local,
+  type ModuleBuilder,
+  memory,
+  op,
+} from "./assembler.js";
+import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
+import { choose } from "./math.js";
+import type { ScalarMath } from "./scalarMath.js";
+import { newScope, type Position, splat, Values } from "./values.js";
+
+/** Parameters of every kernel function: address of its slots' addresses, number of the tile, address of the thread's own scratch memory. */
+export const kernelParams = ["i32", "i32", "i32"] as const;
+
+/** The slots that a program reads or writes, in the order in which its function expects their addresses. */
+export function slotsOf(program: LoopProgram): Slot[] {
+  const { reductions, stores } = program.kernel;
+  const slots = new Set<Slot>(stores.map((store) => store.slot));
+  const roots = [...reductions.map((reduction) => reduction.value), ...stores.flatMap((store) => [store.index, store.value])];
+  for (const node of new Analysis().nodes(roots)) if (node.op === "load") slots.add(node.slot);
+  return [...slots];
+}
+
+/** Writes the function of one loop program: it computes one tile. */
+export function printLoop(
+  module: ModuleBuilder,
+  scalarMath: ScalarMath,
+  program: LoopProgram,
+  dtypes: (slot: Slot) => DType,
+  name: string,
+): void {
+  new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes).print();
+}
+
+class LoopPrinter {
+  readonly #values: Values;
+  readonly #outer: Local[];
+  readonly #inner: Local;
+  readonly #isTurned: boolean;
+  readonly #innerStart: Local;
+  readonly #innerEnd: Local;
+
+  constructor(
+    readonly f: FunctionBuilder,
+    scalarMath: ScalarMath,
+    readonly program: LoopProgram,
+    dtypes: (slot: Slot) => DType,
+  ) {
+    const { kernel } = program;
+    const pointers = new Map<Slot, Local>();
+    for (const [i, slot] of slotsOf(program).entries()) pointers.set(slot, f.let("i32", memory("i32.load", i * 4, f.param(0).get)));
+    this.#outer = kernel.outer.map(() => f.local("i32"));
+    this.#inner = f.local("i32");
+    this.#innerStart = f.local("i32");
+    this.#innerEnd = f.local("i32");
+    this.#isTurned = program.vectorAxis !== kernel.outer.length;
+    this.#values = new Values(f, program, new Analysis(), scalarMath, dtypes, pointers, this.#outer);
+  }
+
+  print(): void {
+    const { f, program } = this;
+    const { outer, inner } = program.kernel;
+    const { wide, narrow, single } = groupsOf(outer.at(-1) ?? 1, program.units);
+    const groups = wide + narrow + single;
+    // A turned kernel's rows are groups of columns; `sizes` counts them in place of the last axis.
+    const sizes = this.#isTurned ? [...outer.slice(0, -1), groups] : outer;
+    const rows = sizes.reduce((all, size) => all * size, 1);
+    const row = f.let("i32", op("i32.mul", f.param(1).get, i32(program.rowsPerTile)));
+    const limit = op("i32.add", row.get, i32(program.rowsPerTile));
+    const end = f.let("i32", limit);
+    f.if(op("i32.gt_u", end.get, i32(rows)), () => f.emit(end.set(i32(rows))));
+    f.while(row, end.get, i32(1), () => {
+      this.#unpackRow(row, sizes);
+      const { chunk } = program;
+      const [chunkIndex] = this.#outer;
+      if (chunk !== null && chunkIndex) {
+        f.emit(this.#innerStart.set(op("i32.mul", chunkIndex.get, i32(chunk))));
+        f.emit(this.#innerEnd.set(op("i32.add", this.#innerStart.get, i32(chunk))));
+        f.if(op("i32.gt_u", this.#innerEnd.get, i32(inner)), () => f.emit(this.#innerEnd.set(i32(inner))));
+      } else {
+        f.emit(this.#innerStart.set(i32(0)));
+        f.emit(this.#innerEnd.set(i32(inner)));
+      }
+      if (!this.#isTurned) this.#printRow();
+      else this.#printGroup(wide, narrow, single);
+    });
+  }
+
+  /** Splits a row number into the outer variables. */
+  #unpackRow(row: Local, sizes: readonly number[]): void {
+    const { f } = this;
+    const rest = f.local("i32");
+    f.emit(rest.set(row.get));
+    for (let axis = sizes.length - 1; axis >= 0; axis--) {
+      const variable = this.#outer[axis];
+      if (!variable) continue;
+      if (axis === 0) f.emit(variable.set(rest.get));
+      else {
+        f.emit(variable.set(op("i32.rem_u", rest.get, i32(sizes[axis] ?? 1))));
+        f.emit(rest.set(op("i32.div_u", rest.get, i32(sizes[axis] ?? 1))));
+      }
+    }
+  }
+
+  /** Lanes along the inner axis: vectors, then single steps; accumulators are added up across lanes at the end. */
+  #printRow(): void {
+    const { f, program } = this;
+    const { kernel } = program;
+    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: this.#inner, lanes: 1 };
+    for (const group of reductionGroups(kernel)) {
+      const reductions = group.map((k) => kernel.reductions[k] as Reduction);
+      const units = Math.max(2, program.units);
+      const accumulators = reductions.map((reduction) => new Array(units).fill(0).map(() => f.let("v128", identity(reduction))));
+      this.#innerLoops(units, base, (at, count) => {
+        for (const [k, reduction] of reductions.entries()) {
+          for (let unit = 0; unit < count; unit++) {
+            const local = accumulators[k]?.[unit];
+            if (!local) continue;
+            let value = this.#values.vector(reduction.value, unit, at);
+            if (at.lanes === 1) value = choose(i32x4(-1, 0, 0, 0), value, identity(reduction));
+            f.emit(local.set(combine(reduction, local.get, value)));
+          }
+        }
+      });
+      for (const [k, reduction] of reductions.entries()) {
+        const parts = accumulators[k] ?? [];
+        const total = f.let(
+          "v128",
+          tree(
+            parts.map((part) => part.get),
+            (a, b) => combine(reduction, a, b),
+          ),
+        );
+        this.#values.accumulators[group[k] ?? 0] = [this.#acrossLanes(reduction, total)];
+      }
+    }
+    const elements = kernel.stores.filter((store) => store.scope === "element");
+    if (elements.length > 0) this.#innerLoops(program.units, base, (at, count) => this.#storeAll(elements, at, count));
+    for (const store of kernel.stores) {
+      if (store.scope === "row")
+        this.#values.store(store.slot, store.index, splat(store.value.dtype, this.#values.scalar(store.value, base)), 0, base);
+    }
+  }
+
+  #storeAll(stores: readonly Store[], at: Position, units: number): void {
+    for (let unit = 0; unit < units; unit++) {
+      for (const store of stores) this.#values.store(store.slot, store.index, this.#values.vector(store.value, unit, at), unit, at);
+    }
+  }
+
+  /** Runs over the inner axis with `units` vectors a step, then with one, then with single lanes. */
+  #innerLoops(units: number, base: Position, body: (at: Position, units: number) => void): void {
+    const { f, program } = this;
+    const { inner } = program.kernel;
+    const lengths = program.chunk === null ? [inner] : [program.chunk, inner % program.chunk];
+    f.emit(this.#inner.set(this.#innerStart.get));
+    let wider = Number.POSITIVE_INFINITY;
+    for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
+      const isUsed = lengths.some((length) => (wider === Number.POSITIVE_INFINITY ? length : length % wider) >= width);
+      wider = width;
+      if (!isUsed) continue;
+      const whole = op("i32.and", op("i32.sub", this.#innerEnd.get, this.#innerStart.get), i32(-width));
+      const end = f.let("i32", op("i32.add", this.#innerStart.get, whole));
+      this.#loop(base, end, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4)));
+    }
+  }
+
+  /** One inner loop. Its code goes to a buffer of its own, so that what does not change in it can be written in front of it. */
+  #loop(base: Position, end: Local, width: number, body: (at: Position) => void): void {
+    const loopCode: Code[] = [];
+    this.f.into(loopCode, () => {
+      this.f.while(this.#inner, end.get, i32(width), () => body({ ...base, step: newScope() }));
+    });
+    this.f.emit(loopCode);
+  }
+
+  #acrossLanes(reduction: Reduction, vector: Local): Local {
+    const type = reduction.value.dtype === "f32" ? "f32" : "i32";
+    const lanes = [0, 1, 2, 3].map((lane) => this.f.let(type, extractLane(type, lane, vector.get)).get);
+    return this.f.let(
+      type,
+      tree(lanes, (a, b) => combineScalar(reduction, a, b)),
+    );
+  }
+
+  /** Lanes along the last outer axis: one group of columns, the inner loop one step at a time. */
+  #printGroup(wide: number, narrow: number, single: number): void {
+    const { f, program } = this;
+    const column = this.#outer.at(-1) as Local;
+    const group = f.let("i32", column.get);
+    const width = 4 * program.units;
+    const variants = [
+      { count: wide, units: program.units, lanes: 4, first: 0, start: 0 },
+      { count: narrow, units: 1, lanes: 4, first: wide, start: wide * width },
+      { count: single, units: 1, lanes: 1, first: wide + narrow, start: wide * width + narrow * 4 },
+    ] as const;
+    const present = variants.filter((variant) => variant.count > 0);
+    const print = (i: number): void => {
+      const variant = present[i];
+      if (!variant) return;
+      const body = (): void => {
+        const offset = op("i32.mul", op("i32.sub", group.get, i32(variant.first)), i32(variant.units * variant.lanes));
+        f.emit(column.set(op("i32.add", offset, i32(variant.start))));
+        this.#printColumns(column, variant.units, variant.lanes);
+      };
+      if (i === present.length - 1) body();
+      else f.if(op("i32.lt_u", group.get, i32(variant.first + variant.count)), body, () => print(i + 1));
+    };
+    print(0);
+  }
+
+  #printColumns(column: Local, units: number, lanes: 4 | 1): void {
+    const { f, program } = this;
+    const { kernel } = program;
+    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: column, lanes };
+    const innerLoop = (body: (at: Position) => void): void => {
+      f.emit(this.#inner.set(this.#innerStart.get));
+      this.#loop(base, this.#innerEnd, 1, body);
+    };
+    for (const group of reductionGroups(kernel)) {
+      const reductions = group.map((k) => kernel.reductions[k] as Reduction);
+      const accumulators = reductions.map((reduction) => new Array(units).fill(0).map(() => f.let("v128", identity(reduction))));
+      innerLoop((at) => {
+        for (const [k, reduction] of reductions.entries()) {
+          for (const [unit, local] of (accumulators[k] ?? []).entries()) {
+            f.emit(local.set(combine(reduction, local.get, this.#values.vector(reduction.value, unit, at))));
+          }
+        }
+      });
+      for (const [k, locals] of accumulators.entries()) this.#values.accumulators[group[k] ?? 0] = locals;
+    }
+    const elements = kernel.stores.filter((store) => store.scope === "element");
+    if (elements.length > 0) innerLoop((at) => this.#storeAll(elements, at, units));
+    this.#storeAll(
+      kernel.stores.filter((store) => store.scope === "row"),
+      base,
+      units,
+    );
+  }
+}
+
+/** Combines neighbours pairwise until one is left. */
+function tree(parts: readonly Code[], join: (a: Code, b: Code) => Code): Code {
+  if (parts.length === 1) return parts[0] ?? [];
+  const half = Math.ceil(parts.length / 2);
+  return join(tree(parts.slice(0, half), join), tree(parts.slice(half), join));
+}
+
+const lowest = { f32: Number.NEGATIVE_INFINITY, i32: -0x80000000, u32: 0, bool: 0 } as const satisfies Record<ComputeDType, number>;
+
+function identity(reduction: Reduction): Code {
+  const { dtype } = reduction.value;
+  const value = reduction.combine === "sum" ? 0 : lowest[dtype];
+  return dtype === "f32" ? f32x4(value) : i32x4(value);
+}
+
+function combine(reduction: Reduction, a: Code, b: Code): Code {
+  const { dtype } = reduction.value;
+  if (reduction.combine === "sum") return op(dtype === "f32" ? "f32x4.add" : "i32x4.add", a, b);
+  return op(dtype === "f32" ? "f32x4.max" : dtype === "i32" ? "i32x4.max_s" : "i32x4.max_u", a, b);
+}
+
+function combineScalar(reduction: Reduction, a: Code, b: Code): Code {
+  const { dtype } = reduction.value;
+  if (reduction.combine === "sum") return op(dtype === "f32" ? "f32.add" : "i32.add", a, b);
+  if (dtype === "f32") return op("f32.max", a, b);
+  return [a, b, op(dtype === "i32" ? "i32.gt_s" : "i32.gt_u", a, b), op("select")];
+}
+
+/** A text that two programs share exactly when the same function serves both (with its slots in the same order). */
+export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType): string {
+  const { kernel } = program;
+  const slots = slotsOf(program);
+  const numbers = new Map<Expr, number>();
+  const lines: string[] = [];
+  const walk = (expr: Expr): number => {
+    const known = numbers.get(expr);
+    if (known !== undefined) return known;
+    const line = describeNode(expr, walk, slots);
+    lines.push(line);
+    numbers.set(expr, numbers.size);
+    return numbers.size - 1;
+  };
+  const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
+  const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
+  const shape = [kernel.outer.join(), kernel.inner, program.chunk, program.vectorAxis, program.units, program.rowsPerTile].join("/");
+  return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
+}
+
+function describeNode(expr: Expr, walk: (x: Expr) => number, slots: readonly Slot[]): string {
+  switch (expr.op) {
+    case "const":
+      return `${expr.dtype}${Object.is(expr.value, -0) ? "-0" : expr.value}`;
+    case "variable":
+      return `v${expr.axis}`;
+    case "load":
+      return `${expr.dtype}l${slots.indexOf(expr.slot)}[${walk(expr.index)}]`;
+    case "unary":
+      return `${expr.kind} ${walk(expr.x)}`;
+    case "binary":
+      return `${expr.kind} ${walk(expr.a)} ${walk(expr.b)}`;
+    case "select":
+      return `select ${walk(expr.condition)} ${walk(expr.a)} ${walk(expr.b)}`;
+    case "cast":
+      return `${expr.dtype}(${walk(expr.x)})`;
+    case "accumulator":
+      return `a${expr.index}`;
+    case "random":
+      return `random ${walk(expr.key0)} ${walk(expr.key1)} ${expr.stream} ${walk(expr.index)}`;
+  }
+}

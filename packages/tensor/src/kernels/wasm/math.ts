@@ -1,0 +1,133 @@
+import { type Code, type FunctionBuilder, f32x4, i32, i32x4, op, shuffle32 } from "./assembler.js";
+
+/**
+ * Elementary functions of four f32 lanes at a time, written into the calling function. Errors are the largest found against Math.*
+ * in units of the last place (cpu-math.host.test.ts): exp 1, log 1, tanh 2, erf 2. NaN gives NaN; ±∞, overflow and underflow (also to
+ * subnormal numbers) give what C's functions do.
+ */
+
+/** c[0] xⁿ + c[1] xⁿ⁻¹ + … by Horner's rule. */
+function polynomial(x: Code, coefficients: readonly number[]): Code {
+  const [first = 0, ...rest] = coefficients;
+  return rest.reduce<Code>((sum, c) => op("f32x4.add", op("f32x4.mul", sum, x), f32x4(c)), f32x4(first));
+}
+
+/** The lanes of `a` where `mask` is set, else those of `b`. */
+export function choose(mask: Code, a: Code, b: Code): Code {
+  return op("v128.bitselect", a, b, mask);
+}
+
+// ln 2 in two parts; the first has so few bits that its product with any exponent is exact.
+const ln2High = 0.693359375;
+const ln2Low = -0.00021219444005469057;
+
+/** eˣ = 2ⁿ eʳ with n = round(x / ln 2), and eʳ by Cephes' polynomial on |r| ≤ ln 2 / 2. 2ⁿ is applied in two factors, for subnormal results. */
+export function exp(f: FunctionBuilder, argument: Code): Code {
+  // pmin and pmax keep a NaN in their first operand.
+  const x = f.let("v128", op("f32x4.pmax", op("f32x4.pmin", argument, f32x4(89)), f32x4(-104)));
+  // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits.
+  const magic = 12582912;
+  const rounded = f.let("v128", op("f32x4.add", op("f32x4.mul", x.get, f32x4(Math.LOG2E)), f32x4(magic)));
+  const n = f.let("v128", op("f32x4.sub", rounded.get, f32x4(magic)));
+  const r = f.let(
+    "v128",
+    op("f32x4.sub", op("f32x4.sub", x.get, op("f32x4.mul", n.get, f32x4(ln2High))), op("f32x4.mul", n.get, f32x4(ln2Low))),
+  );
+  const p = polynomial(r.get, [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]);
+  const power = f.let("v128", op("f32x4.add", op("f32x4.add", op("f32x4.mul", op("f32x4.mul", r.get, r.get), p), r.get), f32x4(1)));
+  const exponent = f.let("v128", op("i32x4.sub", rounded.get, i32x4(0x4b400000)));
+  const half = f.let("v128", op("i32x4.shr_s", exponent.get, i32(1)));
+  const scale = (e: Code): Code => op("i32x4.shl", op("i32x4.add", e, i32x4(127)), i32(23));
+  return op("f32x4.mul", op("f32x4.mul", power.get, scale(half.get)), scale(op("i32x4.sub", exponent.get, half.get)));
+}
+
+/** log x = e ln 2 + log m with m in [√½, √2), by Cephes' polynomial in m - 1. */
+export function log(f: FunctionBuilder, argument: Code): Code {
+  const x = f.let("v128", argument);
+  const isSubnormal = f.let("v128", op("f32x4.lt", x.get, f32x4(2 ** -126)));
+  const bits = f.let("v128", choose(isSubnormal.get, op("f32x4.mul", x.get, f32x4(2 ** 23)), x.get));
+  const above = f.let("v128", op("i32x4.sub", bits.get, i32x4(0x3f3504f3)));
+  const e = f.let(
+    "v128",
+    op("f32x4.convert_i32x4_s", op("i32x4.sub", op("i32x4.shr_s", above.get, i32(23)), op("v128.and", isSubnormal.get, i32x4(23)))),
+  );
+  const m = f.let("v128", op("f32x4.sub", op("i32x4.sub", bits.get, op("v128.and", above.get, i32x4(0xff800000))), f32x4(1)));
+  const z = f.let("v128", op("f32x4.mul", m.get, m.get));
+  const p = polynomial(
+    m.get,
+    [
+      7.0376836292e-2, -1.151461031e-1, 1.167699874e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1,
+      -2.4999993993e-1, 3.3333331174e-1,
+    ],
+  );
+  const tail = op("f32x4.add", op("f32x4.mul", op("f32x4.mul", m.get, z.get), p), op("f32x4.mul", e.get, f32x4(ln2Low)));
+  const y = op("f32x4.sub", tail, op("f32x4.mul", z.get, f32x4(0.5)));
+  const result = op("f32x4.add", op("f32x4.add", m.get, y), op("f32x4.mul", e.get, f32x4(ln2High)));
+  const finite = choose(op("f32x4.lt", x.get, f32x4(Number.POSITIVE_INFINITY)), result, x.get);
+  const positive = choose(op("f32x4.eq", x.get, f32x4(0)), f32x4(Number.NEGATIVE_INFINITY), finite);
+  return choose(op("f32x4.lt", x.get, f32x4(0)), f32x4(Number.NaN), positive);
+}
+
+const signBit = -0x80000000;
+
+/** tanh x: Cephes' polynomial below 0.625, else 1 - 2 / (e²ˣ + 1). */
+export function tanh(f: FunctionBuilder, argument: Code): Code {
+  const x = f.let("v128", argument);
+  const z = f.let("v128", op("f32x4.mul", x.get, x.get));
+  const p = polynomial(z.get, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
+  const small = f.let("v128", op("f32x4.add", op("f32x4.mul", op("f32x4.mul", z.get, p), x.get), x.get));
+  const size = f.let("v128", op("f32x4.abs", x.get));
+  const power = exp(f, op("f32x4.add", size.get, size.get));
+  const large = op("f32x4.sub", f32x4(1), op("f32x4.div", f32x4(2), op("f32x4.add", power, f32x4(1))));
+  const signed = op("v128.or", large, op("v128.and", x.get, i32x4(signBit)));
+  return choose(op("f32x4.lt", size.get, f32x4(0.625)), small.get, signed);
+}
+
+/** erf x after N. Juffa: x + x P(x²) below 0.9277, else 1 - e^Q(|x|); above 4 it is 1 in f32. */
+export function erf(f: FunctionBuilder, argument: Code): Code {
+  const x = f.let("v128", argument);
+  const t = f.let("v128", op("f32x4.pmin", op("f32x4.abs", x.get), f32x4(4)));
+  const s = f.let("v128", op("f32x4.mul", t.get, t.get));
+  const p = polynomial(s.get, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]);
+  const small = f.let("v128", op("f32x4.add", op("f32x4.mul", p, x.get), x.get));
+  const q = polynomial(
+    t.get,
+    [-1.7285347e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1],
+  );
+  const large = op("f32x4.sub", f32x4(1), exp(f, op("f32x4.sub", op("f32x4.mul", q, t.get), t.get)));
+  const signed = op("v128.or", large, op("v128.and", x.get, i32x4(signBit)));
+  return choose(op("f32x4.gt", t.get, f32x4(0.927734375)), signed, choose(op("f32x4.eq", x.get, x.get), small.get, x.get));
+}
+
+/** Word `index & 3` of Philox4x32-10 (Salmon et al. 2011) for four indices, keys as vectors. */
+export function philox(f: FunctionBuilder, key0: Code, key1: Code, stream: number, index: Code): Code {
+  const word = f.let("v128", index);
+  const key = [f.let("v128", key0), f.let("v128", key1)] as const;
+  const c = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")] as const;
+  f.emit(c[0].set(op("i32x4.shr_u", word.get, i32(2))));
+  f.emit(c[1].set(i32x4(0)));
+  f.emit(c[2].set(i32x4(stream)));
+  f.emit(c[3].set(i32x4(0)));
+  const low = f.local("v128");
+  const high = f.local("v128");
+  const product = (x: Code, factor: number): readonly [lows: Code, highs: Code] => {
+    f.emit(low.set(op("i64x2.extmul_low_i32x4_u", x, i32x4(factor))));
+    f.emit(high.set(op("i64x2.extmul_high_i32x4_u", x, i32x4(factor))));
+    const lows = f.let("v128", shuffle32(low.get, high.get, [0, 2, 4, 6]));
+    const highs = f.let("v128", shuffle32(low.get, high.get, [1, 3, 5, 7]));
+    return [lows.get, highs.get];
+  };
+  for (let round = 0; round < 10; round++) {
+    const [low0, high0] = product(c[0].get, 0xd2511f53);
+    const [low1, high1] = product(c[2].get, 0xcd9e8d57);
+    f.emit(c[0].set(op("v128.xor", op("v128.xor", high1, c[1].get), key[0].get)));
+    f.emit(c[2].set(op("v128.xor", op("v128.xor", high0, c[3].get), key[1].get)));
+    f.emit(c[1].set(low1));
+    f.emit(c[3].set(low0));
+    f.emit(key[0].set(op("i32x4.add", key[0].get, i32x4(0x9e3779b9))));
+    f.emit(key[1].set(op("i32x4.add", key[1].get, i32x4(0xbb67ae85))));
+  }
+  const isOdd = f.let("v128", op("i32x4.ne", op("v128.and", word.get, i32x4(1)), i32x4(0)));
+  const isUpper = op("i32x4.ne", op("v128.and", word.get, i32x4(2)), i32x4(0));
+  return choose(isUpper, choose(isOdd.get, c[3].get, c[2].get), choose(isOdd.get, c[1].get, c[0].get));
+}

@@ -1,0 +1,113 @@
+import type { Attributes } from "../graph/node.js";
+import { ShapeError, showShape } from "../tensor/errors.js";
+import type { Shape } from "../tensor/shape.js";
+import { Tensor } from "../tensor/tensor.js";
+import { defineComposite } from "./composite.js";
+import { max, sum } from "./reduce.js";
+
+/** What attention may see and how scores are scaled. */
+export interface AttentionOptions {
+  /** Query i sees keys 0 … i + (keys − queries): the last query is aligned with the last key. */
+  readonly isCausal?: boolean;
+  /** Multiplies the scores; 1/√headDim when absent. */
+  readonly scale?: number;
+  /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel. */
+  readonly mask?: Tensor;
+}
+
+/** Scores [batch, kvHeads, group · queries, keys] → the same with keys after a query's position at −∞. */
+function masked(scores: Tensor, queryCount: number, attributes: Attributes): Tensor {
+  if (!attributes.isCausal) return scores;
+  const [batch = 1, kvHeads = 1, rows = 1, keyCount = 1] = scores.shape;
+  const shape = [batch, kvHeads, rows / queryCount, queryCount, keyCount];
+  const key = new Tensor({ op: "iota", axis: 4, shape, dtype: "i32" }, scores.device);
+  const query = new Tensor({ op: "iota", axis: 3, shape, dtype: "i32" }, scores.device);
+  return key
+    .lessEqual(query.add(keyCount - queryCount))
+    .where(scores.reshape(shape), Number.NEGATIVE_INFINITY)
+    .reshape(scores.shape);
+}
+
+/** Query heads that share a key head lie side by side: [batch, heads, queries, dim] → [batch, kvHeads, group · queries, dim]. */
+function grouped(x: Tensor, kvHeads: number): Tensor {
+  const [batch = 1, heads = 1, length = 1, width = 1] = x.shape;
+  return x.reshape([batch, kvHeads, (heads / kvHeads) * length, width]);
+}
+
+const attentionForward = defineComposite("attention", {
+  outputs: ([queries = [], _keys, values = []]) => [
+    { shape: [...queries.slice(0, 3), values[3] ?? 1], dtype: "f32" },
+    { shape: queries.slice(0, 3), dtype: "f32" },
+  ],
+  decompose([queries, keys, values], attributes) {
+    if (!queries || !keys || !values) throw new Error("attention: needs queries, keys and values.");
+    const kvHeads = keys.shape[1] ?? 1;
+    const scores = masked(
+      grouped(queries, kvHeads).matmul(keys.transpose()).mul(Number(attributes.scale)),
+      queries.shape[2] ?? 1,
+      attributes,
+    );
+    const largest = max(scores, -1, { keepDims: true }).detach();
+    const weights = scores.sub(largest).exp();
+    const total = sum(weights, -1, { keepDims: true });
+    const out = weights.div(total).matmul(values);
+    const logsumexp = total.log().add(largest);
+    return [out.reshape([...queries.shape.slice(0, 3), values.shape[3] ?? 1]), logsumexp.reshape(queries.shape.slice(0, 3))];
+  },
+});
+
+const attentionBackwardComposite = defineComposite("attentionBackward", {
+  outputs: ([queries = [], keys = [], values = []]) => [queries, keys, values].map((shape: Shape) => ({ shape, dtype: "f32" as const })),
+  decompose([queries, keys, values, out, logsumexp, dOut], attributes) {
+    if (!queries || !keys || !values || !out || !logsumexp || !dOut) throw new Error("attentionBackward: needs six inputs.");
+    const kvHeads = keys.shape[1] ?? 1;
+    const scale = Number(attributes.scale);
+    const q = grouped(queries, kvHeads);
+    const dO = grouped(dOut, kvHeads);
+    const scores = masked(q.matmul(keys.transpose()).mul(scale), queries.shape[2] ?? 1, attributes);
+    const rowShape = [...q.shape.slice(0, 3), 1];
+    const weights = scores.sub(logsumexp.reshape(rowShape)).exp();
+    const delta = sum(dO.mul(grouped(out, kvHeads)), -1, { keepDims: true });
+    const dScores = weights.mul(dO.matmul(values.transpose()).sub(delta)).mul(scale);
+    return [dScores.matmul(keys).reshape(queries.shape), dScores.transpose().matmul(q), weights.transpose().matmul(dO)];
+  },
+});
+
+/**
+ * softmax(q kᵀ · scale + mask) v (Vaswani et al. 2017), with grouped-query heads (Ainslie et al. 2023).
+ * queries [batch, heads, queries, headDim], keys and values [batch, kvHeads, keys, headDim], heads a multiple of kvHeads; f32.
+ * torch.nn.functional.scaled_dot_product_attention(enable_gqa=True).
+ */
+export function attention(queries: Tensor, keys: Tensor, values: Tensor, options: AttentionOptions = {}): Tensor {
+  const [batch = 0, heads = 0, queryCount = 0, headDim = 0] = queries.shape;
+  const [keyBatch, kvHeads = 0, keyCount = 0, keyDim] = keys.shape;
+  const fits =
+    queries.rank === 4 && keys.rank === 4 && values.rank === 4 && keyBatch === batch && heads % kvHeads === 0 && keyDim === headDim;
+  if (!fits || values.shape[0] !== batch || values.shape[1] !== kvHeads || values.shape[2] !== keyCount) {
+    throw new ShapeError(
+      `attention: queries ${showShape(queries.shape)}, keys ${showShape(keys.shape)} and values ${showShape(values.shape)} do not fit. Use [batch, heads, seq, headDim] with heads a multiple of the keys' heads.`,
+      [queries.shape, keys.shape, values.shape],
+    );
+  }
+  if (options.isCausal && keyCount < queryCount) {
+    throw new ShapeError(`attention: causal attention of ${queryCount} queries needs at least as many keys, got ${keyCount}.`, [
+      queries.shape,
+      keys.shape,
+    ]);
+  }
+  const attributes = { isCausal: options.isCausal ?? false, scale: options.scale ?? 1 / Math.sqrt(headDim) };
+  const inputs = [queries.cast("f32"), keys.cast("f32"), values.cast("f32")] as const;
+  if (!options.mask) return attentionForward(inputs, attributes)[0] as Tensor;
+  const [q, k, v] = inputs;
+  const scores = grouped(q, kvHeads).matmul(k.transpose()).mul(attributes.scale).reshape([batch, heads, queryCount, keyCount]);
+  const seen = masked(scores.add(options.mask).reshape([batch, kvHeads, (heads / kvHeads) * queryCount, keyCount]), queryCount, attributes);
+  return seen
+    .softmax(-1)
+    .matmul(v)
+    .reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
+}
+
+/** Gradients [dQueries, dKeys, dValues] of `attention` from its results `out` and `logsumexp`; what its vjp rule records. */
+export function attentionBackward(inputs: readonly Tensor[], attributes: Attributes): Tensor[] {
+  return attentionBackwardComposite(inputs, attributes);
+}

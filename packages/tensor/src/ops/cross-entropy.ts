@@ -1,0 +1,89 @@
+import { ShapeError, showShape } from "../tensor/errors.js";
+import { Tensor } from "../tensor/tensor.js";
+import { defineComposite } from "./composite.js";
+import { logsumexp, sum } from "./reduce.js";
+
+/** The label that takes no part in a loss, as in PyTorch. */
+export const ignoredLabel = -100;
+
+/** logits[i, labels[i]]; 0 where the label is outside 0 … classes-1. */
+function labelled(logits: Tensor, labels: Tensor): Tensor {
+  const [rows = 0] = logits.shape;
+  const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
+  return sum(position.equal(labels.reshape([rows, 1])).where(logits, 0), -1);
+}
+
+const forward = defineComposite("linearCrossEntropy", {
+  outputs: ([hidden = []]) => [
+    { shape: hidden.slice(0, 1), dtype: "f32" },
+    { shape: hidden.slice(0, 1), dtype: "f32" },
+  ],
+  decompose([hidden, weight, labels]) {
+    if (!hidden || !weight || !labels) throw new Error("linearCrossEntropy: needs hidden, weight and labels.");
+    const logits = hidden.matmul(weight.t());
+    const total = logsumexp(logits, -1);
+    const loss = labels.notEqual(ignoredLabel).where(total.sub(labelled(logits, labels)), 0);
+    return [loss, total];
+  },
+});
+
+const backward = defineComposite("linearCrossEntropyBackward", {
+  outputs: ([hidden = [], weight = []], { needsWeight }) => [
+    { shape: hidden, dtype: "f32" },
+    ...(needsWeight ? [{ shape: weight, dtype: "f32" as const }] : []),
+  ],
+  decompose([hidden, weight, labels, total, dLoss], { needsWeight }) {
+    if (!hidden || !weight || !labels || !total || !dLoss) throw new Error("linearCrossEntropyBackward: needs five inputs.");
+    const logits = hidden.matmul(weight.t());
+    const [rows = 0] = logits.shape;
+    const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
+    const isLabel = position.equal(labels.reshape([rows, 1])).cast("f32");
+    const share = labels.notEqual(ignoredLabel).where(dLoss, 0).reshape([rows, 1]);
+    const dLogits = logits
+      .sub(total.reshape([rows, 1]))
+      .exp()
+      .sub(isLabel)
+      .mul(share);
+    return [dLogits.matmul(weight), ...(needsWeight ? [dLogits.t().matmul(hidden)] : [])];
+  },
+});
+
+/**
+ * Cross-entropy of softmax(hidden weightᵀ) against labels, a loss a row, without keeping the logits.
+ * hidden [rows, width], weight [classes, width], labels i32 [rows] (-100 gives loss 0); f32 [rows].
+ * torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="none").
+ */
+export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor): Tensor {
+  if (
+    hidden.rank !== 2 ||
+    weight.rank !== 2 ||
+    hidden.shape[1] !== weight.shape[1] ||
+    labels.size !== hidden.shape[0] ||
+    labels.dtype !== "i32"
+  ) {
+    throw new ShapeError(
+      `linearCrossEntropy: needs hidden [rows, width], weight [classes, width] and i32 labels [rows], got ${showShape(hidden.shape)}, ${showShape(weight.shape)} and ${labels.dtype} ${showShape(labels.shape)}.`,
+      [hidden.shape, weight.shape, labels.shape],
+    );
+  }
+  return forward([hidden.cast("f32"), weight, labels.reshape([labels.size])], {})[0] as Tensor;
+}
+
+/** Gradients [dHidden] or [dHidden, dWeight] of `linearCrossEntropy`; inputs: hidden, weight, labels, logsumexp, dLoss. */
+export function linearCrossEntropyBackward(inputs: readonly Tensor[], needsWeight: boolean): Tensor[] {
+  return backward(inputs, { needsWeight });
+}
+
+/** Mean cross-entropy of logits [rows, classes] against labels i32 [rows], over labels that are not -100. torch.nn.functional.cross_entropy. */
+export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
+  if (logits.rank !== 2 || labels.size !== logits.shape[0]) {
+    throw new ShapeError(
+      `crossEntropy: needs logits [rows, classes] and labels [rows], got ${showShape(logits.shape)} and ${showShape(labels.shape)}.`,
+      [logits.shape, labels.shape],
+    );
+  }
+  const flat = labels.reshape([labels.size]);
+  const counts = flat.notEqual(ignoredLabel);
+  const losses = counts.where(logsumexp(logits, -1).sub(labelled(logits.cast("f32"), flat)), 0);
+  return sum(losses).div(sum(counts));
+}

@@ -1,0 +1,172 @@
+import type { BinaryKind, Node, UnaryKind } from "../graph/node.js";
+import { type ComputeDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
+import { ShapeError } from "../tensor/errors.js";
+import { broadcastShapes, sameShape } from "../tensor/shape.js";
+import { checkSameDevice, Tensor } from "../tensor/tensor.js";
+import { expand } from "./movement.js";
+
+/** What elementwise functions take: numbers are scalars of the other operand's type where that loses nothing. */
+export type TensorLike = Tensor | number;
+
+/** The node in its compute dtype: stored-only types are widened by an explicit cast. */
+export function lifted(x: Tensor, dtype: ComputeDType = computeDType(x.dtype)): Node {
+  return x.dtype === dtype ? x.node : { op: "cast", x: x.node, shape: x.shape, dtype };
+}
+
+function numberDType(value: number, other: DType): ComputeDType {
+  const type = computeDType(other);
+  if (type === "f32" || type === "bool") return type === "bool" && Number.isInteger(value) ? "i32" : "f32";
+  return Number.isInteger(value) && (type === "i32" || value >= 0) ? type : Number.isInteger(value) ? "i32" : "f32";
+}
+
+/** A scalar constant on the device of `like`. */
+export function scalar(value: number, like: Tensor, dtype: ComputeDType = numberDType(value, like.dtype)): Tensor {
+  return new Tensor({ op: "const", value, shape: [], dtype }, like.device);
+}
+
+function operands(what: string, a: TensorLike, b: TensorLike): [Tensor, Tensor] {
+  if (typeof a === "number") {
+    if (typeof b === "number") throw new TypeError(`${what}: one operand must be a tensor.`);
+    return [scalar(a, b), b];
+  }
+  if (typeof b === "number") return [a, scalar(b, a)];
+  checkSameDevice(what, a, b);
+  return [a, b];
+}
+
+const comparisons: ReadonlySet<BinaryKind> = new Set(["lt", "le", "eq"]);
+const bitwise: ReadonlySet<BinaryKind> = new Set(["and", "or", "xor", "shl", "shr"]);
+
+function binary(kind: BinaryKind, name: string, left: TensorLike, right: TensorLike): Tensor {
+  const [a, b] = operands(name, left, right);
+  const dtype = kind === "pow" ? "f32" : promote(a.dtype, b.dtype);
+  if (bitwise.has(kind) && dtype === "f32") {
+    throw new ShapeError(
+      `${name}: needs bool or integer tensors, got ${a.dtype} and ${b.dtype}. Cast them with .cast("i32") or compare first.`,
+    );
+  }
+  // Arithmetic on truth values counts: true + true = 2.
+  const type = dtype === "bool" && !bitwise.has(kind) && !comparisons.has(kind) ? "i32" : dtype;
+  const shape = broadcastShapes(a.shape, b.shape, name);
+  const x = expand(new Tensor(lifted(a, type), a.device), shape).node;
+  const y = expand(new Tensor(lifted(b, type), b.device), shape).node;
+  return new Tensor({ op: "binary", kind, a: x, b: y, shape, dtype: comparisons.has(kind) ? "bool" : type }, a.device);
+}
+
+function floatUnary(kind: UnaryKind, x: Tensor): Tensor {
+  return new Tensor({ op: "unary", kind, x: lifted(x, "f32"), shape: x.shape, dtype: "f32" }, x.device);
+}
+
+/** a + b. Broadcasts; result in the promoted compute dtype. torch.add. */
+export const add = (a: TensorLike, b: TensorLike): Tensor => binary("add", "add", a, b);
+/** a − b. torch.sub. */
+export const sub = (a: TensorLike, b: TensorLike): Tensor => binary("sub", "sub", a, b);
+/** a · b, elementwise. torch.mul. */
+export const mul = (a: TensorLike, b: TensorLike): Tensor => binary("mul", "mul", a, b);
+/** a / b. Integers divide to f32, as torch.div does; `floorDivide` keeps integers. */
+export function div(a: TensorLike, b: TensorLike): Tensor {
+  const [x, y] = operands("div", a, b);
+  return binary("div", "div", x.cast("f32"), y.cast("f32"));
+}
+/** Integer quotient truncated toward zero; for f32 the floor of the quotient. */
+export function intDivide(a: TensorLike, b: TensorLike): Tensor {
+  const quotient = binary("div", "intDivide", a, b);
+  return isFloat(quotient.dtype) ? floor(quotient) : quotient;
+}
+/** Remainder with the sign of a (C's fmod and %). torch.fmod. */
+export const mod = (a: TensorLike, b: TensorLike): Tensor => binary("mod", "mod", a, b);
+/** a to the power b, f32. torch.pow. */
+export const pow = (a: TensorLike, b: TensorLike): Tensor => (b === 2 ? mul(a, a) : binary("pow", "pow", a, b));
+/** The larger of a and b; NaN if either is. torch.maximum. */
+export const maximum = (a: TensorLike, b: TensorLike): Tensor => binary("max", "maximum", a, b);
+/** The smaller of a and b; NaN if either is. torch.minimum. */
+export const minimum = (a: TensorLike, b: TensorLike): Tensor => binary("min", "minimum", a, b);
+/** a < b, bool. */
+export const less = (a: TensorLike, b: TensorLike): Tensor => binary("lt", "less", a, b);
+/** a ≤ b, bool. */
+export const lessEqual = (a: TensorLike, b: TensorLike): Tensor => binary("le", "lessEqual", a, b);
+/** a > b, bool. */
+export const greater = (a: TensorLike, b: TensorLike): Tensor => binary("lt", "greater", b, a);
+/** a ≥ b, bool. */
+export const greaterEqual = (a: TensorLike, b: TensorLike): Tensor => binary("le", "greaterEqual", b, a);
+/** a = b, bool; false where either is NaN. */
+export const equal = (a: TensorLike, b: TensorLike): Tensor => binary("eq", "equal", a, b);
+/** a ≠ b, bool. */
+export const notEqual = (a: TensorLike, b: TensorLike): Tensor => logicalNot(equal(a, b));
+/** a and b: logical for bool, bitwise for integers. */
+export const and = (a: TensorLike, b: TensorLike): Tensor => binary("and", "and", a, b);
+/** a or b: logical for bool, bitwise for integers. */
+export const or = (a: TensorLike, b: TensorLike): Tensor => binary("or", "or", a, b);
+/** Exclusive or: logical for bool, bitwise for integers. */
+export const xor = (a: TensorLike, b: TensorLike): Tensor => binary("xor", "xor", a, b);
+/** Bits of a moved left by b. Integers only. */
+export const shiftLeft = (a: TensorLike, b: TensorLike): Tensor => binary("shl", "shiftLeft", a, b);
+/** Bits of a moved right by b: arithmetic for i32, logical for u32. */
+export const shiftRight = (a: TensorLike, b: TensorLike): Tensor => binary("shr", "shiftRight", a, b);
+
+/** −x. */
+export function neg(x: Tensor): Tensor {
+  const type = computeDType(x.dtype) === "bool" ? "i32" : computeDType(x.dtype);
+  return new Tensor({ op: "unary", kind: "neg", x: lifted(x, type), shape: x.shape, dtype: type }, x.device);
+}
+/** |x|. */
+export function abs(x: Tensor): Tensor {
+  const type = computeDType(x.dtype) === "bool" ? "i32" : computeDType(x.dtype);
+  return new Tensor({ op: "unary", kind: "abs", x: lifted(x, type), shape: x.shape, dtype: type }, x.device);
+}
+/** not x, bool; numbers count as true unless 0. */
+export function logicalNot(x: Tensor): Tensor {
+  return new Tensor({ op: "unary", kind: "not", x: lifted(x.cast("bool"), "bool"), shape: x.shape, dtype: "bool" }, x.device);
+}
+/** e^x, f32. */
+export const exp = (x: Tensor): Tensor => floatUnary("exp", x);
+/** Natural logarithm, f32. */
+export const log = (x: Tensor): Tensor => floatUnary("log", x);
+/** √x, f32. */
+export const sqrt = (x: Tensor): Tensor => floatUnary("sqrt", x);
+/** sin x, radians, f32. */
+export const sin = (x: Tensor): Tensor => floatUnary("sin", x);
+/** cos x, radians, f32. */
+export const cos = (x: Tensor): Tensor => floatUnary("cos", x);
+/** tanh x, f32. */
+export const tanh = (x: Tensor): Tensor => floatUnary("tanh", x);
+/** Gauss error function, f32. */
+export const erf = (x: Tensor): Tensor => floatUnary("erf", x);
+/** Largest whole number ≤ x, f32. */
+export const floor = (x: Tensor): Tensor => floatUnary("floor", x);
+/** Smallest whole number ≥ x, f32. */
+export const ceil = (x: Tensor): Tensor => neg(floor(neg(x)));
+/** 1 / √x. torch.rsqrt. */
+export const rsqrt = (x: Tensor): Tensor => div(1, sqrt(x));
+/** 1 / x. */
+export const reciprocal = (x: Tensor): Tensor => div(1, x);
+/** x². */
+export const square = (x: Tensor): Tensor => mul(x, x);
+/** −1, 0 or 1. */
+export const sign = (x: Tensor): Tensor => sub(greater(x, 0).cast(computeDType(x.dtype)), less(x, 0).cast(computeDType(x.dtype)));
+/** True where x is NaN. */
+export const isNan = (x: Tensor): Tensor => notEqual(x, x);
+/** x held between low and high. torch.clamp. */
+export const clamp = (x: Tensor, low: number, high: number): Tensor => minimum(maximum(x, low), high);
+
+/** `a` where the condition holds, else `b`. Broadcasts all three. torch.where. */
+export function where(condition: Tensor, a: TensorLike, b: TensorLike): Tensor {
+  const like = typeof a !== "number" ? a : typeof b !== "number" ? b : condition.cast("f32");
+  const x = typeof a === "number" ? scalar(a, like) : a;
+  const y = typeof b === "number" ? scalar(b, like) : b;
+  checkSameDevice("where", condition, x, y);
+  const dtype = promote(x.dtype, y.dtype);
+  const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
+  const spread = (t: Tensor, type: ComputeDType): Node => expand(new Tensor(lifted(t, type), t.device), shape).node;
+  const chosen = spread(condition.cast("bool"), "bool");
+  return new Tensor({ op: "select", condition: chosen, a: spread(x, dtype), b: spread(y, dtype), shape, dtype }, condition.device);
+}
+
+/** The same values stored as another dtype; f32 → integer truncates toward zero, anything → bool is ≠ 0. */
+export function cast(x: Tensor, dtype: DType): Tensor {
+  if (x.dtype === dtype) return x;
+  if (x.node.op === "const" && sameShape(x.shape, []) && isFloat(dtype) && dtype === "f32") {
+    return new Tensor({ ...x.node, dtype }, x.device);
+  }
+  return new Tensor({ op: "cast", x: x.node, shape: x.shape, dtype }, x.device);
+}

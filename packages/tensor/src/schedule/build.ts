@@ -1,0 +1,181 @@
+import { inputsOf, type Node, topological } from "../graph/node.js";
+import type { Kernel, PlanSlot, Slot } from "../kernels/kernel.js";
+import { type DType, dtypeBytes } from "../tensor/dtype.js";
+import { sizeOf } from "../tensor/shape.js";
+import type { Storage } from "../tensor/storage.js";
+import { type FindSlot, lowerKernel, Unfusable } from "./lower.js";
+import { behindReshapes, isView, partition } from "./partition.js";
+import { matrixView } from "./views.js";
+
+/** A slot before memory was planned: `binding` for storages from outside, null for what lives inside the plan. */
+export interface DraftSlot {
+  readonly dtype: DType;
+  readonly elementCount: number;
+  readonly binding: number | null;
+}
+
+/** Kernels in order over slots whose memory is not planned yet. */
+export interface Draft {
+  readonly kernels: Kernel[];
+  readonly slots: DraftSlot[];
+}
+
+/** A result of the plan and where it goes: over the input of that binding, or to a fresh binding. */
+export interface DraftTarget {
+  readonly value: Node;
+  readonly dtype: DType;
+  readonly binding: number;
+}
+
+/** Signals that the partition has to give a node memory. */
+class NeedsStoring extends Error {
+  constructor(readonly node: Node) {
+    super("needs storing");
+  }
+}
+
+/** Turns a canonical graph into kernels; grows the set of stored nodes until every kernel can be built. */
+export function buildKernels(targets: readonly DraftTarget[], inputs: readonly Storage[]): Draft {
+  const roots = targets.map((target) => target.value);
+  const order = topological(roots);
+  const forced = new Set<Node>();
+  for (;;) {
+    try {
+      return attempt(targets, inputs, order, partition(roots, order, forced));
+    } catch (error) {
+      if (!(error instanceof NeedsStoring) || forced.has(error.node)) throw error;
+      forced.add(error.node);
+    }
+  }
+}
+
+function attempt(targets: readonly DraftTarget[], inputs: readonly Storage[], order: readonly Node[], stored: ReadonlySet<Node>): Draft {
+  const kernels: Kernel[] = [];
+  const slots: DraftSlot[] = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
+  const slotOf = new Map<Node, Slot>();
+  const newSlot = (dtype: DType, elementCount: number, binding: number | null): Slot => slots.push({ dtype, elementCount, binding }) - 1;
+  const findSlot: FindSlot = (node) => {
+    if (node.op === "buffer") return inputs.indexOf(node.storage);
+    const own = slotOf.get(node);
+    if (own !== undefined) return own;
+    return node.op === "reshape" ? findSlotBehind(node) : null;
+  };
+  const findSlotBehind = (node: Node): Slot | null => {
+    const behind = behindReshapes(node);
+    return behind.op === "buffer" ? inputs.indexOf(behind.storage) : (slotOf.get(behind) ?? null);
+  };
+  const mustFind = (node: Node): Slot => {
+    const slot = findSlot(node);
+    if (slot === null) throw new NeedsStoring(isView(node) ? node : behindReshapes(node));
+    return slot;
+  };
+  const written = new Set(targets.map((target) => target.binding));
+
+  // Results whose binding nothing reads may be computed straight into it.
+  const direct = new Map<Node, number>();
+  for (const { value, dtype, binding } of targets) {
+    const node = behindReshapes(value);
+    const isFresh = binding >= inputs.length;
+    if (isFresh && node.op !== "buffer" && node.dtype === dtype && !direct.has(node)) direct.set(node, binding);
+  }
+
+  for (const node of order) {
+    if (!stored.has(node) || node.op === "buffer" || node.op === "output") continue;
+    if (node.op === "composite") {
+      const used = order.filter((user): user is Node & { op: "output" } => user.op === "output" && user.of === node);
+      const outputs = node.outputs.map((output, index) => {
+        const user = used.find((candidate) => candidate.index === index);
+        const outSlot = newSlot(output.dtype, sizeOf(output.shape), user ? (direct.get(user) ?? null) : null);
+        if (user) slotOf.set(user, outSlot);
+        return outSlot;
+      });
+      kernels.push({
+        kind: "composite",
+        name: node.name,
+        attributes: node.attributes,
+        inputs: node.inputs.map(mustFind),
+        inputShapes: node.inputs.map((input) => input.shape),
+        outputs,
+        outputShapes: node.outputs.map((output) => output.shape),
+      });
+      continue;
+    }
+    const count = sizeOf(node.shape);
+    const slot = newSlot(node.dtype, count, direct.get(node) ?? null);
+    slotOf.set(node, slot);
+    if (count === 0) continue;
+    kernels.push(kernelOf(node, slot, findSlot, mustFind, written));
+  }
+
+  for (const { value, dtype, binding } of targets) {
+    const node = behindReshapes(value);
+    if (direct.get(node) === binding) continue;
+    let from = mustFind(node);
+    const count = sizeOf(node.shape);
+    if (node.op === "buffer" && written.has(from)) {
+      // Its old contents are wanted, but another result replaces them: keep a copy from before.
+      const kept = newSlot(dtype, count, null);
+      kernels.unshift({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to: kept });
+      from = kept;
+    }
+    const to = binding < inputs.length ? binding : newSlot(dtype, count, binding);
+    if (from !== to && count > 0) kernels.push({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to });
+  }
+  return { kernels, slots };
+}
+
+function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: Node) => Slot, written: ReadonlySet<number>): Kernel {
+  if (node.op === "matmul") {
+    const [m = 1, k = 1] = node.a.shape.slice(-2);
+    const n = node.shape[node.shape.length - 1] ?? 1;
+    const view = (operand: Node) => {
+      const result = matrixView(operand, findSlot);
+      if ("store" in result) throw new NeedsStoring(result.store);
+      return result.view;
+    };
+    const [a, b] = [view(node.a), view(node.b)];
+    return {
+      kind: "matmul",
+      batch: node.shape.slice(0, -2),
+      m,
+      n,
+      k,
+      a,
+      b,
+      out: slot,
+      isFrozenB: isParameter(node.b) && !written.has(b.slot),
+    };
+  }
+  if (node.op === "scatterAdd") {
+    const [rows = 0, width = 0] = node.shape;
+    return {
+      kind: "scatterAdd",
+      rows,
+      width,
+      count: node.indices.shape[0] ?? 0,
+      indices: mustFind(node.indices),
+      updates: mustFind(node.updates),
+      out: slot,
+    };
+  }
+  try {
+    return lowerKernel(node, slot, (other) => (other === node ? null : findSlot(other)), inputsOf);
+  } catch (error) {
+    throw error instanceof Unfusable ? new NeedsStoring(error.node) : error;
+  }
+}
+
+/** True for a view of memory from outside the plan. */
+function isParameter(node: Node): boolean {
+  return node.op === "buffer" || (isView(node) && isParameter(node.x));
+}
+
+/** Slots as the backends see them, once every inner slot has its place. */
+export function finishSlots(slots: readonly DraftSlot[], offsets: ReadonlyMap<Slot, number>): PlanSlot[] {
+  return slots.map(({ dtype, elementCount, binding }, slot) => {
+    const bytes = elementCount * dtypeBytes[dtype];
+    return binding === null
+      ? { kind: "arena", dtype, elementCount, bytes, offset: offsets.get(slot) ?? 0 }
+      : { kind: "bound", dtype, elementCount, bytes, binding };
+  });
+}

@@ -1,0 +1,182 @@
+import type { Backend } from "../backends/backend.js";
+import type { Device } from "../backends/device.js";
+import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
+import { realizedStorage } from "../graph/realize.js";
+import { compositeDefinition } from "../ops/composite.js";
+import type { Storage } from "../tensor/storage.js";
+import { Tensor } from "../tensor/tensor.js";
+import type { Target } from "./executor.js";
+
+/** What identifies a graph apart from which storages it reads and writes. */
+export interface Structure {
+  /** Equal for graphs that one plan can serve. */
+  readonly key: string;
+  /** The storages that the graph reads, in the order of first appearance. */
+  readonly inputs: readonly Storage[];
+}
+
+/** Inputs of a node; nodes that some tensor already holds are leaves. */
+function liveInputs(node: Node): readonly Node[] {
+  return realizedStorage(node) ? [] : inputsOf(node);
+}
+
+/** The facts of a node besides its inputs. */
+function signature(node: Node): string {
+  const type = `${node.dtype}[${node.shape.join()}]`;
+  switch (node.op) {
+    case "const":
+      return `const ${Object.is(node.value, -0) ? "-0" : node.value} ${type}`;
+    case "iota":
+      return `iota ${node.axis} ${type}`;
+    case "random":
+      return `random ${node.stream} ${type}`;
+    case "unary":
+    case "binary":
+      return `${node.kind} ${type}`;
+    case "reduce":
+      return `${node.kind}(${node.axes.join()}) ${type}`;
+    case "permute":
+      return `permute(${node.order.join()}) ${type}`;
+    case "slice":
+      return `slice(${node.starts.join()};${node.steps.join()}) ${type}`;
+    case "pad":
+      return `pad(${node.before.join()};${node.value}) ${type}`;
+    case "gather":
+      return `gather ${node.axis} ${type}`;
+    case "composite":
+      return `${node.name} ${JSON.stringify(node.attributes)} ${type}`;
+    case "output":
+      return `output ${node.index} ${type}`;
+    case "buffer":
+    case "select":
+    case "cast":
+    case "detach":
+    case "reshape":
+    case "expand":
+    case "scatterAdd":
+    case "matmul":
+      return `${node.op} ${type}`;
+  }
+}
+
+/** Describes the graph behind the targets; equal nodes are described once. */
+export function structureOf(targets: readonly Target[]): Structure {
+  const inputs: Storage[] = [];
+  const numbers = new Map<Node, number>();
+  const byLine = new Map<string, number>();
+  const storages = new Map<Storage, number>();
+  const inputNumber = (storage: Storage): number => {
+    let number = storages.get(storage);
+    if (number === undefined) {
+      number = inputs.length;
+      inputs.push(storage);
+      storages.set(storage, number);
+    }
+    return number;
+  };
+  const order = topological(
+    targets.map((target) => target.value),
+    liveInputs,
+  );
+  for (const node of order) {
+    const storage = node.op === "buffer" ? node.storage : realizedStorage(node);
+    const line = storage
+      ? `buffer ${inputNumber(storage)} ${node.dtype}[${node.shape.join()}]`
+      : `${signature(node)} ${inputsOf(node)
+          .map((input) => numbers.get(input))
+          .join()}`;
+    const number = byLine.get(line) ?? byLine.size;
+    byLine.set(line, number);
+    numbers.set(node, number);
+  }
+  const results = targets.map(({ storage, value }) => `${numbers.get(value)}>${storages.get(storage) ?? "new"}:${storage.dtype}`);
+  return { key: [...byLine.keys(), ...results].join("\n"), inputs };
+}
+
+/**
+ * The graph that is scheduled: equal subgraphs shared, detach and neutral operations gone, composites that the backend has no kernel for
+ * replaced by their definition. Returns the roots in order.
+ */
+export function canonicalize(roots: readonly Node[], device: Device): Node[] {
+  const byLine = new Map<string, Node>();
+  const numbers = new Map<Node, number>();
+  const canonical = new Map<Node, Node>();
+  const storages = new Map<Storage, number>();
+  const intern = (node: Node): Node => {
+    const leaf = node.op === "buffer" ? `#${storages.get(node.storage) ?? storages.set(node.storage, storages.size).size - 1}` : "";
+    const line = `${signature(node)}${leaf} ${inputsOf(node)
+      .map((input) => numbers.get(input))
+      .join()}`;
+    const found = byLine.get(line);
+    if (found) return found;
+    byLine.set(line, node);
+    numbers.set(node, numbers.size);
+    canonical.set(node, node);
+    return node;
+  };
+  const visit = (from: readonly Node[]): Node[] => {
+    for (const node of topological(from, (n) => (canonical.has(n) ? [] : liveInputs(n)))) {
+      if (canonical.has(node)) continue;
+      const storage = realizedStorage(node);
+      if (storage) {
+        canonical.set(node, intern({ op: "buffer", storage, shape: node.shape, dtype: node.dtype }));
+        continue;
+      }
+      const inputs = inputsOf(node).map((input) => canonical.get(input) as Node);
+      const rebuilt = withInputs(node, inputs);
+      const replaced = replace(rebuilt, device.backend) ?? rebuilt;
+      canonical.set(node, numbers.has(replaced) ? replaced : intern(replaced));
+    }
+    return from.map((node) => canonical.get(node) as Node);
+  };
+  const decomposed = new Map<Node, readonly Node[]>();
+  const replace = (node: Node, backend: Backend): Node | null => {
+    if (node.op === "detach") return node.x;
+    if (node.op === "output" && !isNative(node.of, backend)) {
+      let results = decomposed.get(node.of);
+      if (!results) {
+        const tensors = node.of.inputs.map((input) => new Tensor(input, device));
+        results = visit(
+          compositeDefinition(node.of.name)
+            .decompose(tensors, node.of.attributes)
+            .map((t) => t.node),
+        );
+        decomposed.set(node.of, results);
+      }
+      return results[node.index] ?? null;
+    }
+    return neutral(node);
+  };
+  return visit(roots);
+}
+
+/** True when the backend runs the composite with a kernel of its own. */
+function isNative(node: Node & { op: "composite" }, backend: Backend): boolean {
+  return backend.supports({
+    kind: "composite",
+    name: node.name,
+    attributes: node.attributes,
+    inputs: node.inputs.map((_, i) => i),
+    inputShapes: node.inputs.map((input) => input.shape),
+    outputs: node.outputs.map((_, i) => i),
+    outputShapes: node.outputs.map((output) => output.shape),
+  });
+}
+
+/** x + 0, x · 1, x / 1 and views of nothing new → x. */
+function neutral(node: Node): Node | null {
+  if (node.op === "binary") {
+    const isConst = (n: Node, value: number): boolean => n.op === "const" && n.value === value && !Object.is(n.value, -0);
+    if (node.kind === "mul" && isConst(node.b, 1)) return node.a;
+    if (node.kind === "mul" && isConst(node.a, 1)) return node.b;
+    if (node.kind === "div" && isConst(node.b, 1)) return node.a;
+    if (node.kind === "sub" && isConst(node.b, 0)) return node.a;
+    // x + 0 turns −0 into 0; nothing that trains depends on that sign.
+    if (node.kind === "add" && isConst(node.b, 0)) return node.a;
+    if (node.kind === "add" && isConst(node.a, 0)) return node.b;
+  }
+  if ((node.op === "reshape" || node.op === "expand") && node.x.op === "const") return { ...node.x, shape: node.shape };
+  if (node.op === "reshape" && node.x.op === "reshape") return { ...node, x: node.x.x };
+  if (node.op === "cast" && node.x.dtype === node.dtype) return node.x;
+  return null;
+}

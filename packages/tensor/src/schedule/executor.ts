@@ -1,0 +1,26 @@
+import type { Device } from "../backends/device.js";
+import type { Node } from "../graph/node.js";
+import type { Storage } from "../tensor/storage.js";
+
+/** Computes `value` into `storage`, replacing what it held. */
+export interface Target {
+  readonly storage: Storage;
+  readonly value: Node;
+}
+
+/** Graph work done once, runnable many times; storages of `inputs` and `targets` may be exchanged for others of the same type. */
+export interface Program {
+  /** The storages that the graph reads, in binding order. */
+  readonly inputs: readonly Storage[];
+  readonly targets: readonly Target[];
+  /** Runs with the given storages in place of `inputs` and the targets' storages. All reads see the values from before the run. */
+  run(inputs: readonly Storage[], targets: readonly Storage[]): void;
+  /** Keeps what was made ready until `dispose`, however long it is not used. */
+  hold(): void;
+  dispose(): void;
+}
+
+/** How a device turns graphs into work. */
+export interface Executor {
+  prepare(device: Device, targets: readonly Target[]): Program;
+}

@@ -1,0 +1,277 @@
+import type { Node } from "../graph/node.js";
+import { type Expr, ExprMakers } from "../kernels/expr.js";
+import type { LoopKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { computeDType } from "../tensor/dtype.js";
+import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
+
+/** A node that cannot be part of the kernel being built and needs memory of its own. */
+export class Unfusable extends Error {
+  constructor(readonly node: Node) {
+    super(`${node.op} cannot be fused here.`);
+  }
+}
+
+/** How lowering finds the memory of a node; null for nodes that are computed in place. */
+export type FindSlot = (node: Node) => Slot | null;
+
+/** Axis coordinates → position in row-major order. */
+export function linearIndex(make: ExprMakers, at: readonly Expr[], shape: Shape): Expr {
+  const strides = stridesOf(shape);
+  return at.reduce((sum, position, axis) => make.add(sum, make.mul(position, make.int(strides[axis] ?? 1))), make.int(0));
+}
+
+/** Position in row-major order → axis coordinates. */
+export function splitIndex(make: ExprMakers, linear: Expr, shape: Shape): Expr[] {
+  const strides = stridesOf(shape);
+  return shape.map((size, axis) => {
+    const quotient = make.binary("div", linear, make.int(strides[axis] ?? 1));
+    return axis === 0 ? quotient : make.binary("mod", quotient, make.int(size));
+  });
+}
+
+/** Coordinates of a view's element → coordinates in the tensor that it views. */
+export function throughView(
+  make: ExprMakers,
+  node: Node & { op: "reshape" | "permute" | "expand" | "slice" },
+  at: readonly Expr[],
+): Expr[] {
+  const { x } = node;
+  switch (node.op) {
+    case "reshape":
+      return reshapedIndex(make, at, node.shape, x.shape);
+    case "permute": {
+      const inner = new Array<Expr>(at.length);
+      for (const [axis, from] of node.order.entries()) inner[from] = at[axis] as Expr;
+      return inner;
+    }
+    case "expand":
+      return at.map((position, axis) => (x.shape[axis] === 1 ? make.int(0) : position));
+    case "slice":
+      return at.map((position, axis) => make.add(make.mul(position, make.int(node.steps[axis] ?? 1)), make.int(node.starts[axis] ?? 0)));
+  }
+}
+
+/** Splits and merges only the axes that a reshape really changes, so that the others stay free of arithmetic. */
+function reshapedIndex(make: ExprMakers, at: readonly Expr[], from: Shape, to: Shape): Expr[] {
+  if (sizeOf(from) === 0) return to.map(() => make.int(0));
+  const result: Expr[] = [];
+  let [i, j] = [0, 0];
+  while (j < to.length || i < from.length) {
+    let [endI, endJ] = [i + 1, j + 1];
+    let [sizeI, sizeJ] = [from[i] ?? 1, to[j] ?? 1];
+    while (sizeI !== sizeJ) {
+      if (sizeI < sizeJ) sizeI *= from[endI++] ?? 1;
+      else sizeJ *= to[endJ++] ?? 1;
+    }
+    const linear = linearIndex(make, at.slice(i, endI), from.slice(i, endI));
+    result.push(...splitIndex(make, linear, to.slice(j, endJ)));
+    [i, j] = [endI, endJ];
+  }
+  return result.slice(0, to.length);
+}
+
+/** Builds the kernel of one stored node. */
+class KernelBuilder {
+  readonly reductions: Reduction[] = [];
+  readonly #values = new Map<Node, Map<string, Expr>>();
+  #inner: number | null;
+
+  constructor(
+    readonly make: ExprMakers,
+    readonly findSlot: FindSlot,
+    readonly root: Node,
+    readonly outerSize: number,
+    readonly innerAxis: number,
+    inner: number | null,
+  ) {
+    this.#inner = inner;
+  }
+
+  get inner(): number {
+    return this.#inner ?? 1;
+  }
+
+  /** The value of a node's element at the given coordinates. */
+  value(node: Node, at: readonly Expr[]): Expr {
+    const key = this.make.key(at);
+    let known = this.#values.get(node);
+    if (!known) this.#values.set(node, (known = new Map()));
+    const found = known.get(key);
+    if (found) return found;
+    const slot = node === this.root ? null : this.findSlot(node);
+    const made =
+      slot === null ? this.#compute(node, at) : this.make.load(computeDType(node.dtype), slot, linearIndex(this.make, at, node.shape));
+    known.set(key, made);
+    return made;
+  }
+
+  #compute(node: Node, at: readonly Expr[]): Expr {
+    const { make } = this;
+    const dtype = computeDType(node.dtype);
+    switch (node.op) {
+      case "const":
+        return make.constant(dtype, node.value);
+      case "iota":
+        return at[node.axis] ?? make.int(0);
+      case "unary":
+        return make.unary(node.kind, this.value(node.x, at));
+      case "binary":
+        return make.binary(node.kind, this.value(node.a, at), this.value(node.b, at));
+      case "select":
+        return make.select(this.value(node.condition, at), this.value(node.a, at), this.value(node.b, at));
+      case "cast":
+        return make.cast(dtype, this.value(node.x, at));
+      case "detach":
+        return this.value(node.x, at);
+      case "reshape":
+      case "permute":
+      case "expand":
+      case "slice":
+        return this.value(node.x, throughView(make, node, at));
+      case "pad":
+        return this.#pad(node, at);
+      case "gather": {
+        const rank = node.indices.shape.length;
+        const index = this.value(node.indices, at.slice(node.axis, node.axis + rank));
+        const last = make.int((node.x.shape[node.axis] ?? 1) - 1);
+        const clamped = make.binary("min", make.binary("max", index, make.int(0)), last);
+        return this.value(node.x, [...at.slice(0, node.axis), clamped, ...at.slice(node.axis + rank)]);
+      }
+      case "random": {
+        const key = (i: number): Expr => this.value(node.key, [make.int(i)]);
+        return make.random(key(0), key(1), node.stream, linearIndex(make, at, node.shape));
+      }
+      case "reduce":
+        return this.#reduce(node, at);
+      case "buffer":
+      case "matmul":
+      case "scatterAdd":
+      case "composite":
+      case "output":
+        throw new Error(`lower: ${node.op} has no memory.`);
+    }
+  }
+
+  #pad(node: Node & { op: "pad" }, at: readonly Expr[]): Expr {
+    const { make } = this;
+    let isInside = make.constant("bool", 1);
+    const inner = at.map((position, axis) => {
+      const before = node.before[axis] ?? 0;
+      const size = node.x.shape[axis] ?? 1;
+      const moved = make.add(position, make.int(-before));
+      isInside = make.binary("and", isInside, make.binary("le", make.int(before), position));
+      isInside = make.binary("and", isInside, make.binary("lt", position, make.int(before + size)));
+      return make.binary("min", make.binary("max", moved, make.int(0)), make.int(Math.max(size - 1, 0)));
+    });
+    const fill = make.constant(computeDType(node.dtype), node.value);
+    return sizeOf(node.x.shape) === 0 ? fill : make.select(isInside, this.value(node.x, inner), fill);
+  }
+
+  /** A reduction inside this kernel: possible when each row of the kernel is one of its results. */
+  #reduce(node: Node & { op: "reduce" }, at: readonly Expr[]): Expr {
+    const { make } = this;
+    const reduced = node.axes.map((axis) => node.x.shape[axis] ?? 1);
+    const count = sizeOf(reduced);
+    const isRowValue = at.every((position) => !mentions(position, this.innerAxis));
+    if (!isRowValue || sizeOf(node.shape) !== this.outerSize || (this.#inner !== null && this.#inner !== count)) throw new Unfusable(node);
+    this.#inner = count;
+    const inside = splitIndex(make, make.variable(this.innerAxis, count), reduced);
+    const coordinates = at.map((position, axis) => (node.axes.includes(axis) ? (inside[node.axes.indexOf(axis)] as Expr) : position));
+    const value = this.value(node.x, coordinates);
+    const index = this.reductions.push({ combine: node.kind, value }) - 1;
+    return make.accumulator(value.dtype, index);
+  }
+}
+
+/** True when the expression changes with the variable or is itself part of the inner loop. */
+function mentions(expr: Expr, axis: number): boolean {
+  switch (expr.op) {
+    case "variable":
+      return expr.axis === axis;
+    case "const":
+    case "accumulator":
+      return false;
+    case "load":
+      return mentions(expr.index, axis);
+    case "unary":
+    case "cast":
+      return mentions(expr.x, axis);
+    case "binary":
+      return mentions(expr.a, axis) || mentions(expr.b, axis);
+    case "select":
+      return mentions(expr.condition, axis) || mentions(expr.a, axis) || mentions(expr.b, axis);
+    case "random":
+      return mentions(expr.index, axis) || mentions(expr.key0, axis);
+  }
+}
+
+/** Sizes of fused reductions that the node's kernel would contain, nearest first. */
+function reductionSizes(root: Node, findSlot: FindSlot, inputs: (node: Node) => readonly Node[]): number[] {
+  const sizes: number[] = [];
+  const seen = new Set<Node>();
+  const stack = [root];
+  while (stack.length > 0) {
+    const node = stack.pop() as Node;
+    if (seen.has(node) || (node !== root && findSlot(node) !== null)) continue;
+    seen.add(node);
+    if (node.op === "reduce") sizes.push(sizeOf(node.axes.map((axis) => node.x.shape[axis] ?? 1)));
+    stack.push(...inputs(node));
+  }
+  return sizes;
+}
+
+/**
+ * The kernel that computes `root` into `slot`. Throws Unfusable for a reduction that does not fit; the caller gives it memory and
+ * tries again.
+ */
+export function lowerKernel(root: Node, slot: Slot, findSlot: FindSlot, inputs: (node: Node) => readonly Node[]): LoopKernel {
+  const sizes = reductionSizes(root, findSlot, inputs);
+  if (sizes.length === 0) return elementKernel(root, slot, findSlot, root.shape.length === 0 ? 0 : 1);
+  let failure: Unfusable | null = null;
+  for (const attempt of attempts(root, sizes)) {
+    try {
+      return attempt === "rows" ? rowKernel(root, slot, findSlot) : elementKernel(root, slot, findSlot, attempt);
+    } catch (error) {
+      if (!(error instanceof Unfusable)) throw error;
+      failure ??= error;
+    }
+  }
+  throw failure ?? new Unfusable(root);
+}
+
+/** Ways to lay the loops: with the trailing axes that match a reduction as the inner loop, or with one result a row. */
+function attempts(root: Node, sizes: readonly number[]): (number | "rows")[] {
+  if (root.op === "reduce") return ["rows"];
+  const ways: (number | "rows")[] = [];
+  let trailing = 1;
+  for (let count = 1; count <= root.shape.length; count++) {
+    trailing *= root.shape[root.shape.length - count] ?? 1;
+    if (trailing > 1 && sizes.includes(trailing)) ways.push(count);
+  }
+  return [...ways, "rows"];
+}
+
+/** Every element of the last `innerAxes` axes in the inner loop. */
+function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number): LoopKernel {
+  const make = new ExprMakers();
+  const split = root.shape.length - innerAxes;
+  const outer = root.shape.slice(0, split);
+  const innerShape = root.shape.slice(split);
+  const inner = sizeOf(innerShape);
+  const builder = new KernelBuilder(make, findSlot, root, sizeOf(outer), outer.length, inner);
+  const at = [...outer.map((size, axis) => make.variable(axis, size)), ...splitIndex(make, make.variable(outer.length, inner), innerShape)];
+  const value = builder.value(root, at);
+  const store: Store = { scope: "element", slot, index: linearIndex(make, at, root.shape), value };
+  return { kind: "loop", outer, inner, reductions: builder.reductions, stores: [store] };
+}
+
+/** One result a row, the inner loop belongs to the reductions. */
+function rowKernel(root: Node, slot: Slot, findSlot: FindSlot): LoopKernel {
+  const make = new ExprMakers();
+  const outer = root.shape;
+  const builder = new KernelBuilder(make, findSlot, root, sizeOf(outer), outer.length, null);
+  const at = outer.map((size, axis) => make.variable(axis, size));
+  const value = builder.value(root, at);
+  const store: Store = { scope: "row", slot, index: linearIndex(make, at, root.shape), value };
+  return { kind: "loop", outer, inner: builder.inner, reductions: builder.reductions, stores: [store] };
+}

@@ -1,0 +1,122 @@
+import { inputsOf, type Node } from "../graph/node.js";
+import { dtypeBytes } from "../tensor/dtype.js";
+import { sizeOf } from "../tensor/shape.js";
+
+/** Views cost nothing inside a kernel: they only change its index arithmetic. */
+export function isView(node: Node): node is Node & { op: "reshape" | "permute" | "expand" | "slice" } {
+  return node.op === "reshape" || node.op === "permute" || node.op === "expand" || node.op === "slice";
+}
+
+/** The node behind reshapes, whose elements lie in the same order. */
+export function behindReshapes(node: Node): Node {
+  return node.op === "reshape" ? behindReshapes(node.x) : node;
+}
+
+/** The node behind views. */
+export function behindViews(node: Node): Node {
+  return isView(node) ? behindViews(node.x) : node;
+}
+
+/** Nodes whose value always lies in memory of its own. */
+function hasOwnKernel(node: Node): boolean {
+  return node.op === "matmul" || node.op === "scatterAdd" || node.op === "composite" || node.op === "output";
+}
+
+/** Constants and counters are made up in place wherever they are needed. */
+function isFree(node: Node): boolean {
+  return node.op === "const" || node.op === "iota" || node.op === "buffer";
+}
+
+/** Rounding to a narrow type must not be optimised away, so such a cast is stored. */
+function isNarrowing(node: Node): boolean {
+  return node.op === "cast" && (dtypeBytes[node.dtype] === 2 || node.dtype === "u8") && node.dtype !== node.x.dtype;
+}
+
+const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "pow", "div", "mod"]);
+
+/** What computing one element of a node costs, from values in memory: arithmetic, and how many full-size operands it reads. */
+interface Cost {
+  readonly work: number;
+  readonly operands: number;
+}
+
+/**
+ * Decides which nodes get memory. `forced` are nodes that lowering found impossible to fuse. A node outside the set is computed inside
+ * the kernels of those that use it: when that is one kernel, or when recomputing is cheaper than a round trip through memory.
+ */
+export function partition(roots: readonly Node[], order: readonly Node[], forced: ReadonlySet<Node>): Set<Node> {
+  const stored = new Set<Node>(forced);
+  for (const root of roots) stored.add(behindReshapes(root));
+  for (const node of order) {
+    if (hasOwnKernel(node) || isNarrowing(node)) stored.add(node);
+    if (node.op === "matmul") for (const input of inputsOf(node)) store(stored, behindViews(input));
+    if (node.op === "scatterAdd") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
+    if (node.op === "composite") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
+    if (node.op === "random") store(stored, behindReshapes(node.key));
+  }
+  for (const node of stored) if (isFree(node) && !forced.has(node)) stored.delete(node);
+  for (const root of roots) stored.add(behindReshapes(root));
+
+  const users = new Map<Node, Node[]>();
+  for (const node of order) {
+    for (const input of inputsOf(node)) {
+      const list = users.get(input);
+      if (list) list.push(node);
+      else users.set(input, [node]);
+    }
+  }
+  const costs = costOf(order, stored);
+  // From the results backwards: the kernels that would compute each node.
+  const kernels = new Map<Node, Set<Node>>();
+  for (let i = order.length - 1; i >= 0; i--) {
+    const node = order[i] as Node;
+    if (stored.has(node)) continue;
+    const into = new Set<Node>();
+    for (const user of users.get(node) ?? []) {
+      if (stored.has(user)) into.add(user);
+      else for (const kernel of kernels.get(user) ?? []) into.add(kernel);
+    }
+    const isShared = into.size > 1;
+    if (
+      !isFree(node) &&
+      !isView(node) &&
+      (node.op === "reduce" ? isShared : isWorthStoring(costs.get(node), isShared, node, users.get(node) ?? []))
+    ) {
+      stored.add(node);
+    } else kernels.set(node, into);
+  }
+  return stored;
+}
+
+function store(stored: Set<Node>, node: Node): void {
+  stored.add(node);
+}
+
+function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Cost> {
+  const costs = new Map<Node, Cost>();
+  const inMemory = { work: 0, operands: 1 };
+  for (const node of order) {
+    let work = isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 20 : 1;
+    if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) work = 6;
+    let operands = node.op === "buffer" ? 1 : 0;
+    for (const input of inputsOf(node)) {
+      const cost = stored.has(input) ? inMemory : (costs.get(input) ?? inMemory);
+      work += cost.work;
+      // What is broadcast stays in cache.
+      operands += node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape) ? 0 : cost.operands;
+    }
+    if (node.op === "reduce") work += 100;
+    costs.set(node, { work, operands });
+  }
+  return costs;
+}
+
+function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, users: readonly Node[]): boolean {
+  if (!cost) return false;
+  if (isShared) return cost.operands > 1 || cost.work > 3;
+  // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
+  const repeats = users.some(
+    (user) => user.op === "expand" && user.shape.some((size, axis) => axis < user.shape.length - 1 && size !== node.shape[axis]),
+  );
+  return repeats && cost.work > 6;
+}

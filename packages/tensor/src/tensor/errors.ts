@@ -1,0 +1,37 @@
+/** Shapes that do not fit an operation; `shapes` holds the shapes concerned. */
+export class ShapeError extends Error {
+  override readonly name = "ShapeError";
+  constructor(
+    message: string,
+    readonly shapes: readonly (readonly number[])[] = [],
+  ) {
+    super(message);
+  }
+}
+
+/** A device that cannot be had, was lost, or has no memory left. */
+export class DeviceError extends Error {
+  override readonly name = "DeviceError";
+  constructor(
+    message: string,
+    readonly device: string,
+  ) {
+    super(message);
+  }
+}
+
+/** A file that is not what it claims to be; `path` names it. */
+export class CheckpointError extends Error {
+  override readonly name = "CheckpointError";
+  constructor(
+    message: string,
+    readonly path: string,
+  ) {
+    super(message);
+  }
+}
+
+/** A shape as errors print it: `[2, 3]`. */
+export function showShape(shape: readonly number[]): string {
+  return `[${shape.join(", ")}]`;
+}

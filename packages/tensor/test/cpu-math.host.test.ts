@@ -1,0 +1,146 @@
+import { afterAll, describe, expect, it } from "vitest";
+import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { ExprMakers, type UnaryKind } from "../src/kernels/expr.js";
+import type { LoopKernel } from "../src/kernels/kernel.js";
+import { runKernels } from "./cpu-plan.js";
+import { erf, philox } from "./interpret.js";
+
+const backend = createCpuBackend();
+afterAll(() => backend.dispose());
+
+function elementwise(
+  count: number,
+  value: (makers: ExprMakers, index: ReturnType<ExprMakers["int"]>) => ReturnType<ExprMakers["int"]>,
+  out: number,
+): LoopKernel {
+  const makers = new ExprMakers();
+  const index = makers.variable(0, count);
+  return {
+    kind: "loop",
+    outer: [],
+    inner: count,
+    reductions: [],
+    stores: [{ scope: "element", slot: out, index, value: value(makers, index) }],
+  };
+}
+
+async function apply(kind: UnaryKind, x: readonly number[]): Promise<number[]> {
+  const kernel = elementwise(x.length, (makers, index) => makers.unary(kind, makers.load("f32", 0, index)), 1);
+  const [, out = []] = await runKernels(
+    backend,
+    [kernel],
+    [
+      { dtype: "f32", values: x },
+      { dtype: "f32", values: x.map(() => 0) },
+    ],
+  );
+  return out;
+}
+
+/** Distance between f32 neighbours at `x`. */
+function ulp(x: number): number {
+  const exponent = Math.max(-126, Math.floor(Math.log2(Math.abs(x) || 2 ** -149)));
+  return 2 ** (exponent - 23);
+}
+
+/** f32 numbers between two limits, evenly or by exponent, and their neighbours to awkward places. */
+function samples(low: number, high: number): number[] {
+  const x: number[] = [];
+  for (let i = 0; i <= 60000; i++) x.push(Math.fround(low + ((high - low) * i) / 60000));
+  for (let e = -149; e < 128; e += 0.05) {
+    for (const value of [Math.fround(2 ** e * 1.37), -Math.fround(2 ** e * 1.37)]) if (value >= low && value <= high) x.push(value);
+  }
+  return x;
+}
+
+const special = [0, -0, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
+
+const rows: readonly { kind: UnaryKind; exact: (x: number) => number; low: number; high: number; ulps: number }[] = [
+  { kind: "exp", exact: Math.exp, low: -103, high: 88.7, ulps: 1.1 },
+  { kind: "log", exact: Math.log, low: 1e-45, high: 3.4e38, ulps: 1.1 },
+  { kind: "log", exact: Math.log, low: 1e-45, high: 4, ulps: 1.1 },
+  { kind: "tanh", exact: Math.tanh, low: -12, high: 12, ulps: 2 },
+  { kind: "erf", exact: erf, low: -5, high: 5, ulps: 2 },
+  { kind: "sin", exact: Math.sin, low: -1000, high: 1000, ulps: 0.51 },
+  { kind: "cos", exact: Math.cos, low: -1000, high: 1000, ulps: 0.51 },
+  { kind: "sin", exact: Math.sin, low: -3.4e38, high: 3.4e38, ulps: 0.51 },
+  { kind: "cos", exact: Math.cos, low: -3.4e38, high: 3.4e38, ulps: 0.51 },
+  { kind: "sqrt", exact: Math.sqrt, low: 0, high: 3.4e38, ulps: 0.51 },
+];
+
+describe("elementary functions of the cpu backend", () => {
+  for (const { kind, exact, low, high, ulps } of rows) {
+    it(`${kind} is within ${ulps} ulp between ${low} and ${high}`, async () => {
+      const x = samples(low, high);
+      const got = await apply(kind, x);
+      let worst = { error: 0, x: 0 };
+      for (const [i, value] of x.entries()) {
+        const want = exact(value);
+        const error = Math.abs((got[i] ?? Number.NaN) - want) / ulp(want);
+        if (!(error <= worst.error)) worst = { error, x: value };
+      }
+      expect(worst.error, `at ${worst.x}`).toBeLessThanOrEqual(ulps);
+    });
+
+    it(`${kind} of zeros, infinities, NaN and far-out numbers is what Math gives`, async () => {
+      const x = [...special, 1000, -1000, 3e38, -3e38, 1e-40, -1e-40].map(Math.fround);
+      const got = await apply(kind, x);
+      for (const [i, value] of x.entries()) {
+        const want = Math.fround(exact(value));
+        const y = got[i] ?? 0;
+        const isSame = Object.is(y, want) || Math.abs(y - want) <= 2 * ulp(want);
+        if (!isSame) throw new Error(`${kind}(${value}) = ${y} instead of ${want}`);
+      }
+    });
+  }
+
+  it("pow and mod are right to one rounding, and as C defines them at the edges", async () => {
+    const bases = [...special, 1, -1, 2, -2, 0.5, 1.0001, 7.5, -3, 1e-40, 3e38, 0.9999999];
+    const exponents = [...special, 1, -1, 2, 3, 0.5, -0.5, 7, 1e9, 127.5, -149, 3e38];
+    const pairs = bases.flatMap((a) => exponents.map((b) => [Math.fround(a), Math.fround(b)] as const));
+    for (const kind of ["pow", "mod"] as const) {
+      const kernel = elementwise(
+        pairs.length,
+        (makers, index) => makers.binary(kind, makers.load("f32", 0, index), makers.load("f32", 1, index)),
+        2,
+      );
+      const [, , got = []] = await runKernels(
+        backend,
+        [kernel],
+        [
+          { dtype: "f32", values: pairs.map(([a]) => a) },
+          { dtype: "f32", values: pairs.map(([, b]) => b) },
+          { dtype: "f32", values: pairs.map(() => 0) },
+        ],
+      );
+      for (const [i, [a, b]] of pairs.entries()) {
+        const isOne = a === 1 || (a === -1 && Math.abs(b) === Number.POSITIVE_INFINITY);
+        const want = Math.fround(kind === "mod" ? a % b : isOne ? 1 : a ** b);
+        const y = got[i] ?? 0;
+        if (!Object.is(y, want) && !(Math.abs(y - want) <= ulp(want))) throw new Error(`${a} ${kind} ${b} = ${y} instead of ${want}`);
+      }
+    }
+  });
+
+  it("random gives Philox4x32-10's words", async () => {
+    const count = 37;
+    const kernel = elementwise(
+      count,
+      (makers, index) =>
+        makers.random(makers.load("u32", 0, makers.int(0)), makers.load("u32", 0, makers.int(1)), 5, makers.add(index, makers.int(3))),
+      1,
+    );
+    const key = [0xdeadbeef, 0x12345678];
+    const [, got = []] = await runKernels(
+      backend,
+      [kernel],
+      [
+        { dtype: "u32", values: key },
+        { dtype: "u32", values: new Array<number>(count).fill(0) },
+      ],
+    );
+    expect(got).toEqual(Array.from({ length: count }, (_, i) => philox(key[0] ?? 0, key[1] ?? 0, 5, i + 3)));
+    // The known answer of the authors' own test vectors (counter 0, key 0).
+    expect([0, 1, 2, 3].map((word) => philox(0, 0, 0, word))).toEqual([0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+  });
+});

@@ -1,0 +1,158 @@
+import { afterAll, describe, expect, it } from "vitest";
+import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import type { MatmulKernel, MatrixView } from "../src/kernels/kernel.js";
+import { type DType, decode, encode } from "../src/tensor/dtype.js";
+import { runKernels } from "./cpu-plan.js";
+
+const environment = nodeEnvironment();
+const backends = [1, 2, 3].map((threadCount) => createCpuBackend({ environment, threadCount, soloNanoseconds: 0 }));
+afterAll(() => {
+  for (const backend of backends) backend.dispose();
+});
+
+function values(count: number, seed: number, dtype: DType): number[] {
+  let state = seed;
+  const raw = Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+  return Array.from(decode(encode(raw, dtype), dtype));
+}
+
+const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+
+/** out in float64, and Σ |a| |b|, to which rounding errors are relative. */
+function reference({ batch, m, n, k, a, b }: MatmulKernel, x: readonly number[], y: readonly number[]): { out: number[]; size: number[] } {
+  const out: number[] = [];
+  const size: number[] = [];
+  for (let at = 0; at < product(batch); at++) {
+    let [aOffset, bOffset, rest] = [a.offset, b.offset, at];
+    for (let axis = batch.length - 1; axis >= 0; axis--) {
+      const i = rest % (batch[axis] ?? 1);
+      rest = Math.floor(rest / (batch[axis] ?? 1));
+      aOffset += i * (a.batchStrides[axis] ?? 0);
+      bOffset += i * (b.batchStrides[axis] ?? 0);
+    }
+    for (let i = 0; i < m; i++) {
+      for (let j = 0; j < n; j++) {
+        let sum = 0;
+        let total = 0;
+        for (let d = 0; d < k; d++) {
+          const term =
+            (x[aOffset + i * a.rowStride + d * a.columnStride] ?? Number.NaN) *
+            (y[bOffset + d * b.rowStride + j * b.columnStride] ?? Number.NaN);
+          sum += term;
+          total += Math.abs(term);
+        }
+        out.push(sum);
+        size.push(total);
+      }
+    }
+  }
+  return { out, size };
+}
+
+interface Row {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batch?: readonly number[];
+  /** Whether the operand's inner axis is contiguous; `t` when the matrix is stored transposed, `s` with gaps. */
+  readonly a?: "n" | "t" | "s";
+  readonly b?: "n" | "t" | "s";
+  readonly aType?: DType;
+  readonly bType?: DType;
+  /** Batch axes that an operand repeats. */
+  readonly repeats?: { readonly a?: readonly number[]; readonly b?: readonly number[] };
+}
+
+function view(
+  slot: number,
+  rows: number,
+  columns: number,
+  batch: readonly number[],
+  layout: "n" | "t" | "s",
+  repeated: readonly number[],
+): { view: MatrixView; count: number } {
+  const gap = layout === "s" ? 2 : 1;
+  const [rowStride, columnStride] = layout === "t" ? [1, rows] : [columns * gap, gap];
+  let stride = rows * columns * gap;
+  const batchStrides = new Array<number>(batch.length).fill(0);
+  for (let axis = batch.length - 1; axis >= 0; axis--) {
+    if (repeated.includes(axis)) continue;
+    batchStrides[axis] = stride;
+    stride *= batch[axis] ?? 1;
+  }
+  return { view: { slot, offset: 3, batchStrides, rowStride, columnStride }, count: stride + 3 };
+}
+
+async function check(row: Row, isFrozenB = false): Promise<void> {
+  const { m, n, k, batch = [], aType = "f32", bType = "f32" } = row;
+  const a = view(0, m, k, batch, row.a ?? "n", row.repeats?.a ?? []);
+  const b = view(1, k, n, batch, row.b ?? "n", row.repeats?.b ?? []);
+  const kernel: MatmulKernel = { kind: "matmul", batch, m, n, k, a: a.view, b: b.view, out: 2, isFrozenB };
+  const slots = [
+    { dtype: aType, values: values(a.count, 1, aType) },
+    { dtype: bType, values: values(b.count, 2, bType) },
+    { dtype: "f32" as const, values: values(product(batch) * m * n, 3, "f32") },
+  ];
+  const { out, size } = reference(kernel, slots[0]?.values ?? [], slots[1]?.values ?? []);
+  const [actual, ...others] = await Promise.all(backends.map((backend) => runKernels(backend, [kernel], slots)));
+  for (const other of others) expect(other).toEqual(actual);
+  const got = actual?.[2] ?? [];
+  expect(got.length).toBe(out.length);
+  for (const [i, want] of out.entries()) {
+    // An f32 sum of k terms errs by √k half units of the last place of its size, some few times over.
+    const tolerance = 4 * 2 ** -24 * (size[i] ?? 0) + 1e-30;
+    if (!(Math.abs((got[i] ?? Number.NaN) - want) <= tolerance)) throw new Error(`element ${i}: ${got[i]} instead of ${want}`);
+  }
+}
+
+const sizes = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 67];
+
+describe("cpu matmul against float64", () => {
+  for (const a of ["n", "t", "s"] as const) {
+    for (const b of ["n", "t", "s"] as const) {
+      it(`is right for small sizes with operands stored ${a} and ${b}`, async () => {
+        let state = 7;
+        const next = (): number => {
+          state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+          return sizes[Math.floor((state / 2 ** 32) * sizes.length)] ?? 1;
+        };
+        for (let i = 0; i < 40; i++) await check({ m: next(), n: next(), k: next(), a, b });
+      });
+    }
+  }
+
+  const rows: readonly (Row & { readonly name: string })[] = [
+    { name: "k = 0 gives zeros", m: 3, n: 5, k: 0 },
+    { name: "several blocks of k", m: 9, n: 17, k: 1031 },
+    { name: "one row, a transposed weight", m: 1, n: 259, k: 300, b: "t" },
+    { name: "one row, a weight", m: 1, n: 259, k: 300 },
+    { name: "three rows, a transposed weight", m: 3, n: 130, k: 517, b: "t" },
+    { name: "one column", m: 130, n: 1, k: 257 },
+    { name: "several tiles", m: 133, n: 277, k: 41, b: "t" },
+    { name: "a low-rank projection down", m: 200, n: 8, k: 128, b: "t" },
+    { name: "a low-rank projection up", m: 200, n: 128, k: 8, b: "t" },
+    { name: "a low-rank gradient", m: 8, n: 128, k: 1000, a: "t" },
+    { name: "the other low-rank gradient", m: 128, n: 8, k: 1000, a: "t" },
+    { name: "attention scores", m: 33, n: 33, k: 16, batch: [2, 3], b: "t" },
+    { name: "attention values", m: 33, n: 16, k: 33, batch: [2, 3] },
+    { name: "grouped queries", m: 17, n: 19, k: 8, batch: [2, 2, 3], repeats: { b: [2] }, b: "t" },
+    { name: "a weight for every batch", m: 17, n: 19, k: 8, batch: [4], repeats: { b: [0] } },
+    { name: "one left operand for all", m: 5, n: 19, k: 8, batch: [4], repeats: { a: [0] } },
+    { name: "a wide weight, packed in parts", m: 3, n: 700, k: 6000 },
+    { name: "a bf16 weight", m: 37, n: 67, k: 45, bType: "bf16", b: "t" },
+    { name: "an f16 weight", m: 37, n: 67, k: 45, bType: "f16" },
+    { name: "one row, a bf16 weight", m: 1, n: 67, k: 45, bType: "bf16", b: "t" },
+    { name: "one row, an f16 weight", m: 1, n: 67, k: 45, bType: "f16", b: "t" },
+    { name: "f16 and bf16 operands", m: 37, n: 67, k: 45, aType: "f16", bType: "bf16", a: "t" },
+  ];
+  for (const row of rows) {
+    it(row.name, async () => {
+      await check(row);
+      await check(row, true);
+    });
+  }
+});

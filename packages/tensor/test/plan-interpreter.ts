@@ -1,0 +1,237 @@
+import type { Backend, BackendBuffer, Executable } from "../src/backends/backend.js";
+import { Device } from "../src/backends/device.js";
+import { philox } from "../src/graph/philox.js";
+import type { Expr } from "../src/kernels/expr.js";
+import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../src/kernels/kernel.js";
+import { planExecutor } from "../src/schedule/plan-executor.js";
+import { decode, encode } from "../src/tensor/dtype.js";
+
+type Values = Float64Array;
+
+interface JsBuffer extends BackendBuffer {
+  values: Values;
+  data: Uint8Array;
+}
+
+/** Runs plans kernel by kernel in float64 JavaScript, so that scheduling can be tested apart from any backend's code generation. */
+export function planInterpreter(): Device & { plans: Plan[] } {
+  const plans: Plan[] = [];
+  const backend: Backend = {
+    name: "cpu",
+    description: "plan interpreter",
+    limits: { maxBufferBytes: 2 ** 31, budgetBytes: 2 ** 33 },
+    counters: { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 },
+    supports: () => false,
+    allocate: (bytes): JsBuffer => ({ bytes, values: new Float64Array(), data: new Uint8Array(bytes) }),
+    free() {},
+    write(buffer, data, offset = 0) {
+      (buffer as JsBuffer).data.set(data, offset);
+    },
+    async read(buffer, length, offset = 0) {
+      return (buffer as JsBuffer).data.slice(offset, offset + length);
+    },
+    prepare(plan): Executable {
+      plans.push(plan);
+      return { plan, dispose() {} };
+    },
+    run({ plan }, bindings) {
+      const arena = new Uint8Array(plan.arenaBytes);
+      const bytesOf = (slot: Slot): Uint8Array => {
+        const info = plan.slots[slot];
+        if (!info) throw new Error(`no slot ${slot}`);
+        return info.kind === "arena"
+          ? arena.subarray(info.offset, info.offset + info.bytes)
+          : (bindings[info.binding] as JsBuffer).data.subarray(0, info.bytes);
+      };
+      const read = (slot: Slot): Values => Float64Array.from(decode(bytesOf(slot).slice(), plan.slots[slot]?.dtype ?? "f32"));
+      const write = (slot: Slot, values: Values): void => bytesOf(slot).set(encode(values, plan.slots[slot]?.dtype ?? "f32"));
+      for (const kernel of plan.kernels) runKernel(kernel, read, write, bytesOf);
+    },
+    finish: async () => {},
+    dispose() {},
+  };
+  return Object.assign(new Device("cpu", backend, planExecutor()), { plans });
+}
+
+function runKernel(
+  kernel: Kernel,
+  read: (slot: Slot) => Values,
+  write: (slot: Slot, values: Values) => void,
+  bytesOf: (slot: Slot) => Uint8Array,
+): void {
+  switch (kernel.kind) {
+    case "loop":
+      runLoop(kernel, read, write);
+      return;
+    case "matmul": {
+      const [a, b, out] = [read(kernel.a.slot), read(kernel.b.slot), read(kernel.out)];
+      const batchCount = kernel.batch.reduce((x, y) => x * y, 1);
+      for (let batch = 0; batch < batchCount; batch++) {
+        const base = (view: MatrixView): number => {
+          let rest = batch;
+          let offset = view.offset;
+          for (let axis = kernel.batch.length - 1; axis >= 0; axis--) {
+            const size = kernel.batch[axis] ?? 1;
+            offset += (rest % size) * (view.batchStrides[axis] ?? 0);
+            rest = Math.floor(rest / size);
+          }
+          return offset;
+        };
+        const [baseA, baseB] = [base(kernel.a), base(kernel.b)];
+        for (let i = 0; i < kernel.m; i++) {
+          for (let j = 0; j < kernel.n; j++) {
+            let sum = 0;
+            for (let k = 0; k < kernel.k; k++) {
+              sum +=
+                (a[baseA + i * kernel.a.rowStride + k * kernel.a.columnStride] ?? Number.NaN) *
+                (b[baseB + k * kernel.b.rowStride + j * kernel.b.columnStride] ?? Number.NaN);
+            }
+            out[(batch * kernel.m + i) * kernel.n + j] = sum;
+          }
+        }
+      }
+      write(kernel.out, out);
+      return;
+    }
+    case "scatterAdd": {
+      const [indices, updates] = [read(kernel.indices), read(kernel.updates)];
+      const out = new Float64Array(kernel.rows * kernel.width);
+      for (const [n, row] of indices.entries()) {
+        if (row < 0 || row >= kernel.rows) continue;
+        for (let i = 0; i < kernel.width; i++)
+          out[row * kernel.width + i] = (out[row * kernel.width + i] ?? 0) + (updates[n * kernel.width + i] ?? 0);
+      }
+      write(kernel.out, out);
+      return;
+    }
+    case "copy":
+      bytesOf(kernel.to).set(bytesOf(kernel.from).subarray(0, kernel.bytes));
+      return;
+    case "composite":
+      throw new Error("composites are decomposed here");
+  }
+}
+
+function runLoop(kernel: LoopKernel, read: (slot: Slot) => Values, write: (slot: Slot, values: Values) => void): void {
+  const memory = new Map<Slot, Values>();
+  const slotValues = (slot: Slot): Values => {
+    let values = memory.get(slot);
+    if (!values) memory.set(slot, (values = read(slot)));
+    return values;
+  };
+  const results = new Map<Slot, Values>();
+  for (const { slot } of kernel.stores) results.set(slot, Float64Array.from(slotValues(slot)));
+  const at: number[] = kernel.outer.map(() => 0);
+  const rows = kernel.outer.reduce((x, y) => x * y, 1);
+  const accumulators: number[] = [];
+  for (let row = 0; row < rows; row++) {
+    let rest = row;
+    for (let axis = at.length - 1; axis >= 0; axis--) {
+      at[axis] = rest % (kernel.outer[axis] ?? 1);
+      rest = Math.floor(rest / (kernel.outer[axis] ?? 1));
+    }
+    const each = (visit: () => void): void => {
+      for (let i = 0; i < kernel.inner; i++) {
+        at[kernel.outer.length] = i;
+        visit();
+      }
+    };
+    for (const [k, { combine, value }] of kernel.reductions.entries()) {
+      let total = combine === "sum" ? 0 : Number.NEGATIVE_INFINITY;
+      each(() => {
+        const x = evaluate(value, at, accumulators, slotValues);
+        total = combine === "sum" ? total + x : Math.max(total, x);
+      });
+      accumulators[k] = total;
+    }
+    for (const store of kernel.stores) {
+      const put = (): void => {
+        const index = evaluate(store.index, at, accumulators, slotValues);
+        const target = results.get(store.slot);
+        if (!target || index < 0 || index >= target.length) throw new RangeError(`store outside slot ${store.slot}: ${index}`);
+        target[index] = evaluate(store.value, at, accumulators, slotValues);
+      };
+      if (store.scope === "row") put();
+      else each(put);
+    }
+  }
+  for (const [slot, values] of results) write(slot, values);
+}
+
+function evaluate(expr: Expr, at: readonly number[], accumulators: readonly number[], memory: (slot: Slot) => Values): number {
+  const value = (e: Expr): number => evaluate(e, at, accumulators, memory);
+  switch (expr.op) {
+    case "const":
+      return expr.value;
+    case "variable":
+      return at[expr.axis] ?? 0;
+    case "load": {
+      const index = value(expr.index);
+      const values = memory(expr.slot);
+      if (index < 0 || index >= values.length) throw new RangeError(`load outside slot ${expr.slot}: ${index} of ${values.length}`);
+      return values[index] ?? 0;
+    }
+    case "accumulator":
+      return accumulators[expr.index] ?? 0;
+    case "random": {
+      const index = value(expr.index);
+      return philox([index >>> 2, 0, expr.stream, 0], [value(expr.key0), value(expr.key1)])[index & 3] ?? 0;
+    }
+    case "select":
+      return value(expr.condition) ? value(expr.a) : value(expr.b);
+    case "cast": {
+      const x = value(expr.x);
+      if (expr.dtype === "i32") return expr.x.dtype === "f32" ? Math.min(Math.max(Math.trunc(x) || 0, -(2 ** 31)), 2 ** 31 - 1) : x | 0;
+      if (expr.dtype === "u32") return expr.x.dtype === "f32" ? Math.min(Math.max(Math.trunc(x) || 0, 0), 2 ** 32 - 1) : x >>> 0;
+      return expr.dtype === "bool" ? Number(x !== 0) : x;
+    }
+    case "unary": {
+      const x = value(expr.x);
+      if (expr.kind === "neg") return -x;
+      if (expr.kind === "not") return Number(x === 0);
+      if (expr.kind === "erf") throw new Error("erf is left to the backends' own tests");
+      return Math[expr.kind](x);
+    }
+    case "binary":
+      return binary(expr, value(expr.a), value(expr.b));
+  }
+}
+
+function binary(expr: Expr & { op: "binary" }, a: number, b: number): number {
+  const isFloat = expr.a.dtype === "f32";
+  const fit = (x: number): number => (expr.dtype === "i32" ? x | 0 : expr.dtype === "u32" ? x >>> 0 : x);
+  switch (expr.kind) {
+    case "add":
+      return fit(a + b);
+    case "sub":
+      return fit(a - b);
+    case "mul":
+      return isFloat ? a * b : fit(Math.imul(a, b));
+    case "div":
+      return isFloat ? a / b : b === 0 ? 0 : Math.trunc(a / b);
+    case "mod":
+      return !isFloat && b === 0 ? 0 : a % b;
+    case "pow":
+      return a ** b;
+    case "max":
+      return Math.max(a, b);
+    case "min":
+      return Math.min(a, b);
+    case "lt":
+      return Number(a < b);
+    case "le":
+      return Number(a <= b);
+    case "eq":
+      return Number(a === b);
+    case "and":
+      return fit(a & b);
+    case "or":
+      return fit(a | b);
+    case "xor":
+      return fit(a ^ b);
+    case "shl":
+      return fit(a << b);
+    case "shr":
+      return expr.dtype === "u32" ? (a >>> 0) >>> b : a >> b;
+  }
+}

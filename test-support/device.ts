@@ -1,0 +1,28 @@
+import { type Device, device } from "@lowrank/tensor";
+import { useVulkan } from "../scripts/vulkan.mjs";
+
+/** `gpu` is whatever Vulkan, Metal or Direct3D adapter Dawn finds by itself. */
+export type TestBackend = "cpu" | "swiftshader" | "lavapipe" | "gpu";
+
+/** The backend this run tests; `vitest.config.ts` sets one for each of its projects. */
+export function testBackend(): TestBackend {
+  const name = process.env["LOWRANK_TEST_BACKEND"] ?? "cpu";
+  if (name === "cpu" || name === "swiftshader" || name === "lavapipe" || name === "gpu") return name;
+  throw new Error(`LOWRANK_TEST_BACKEND=${name}: unknown backend. Choose cpu, swiftshader, lavapipe or gpu.`);
+}
+
+let opened: Promise<Device> | undefined;
+
+/** The device under test, opened once a test file. */
+export function testDevice(): Promise<Device> {
+  opened ??= open();
+  return opened;
+}
+
+async function open(): Promise<Device> {
+  const backend = testBackend();
+  if (backend === "cpu") return device("cpu");
+  // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
+  if (backend !== "gpu") useVulkan(backend);
+  return device("webgpu");
+}

@@ -1,0 +1,88 @@
+import { readFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { findChromium, openPage } from "../scripts/chromium.mjs";
+import { skipReason } from "../test-support/index.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const chromium = findChromium();
+if (typeof chromium === "string") skipReason(`no browser: ${chromium}`);
+
+/** As a bundler resolves them, with the browser's conditions. */
+const imports = {
+  "@lowrank/tensor": "/packages/tensor/dist/index.js",
+  "@lowrank/autograd": "/packages/autograd/dist/index.js",
+  "@lowrank/lora": "/packages/lora/dist/index.js",
+  "@lowrank/models": "/packages/models/dist/index.js",
+  "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
+  "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
+};
+const types: Readonly<Record<string, string>> = { ".js": "text/javascript", ".mjs": "text/javascript", ".map": "application/json" };
+
+/** Serves the built packages, isolated as SharedArrayBuffer asks for, and hands over what a page posts. */
+class Site {
+  script = "";
+  #posted: (text: string) => void = () => {};
+  readonly server: Server = createServer((request, response) => {
+    response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
+    response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    const path = normalize(new URL(request.url ?? "/", "http://localhost").pathname);
+    if (request.method === "POST") {
+      let body = "";
+      request.on("data", (chunk) => {
+        body += chunk;
+      });
+      request.on("end", () => {
+        response.end();
+        this.#posted(body);
+      });
+    } else if (path === "/") {
+      response.setHeader("Content-Type", "text/html");
+      response.end(`<!doctype html><script type="importmap">${JSON.stringify({ imports })}</script><script type="module">
+        const post = (value) => fetch("/", { method: "POST", body: JSON.stringify(value) });
+        try { post({ result: await (async () => { ${this.script} })() }); } catch (error) { post({ error: String(error?.stack ?? error) }); }
+      </script>`);
+    } else {
+      try {
+        const bytes = readFileSync(join(root, path));
+        response.setHeader("Content-Type", types[extname(path)] ?? "application/octet-stream");
+        response.end(bytes);
+      } catch {
+        response.statusCode = 404;
+        response.end();
+      }
+    }
+  });
+
+  /** Runs the body of an async function in a page; its result, or what it threw. */
+  async run(script: string, flags: readonly string[] = []): Promise<unknown> {
+    if (typeof chromium === "string") throw new Error(chromium);
+    this.script = script;
+    const { port } = this.server.address() as AddressInfo;
+    const answer = new Promise<string>((resolve) => {
+      this.#posted = resolve;
+    });
+    const page = openPage(chromium, `http://127.0.0.1:${port}/`, flags);
+    try {
+      const silence = new Promise<string>((_, reject) =>
+        setTimeout(() => reject(new Error(`The page did not answer.\n${page.output()}`)), 60_000).unref(),
+      );
+      return JSON.parse(await Promise.race([answer, silence]));
+    } finally {
+      page.close();
+    }
+  }
+}
+
+describe.skipIf(typeof chromium === "string")("in a browser", () => {
+  const site = new Site();
+  beforeAll(() => new Promise<void>((resolve) => void site.server.listen(0, "127.0.0.1", () => resolve())));
+  afterAll(() => void site.server.close());
+
+  test.each(["tensor", "autograd", "lora", "models"])("@lowrank/%s loads", async (name) => {
+    expect(await site.run(`return Object.keys(await import("@lowrank/${name}")).length > 0;`)).toEqual({ result: true });
+  });
+});

@@ -1,0 +1,53 @@
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+/** Tests see the TypeScript sources of every package, so that a unit test needs no build. */
+function source(name: string): string {
+  const folder = fileURLToPath(new URL(`./packages/${name}/src/`, import.meta.url));
+  return existsSync(`${folder}node.ts`) ? `${folder}node.ts` : `${folder}index.ts`;
+}
+
+const alias = [
+  ...["tensor", "autograd", "lora", "models"].map((name) => ({ find: new RegExp(`^@lowrank/${name}$`), replacement: source(name) })),
+  { find: /^test-support$/, replacement: fileURLToPath(new URL("./test-support/index.ts", import.meta.url)) },
+];
+
+const everywhere = ["packages/*/test/**", "apps/*/test/**", "test/**"];
+const files = (ending: string): string[] => everywhere.map((folder) => `${folder}/*${ending}`);
+const backends = ["cpu", "swiftshader", "lavapipe", "gpu"] as const;
+/** LOWRANK_TEST_BACKEND=cpu,lavapipe narrows the device tests down; unset means `cpu` alone, which every machine has. */
+const chosen = (process.env["LOWRANK_TEST_BACKEND"] ?? "cpu").split(",").map((name) => name.trim());
+for (const name of chosen) {
+  if (!(backends as readonly string[]).includes(name)) {
+    throw new Error(`LOWRANK_TEST_BACKEND=${name}: unknown backend. Choose among ${backends.join(", ")}.`);
+  }
+}
+
+export default defineConfig({
+  resolve: { alias },
+  oxc: { target: "node20" },
+  test: {
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    // Dawn keeps threads alive; a worker that does not come down by itself is ended.
+    teardownTimeout: 5_000,
+    projects: [
+      { extends: true, test: { name: "host", include: files(".host.test.ts") } },
+      ...backends
+        .filter((name) => chosen.includes(name))
+        .map((name) => ({
+          extends: true as const,
+          test: {
+            name,
+            include: files(".test.ts"),
+            exclude: ["**/node_modules/**", ...files(".host.test.ts"), ...files(".life.test.ts")],
+            env: { LOWRANK_TEST_BACKEND: name },
+          },
+        })),
+      { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000, fileParallelism: false } },
+    ],
+  },
+});
