@@ -166,7 +166,7 @@ test("rank = min(d, k) on every linear reaches the loss of full fine-tuning, to 
     const x = generator.normal([64, 6]);
     return { model, x, y: x.matmul(generator.normal([6, 5])).add(generator.normal([64, 5])) };
   };
-  const fit = async (rank: number | null): Promise<number> => {
+  const trainedLoss = async (rank: number | null): Promise<number> => {
     const { model, x, y } = regression();
     await Promise.all([x.realize(), y.realize()]);
     const parameters =
@@ -184,7 +184,7 @@ test("rank = min(d, k) on every linear reaches the loss of full fine-tuning, to 
     for (let i = 0; i < 400; i++) last = await step(tensor(schedule(i), { device: dev })).item();
     return last;
   };
-  const [full, fullRank, low] = [await fit(null), await fit(6), await fit(1)];
+  const [full, fullRank, low] = [await trainedLoss(null), await trainedLoss(6), await trainedLoss(1)];
   expect(Math.abs(fullRank - full) / full).toBeLessThan(0.02);
   // The claim is not empty: rank 1 does not get there.
   expect(low).toBeGreaterThan(1.1 * full);
