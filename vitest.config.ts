@@ -45,6 +45,8 @@ export default defineConfig({
             include: files(".test.ts"),
             exclude: ["**/node_modules/**", ...files(".host.test.ts"), ...files(".life.test.ts")],
             env: { LOWRANK_TEST_BACKEND: name },
+            // A software adapter compiles a shader in a tenth of a second, and a training step has a hundred of them.
+            ...(name === "cpu" ? {} : { testTimeout: 240_000 }),
           },
         })),
       { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000, fileParallelism: false } },

@@ -15,15 +15,15 @@ export function setNodeEnvironment(): void {
         environment: nodeEnvironment(),
         ...(threads === undefined ? {} : { threadCount: threads }),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
-        ...(debugLevel() >= 1
-          ? { onKernel: ({ name, ms }: { name: string; ms: number }) => debugPrint(`${ms.toFixed(3).padStart(9)} ms  ${name}`) }
-          : {}),
+        ...(debugLevel() >= 1 ? { onKernel: printKernelTime } : {}),
       }),
     webgpu: async ({ budgetBytes, adapter }) =>
       createWebgpuBackend({
         gpu: await loadDawn(),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
         ...(adapter === undefined ? {} : { adapter }),
+        ...(debugLevel() >= 1 ? { onKernel: printKernelTime } : {}),
+        ...(debugLevel() >= 3 ? { onProgram: printProgram } : {}),
       }),
     // Without Dawn, or with a Dawn that finds nothing, "auto" is the cpu.
     hasGpu: () =>
@@ -32,4 +32,12 @@ export function setNodeEnvironment(): void {
         throw error;
       }),
   });
+}
+
+function printKernelTime({ name, ms }: { readonly name: string; readonly ms: number }): void {
+  debugPrint(`${ms.toFixed(3).padStart(9)} ms  ${name}`);
+}
+
+function printProgram({ name, code }: { readonly name: string; readonly code: string }): void {
+  debugPrint(`// ${name}\n${code}\n`);
 }

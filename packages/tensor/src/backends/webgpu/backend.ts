@@ -18,6 +18,10 @@ export interface WebgpuOptions {
   readonly budgetBytes?: number;
   /** Text that the adapter's name must contain, case-insensitive. */
   readonly adapter?: string;
+  /** Gets the time of each kernel, in order, whenever results are read. Runs each kernel in a pass of its own; needs `timestamp-query`. */
+  readonly onKernel?: (time: KernelTime) => void;
+  /** Gets each program of a plan when the plan is made ready. */
+  readonly onProgram?: (program: { readonly name: string; readonly code: string }) => void;
 }
 
 /** WebGPU does not say how much memory there is. */
@@ -32,7 +36,7 @@ export async function createWebgpuBackend(options: WebgpuOptions = {}): Promise<
       "webgpu",
     );
   const adapter = await requestAdapter(gpu, options.adapter);
-  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), options.budgetBytes ?? defaultBudgetBytes);
+  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), options);
 }
 
 /** True when WebGPU offers an adapter that is a real GPU. */
@@ -67,9 +71,10 @@ export class WebgpuBackend implements Backend {
     readonly gpu: GPU,
     readonly adapterInfo: AdapterInfo,
     readonly device: GPUDevice,
-    budgetBytes: number,
+    readonly options: WebgpuOptions = {},
   ) {
     const { limits } = device;
+    const { budgetBytes = defaultBudgetBytes } = options;
     this.description = `WebGPU on ${describeAdapter(adapterInfo)}`;
     this.limits = { maxBufferBytes: limits.maxBufferSize, budgetBytes };
     this.target = {
@@ -84,6 +89,7 @@ export class WebgpuBackend implements Backend {
     this.#arena = new SharedArena(this.#pool);
     this.#pipelines = new PipelineCache(device, this.counters);
     this.#transfers = new Transfers(device, this.counters);
+    if (options.onKernel) this.startProfile();
   }
 
   supports(): boolean {
@@ -109,13 +115,16 @@ export class WebgpuBackend implements Backend {
     if (byteLength === 0) return new Uint8Array(0);
     const bytes = await this.#waiting(this.#transfers.read(this.#own(buffer).gpu, byteLength, byteOffset));
     this.#faults.check();
+    await this.#reportTimes();
     return bytes;
   }
 
   prepare(plan: Plan): Executable {
     this.#faults.check();
     this.counters.plansPrepared++;
-    return new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, this.limits.maxBufferBytes);
+    const executable = new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, this.limits.maxBufferBytes);
+    if (this.options.onProgram) for (const program of this.programs(executable)) this.options.onProgram(program);
+    return executable;
   }
 
   run(executable: Executable, bindings: readonly BackendBuffer[]): void {
@@ -132,6 +141,7 @@ export class WebgpuBackend implements Backend {
     this.#faults.check();
     await this.#waiting(this.device.queue.onSubmittedWorkDone());
     this.#faults.check();
+    await this.#reportTimes();
   }
 
   dispose(): void {
@@ -140,7 +150,7 @@ export class WebgpuBackend implements Backend {
     this.counters.bytesInUse = 0;
   }
 
-  /** The WGSL of each of a plan's programs, in order of running; what LOWRANK_DEBUG=3 prints. */
+  /** The WGSL of each of a plan's programs, in order of running. */
   programs(executable: Executable): { name: string; code: string }[] {
     return executable instanceof WebgpuExecutable
       ? executable.steps.map(({ program }) => ({ name: program.name, code: program.code }))
@@ -155,6 +165,11 @@ export class WebgpuBackend implements Backend {
   /** Times of the kernels that ran since the last call, in order; empty when the adapter has no timestamps. */
   async takeKernelTimes(): Promise<KernelTime[]> {
     return (await this.#profiler?.take()) ?? [];
+  }
+
+  async #reportTimes(): Promise<void> {
+    const { onKernel } = this.options;
+    if (onKernel) for (const time of await this.takeKernelTimes()) onKernel(time);
   }
 
   #own(buffer: BackendBuffer): DeviceBuffer {
