@@ -18,8 +18,8 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { randomNumbers, shuffled } from "../random.mjs";
 import { bpeEncoder, tokenizerFiles, trainBpe } from "./bpe.mjs";
-import { randomNumbers, shuffled } from "./random.mjs";
 
 /** @returns {{ about: [string, string][], words: string[] }[]} the documents, in the data sets' order */
 function documents() {

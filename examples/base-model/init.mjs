@@ -8,7 +8,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { randomNumbers } from "./random.mjs";
+import { randomNumbers } from "../random.mjs";
 import { encodeSafetensors } from "./safetensors.mjs";
 
 /** The `config.json` of a small Llama with tied embeddings. */

@@ -2,7 +2,7 @@
  * Makes the embedded base model again, from nothing but the two data sets, with our own trainer:
  * corpus → tokenizer → random checkpoint → `lowrank train --method full` → bf16 → `model/`.
  *
- *     node examples/base-model/retrain.mjs [--work DIR] [--model DIR] [--device auto|cpu|webgpu] [--steps 1500] [--resume]
+ *     node examples/base-model/retrain.mjs [--work DIR] [--model DIR] [--device auto|cpu|webgpu] [--steps 4000] [--resume]
  *
  * `--work` holds the intermediate files (default `examples/base-model/.work`); `--resume` goes on with an interrupted training there.
  */
@@ -28,7 +28,7 @@ const { values } = parseArgs({
     work: { type: "string", default: join(here, ".work") },
     model: { type: "string", default: join(here, "model") },
     device: { type: "string", default: "auto" },
-    steps: { type: "string", default: "1500" },
+    steps: { type: "string", default: "4000" },
     resume: { type: "boolean", default: false },
   },
 });

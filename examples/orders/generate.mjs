@@ -17,7 +17,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { randomNumbers } from "../base-model/random.mjs";
+import { randomNumbers } from "../random.mjs";
 
 const listOf = (words) => words.trim().split(/\s+/);
 

@@ -10,8 +10,11 @@ export interface Answer {
   readonly answer: string;
 }
 
+/** Rows that are answered together. */
+const batchSize = 32;
+
 /**
- * Answers every prompt of a data set greedily and counts the answers that equal the completion. Prompts of equal length go together.
+ * Answers every prompt of a data set greedily and counts the answers that equal the completion.
  * Rejects with UsageError when no row has a prompt and a completion.
  */
 export async function exactMatch(
@@ -30,14 +33,13 @@ export async function exactMatch(
     );
   const longest = Math.max(...rows.map(({ completion }) => completion.length));
   const maxNewTokens = options.maxNewTokens ?? longest;
-  const byLength = new Map<number, typeof rows>();
-  for (const row of rows) byLength.set(row.prompt.length, [...(byLength.get(row.prompt.length) ?? []), row]);
+  // Rows of similar length go together, in batches of one size, so that few plans serve them all.
+  rows.sort((x, y) => x.prompt.length - y.prompt.length || x.line - y.line);
   const answers: Answer[] = [];
   const generator = new TextGenerator(model);
-  const batchLimit = 32;
-  for (const group of byLength.values()) {
-    for (let start = 0; start < group.length && !options.signal?.aborted; start += batchLimit) {
-      const batch = group.slice(start, start + batchLimit);
+  try {
+    for (let start = 0; start < rows.length && !options.signal?.aborted; start += batchSize) {
+      const batch = rows.slice(start, start + batchSize);
       const generated = await generator.generate(
         batch.map(({ prompt }) => prompt),
         { maxNewTokens, temperature: 0, ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }) },
@@ -52,6 +54,8 @@ export async function exactMatch(
       }
       options.output?.draw(`answered ${answers.length} of ${rows.length}`);
     }
+  } finally {
+    generator.dispose();
   }
   options.output?.draw("");
   answers.sort((a, b) => a.line - b.line);

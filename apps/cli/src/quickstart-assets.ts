@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { UsageError } from "./failure.js";
 
 /** A row of the example task. */
@@ -21,11 +21,11 @@ interface OrdersModule {
   generateOrders(options: { readonly trainCount: number; readonly heldOutCount: number; readonly seed: number }): Orders;
 }
 
-/** The first of several places beside this file that exists: the installed package's, else the repository's. */
-function asset(what: string, ...places: readonly string[]): string {
-  for (const place of places) {
-    const path = fileURLToPath(new URL(place, import.meta.url));
-    if (existsSync(path)) return path;
+/** A file or folder of the quickstart: beside the installed package, or in the repository's examples. */
+function asset(what: string, path: string): string {
+  for (const place of ["../assets/", "../../../examples/"]) {
+    const found = fileURLToPath(new URL(place + path, import.meta.url));
+    if (existsSync(found)) return found;
   }
   throw new UsageError(
     `The ${what} of the quickstart is missing from this installation. Install the package again, or run from a whole clone.`,
@@ -34,7 +34,7 @@ function asset(what: string, ...places: readonly string[]): string {
 
 /** The folder of the small pretrained model that ships with the command line. */
 export function baseModelFolder(): string {
-  return asset("base model", "../assets/base-model/", "../../../examples/base-model/model/").replace(/[\\/]$/, "");
+  return asset("base model", "base-model/model");
 }
 
 /** Makes the example task's rows; the same for the same seed. */
@@ -43,7 +43,7 @@ export async function exampleOrders(options: {
   readonly heldOutCount: number;
   readonly seed: number;
 }): Promise<Orders> {
-  const path = asset("data generator", "../assets/orders.mjs", "../../../examples/orders/generate.mjs");
-  const { generateOrders } = (await import(path)) as OrdersModule;
+  const path = asset("data generator", "orders/generate.mjs");
+  const { generateOrders } = (await import(pathToFileURL(path).href)) as OrdersModule;
   return generateOrders(options);
 }

@@ -55,16 +55,17 @@ export function planExecutor(): Executor {
       // Most recently used last.
       cache.delete(key);
       cache.set(key, cached);
-      evict(cache);
+      evict(cache, cached);
       return program(device.backend, cached, inputs, targets);
     },
   };
 }
 
-function evict(cache: Map<string, CachedPlan>): void {
+/** Gives up the plans that were used longest ago; not those that are held, nor the one about to run. */
+function evict(cache: Map<string, CachedPlan>, kept: CachedPlan): void {
   for (const [key, cached] of cache) {
     if (cache.size <= cachedPlanCount) return;
-    if (cached.holders > 0) continue;
+    if (cached.holders > 0 || cached === kept) continue;
     cached.executable.dispose();
     cache.delete(key);
   }

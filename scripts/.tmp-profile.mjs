@@ -1,0 +1,20 @@
+process.env.LOWRANK_DEBUG="1";
+const [{ device, tensor, compile }, { grad, optim }, { applyAdapter }, { loadModel }] = await Promise.all(["tensor/dist/node.js","autograd/dist/index.js","lora/dist/node.js","models/dist/node.js"].map(n=>import("../packages/"+n)));
+const lines=[]; const orig=console.error; console.error=(t)=>lines.push(t);
+const dev = await device("cpu");
+const { model: loaded } = await loadModel("../shared/models/stories260K", { device: dev });
+const adapter = applyAdapter(loaded, { method: "lora", rank: 8, alpha: 16, targets: ["q_proj", "v_proj"] });
+const parameters = adapter.parameters();
+const optimizer = optim.adamw(parameters, { learningRate: 1e-3, weightDecay: 0 });
+const step = compile((ids) => { const loss = loaded.loss(ids, ids); optimizer.update(optim.clipByGlobalNorm(grad(loss, parameters), 1)); return loss; });
+const values = Int32Array.from({ length: 1024 }, (_, i) => 3 + ((i * 7919) % (loaded.vocabSize - 3)));
+const ids = tensor(values, { dtype: "i32", shape: [8, 128], device: dev });
+for (let i=0;i<5;i++) await step(ids).item();
+lines.length=0; const t=performance.now();
+for (let i=0;i<5;i++) await step(ids).item();
+const dt=(performance.now()-t)/5;
+const m=new Map(); let sum=0;
+for (const l of lines){ const [,ms,name]=/([\d.]+) ms\s+(.*)/.exec(l)??[]; if(!name) continue; const e=m.get(name)??{n:0,ms:0}; e.n++; e.ms+=+ms; m.set(name,e); sum+=+ms; }
+console.log("step",dt.toFixed(1),"kernels ms",(sum/5).toFixed(1),"count",lines.length/5);
+for (const [n,e] of [...m].sort((a,b)=>b[1].ms-a[1].ms).slice(0,+process.argv[2]||30)) console.log((e.ms/5).toFixed(2).padStart(8),String(e.n/5).padStart(4),n);
+dev.dispose();
