@@ -1,9 +1,10 @@
-// npm run bench: the kernel benchmarks where they are built, else the matmul that `lowrank doctor` times.
-import { existsSync } from "node:fs";
+// npm run bench: the matmul that `lowrank doctor` times on every backend, and a LoRA step beside PyTorch's.
 import { join } from "node:path";
 import { prepare, root, run } from "./prepare.mjs";
 
 await prepare();
-const suite = join(root, "apps", "bench", "dist", "main.js");
-const command = existsSync(suite) ? [suite] : ["apps/cli/bin/lowrank.js", "doctor"];
-process.exitCode = await run(process.execPath, [...command, ...process.argv.slice(2)]);
+for (const command of ["apps/cli/bin/lowrank.js doctor", "scripts/bench-step.mjs"]) {
+  const [file = "", ...args] = command.split(" ");
+  const code = await run(process.execPath, [join(root, file), ...args]);
+  if (code !== 0) process.exitCode = code;
+}

@@ -23,8 +23,11 @@ const ln2Low = -0.00021219444005469057;
 
 /** eˣ = 2ⁿ eʳ with n = round(x / ln 2), and eʳ by Cephes' polynomial on |r| ≤ ln 2 / 2. 2ⁿ is applied in two factors, for subnormal results. */
 export function exp(f: FunctionBuilder, argument: Code): Code {
-  // pmin and pmax keep a NaN in their first operand.
-  const x = f.let("v128", op("f32x4.pmax", op("f32x4.pmin", argument, f32x4(89)), f32x4(-104)));
+  // Below -104 the result is 0 in f32. A processor takes a hundred cycles to find that out by underflow, and half of a causal mask is
+  // there (e^-∞), so those lanes compute e⁰ and are cleared at the end. pmin keeps a NaN in its first operand.
+  const given = f.let("v128", argument);
+  const isZero = f.let("v128", op("f32x4.lt", given.get, f32x4(-104)));
+  const x = f.let("v128", op("v128.andnot", op("f32x4.pmin", given.get, f32x4(89)), isZero.get));
   // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits.
   const magic = 12582912;
   const rounded = f.let("v128", op("f32x4.add", op("f32x4.mul", x.get, f32x4(Math.LOG2E)), f32x4(magic)));
@@ -38,7 +41,8 @@ export function exp(f: FunctionBuilder, argument: Code): Code {
   const exponent = f.let("v128", op("i32x4.sub", rounded.get, i32x4(0x4b400000)));
   const half = f.let("v128", op("i32x4.shr_s", exponent.get, i32(1)));
   const scale = (e: Code): Code => op("i32x4.shl", op("i32x4.add", e, i32x4(127)), i32(23));
-  return op("f32x4.mul", op("f32x4.mul", power.get, scale(half.get)), scale(op("i32x4.sub", exponent.get, half.get)));
+  const scaled = op("f32x4.mul", op("f32x4.mul", power.get, scale(half.get)), scale(op("i32x4.sub", exponent.get, half.get)));
+  return op("v128.andnot", scaled, isZero.get);
 }
 
 /** log x = e ln 2 + log m with m in [√½, √2), by Cephes' polynomial in m - 1. */
