@@ -7,7 +7,7 @@ import { testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
 // Sizes that occur nowhere else, so that a buffer of a weight's size can be told from all others.
-const hidden = 44;
+const hidden = 56;
 const intermediate = 92;
 const config = {
   model_type: "llama",

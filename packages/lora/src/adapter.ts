@@ -1,15 +1,8 @@
 import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "./errors.js";
-import type { Attachment } from "./methods/method.js";
+import type { Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
-import { type AdaptableModel, type AdaptableModule, deviceOf } from "./targeting/model.js";
-
-/** One module with what a method put on it. */
-export interface AdaptedModule {
-  readonly name: string;
-  readonly module: AdaptableModule;
-  readonly attachment: Attachment;
-}
+import { type AdaptableModel, deviceOf } from "./targeting/model.js";
 
 /** What a checkpoint says about an adapter beside its method's options; kept as it was when an adapter is loaded and saved. */
 export interface AdapterOrigin {
@@ -39,26 +32,37 @@ export type AdapterOptions = ApplyOptions & { [Name in MethodName]: { readonly m
 /** A trained or trainable adapter on a model. Made by `applyAdapter` and `loadAdapter`. */
 export class Adapter {
   #removers: (() => void)[] = [];
-  /** How the merged weights become the old ones again; null while not merged. For `merge` and `unmerge`. */
-  unmergeSteps: (() => void)[] | null = null;
+  /** What the method asks of the training loop beyond gradients. */
+  readonly training: TrainingRules;
+  /** Makes the merged weights the old ones again; null while not merged. For `merge` and `unmerge`. */
+  undoMerge: (() => void) | null = null;
 
   constructor(
     readonly model: AdaptableModel,
     readonly method: AnyMethod,
     /** The method's options, defaults filled in. */
     readonly options: unknown,
-    readonly modules: readonly AdaptedModule[],
+    /** What the method chose to go on, by name. */
+    readonly places: ReadonlyMap<string, unknown>,
+    /** What was put there. */
+    readonly attachments: ReadonlyMap<string, Attachment>,
     readonly dropoutGenerator: Generator,
     readonly origin: AdapterOrigin,
-  ) {}
+  ) {
+    this.training = method.training?.(attachments, options) ?? {};
+  }
+
+  #named(tensors: (attachment: Attachment) => Readonly<Record<string, Tensor>>): Map<string, Tensor> {
+    const fileName = this.method.fileName ?? ((place, key) => `base_model.model.${place}.${key}`);
+    const named = new Map<string, Tensor>();
+    for (const [place, attachment] of this.attachments)
+      for (const [key, tensor] of Object.entries(tensors(attachment))) named.set(fileName(place, key), tensor);
+    return named;
+  }
 
   /** Trained tensors by their names in adapter_model.safetensors, in the model's order. */
   namedParameters(): Map<string, Tensor> {
-    const named = new Map<string, Tensor>();
-    for (const { name, attachment } of this.modules) {
-      for (const [key, parameter] of Object.entries(attachment.parameters)) named.set(`base_model.model.${name}.${key}`, parameter);
-    }
-    return named;
+    return this.#named(({ parameters }) => parameters);
   }
 
   /** Trained tensors, in the order of `namedParameters`: what to pass to `grad` and to an optimizer. */
@@ -66,12 +70,22 @@ export class Adapter {
     return [...this.namedParameters().values()];
   }
 
-  /** True while the base's weights hold the adapter. */
-  get isMerged(): boolean {
-    return this.unmergeSteps !== null;
+  /** What a file is read into: the trained tensors and those that are saved with them. */
+  namedTensors(): Map<string, Tensor> {
+    return this.#named(({ parameters, constants }) => ({ ...parameters, ...constants }));
   }
 
-  /** True while the model's forward runs through the adapter's wrappers. */
+  /** What a file holds. */
+  savedTensors(): Map<string, Tensor> {
+    return this.#named(({ parameters, constants, saved }) => saved?.() ?? { ...parameters, ...constants });
+  }
+
+  /** True while the base's weights hold the adapter. */
+  get isMerged(): boolean {
+    return this.undoMerge !== null;
+  }
+
+  /** True while the model's forward runs through the adapter. */
   get isEnabled(): boolean {
     return this.#removers.length > 0;
   }
@@ -79,15 +93,23 @@ export class Adapter {
   /** Puts the adapter into the model's forward (again). Throws AdapterError while it is merged. */
   enable(): void {
     if (this.isMerged)
-      throw new AdapterError("The adapter is merged into the weights; with its wrappers it would count twice. unmerge() it first.");
+      throw new AdapterError("The adapter is merged into the weights; in the forward as well it would count twice. unmerge() it first.");
     if (this.isEnabled) return;
-    this.#removers = this.modules.map(({ module, attachment }) => module.use(attachment.forward));
+    this.#removers = [...this.attachments.values()].map(({ enable }) => enable());
   }
 
   /** Takes the adapter out of the model's forward, which is then exactly the base's; its parameters stay. */
   disable(): void {
-    for (const remove of this.#removers) remove();
+    for (const remove of this.#removers.reverse()) remove();
     this.#removers = [];
+  }
+
+  /**
+   * Sets first values that depend on the base's weights or on data (PiSSA, OLoRA, EVA); does nothing for other methods. Rejects with
+   * AdapterError when data is needed and not given.
+   */
+  async initialize(data: InitializationData = {}): Promise<void> {
+    for (const { initialize } of this.attachments.values()) await initialize?.(data);
   }
 }
 
@@ -108,7 +130,7 @@ export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Ad
     );
   }
   const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null };
-  const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn: onWarning, isStrict: true });
+  const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn: onWarning, isLoaded: false });
   adapter.enable();
   return adapter;
 }
@@ -119,18 +141,20 @@ export interface AttachSettings {
   readonly dropoutGenerator: Generator | undefined;
   readonly origin: AdapterOrigin;
   readonly warn: (message: string) => void;
-  readonly isStrict: boolean;
+  /** True for an adapter from a file: targets may then name more than there is. */
+  readonly isLoaded: boolean;
 }
 
 /** Makes an adapter's parameters. The model is not touched: `enable()` puts it in. Throws AdapterError. */
 export function attach(model: AdaptableModel, method: AnyMethod, given: object, settings: AttachSettings): Adapter {
+  const { seed, origin, warn, isLoaded } = settings;
   const options = method.options(given, model);
-  const places = method.places(model, options, settings.isStrict);
+  const places = method.places(model, options, !isLoaded);
   const device = deviceOf(model);
-  const generator = new Generator(device, settings.seed);
-  const dropoutGenerator = settings.dropoutGenerator ?? new Generator(device, settings.seed + 1);
-  const context = { generator, dropoutGenerator, warn: settings.warn };
-  const modules = [...places].map(([name, module]) => ({ name, module, attachment: method.attach(module, options, { ...context, name }) }));
-  realizeNow(modules.flatMap(({ attachment }) => Object.values(attachment.parameters)));
-  return new Adapter(model, method, options, modules, dropoutGenerator, settings.origin);
+  const generator = new Generator(device, seed);
+  const dropoutGenerator = settings.dropoutGenerator ?? new Generator(device, seed + 1);
+  const attachments = method.attach(places, options, { model, generator, dropoutGenerator, isLoaded, warn });
+  const adapter = new Adapter(model, method, options, places, attachments, dropoutGenerator, origin);
+  realizeNow([...adapter.namedTensors().values()]);
+  return adapter;
 }

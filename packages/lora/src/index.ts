@@ -1,9 +1,21 @@
-export { type AdaptedModule, Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
+export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
 export { dora } from "./methods/dora.js";
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
-export { type AttachContext, type Attachment, defineMethod, type MergedWeight, type Method } from "./methods/method.js";
+export {
+  type AttachContext,
+  type Attachment,
+  defineMethod,
+  type InitializationData,
+  type MergedWeight,
+  type Method,
+  onEach,
+  type PlaceContext,
+  replacing,
+  type TrainingRules,
+  wrapping,
+} from "./methods/method.js";
 
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
 export { PeftFields } from "./peft/fields.js";
@@ -13,4 +25,12 @@ export { formatReport, type OptimizerKind, type ParameterReport, parameterReport
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
 export { matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";
-export { type AdaptableModel, type AdaptableModule, type DenseLayer, denseLayers, type Wrapper } from "./targeting/model.js";
+export {
+  type AdaptableModel,
+  type AdaptableModule,
+  type DenseLayer,
+  denseLayers,
+  type EmbeddingLayer,
+  type VirtualTokenSlots,
+  type Wrapper,
+} from "./targeting/model.js";

@@ -1,7 +1,7 @@
 import { realizeNow, type Tensor } from "@lowrank/tensor";
 import type { Adapter } from "./adapter.js";
 import { AdapterError, listed } from "./errors.js";
-import type { DenseLayer } from "./targeting/model.js";
+import type { MergedWeight } from "./methods/method.js";
 
 /**
  * Adds the adapter to the base's weights (LoRA: W = W0 + (alpha / r) B A) and takes it out of the forward, which from then on runs the
@@ -10,22 +10,21 @@ import type { DenseLayer } from "./targeting/model.js";
  */
 export function merge(adapter: Adapter): void {
   if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
-  const unmergeable = adapter.modules.filter(({ attachment }) => !attachment.merge).map(({ name }) => name);
+  const { method } = adapter;
+  const unmergeable = [...adapter.attachments].filter(([, attachment]) => !attachment.merge).map(([name]) => name);
   if (unmergeable.length > 0) {
     throw new AdapterError(
-      `Adapters of method "${adapter.method.name}" have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`,
+      `Adapters of method "${method.name}" cannot be merged: ${method.unmergeable ?? `they have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`}`,
       unmergeable,
     );
   }
-  refuseShared(adapter);
-  const merged = adapter.modules.flatMap(({ module, attachment }) => {
-    const change = attachment.merge?.();
-    if (!change) return [];
-    // A method with `merge` is on a dense layer.
-    const { weight } = module as DenseLayer;
+  const changes = [...adapter.attachments.values()].flatMap((attachment) => attachment.merge?.() ?? []);
+  refuseShared(adapter, changes);
+  const merged = changes.map((change) => {
+    const { weight } = change;
     // What 16 bits have rounded away cannot be taken back by arithmetic: such weights are kept as they were.
     const copy = weight.dtype === "f32" ? null : weight.cast("f32").cast(weight.dtype);
-    return [{ weight, change, copy }];
+    return { weight, change, copy };
   });
   // Everything that reads the old weights comes before the first of them is written over.
   realizeNow(merged.flatMap(({ change, copy }) => (copy ? [copy] : change.kept)));
@@ -35,7 +34,10 @@ export function merge(adapter: Adapter): void {
   });
   realizeNow(merged.map(({ weight }) => weight));
   adapter.disable();
-  adapter.unmergeSteps = steps;
+  adapter.undoMerge = () => {
+    for (const step of steps) step();
+    realizeNow(merged.map(({ weight }) => weight));
+  };
 }
 
 /**
@@ -43,21 +45,21 @@ export function merge(adapter: Adapter): void {
  * parameters must be what they were at `merge`. Throws AdapterError when it is not merged.
  */
 export function unmerge(adapter: Adapter): void {
-  if (!adapter.unmergeSteps) throw new AdapterError("The adapter is not merged, so there is nothing to take out. merge() it first.");
-  for (const step of adapter.unmergeSteps) step();
-  adapter.unmergeSteps = null;
-  realizeNow(adapter.modules.map(({ module }) => (module as DenseLayer).weight));
+  if (!adapter.undoMerge) throw new AdapterError("The adapter is not merged, so there is nothing to take out. merge() it first.");
+  adapter.undoMerge();
+  adapter.undoMerge = null;
   adapter.enable();
 }
 
-function refuseShared(adapter: Adapter): void {
+/** Throws AdapterError when two modules compute with one of the weights that change. */
+function refuseShared(adapter: Adapter, changes: readonly MergedWeight[]): void {
   const users = new Map<Tensor, string[]>();
   for (const [name, module] of adapter.model.namedModules()) {
-    const { weight } = module as Partial<DenseLayer>;
+    const { weight } = module as { readonly weight?: Tensor };
     if (weight) users.set(weight, [...(users.get(weight) ?? []), name]);
   }
-  for (const { module } of adapter.modules) {
-    const shared = users.get((module as DenseLayer).weight) ?? [];
+  for (const { weight } of changes) {
+    const shared = users.get(weight) ?? [];
     if (shared.length > 1) {
       throw new AdapterError(
         `${shared.join(" and ")} share one weight, which merging would change for all of them. Keep the adapter unmerged, or leave the layer out of its targets.`,

@@ -44,7 +44,7 @@ describe("targets choose layers", () => {
   ];
   test.each(cases)("%s", (_, targets, expected) => {
     const adapter = applyAdapter(new TinyModel(dev), { method: "lora", rank: 2, ...(targets !== undefined && { targets }) });
-    expect(adapter.modules.map(({ name }) => name)).toEqual(expected);
+    expect([...adapter.places.keys()]).toEqual(expected);
   });
 
   test("layers, exclude, rankPattern and alphaPattern narrow and vary them", () => {
@@ -65,7 +65,7 @@ describe("targets choose layers", () => {
       "base_model.model.layers.1.c_fc.lora_B.weight 8x3",
     ]);
     const only = applyAdapter(new TinyModel(dev), { method: "lora", targets: ["q_proj"], layers: [1], layersPattern: "layers" });
-    expect(only.modules).toHaveLength(1);
+    expect(only.places.size).toBe(1);
   });
 });
 

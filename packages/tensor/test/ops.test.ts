@@ -1,6 +1,6 @@
 import { type Device, device, type Tensor } from "@lowrank/tensor";
 import fc from "fast-check";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, test } from "vitest";
 import { agree, apply, cases } from "./graphs.js";
 
@@ -12,7 +12,12 @@ beforeAll(async () => {
   tested = await testDevice();
 });
 
-for (const [name, build] of Object.entries(cases)) test(`${name} = the float64 reference`, () => agree(build, reference, tested));
+/** WGSL lets a compiler assume that there are no NaN and no infinities (section 15.7.2): x − x may become 0. */
+const needsIeee = new Set(["NaN and infinities"]);
+
+for (const [name, build] of Object.entries(cases)) {
+  test.skipIf(needsIeee.has(name) && testBackend() !== "cpu")(`${name} = the float64 reference`, () => agree(build, reference, tested));
+}
 
 /** Random expression graphs over a pool of shapes. */
 const programs = fc.array(fc.tuple(fc.nat(15), fc.nat(1000), fc.nat(1000)), { minLength: 3, maxLength: 10 });

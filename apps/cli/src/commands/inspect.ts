@@ -114,6 +114,7 @@ function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Content
       isTransposed: false,
       isTraining: false,
       use: () => () => {},
+      replace: () => () => {},
     });
   }
   const model = {

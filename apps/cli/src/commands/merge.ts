@@ -27,10 +27,8 @@ async function runMerge({ values, output }: CommandContext<typeof flags>): Promi
     if (adapter) merge(adapter);
     await saveModel(model, out);
     const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);
-    output.say(
-      `${adapter?.modules.length ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`,
-    );
-    output.result({ out, merged: adapter?.modules.length ?? 0, parameters });
+    output.say(`${adapter?.places.size ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`);
+    output.result({ out, merged: adapter?.places.size ?? 0, parameters });
     return 0;
   });
 }

@@ -160,6 +160,7 @@ async function runTrain({ values, output, signal, args }: CommandContext<typeof 
     const result = await train({
       model,
       parameters,
+      ...(adapter ? { rules: adapter.training } : {}),
       examples: data.examples,
       lengthLimit: Math.min(model.contextLength, Math.max(longest, 2)),
       steps,

@@ -38,12 +38,17 @@ export abstract class Module {
   readonly wrappers: Wrapper[] = [];
   /** True while dropout is on; `train` sets it on a whole tree. Off at first, so that a loaded model evaluates. */
   isTraining = false;
-  /** What the wrappers and `isTraining` say to `compile`, which records other graphs for other states. */
+  /** The parameters in whose place `replace` put others, by property. */
+  readonly #replaced = new Map<string, Tensor>();
+  /** What the wrappers, replaced parameters and `isTraining` say to `compile`, which records other graphs for other states. */
   #state = 0;
 
   #stateChanged(): void {
-    const isPlain = this.wrappers.length === 0 && !this.isTraining;
-    const state = isPlain ? 0 : mixed(numberOf(this), Number(this.isTraining), ...this.wrappers.map(numberOf));
+    const isPlain = this.wrappers.length === 0 && this.#replaced.size === 0 && !this.isTraining;
+    const replacing = [...this.#replaced.keys()].map((key) => numberOf(Reflect.get(this, key) as Tensor));
+    const state = isPlain
+      ? 0
+      : mixed(numberOf(this), Number(this.isTraining), this.wrappers.length, ...this.wrappers.map(numberOf), ...replacing);
     changeSurroundings(this.#state, state);
     this.#state = state;
   }
@@ -60,6 +65,24 @@ export abstract class Module {
       const index = this.wrappers.indexOf(entry);
       if (index < 0) return;
       this.wrappers.splice(index, 1);
+      this.#stateChanged();
+    };
+  }
+
+  /**
+   * Computes with another tensor in a parameter's place, until the function returned is called. `namedParameters` goes on listing the
+   * module's own. Throws TypeError when the module has no such parameter, or when it is replaced already.
+   */
+  replace(key: string, value: Tensor): () => void {
+    const own: unknown = Reflect.get(this, key);
+    if (!(own instanceof Tensor) || !parameters.has(own) || this.#replaced.has(key))
+      throw new TypeError(`replace: ${this.constructor.name} has no parameter "${key}" in use. Take the other replacement off first.`);
+    this.#replaced.set(key, own);
+    Reflect.set(this, key, value);
+    this.#stateChanged();
+    return () => {
+      if (Reflect.get(this, key) !== value || !this.#replaced.delete(key)) return;
+      Reflect.set(this, key, own);
       this.#stateChanged();
     };
   }
@@ -93,7 +116,8 @@ export abstract class Module {
     const found = new Map<string, Tensor>();
     const seen = new Set<Tensor>();
     for (const [name, module] of this.namedModules()) {
-      for (const [key, value] of Object.entries(module)) {
+      for (const [key, current] of Object.entries(module) as [string, unknown][]) {
+        const value = module.#replaced.get(key) ?? current;
         if (!(value instanceof Tensor) || !parameters.has(value) || seen.has(value)) continue;
         seen.add(value);
         found.set(join(name, key), value);

@@ -3,7 +3,7 @@ import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { matchLayers } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
 import { inLayout, type LoraOptions, loraOptions, lowRankPair } from "./lora.js";
-import { defineMethod, type Method } from "./method.js";
+import { defineMethod, type Method, onEach, wrapping } from "./method.js";
 
 /** ‖M‖ of every row, [out, in] → [out]. torch.linalg.norm(dim=1). */
 function rowNorms(matrix: Tensor): Tensor {
@@ -17,30 +17,33 @@ function rowNorms(matrix: Tensor): Tensor {
 export const dora: Method<LoraOptions, DenseLayer> = defineMethod("dora", {
   options: loraOptions,
   places: matchLayers,
-  attach: (layer, options, context) => {
+  attach: onEach((layer, options, context) => {
     const pair = lowRankPair(layer, options, context);
     const weight = (): Tensor => inLayout(layer, layer.weight).cast("f32");
     const norms = (): Tensor => rowNorms(weight().add(pair.delta())).detach();
     const magnitude = norms();
     return {
       parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b, lora_magnitude_vector: magnitude },
-      forward: (x, next) => {
+      enable: wrapping(layer, (x, next) => {
         const factor = magnitude.div(norms());
         const result = next(x);
         const input = pair.input(x);
         const base = input !== x ? input.matmul(weight().t()) : layer.bias ? result.sub(layer.bias) : result;
         return result.add(factor.sub(1).mul(base)).add(factor.mul(pair.bypass(input)));
-      },
+      }),
       merge: () => {
         const factor = magnitude.div(norms()).unsqueeze(1);
-        return {
-          value: inLayout(layer, weight().add(pair.delta()).mul(factor)),
-          kept: [factor],
-          restore: (merged) => inLayout(layer, inLayout(layer, merged).div(factor).sub(pair.delta())),
-        };
+        return [
+          {
+            weight: layer.weight,
+            value: inLayout(layer, weight().add(pair.delta()).mul(factor)),
+            kept: [factor],
+            restore: (merged) => inLayout(layer, inLayout(layer, merged).div(factor).sub(pair.delta())),
+          },
+        ];
       },
     };
-  },
+  }),
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: true }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: true }),
 });

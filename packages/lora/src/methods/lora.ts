@@ -4,7 +4,7 @@ import { AdapterError } from "../errors.js";
 import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { byPattern, matchLayers, type TargetOptions } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
-import { type AttachContext, defineMethod, type Method } from "./method.js";
+import { defineMethod, type Method, onEach, type PlaceContext, wrapping } from "./method.js";
 
 /** How a low-rank pair is set up. Names in parentheses are PEFT's. */
 export interface LoraOptions extends TargetOptions {
@@ -67,7 +67,7 @@ export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
 export function lowRankPair(
   layer: DenseLayer,
   options: LoraOptions,
-  { name, generator, dropoutGenerator, warn }: AttachContext,
+  { name, generator, dropoutGenerator, warn }: PlaceContext,
 ): LowRankPair {
   const rank = byPattern(options.rankPattern, name, options.rank);
   const alpha = byPattern(options.alphaPattern, name, options.alpha);
@@ -98,17 +98,18 @@ export function inLayout(layer: DenseLayer, matrix: Tensor): Tensor {
 export const lora: Method<LoraOptions, DenseLayer> = defineMethod("lora", {
   options: loraOptions,
   places: matchLayers,
-  attach: (layer, options, context) => {
+  attach: onEach((layer, options, context) => {
     const pair = lowRankPair(layer, options, context);
     return {
       parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b },
-      forward: (x, next) => next(x).add(pair.bypass(pair.input(x))),
+      enable: wrapping(layer, (x, next) => next(x).add(pair.bypass(pair.input(x)))),
       merge: () => {
+        const { weight } = layer;
         const delta = (): Tensor => inLayout(layer, pair.delta());
-        return { value: layer.weight.add(delta()), kept: [], restore: (merged) => merged.sub(delta()) };
+        return [{ weight, value: weight.add(delta()), kept: [], restore: (merged) => merged.sub(delta()) }];
       },
     };
-  },
+  }),
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: false }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: false }),
 });

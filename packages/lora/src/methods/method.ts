@@ -2,9 +2,11 @@ import type { Generator, Tensor } from "@lowrank/tensor";
 import type { PeftFields } from "../peft/fields.js";
 import type { AdaptableModel, AdaptableModule, Wrapper } from "../targeting/model.js";
 
-/** A layer's weight with an adapter in it, and the way back. */
+/** One of the base's weights with an adapter in it, and the way back. */
 export interface MergedWeight {
-  /** The new weight in the layer's own layout, f32. */
+  /** The base's own tensor. */
+  readonly weight: Tensor;
+  /** Its new value, in its own layout, f32. */
   readonly value: Tensor;
   /** Tensors that the way back needs; they are computed before the weight is written over. */
   readonly kept: readonly Tensor[];
@@ -12,50 +14,111 @@ export interface MergedWeight {
   restore(merged: Tensor): Tensor;
 }
 
-/** What a method put on one module. */
+/** What a method put on one place of a model. */
 export interface Attachment {
-  /** The trained tensors by their names below the module in adapter_model.safetensors, for instance `lora_A.weight`. */
+  /** The trained tensors by their names below the place in adapter_model.safetensors, for instance `lora_A.weight`. */
   readonly parameters: Readonly<Record<string, Tensor>>;
-  /** The module's forward with the adapter. */
-  readonly forward: Wrapper;
-  /** Present where the adapter can become part of the module's weight. Lazy. */
-  readonly merge?: () => MergedWeight;
+  /** Tensors that are saved and loaded with them, and not trained. */
+  readonly constants?: Readonly<Record<string, Tensor>>;
+  /** What the file holds where that is not `parameters` and `constants`, for instance what a prompt encoder gives. Lazy. */
+  readonly saved?: () => Readonly<Record<string, Tensor>>;
+  /** Puts it into the model's forward; the function returned takes it out. */
+  readonly enable: () => () => void;
+  /** Present where the adapter can become part of the base's weights. Lazy. */
+  readonly merge?: () => readonly MergedWeight[];
+  /** First values that need the weights or data to be read. Until it has run, the attachment's forward throws AdapterError. */
+  readonly initialize?: (data: InitializationData) => Promise<void>;
 }
 
-/** What `attach` is given besides the module and the options. */
+/** What `initialize` may look at. */
+export interface InitializationData {
+  /** Runs the base on some text, as often as asked for: EVA looks at what layers are given meanwhile. */
+  readonly runs?: Iterable<() => Tensor>;
+}
+
+/** What `attach` is given besides the places and the options. */
 export interface AttachContext {
-  /** The module's name in the model. */
-  readonly name: string;
+  readonly model: AdaptableModel;
   /** For the parameters' first values. */
   readonly generator: Generator;
   /** For dropout: its state is part of a training run's. */
   readonly dropoutGenerator: Generator;
+  /** True for an adapter from a file, whose tensors will replace the first values. */
+  readonly isLoaded: boolean;
   /** Told what is unusual but allowed. */
   readonly warn: (message: string) => void;
+}
+
+/** `AttachContext` of one place. */
+export interface PlaceContext extends AttachContext {
+  /** The module's name in the model. */
+  readonly name: string;
+}
+
+/** What a method asks of the training loop beyond gradients of the loss; nothing, for most. */
+export interface TrainingRules {
+  /** What the learning rate is multiplied by, for parameters that differ (LoRA+). */
+  readonly learningRateFactors?: ReadonlyMap<string, number>;
+  /** A scalar that is added to the loss. Lazy. */
+  readonly regularization?: () => Tensor;
+  /** Other gradients in place of the loss's, by parameter name. Lazy. */
+  readonly changeGradients?: (gradients: ReadonlyMap<string, Tensor>) => ReadonlyMap<string, Tensor>;
+  /** Part of the compiled step, after the optimizer has assigned the parameters' new values: assigns the method's own state. */
+  readonly afterUpdate?: (gradients: ReadonlyMap<string, Tensor>) => void;
+  /** Between two steps; `step` counts from 1. */
+  readonly afterStep?: (step: number) => Promise<void>;
+  /** The method's state by name, for checkpoints. */
+  readonly state?: () => ReadonlyMap<string, Tensor>;
 }
 
 /**
  * An adapter method: where it attaches, what it trains, what it saves, and whether and how it merges. Everything else (freezing, names,
  * files, merging, reports) follows from it.
  */
-export interface Method<Options, Module extends AdaptableModule = AdaptableModule> {
+export interface Method<Options, Place = AdaptableModule> {
   readonly name: string;
   /** Fills defaults in and checks. Throws AdapterError. */
   readonly options: (given: Partial<Options>, model: AdaptableModel) => Options;
-  /** The modules that it goes on, by name, in the model's order. `isStrict`: names that fit nothing are an error. */
-  readonly places: (model: AdaptableModel, options: Options, isStrict: boolean) => ReadonlyMap<string, Module>;
-  /** Makes the parameters for one module and the forward that uses them. */
-  readonly attach: (module: Module, options: Options, context: AttachContext) => Attachment;
+  /** What it goes on, by name, in the model's order. `isStrict`: names that fit nothing are an error. */
+  readonly places: (model: AdaptableModel, options: Options, isStrict: boolean) => ReadonlyMap<string, Place>;
+  /** Makes the parameters for the places and what uses them; `onEach` for methods whose places do not know each other. */
+  readonly attach: (places: ReadonlyMap<string, Place>, options: Options, context: AttachContext) => ReadonlyMap<string, Attachment>;
+  /** A tensor's name in the file; `base_model.model.<place>.<key>` when absent. */
+  readonly fileName?: (place: string, key: string) => string;
+  /** What it asks of the training loop. */
+  readonly training?: (attachments: ReadonlyMap<string, Attachment>, options: Options) => TrainingRules;
+  /** Why it cannot be merged and what to do instead, for methods that cannot. */
+  readonly unmergeable?: string;
   /** The fields of adapter_config.json that say which method it is and how it is set. */
-  readonly toPeft: (options: Options, places: ReadonlyMap<string, Module>) => Readonly<Record<string, unknown>>;
+  readonly toPeft: (options: Options, places: ReadonlyMap<string, Place>) => Readonly<Record<string, unknown>>;
   /** The options that a configuration holds, or null where it describes another method. Takes every field it understands. */
   readonly fromPeft: (fields: PeftFields) => Partial<Options> | null;
 }
 
 /** A method under its name, for the table. */
-export function defineMethod<Options, Module extends AdaptableModule>(
-  name: string,
-  definition: Omit<Method<Options, Module>, "name">,
-): Method<Options, Module> {
+export function defineMethod<Options, Place>(name: string, definition: Omit<Method<Options, Place>, "name">): Method<Options, Place> {
   return { name, ...definition };
+}
+
+/** `attach` of a method that treats each place on its own. */
+export function onEach<Options, Place>(
+  attach: (place: Place, options: Options, context: PlaceContext) => Attachment,
+): Method<Options, Place>["attach"] {
+  return (places, options, context) =>
+    new Map([...places].map(([name, place]) => [name, attach(place, options, { ...context, name })] as const));
+}
+
+/** `enable` of an attachment that stands around a module's forward. */
+export function wrapping(module: AdaptableModule, wrapper: Wrapper): () => () => void {
+  return () => module.use(wrapper);
+}
+
+/** `enable` of an attachment that puts other tensors in the place of a module's parameters. */
+export function replacing(module: AdaptableModule, parameters: Readonly<Record<string, Tensor>>): () => () => void {
+  return () => {
+    const removers = Object.entries(parameters).map(([key, value]) => module.replace(key, value));
+    return () => {
+      for (const remove of removers) remove();
+    };
+  };
 }

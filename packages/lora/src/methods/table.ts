@@ -1,4 +1,3 @@
-import type { AdaptableModule } from "../targeting/model.js";
 import { dora } from "./dora.js";
 import { lora } from "./lora.js";
 import type { Method } from "./method.js";
@@ -14,11 +13,11 @@ export type MethodName = keyof typeof methods;
 /** The options of each method. */
 export type OptionsOf<Name extends MethodName> = ReturnType<(typeof methods)[Name]["options"]>;
 
-/** A method whose options and modules are its own business: what it makes, it also takes. */
-export type AnyMethod = Method<unknown, AdaptableModule>;
+/** A method whose options and places are its own business: what it makes, it also takes. */
+export type AnyMethod = Method<unknown, unknown>;
 
 /** The method of a name, or undefined. */
 export function methodNamed(name: string): AnyMethod | undefined {
-  // Each method is handed only options and modules that it made itself.
+  // Each method is handed only options and places that it made itself.
   return Object.hasOwn(methods, name) ? (methods[name as MethodName] as unknown as AnyMethod) : undefined;
 }

@@ -40,8 +40,9 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
   const source = await openTensors(files, folder);
   const file = await readSafetensors(source);
   try {
-    const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn, isStrict: false });
+    const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn, isLoaded: true });
     await fill(adapter, file, model);
+    await adapter.initialize();
     adapter.enable();
     return adapter;
   } finally {
@@ -105,7 +106,7 @@ function currentKey(key: string): string {
 
 /** Checks everything, then reads the file's tensors into the adapter's parameters. */
 async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableModel): Promise<void> {
-  const wanted = adapter.namedParameters();
+  const wanted = adapter.namedTensors();
   const stored = new Map([...file.entries.keys()].map((key) => [currentKey(key), key]));
   const missing = [...wanted.keys()].filter((name) => !stored.has(name));
   const unexpected = [...stored.keys()].filter((name) => !wanted.has(name));
@@ -134,5 +135,5 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
     const value = values[index++];
     if (value) parameter.assign(value);
   }
-  realizeNow(adapter.parameters());
+  realizeNow([...wanted.values()]);
 }

@@ -12,8 +12,7 @@ export interface SaveOptions {
 
 /** adapter_config.json as PEFT writes it: every field, keys sorted. */
 export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> {
-  const { method, options, modules, origin } = adapter;
-  const places = new Map(modules.map(({ name, module }) => [name, module]));
+  const { method, options, places, origin } = adapter;
   const fields: Record<string, unknown> = {
     auto_mapping: origin.autoMapping,
     base_model_name_or_path: origin.baseModel,
@@ -36,6 +35,6 @@ export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> 
  */
 export async function saveAdapter(adapter: Adapter, folder: string, { files }: SaveOptions): Promise<void> {
   const config = `${JSON.stringify(peftConfig(adapter), null, 2)}\n`;
-  await files.write(files.join(folder, "adapter_model.safetensors"), writeSafetensors(adapter.namedParameters(), { format: "pt" }));
+  await files.write(files.join(folder, "adapter_model.safetensors"), writeSafetensors(adapter.savedTensors(), { format: "pt" }));
   await files.write(files.join(folder, "adapter_config.json"), new TextEncoder().encode(config));
 }

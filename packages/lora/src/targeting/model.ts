@@ -1,4 +1,5 @@
 import { type Device, Tensor } from "@lowrank/tensor";
+import { AdapterError } from "../errors.js";
 
 /** What stands around a module's forward: it may change the input, the result, or both. */
 export type Wrapper = (x: Tensor, next: (x: Tensor) => Tensor) => Tensor;
@@ -9,6 +10,8 @@ export interface AdaptableModule {
   readonly isTraining: boolean;
   /** Runs the forward through `wrapper` from now on; the function returned takes it out again. */
   use(wrapper: Wrapper): () => void;
+  /** Computes with another tensor in a parameter's place; the function returned puts the module's own back. */
+  replace(key: string, value: Tensor): () => void;
 }
 
 /** A dense layer: y = x Wᵀ + b with W [out, in], or y = x W + b with W [in, out] where `isTransposed` (GPT-2's Conv1D). */
@@ -20,10 +23,26 @@ export interface DenseLayer extends AdaptableModule {
   readonly isTransposed: boolean;
 }
 
-/** All that an adapter needs of a model: its parts and parameters by the checkpoint's names. */
+/** A table of vectors: row ids of `weight` [count, width]. */
+export interface EmbeddingLayer extends AdaptableModule {
+  readonly weight: Tensor;
+}
+
+/** Where prefix and prompt methods enter a model. Positions that they take are in front of the text's. */
+export interface VirtualTokenSlots {
+  /** Keys and values in front of each layer's own, [1, kvHeads, length, headDim]. */
+  prefix: { readonly length: number; at(layer: number): { readonly keys: Tensor; readonly values: Tensor } } | null;
+  /** Embeddings [length, width] in front of the text's own. */
+  prompt: { readonly length: number; embeddings(): Tensor } | null;
+}
+
+/** All that an adapter needs of a model: its parts and parameters by the checkpoint's names, and where virtual tokens enter, if it has that. */
 export interface AdaptableModel {
   namedModules(): ReadonlyMap<string, AdaptableModule>;
   namedParameters(): ReadonlyMap<string, Tensor>;
+  readonly virtualTokens?: VirtualTokenSlots;
+  /** Sizes of a layer's keys and values. */
+  readonly cacheShape?: { readonly layers: number; readonly kvHeads: number; readonly headDim: number };
 }
 
 /** True for a dense layer, by its shape: no class of another package is asked for. */
@@ -37,6 +56,20 @@ export function denseLayers(model: AdaptableModel): Map<string, DenseLayer> {
   const layers = new Map<string, DenseLayer>();
   for (const [name, module] of model.namedModules()) if (isDense(module)) layers.set(name, module);
   return layers;
+}
+
+/** True for a token or position table, by its shape. */
+export function isEmbedding(module: AdaptableModule): module is EmbeddingLayer {
+  const layer = module as Partial<DenseLayer>;
+  return layer.weight instanceof Tensor && layer.weight.rank === 2 && layer.inFeatures === undefined;
+}
+
+/** The model's token embedding, with its name: the first table. Throws AdapterError for a model without one. */
+export function tokenEmbedding(model: AdaptableModel): readonly [name: string, module: EmbeddingLayer] {
+  for (const [name, module] of model.namedModules()) if (isEmbedding(module)) return [name, module];
+  throw new AdapterError(
+    "The model has no token embedding, so a prompt cannot be put in front of its text. Use a method that goes on layers.",
+  );
 }
 
 /** The device that holds the model's parameters. Throws TypeError for a model without any. */

@@ -1,6 +1,7 @@
 import { grad, optim } from "@lowrank/autograd";
 import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
 import type { Batch } from "../data/batches.js";
+import type { TrainingRules } from "./rules.js";
 
 /** What the trainer needs of a model. */
 export interface TrainableModel {
@@ -14,7 +15,9 @@ export interface TrainableModel {
 /** What a step needs besides the model. */
 export interface StepOptions {
   readonly model: TrainableModel;
-  readonly parameters: readonly Tensor[];
+  /** What is trained, by name. */
+  readonly parameters: ReadonlyMap<string, Tensor>;
+  readonly rules?: TrainingRules;
   /** Updates the parameters with `assign`. */
   readonly optimizer: optim.Optimizer;
   /** Gradients are scaled down to this global norm; 0 leaves them as they are. */
@@ -44,18 +47,24 @@ function upload(batch: Batch, device: Device): { ids: Tensor; labels: Tensor } {
  * Loss, gradients, clipping and optimizer as one plan. With several batches a step (gradient accumulation) all but the last run a smaller
  * plan that adds their gradients, weighted by their share of the learned tokens, into accumulators.
  */
-export function trainingStep({ model, parameters, optimizer, maxGradNorm }: StepOptions): TrainingStep {
+export function trainingStep({ model, parameters: named, rules = {}, optimizer, maxGradNorm }: StepOptions): TrainingStep {
   const { device } = model;
+  const parameters = [...named.values()];
+  const names = [...named.keys()];
+  const byName = (grads: readonly Tensor[]): Map<string, Tensor> => new Map(names.map((name, i) => [name, grads[i] as Tensor])); // one gradient a parameter
   const scalar = (value: number): Tensor => tensor(value, { device });
 
-  const update = (grads: readonly Tensor[], learningRate: Tensor): Tensor => {
+  const regularized = (loss: Tensor): Tensor => (rules.regularization ? loss.add(rules.regularization()) : loss);
+  const update = (plain: readonly Tensor[], learningRate: Tensor): Tensor => {
+    const grads = rules.changeGradients ? [...rules.changeGradients(byName(plain)).values()] : plain;
     const norm = optim.globalNorm(grads);
     optimizer.update(maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads, { learningRate });
+    rules.afterUpdate?.(byName(grads));
     return norm;
   };
 
   const single = compile((ids: Tensor, labels: Tensor, learningRate: Tensor) => {
-    const loss = model.loss(ids, labels);
+    const loss = regularized(model.loss(ids, labels));
     return { loss, norm: update(grad(loss, parameters), learningRate) };
   });
 
@@ -77,7 +86,7 @@ export function trainingStep({ model, parameters, optimizer, maxGradNorm }: Step
   });
   const finish = compile((ids: Tensor, labels: Tensor, share: Tensor, learningRate: Tensor) => {
     const { sums, total } = accumulated();
-    const last = model.loss(ids, labels).mul(share);
+    const last = regularized(model.loss(ids, labels).mul(share));
     const grads = grad(last, parameters).map((g, i) => g.add(sums[i] as Tensor)); // one sum a parameter
     const loss = last.add(total);
     for (const sum of sums) sum.assign(sum.mul(0));

@@ -3,6 +3,7 @@ import type { FileSystem, Generator, Tensor } from "@lowrank/tensor";
 import { type Batch, BatchSequence, collate } from "../data/batches.js";
 import type { Example } from "../data/encode.js";
 import { TrainingError } from "./error.js";
+import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
 import { evaluator, type StepOutcome, type TrainableModel, trainingStep } from "./step.js";
 
@@ -37,6 +38,8 @@ export interface TrainOptions {
   readonly model: TrainableModel;
   /** What is trained, by name. */
   readonly parameters: ReadonlyMap<string, Tensor>;
+  /** What the way of training asks beyond that. */
+  readonly rules?: TrainingRules;
   readonly examples: readonly Example[];
   /** Longest row in tokens; padding never goes beyond. */
   readonly lengthLimit: number;
@@ -92,8 +95,13 @@ const inFlightLimit = 3;
 export async function train(options: TrainOptions): Promise<TrainResult> {
   const { model, parameters, folder, evaluation, steps, accumulate = 1, schedule, signal, lengthLimit } = options;
   const { device } = model;
-  const optimizer = optim.adamw(parameters, { weightDecay: options.weightDecay ?? 0 });
-  const step = trainingStep({ model, parameters: [...parameters.values()], optimizer, maxGradNorm: options.maxGradNorm ?? 1 });
+  const rules = options.rules ?? {};
+  const groups = [...parameters].map(([name, t]) => ({
+    parameters: new Map([[name, t]]),
+    learningRateFactor: rules.learningRateFactors?.get(name) ?? 1,
+  }));
+  const optimizer = optim.adamw(groups, { weightDecay: options.weightDecay ?? 0 });
+  const step = trainingStep({ model, parameters, rules, optimizer, maxGradNorm: options.maxGradNorm ?? 1 });
   const heldOut = evaluation && {
     ...evaluation,
     run: evaluator(model),
@@ -103,6 +111,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const stateTensors = new Map([
     ...[...parameters].map(([name, t]) => [`parameter.${name}`, t] as const),
     ...[...optimizer.state()].map(([name, t]) => [`optimizer.${name}`, t] as const),
+    ...[...(rules.state?.() ?? [])].map(([name, t]) => [`method.${name}`, t] as const),
     ...(options.generators ?? []).map((generator, i) => [`random.${i}`, generator.key] as const),
   ]);
 
@@ -182,6 +191,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       const isCheckpoint = folder !== undefined && folder.every > 0 && done % folder.every === 0;
       const isEvaluation = evaluation !== undefined && evaluation.every > 0 && done % evaluation.every === 0;
       await settle(isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit);
+      await rules.afterStep?.(done);
       if (isCheckpoint || isEvaluation) {
         pause();
         if (isEvaluation && done < steps) await evaluate();
