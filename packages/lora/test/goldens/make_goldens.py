@@ -168,9 +168,12 @@ def record(model, kind, optimizer, after_step=lambda step: None):
     return found
 
 
-def write(folder, kind, model, found, about):
-    count = sum(p.numel() for p in trained(model).values())
-    # An untrained copy: tensors that share memory may not go into one file.
+def size(model):
+    return sum(p.numel() for p in trained(model).values())
+
+
+def write(folder, kind, count, found, about):
+    # Copies: tensors that share memory may not go into one file.
     save_file({name: t.detach().clone().contiguous() for name, t in found.items()}, folder / "io.safetensors")
     about = dict(model=f"../models/{kind}", trainable=count, peft=peft.__version__) | about
     (folder / "case.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -198,14 +201,14 @@ def randomise(model):
             seen.add(parameter.data_ptr())
             ours = "lora_B" in name or "prompt_encoder" in name
             near = next((size for word, size in NEAR.items() if word in name and not ours), None)
-            size = next((size for word, size in NOISE.items() if word in name), 0.15)
-            parameter.copy_(size * values if near is None else parameter + near * values)
+            far = next((size for word, size in NOISE.items() if word in name), 0.15)
+            parameter.copy_(far * values if near is None else parameter + near * values)
 
 
-def tidy(folder, kind, **more):
+def tidy(folder, kind):
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | more
+    config = json.loads(path.read_text())
     config["base_model_name_or_path"] = f"models/{kind}"
     for name in ("target_modules", "exclude_modules", "feedforward_modules"):  # Sets come out in any order.
         if isinstance(config.get(name), list):
@@ -241,44 +244,30 @@ def adapted(config, kind="llama", optimizer=adamw, init=None, merge=True, merge_
             extra |= {f"init.{name}": p.detach().clone() for name, p in trained(model).items()}
 
         opt, settings = optimizer(model)
-        after_step = lambda step: None
+        is_adalora = config.peft_type == "ADALORA"
         ranks = []
-        if config.peft_type == "ADALORA":
-            facts["adalora"] = dict(first_step=0, **{name: getattr(config, name) for name in (
-                "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step")})
 
-            def after_step(step):
+        def after_step(step):
+            if is_adalora:
                 model.base_model.update_and_allocate(step)
                 ranks.append([int((p != 0).sum()) for name, p in trained(model).items() if "lora_E" in name])
         found = record(model, kind, opt, after_step) | extra | {"logits_base": logits_base}
-        if ranks:
+        if is_adalora:
             found["ranks"] = torch.tensor(ranks)
+            facts["adalora"] = dict(first_step=0) | {name: getattr(config, name) for name in (
+                "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step")}
         save(model, folder / "adapter_final", kind)
         facts["merge"] = merge and not config.is_prompt_learning
         if config.is_prompt_learning:
             found |= {f"final.{name}": p.detach().clone() for name, p in trained(model).items()}
-        method = config.peft_type.value
-        write_later = lambda: write(folder, kind, model, found, dict(method=method, **settings, **facts))
-        if not facts["merge"]:
-            return write_later()
-        # Merging takes the model apart; count first.
-        count = {name: p for name, p in trained(model).items()}
-        found["logits_merged"] = logits(model.merge_and_unload(), found["input_ids"])
-        apart = (found["logits_merged"] - found["logits_final"]).abs().max().item()
-        assert (apart < 2e-5) == merge_exact, f"{folder.name}: merged and unmerged are {apart} apart"
-        facts["merge_exact"] = merge_exact
-        write(folder, kind, Counted(count), found, dict(method=method, **settings, **facts))
+        count = size(model)  # Merging takes the model apart.
+        if facts["merge"]:
+            found["logits_merged"] = logits(model.merge_and_unload(), found["input_ids"])
+            apart = (found["logits_merged"] - found["logits_final"]).abs().max().item()
+            assert (apart < 2e-5) == merge_exact, f"{folder.name}: merged and unmerged are {apart} apart"
+            facts["merge_exact"] = merge_exact
+        write(folder, kind, count, found, dict(method=config.peft_type.value, **settings, **facts))
     return run
-
-
-class Counted:
-    """Only the trained parameters of a model that has been taken apart."""
-
-    def __init__(self, parameters):
-        self.parameters = parameters
-
-    def named_parameters(self):
-        return self.parameters.items()
 
 
 def prompt_facts(config):
@@ -301,7 +290,7 @@ def full(kind, only=lambda name: True, method="FULL"):
         found = record(model, kind, optimizer) | {"logits_base": logits_base}
         if method != "FULL":
             save_own(folder / "adapter_final", kind, model, "base_model.model.", peft_type=method)
-        write(folder, kind, model, found, dict(method=method, **settings, merge=False))
+        write(folder, kind, size(model), found, dict(method=method, **settings, merge=False))
     return run
 
 
@@ -314,10 +303,10 @@ def save_own(folder, base, model, prefix="", **config):
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, width, size, activation, scaling):
+    def __init__(self, width, bottleneck_size, activation, scaling):
         super().__init__()
-        self.adapter_down = nn.Sequential(nn.Linear(width, size), ACT2FN[activation])
-        self.adapter_up = nn.Linear(size, width)
+        self.adapter_down = nn.Sequential(nn.Linear(width, bottleneck_size), ACT2FN[activation])
+        self.adapter_up = nn.Linear(bottleneck_size, width)
         self.scaling = scaling
 
     def forward(self, x):
@@ -336,16 +325,16 @@ PLACES = {
 }
 
 
-def add_bottlenecks(model, kind, size, activation, scaling, source, at_attention):
+def add_bottlenecks(model, kind, bottleneck_size, activation, scaling, source, at_attention):
     """Hooks on whole modules; nothing of the model's own code changes."""
     place = PLACES[kind.split("-")[0]]
     width = model.config.hidden_size
     for block in model.get_submodule(place["blocks"]):
         if at_attention:
-            block.attention_adapters = Adapters(Bottleneck(width, size, activation, scaling))
+            block.attention_adapters = Adapters(Bottleneck(width, bottleneck_size, activation, scaling))
             block.get_submodule(place["attention_out"]).register_forward_hook(
                 lambda _m, _x, f, adapter=block.attention_adapters.adapters["default"]: f + adapter(f))
-        block.output_adapters = Adapters(Bottleneck(width, size, activation, scaling))
+        block.output_adapters = Adapters(Bottleneck(width, bottleneck_size, activation, scaling))
         stream = {}
         block.get_submodule(place["before_mlp"]).register_forward_pre_hook(lambda _m, x, stream=stream: stream.update(h=x[0]))
 
@@ -354,25 +343,25 @@ def add_bottlenecks(model, kind, size, activation, scaling, source, at_attention
         block.mlp.register_forward_hook(beside)
 
 
-def bottleneck(kind, name, size, activation, source, scaling=1.0, at_attention=False):
+def bottleneck(kind, name, bottleneck_size, activation, source, scaling=1.0, at_attention=False):
     def run(folder, models):
         model = load(kind, models)
         logits_base = logits(model, tokens(kind, 1))
         model.requires_grad_(False)
-        add_bottlenecks(model, kind, size, activation, scaling, source, at_attention)
+        add_bottlenecks(model, kind, bottleneck_size, activation, scaling, source, at_attention)
         random = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for parameter in trained(model).values():
                 parameter.copy_(0.2 * noise(parameter.shape, random))
         config = dict(
-            peft_type="BOTTLENECK", kind=name, mh_adapter=at_attention, output_adapter=True, bottleneck_size=size,
-            reduction_factor=model.config.hidden_size / size, non_linearity=activation, scaling=scaling, input=source,
+            peft_type="BOTTLENECK", kind=name, mh_adapter=at_attention, output_adapter=True, bottleneck_size=bottleneck_size,
+            reduction_factor=model.config.hidden_size / bottleneck_size, non_linearity=activation, scaling=scaling, input=source,
             is_parallel=name == "parallel", original_ln_before=source == "sum")
         save_own(folder / "adapter_init", kind, model, **config)
         optimizer, settings = adamw(model)
         found = record(model, kind, optimizer) | {"logits_base": logits_base}
         save_own(folder / "adapter_final", kind, model, **config)
-        write(folder, kind, model, found, dict(method="BOTTLENECK", **settings, merge=False))
+        write(folder, kind, size(model), found, dict(method="BOTTLENECK", **settings, merge=False))
     return run
 
 
@@ -415,12 +404,16 @@ def deep_prompts(kind, count):
         optimizer, settings = adamw(model)
         found = record(model, kind, optimizer) | {"logits_base": logits_base}
         save_as_prefix("adapter_final")
-        write(folder, kind, model, found, dict(method="P_TUNING_V2", **settings, **prompt_facts(config), merge=False))
+        write(folder, kind, size(model), found, dict(method="P_TUNING_V2", **settings, **prompt_facts(config), merge=False))
     return run
 
 
-def of(make, **defaults):
-    return lambda *targets, **options: make(task_type="CAUSAL_LM", **defaults, **(dict(target_modules=list(targets)) if targets else {}), **options)
+def of(make):
+    def config(*targets, **options):
+        if targets:
+            options["target_modules"] = list(targets)
+        return make(task_type="CAUSAL_LM", **options)
+    return config
 
 
 lora, adalora, vera, loha, lokr = of(LoraConfig), of(AdaLoraConfig), of(VeraConfig), of(LoHaConfig), of(LoKrConfig)
@@ -438,11 +431,13 @@ def cases():
         # LoRA: scaling, ranks, places
         "gpt2-rslora": adapted(lora("c_attn", "c_fc", r=4, lora_alpha=6, use_rslora=True, fan_in_fan_out=True), "gpt2"),
         "llama-rslora-patterns": adapted(lora(
-            "q_proj", "v_proj", "down_proj", r=3, lora_alpha=5, use_rslora=True, rank_pattern={"down_proj": 5, "layers.1.self_attn.q_proj": 2},
-            alpha_pattern={"v_proj": 9})),
+            "q_proj", "v_proj", "down_proj", r=3, lora_alpha=5, use_rslora=True,
+            rank_pattern={"down_proj": 5, "layers.1.self_attn.q_proj": 2}, alpha_pattern={"v_proj": 9})),
         "gpt2-patterns": adapted(lora("c_attn", "c_proj", "c_fc", r=3, lora_alpha=5, fan_in_fan_out=True, **PATTERNS), "gpt2"),
-        "gpt2-exclude": adapted(lora("c_attn", "c_proj", r=3, exclude_modules=["attn.c_proj", "h.1.attn.c_attn"], fan_in_fan_out=True), "gpt2"),
-        "llama-exclude-regex": adapted(lora("q_proj", "o_proj", "up_proj", r=3, exclude_modules=r".*layers\.0\.(self_attn\.o|mlp\.up)_proj")),
+        "gpt2-exclude": adapted(lora(
+            "c_attn", "c_proj", r=3, exclude_modules=["attn.c_proj", "h.1.attn.c_attn"], fan_in_fan_out=True), "gpt2"),
+        "llama-exclude-regex": adapted(lora(
+            "q_proj", "o_proj", "up_proj", r=3, exclude_modules=r".*layers\.0\.(self_attn\.o|mlp\.up)_proj")),
         "gpt2-layers": adapted(lora("c_attn", "c_fc", r=3, layers_to_transform=1, fan_in_fan_out=True), "gpt2"),
         "llama-layers-pattern": adapted(lora(
             "q_proj", "k_proj", "gate_proj", "lm_head", r=3, layers_to_transform=[1], layers_pattern="layers")),
@@ -472,7 +467,8 @@ def cases():
         # Whole modules, embeddings, tokens, parameters
         "llama-modules-to-save": adapted(lora("q_proj", "v_proj", r=2, modules_to_save=["lm_head", "norm"])),
         "gpt2-modules-to-save": adapted(lora("c_attn", r=2, modules_to_save=["ln_f"], fan_in_fan_out=True), "gpt2"),
-        "llama-tied-modules-to-save": adapted(lora("q_proj", r=2, modules_to_save=["embed_tokens"], ensure_weight_tying=True), "llama-tied"),
+        "llama-tied-modules-to-save": adapted(lora(
+            "q_proj", r=2, modules_to_save=["embed_tokens"], ensure_weight_tying=True), "llama-tied"),
         "llama-tied-modules-to-save-untied": adapted(lora("q_proj", r=2, modules_to_save=["lm_head"]), "llama-tied"),
         "llama-embedding": adapted(lora("embed_tokens", "q_proj", r=3, lora_alpha=4)),
         "gpt2-embedding": adapted(lora("wte", "c_attn", r=3, lora_alpha=4, fan_in_fan_out=True), "gpt2", merge_exact=False),
@@ -488,10 +484,12 @@ def cases():
         "llama-parameters": adapted(lora(
             r=3, lora_alpha=4, target_modules=[], target_parameters=["self_attn.q_proj.weight", "mlp.up_proj.weight"],
             rank_pattern={"up_proj.weight": 5})),
-        "gpt2-parameters": adapted(lora(r=3, lora_alpha=4, target_modules=[], target_parameters=["attn.c_attn.weight", "mlp.c_proj.weight"]), "gpt2"),
+        "gpt2-parameters": adapted(lora(
+            r=3, lora_alpha=4, target_modules=[], target_parameters=["attn.c_attn.weight", "mlp.c_proj.weight"]), "gpt2"),
         # LoRA: first values and optimizers
         "llama-gaussian": adapted(lora("q_proj", "up_proj", r=4, init_lora_weights="gaussian")),
-        "gpt2-pissa": adapted(lora("c_attn", "c_fc", r=4, lora_alpha=6, init_lora_weights="pissa", fan_in_fan_out=True), "gpt2", init="pissa"),
+        "gpt2-pissa": adapted(lora(
+            "c_attn", "c_fc", r=4, lora_alpha=6, init_lora_weights="pissa", fan_in_fan_out=True), "gpt2", init="pissa"),
         "llama-pissa": adapted(lora("q_proj", "k_proj", "down_proj", r=3, lora_alpha=6, init_lora_weights="pissa"), init="pissa"),
         "llama-olora": adapted(lora("q_proj", "k_proj", "down_proj", r=3, lora_alpha=6, init_lora_weights="olora"), init="olora"),
         "llama-eva": adapted(lora(
@@ -517,7 +515,8 @@ def cases():
         "llama-vera": adapted(vera("q_proj", "down_proj", r=4, projection_prng_key=7, save_projection=False, d_initial=0.2)),
         # LoHa, LoKr, OFT: PEFT has them for nn.Linear only, which GPT-2's Conv1D is not
         "llama-loha": adapted(loha("q_proj", "up_proj", r=3, alpha=4)),
-        "llama-loha-patterns": adapted(loha("q_proj", "k_proj", "down_proj", r=2, alpha=3, rank_pattern={"down_proj": 4}, alpha_pattern={"k_proj": 5})),
+        "llama-loha-patterns": adapted(loha(
+            "q_proj", "k_proj", "down_proj", r=2, alpha=3, rank_pattern={"down_proj": 4}, alpha_pattern={"k_proj": 5})),
         "llama-lokr": adapted(lokr("q_proj", "up_proj", r=2, alpha=3)),
         "llama-lokr-both": adapted(lokr("q_proj", "up_proj", "lm_head", r=1, alpha=2, decompose_both=True)),
         "llama-lokr-factor": adapted(lokr("q_proj", "up_proj", "k_proj", r=2, alpha=3, decompose_factor=4, rank_pattern={"k_proj": 1})),
@@ -540,7 +539,8 @@ def cases():
         "llama-prefix-projection": adapted(prefix(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=10)),
         "gpt2-prompt": adapted(prompt(num_virtual_tokens=4), "gpt2"),
         "llama-prompt": adapted(prompt(num_virtual_tokens=3)),
-        "gpt2-p-tuning-lstm": adapted(p_tuning(num_virtual_tokens=3, encoder_reparameterization_type="LSTM", encoder_hidden_size=5), "gpt2"),
+        "gpt2-p-tuning-lstm": adapted(p_tuning(
+            num_virtual_tokens=3, encoder_reparameterization_type="LSTM", encoder_hidden_size=5), "gpt2"),
         "llama-p-tuning-lstm": adapted(p_tuning(
             num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=4, encoder_num_layers=1)),
         "gpt2-p-tuning-mlp": adapted(p_tuning(num_virtual_tokens=4, encoder_hidden_size=7), "gpt2"),
