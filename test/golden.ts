@@ -1,0 +1,233 @@
+// Reading cases of reference values, and holding a model and its adapter to them. test/goldens, packages/lora/test/goldens and shared/goldens
+// have one format.
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { grad, optim } from "@lowrank/autograd";
+import { type Adapter, AdapterError, loadAdapter, merge, parameterReport, unmerge } from "@lowrank/lora";
+import { loadModel, type TrainingRules } from "@lowrank/models";
+import { compile, type Device, fileSource, readSafetensors, type SafetensorsFile, type Tensor, tensor } from "@lowrank/tensor";
+import { sharedDir, testDevice } from "test-support";
+import { expect, test } from "vitest";
+
+/** f32 sums of other orders than PyTorch's. */
+export const tolerance = { logits: 1e-4, loss: 1e-5, gradient: 1e-4, curve: 1e-3, final: 1e-2 };
+
+export interface Case {
+  readonly name: string;
+  readonly folder: string;
+  readonly modelFolder: string;
+  readonly isAdapter: boolean;
+  readonly settings: Settings;
+}
+
+export interface Settings {
+  readonly kind?: "llama" | "gpt2";
+  readonly model?: string;
+  readonly trainable?: number;
+  readonly lr: number;
+  readonly betas: readonly [number, number];
+  readonly eps: number;
+  readonly weight_decay: number;
+  /** The adapter method, as PEFT calls its type. */
+  readonly method?: string;
+  /** False where the method cannot be merged. */
+  readonly merge?: boolean;
+  /** False where PEFT's merged model computes something else than its adapter did. */
+  readonly merge_exact?: boolean;
+}
+
+function casesIn(root: string | null, label: string): Case[] {
+  if (!root) return [];
+  return readdirSync(root)
+    .filter((name) => existsSync(join(root, name, "case.json")))
+    .map((name) => {
+      const folder = join(root, name);
+      const settings = JSON.parse(readFileSync(join(folder, "case.json"), "utf8")) as Settings;
+      const shared = settings.kind === "llama" ? join("..", "..", "models", "stories260K") : join("..", "gpt2-full", "model");
+      const modelFolder = join(folder, settings.model ?? shared);
+      return { name: `${label}/${name}`, folder, modelFolder, isAdapter: existsSync(join(folder, "adapter_init")), settings };
+    });
+}
+
+const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+/** Full fine-tuning, LoRA and DoRA: the repository's cases, and those beside it. */
+export const cases: readonly Case[] = [...casesIn(folder("./goldens"), "own"), ...casesIn(sharedDir("goldens"), "shared")];
+
+/** The cases of every method, told apart by `settings.method`. */
+export const methodCases: readonly Case[] = casesIn(folder("../packages/lora/test/goldens"), "methods");
+
+const device = (): Promise<Device> => testDevice();
+
+export type Model = Awaited<ReturnType<typeof loadModel>>["model"];
+
+export async function modelOf({ modelFolder }: Case): Promise<Model> {
+  return (await loadModel(modelFolder, { device: await device() })).model;
+}
+
+export async function integers(file: SafetensorsFile, name: string): Promise<Tensor> {
+  return tensor(Int32Array.from(await file.values(name)), {
+    dtype: "i32",
+    device: await device(),
+    shape: file.entries.get(name)?.shape ?? [],
+  });
+}
+
+export async function expectLogits(actual: Tensor, file: SafetensorsFile, name: string): Promise<void> {
+  expect(actual.shape).toEqual(file.entries.get(name)?.shape);
+  const [got, wanted] = [await actual.data(), await file.values(name)];
+  let worst = 0;
+  for (const [i, value] of wanted.entries()) worst = Math.max(worst, Math.abs(value - (got[i] ?? Number.NaN)));
+  expect(worst, `${name}: largest difference`).toBeLessThan(tolerance.logits);
+}
+
+/** ‖g − g*‖ / ‖g*‖ */
+export async function relativeNorm(actual: Tensor, wanted: ArrayLike<number>): Promise<number> {
+  const got = await actual.data();
+  let [difference, norm] = [0, 0];
+  for (let i = 0; i < wanted.length; i++) {
+    difference += ((got[i] ?? Number.NaN) - (wanted[i] ?? 0)) ** 2;
+    norm += (wanted[i] ?? 0) ** 2;
+  }
+  return Math.sqrt(difference / Math.max(norm, 1e-30));
+}
+
+/** Our name of the parameter whose gradient a case's file calls `stored`: PEFT's, without the adapter's name and its holders. */
+export function gradientName(stored: string): string {
+  return stored
+    .replace(/^grads\./, "")
+    .replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
+    .replace(".modules_to_save.default.", ".")
+    .replace(/\.default(?=\.|$)/, "");
+}
+
+export async function expectLossAndGradients(
+  model: Model,
+  parameters: ReadonlyMap<string, Tensor>,
+  file: SafetensorsFile,
+  rules: TrainingRules = {},
+): Promise<void> {
+  const plain = model.loss(await integers(file, "input_ids"), await integers(file, "labels"));
+  const loss = rules.regularization ? plain.add(rules.regularization()) : plain;
+  const grads = grad(loss, [...parameters.values()]);
+  const [wantedLoss = 0] = await file.values("loss");
+  expect(Math.abs((await loss.item()) - wantedLoss) / wantedLoss, "relative error of the loss").toBeLessThan(tolerance.loss);
+  const stored = [...file.entries.keys()].filter((name) => name.startsWith("grads."));
+  expect(stored.map(gradientName).sort()).toEqual([...parameters.keys()].sort());
+  const order = [...parameters.keys()];
+  for (const name of stored) {
+    const actual = grads[order.indexOf(gradientName(name))];
+    if (!actual) expect.fail(name);
+    expect(await relativeNorm(actual, await file.values(name)), name).toBeLessThan(tolerance.gradient);
+  }
+}
+
+/** The loss at each step of the case's training, and with it whatever the method does between steps. */
+export async function expectCurve(
+  model: Model,
+  named: ReadonlyMap<string, Tensor>,
+  file: SafetensorsFile,
+  settings: Settings,
+  rules: TrainingRules = {},
+  makeOptimizer: (parameters: ReadonlyMap<string, Tensor>, settings: Settings) => optim.Optimizer = adamwOf,
+): Promise<void> {
+  const optimizer = makeOptimizer(named, settings);
+  const parameters = [...named.values()];
+  const byName = (grads: readonly Tensor[]): Map<string, Tensor> => new Map([...named.keys()].map((name, i) => [name, grads[i] as Tensor])); // one a parameter
+  const step = compile((ids: Tensor) => {
+    const plain = model.loss(ids, ids);
+    const loss = rules.regularization ? plain.add(rules.regularization()) : plain;
+    const grads = byName(grad(loss, parameters));
+    const changed = rules.changeGradients?.(grads) ?? grads;
+    optimizer.update([...changed.values()]);
+    rules.afterUpdate?.(changed);
+    return loss;
+  });
+  const dev = await device();
+  const [, batch = 0, seq = 0] = file.entries.get("batches")?.shape ?? [];
+  const batches = await file.values("batches");
+  for (const [i, wanted] of (await file.values("losses")).entries()) {
+    const ids = Int32Array.from(batches.slice(i * batch * seq, (i + 1) * batch * seq));
+    const loss = await step(tensor(ids, { dtype: "i32", device: dev, shape: [batch, seq] })).item();
+    expect(Math.abs(loss - wanted) / wanted, `relative error of the loss at step ${i}`).toBeLessThan(tolerance.curve);
+    await rules.afterStep?.(i + 1);
+  }
+  step.dispose();
+}
+
+function adamwOf(
+  named: ReadonlyMap<string, Tensor>,
+  { lr: learningRate, betas, eps, weight_decay: weightDecay }: Settings,
+): optim.Optimizer {
+  return optim.adamw(named, { learningRate, betas, eps, weightDecay });
+}
+
+export async function opened<T>(path: string, use: (file: SafetensorsFile) => Promise<T>): Promise<T> {
+  const file = await readSafetensors(await fileSource(path));
+  try {
+    return await use(file);
+  } finally {
+    await file.close();
+  }
+}
+
+export const io = <T>(golden: Case, use: (file: SafetensorsFile) => Promise<T>): Promise<T> =>
+  opened(join(golden.folder, "io.safetensors"), use);
+
+export const load = (model: Model, golden: Case, name: string): Promise<Adapter> => loadAdapter(model, join(golden.folder, name));
+
+/** The tests of a case with an adapter, for inside a `describe`. */
+export function testAdapter(golden: Case): void {
+  test("key names and the number of trained parameters", async () => {
+    const model = await modelOf(golden);
+    const adapter = await load(model, golden, "adapter_init");
+    await opened(join(golden.folder, "adapter_init", "adapter_model.safetensors"), async (file) => {
+      const shapes = (of: Iterable<[string, { readonly shape: readonly number[] }]>): string[] =>
+        [...of].map(([name, { shape }]) => `${name} ${shape.join()}`).sort();
+      expect(shapes(adapter.savedTensors())).toEqual(shapes(file.entries));
+    });
+    expect(parameterReport(model, adapter).trainable).toBe(golden.settings.trainable);
+  });
+
+  test("logits without and with the adapter, loss and every gradient", async () => {
+    const model = await modelOf(golden);
+    await io(golden, async (file) => {
+      const ids = await integers(file, "input_ids");
+      await expectLogits(model.forward(ids), file, "logits_base");
+      const adapter = await load(model, golden, "adapter_init");
+      await expectLogits(model.forward(ids), file, "logits_adapter");
+      await expectLossAndGradients(model, adapter.namedParameters(), file, adapter.training);
+    });
+  });
+
+  test("the loss at every step of training with AdamW, and the tensors at its end", async () => {
+    const model = await modelOf(golden);
+    const adapter = await load(model, golden, "adapter_init");
+    await io(golden, (file) => expectCurve(model, adapter.namedParameters(), file, golden.settings, adapter.training));
+    await opened(join(golden.folder, "adapter_final", "adapter_model.safetensors"), async (file) => {
+      for (const [name, parameter] of adapter.savedTensors()) {
+        expect(await relativeNorm(parameter, await file.values(name)), name).toBeLessThan(tolerance.final);
+      }
+    });
+  });
+
+  test("logits of the trained adapter, merged and unmerged", async () => {
+    const model = await modelOf(golden);
+    const adapter = await load(model, golden, "adapter_final");
+    await io(golden, async (file) => {
+      const ids = await integers(file, "input_ids");
+      await expectLogits(model.forward(ids), file, "logits_final");
+      if (golden.settings.merge === false) expect(() => merge(adapter)).toThrow(AdapterError);
+      else {
+        merge(adapter);
+        // Where PEFT's merge changes the function, ours keeps it.
+        await expectLogits(model.forward(ids), file, golden.settings.merge_exact === false ? "logits_final" : "logits_merged");
+        unmerge(adapter);
+        await expectLogits(model.forward(ids), file, "logits_final");
+      }
+      adapter.disable();
+      await expectLogits(model.forward(ids), file, "logits_base");
+    });
+  });
+}
