@@ -1,0 +1,26 @@
+"""Loads adapters and merged checkpoints with PEFT and transformers and writes the logits they give.
+
+    python interop.py JOBS.json      [{"base": DIR, "adapter": DIR | null, "ids": [[...]], "out": FILE}, ...]
+
+Each job's logits, float32 [batch, seq, vocab], go to its `out` as raw little-endian bytes. Prints one line of JSON a job.
+"""
+import json
+import sys
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+torch.set_num_threads(1)
+for job in json.load(open(sys.argv[1])):
+    try:
+        model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32)
+        if job["adapter"] is not None:
+            model = PeftModel.from_pretrained(model, job["adapter"])
+        model.eval()
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor(job["ids"])).logits
+        logits.numpy().astype("<f4").tofile(job["out"])
+        print(json.dumps({"shape": list(logits.shape)}), flush=True)
+    except Exception as error:  # the test shows it
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
