@@ -13,7 +13,7 @@
  *     node corpus.mjs --out DIR [--vocab-size 1024] [--max-length 128]
  * writes DIR/train.jsonl, DIR/eval.jsonl (rows `{"text"}`, each at most max-length tokens with the end token), DIR/tokenizer.json, DIR/tokenizer_config.json.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, realpathSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -161,7 +161,7 @@ export function writeCorpus(directory, { vocabSize, maxLength }) {
   return `${corpus.train.length} training rows, ${tokenCount} tokens, rows ${fill} % full; ${corpus.eval.length} held-out rows`;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
   const { values } = parseArgs({
     options: {
       out: { type: "string" },

@@ -4,7 +4,7 @@
  *     node init.mjs --out DIR [--vocab-size 1024] [--hidden 128] [--intermediate 384] [--layers 5] [--heads 4] [--context 256] [--seed 1]
  * writes DIR/config.json and DIR/model.safetensors (f32).
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -69,7 +69,7 @@ export function writeFreshLlama(directory, { seed = 1, ...sizes }) {
   writeFileSync(join(directory, "model.safetensors"), encodeSafetensors(randomLlama(config, seed), "F32"));
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
   const number = (value) => ({ type: "string", default: String(value) });
   const { values } = parseArgs({
     options: {

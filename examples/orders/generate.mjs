@@ -13,7 +13,7 @@
  * writes rows `{"prompt","completion"}`: train.jsonl; held-out.jsonl (no pair of person and item, and no pair of person and city, is in the
  * training rows); unseen-names.jsonl (people whose first and last names are in no training row, the honest second figure).
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -93,7 +93,7 @@ export function generateOrders({ trainCount = 2000, heldOutCount = 200, seed = 1
   };
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
   const { values } = parseArgs({
     options: {
       out: { type: "string" },

@@ -42,6 +42,15 @@ test("an assignment that reads each element where it writes it happens in place"
   expect(dev.plans[0]?.kernels.some((kernel) => kernel.kind === "copy")).toBe(false);
 });
 
+test("a realized expression can be assigned to again before anything is read", async () => {
+  const dev = planInterpreter();
+  const p = tensor([1, 2], { device: dev }).mul(2);
+  await realize(p);
+  p.assign(p.add(1));
+  p.assign(p.mul(10));
+  expect(await p.toArray()).toEqual([30, 50]);
+});
+
 test("two tensors exchange their values in one transaction", async () => {
   const dev = planInterpreter();
   const a = tensor([1, 2], { device: dev });
