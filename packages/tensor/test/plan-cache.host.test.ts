@@ -11,3 +11,19 @@ test("a new plan runs although compiled functions hold more plans than the cache
   expect(await x.sub(0.5).sum().item()).toBe(4.5);
   dev.dispose();
 });
+
+test("plans share the memory of their intermediates: the largest counts, not the sum, and it comes back", async () => {
+  const dev = await device("cpu", { threads: 1 });
+  const largest = 400;
+  const fns = [100, 200, largest, 300].map((size) => {
+    const x = tensor(new Float32Array(size * size).fill(1 / size), { device: dev, shape: [size, size] });
+    return { size, x, run: compile((t: Tensor) => t.matmul(t).matmul(t).matmul(t).sum()) };
+  });
+  const before = dev.counters.bytesInUse;
+  for (const { size, x, run } of [...fns, ...fns]) expect(await run(x).item()).toBeCloseTo(size, 1);
+  const intermediates = dev.counters.bytesInUse - before;
+  // Two products of the largest are alive at a time.
+  expect(intermediates).toBeLessThan(2.5 * 4 * largest * largest);
+  for (const { run } of fns) run.dispose();
+  dev.dispose();
+});

@@ -6,6 +6,7 @@ import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgr
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
 import { planSteps, type Step, type Word } from "./steps.js";
+import { Workspace } from "./workspace.js";
 
 /** Time of one kernel of one run, as `onKernel` gets it. */
 export interface KernelTiming {
@@ -37,9 +38,17 @@ interface CpuBuffer extends BackendBuffer {
   readonly address: number;
 }
 
-/** A prepared plan: its block of memory holds arena, scratch, steps and arguments. */
+/** An argument word that holds an address in the workspace. */
+interface WorkspaceWord {
+  readonly at: number;
+  readonly offset: number;
+}
+
+/** A prepared plan: its block of memory holds steps and arguments; its intermediates lie in the workspace that all plans share. */
 class CpuExecutable implements Executable {
   isDisposed = false;
+  /** The workspace's generation that the argument words are of. */
+  generation = -1;
   constructor(
     readonly plan: Plan,
     readonly address: number,
@@ -49,6 +58,7 @@ class CpuExecutable implements Executable {
     readonly kernelEnds: readonly number[],
     /** For each binding, the argument words (by number) that hold its address. */
     readonly patches: readonly (readonly number[])[],
+    readonly workspaceWords: readonly WorkspaceWord[],
     readonly isSmall: boolean,
     readonly release: (executable: CpuExecutable) => void,
   ) {}
@@ -88,6 +98,7 @@ class CpuBackend implements Backend {
   readonly #onKernel: ((timing: KernelTiming) => void) | undefined;
   readonly #heap: Heap;
   readonly #library: KernelLibrary;
+  readonly #workspace: Workspace;
   readonly #driverBytes: Uint8Array<ArrayBuffer>;
   readonly #driver: DriverExports;
   readonly #scratch: number;
@@ -107,6 +118,7 @@ class CpuBackend implements Backend {
     const budgetBytes = Math.min(options.budgetBytes ?? maxHeapBytes, maxHeapBytes);
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
     this.#heap = new Heap(isShared, control.bytes, budgetBytes, this.counters);
+    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)));
     this.#library = new KernelLibrary(this.#heap, isShared, this.counters);
     this.#driverBytes = printDriver(isShared);
     const { memory } = this.#heap;
@@ -186,17 +198,29 @@ class CpuBackend implements Backend {
     }
     const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
     const scratchAt = Math.ceil(scratchBytes / 256) * 256;
-    const address = this.#heap.allocate(arenaBytes + scratchAt + wordCount * 4);
-    const first = (address + arenaBytes + scratchAt) / 4;
+    const address = this.#heap.allocate(wordCount * 4);
+    const tenant = {};
+    try {
+      this.#workspace.add(tenant, arenaBytes + scratchAt);
+    } catch (error) {
+      this.#heap.free(address);
+      throw error;
+    }
+    const first = address / 4;
     const { words } = this.#heap;
     const patches = Array.from({ length: plan.bindingCount }, (): number[] => []);
+    const workspaceWords: WorkspaceWord[] = [];
+    const inWorkspace = (at: number, offset: number): number => {
+      workspaceWords.push({ at, offset });
+      return 0;
+    };
     for (const table of tables.values()) words.set(table.values, first + table.at);
     const resolve = (word: Word, at: number): number => {
       if (typeof word === "number") return word;
-      if (word.kind === "scratch") return address + arenaBytes + word.offset;
+      if (word.kind === "scratch") return inWorkspace(at, arenaBytes + word.offset);
       if (word.kind === "constants") return (first + (tables.get(word.values.join())?.at ?? 0)) * 4;
       const slot = plan.slots[word.slot];
-      if (slot?.kind === "arena") return address + slot.offset;
+      if (slot?.kind === "arena") return inWorkspace(at, slot.offset);
       if (slot) patches[slot.binding]?.push(at);
       return 0;
     };
@@ -216,9 +240,12 @@ class CpuBackend implements Backend {
       stepAddress(steps.length),
       kernelEnds,
       patches,
+      workspaceWords,
       cost < this.#soloNanoseconds,
       (executable) => {
-        if (!this.#isDisposed) this.#inOrder(() => this.#heap.free(executable.address));
+        if (this.#isDisposed) return;
+        this.#inOrder(() => this.#heap.free(executable.address));
+        this.#workspace.remove(tenant);
       },
     );
   }
@@ -251,6 +278,11 @@ class CpuBackend implements Backend {
 
   #bind(executable: CpuExecutable, addresses: readonly number[]): void {
     const { words } = this.#heap;
+    const { address: base, generation } = this.#workspace;
+    if (executable.generation !== generation) {
+      for (const { at, offset } of executable.workspaceWords) words[at] = base + offset;
+      executable.generation = generation;
+    }
     for (let i = 0; i < addresses.length; i++) {
       const address = addresses[i] ?? 0;
       for (const at of executable.patches[i] ?? []) words[at] = address;
