@@ -30,7 +30,8 @@ export default defineConfig({
   test: {
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 60_000,
+    // Shared machines are slow at times; a test that hangs is still ended.
+    testTimeout: 180_000,
     hookTimeout: 120_000,
     // Dawn keeps threads alive; a worker that does not come down by itself is ended.
     teardownTimeout: 5_000,
