@@ -140,6 +140,7 @@ export async function expectCurve(
     const loss = rules.regularization ? plain.add(rules.regularization()) : plain;
     const grads = byName(grad(loss, parameters));
     const changed = rules.changeGradients?.(grads) ?? grads;
+    rules.beforeUpdate?.();
     optimizer.update([...changed.values()]);
     rules.afterUpdate?.(changed);
     return loss;

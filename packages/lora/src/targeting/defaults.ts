@@ -15,18 +15,26 @@ export const defaultTargets: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** The family's default targets. Throws AdapterError, listing the dense layers, for a family without an entry. */
-export function targetsFor(model: AdaptableModel): readonly string[] {
+export function targetsFor(
+  model: AdaptableModel,
+  table: Readonly<Record<string, readonly string[]>> = defaultTargets,
+  names: readonly string[] = layerSuffixes(model),
+): readonly string[] {
   const type = modelType(model);
-  const targets = type === null ? undefined : defaultTargets[type];
+  const targets = type === null ? undefined : table[type];
   if (targets) return targets;
-  const names = layerSuffixes(model);
   throw new AdapterError(
-    `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its dense layers: ${names.join(", ")}.`,
+    `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its layers: ${names.join(", ")}.`,
     names,
   );
 }
 
 /** The last parts of the dense layers' names, each once: what a person would pass as targets. */
 export function layerSuffixes(model: AdaptableModel): string[] {
-  return [...new Set([...denseLayers(model).keys()].map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+  return suffixesOf(denseLayers(model).keys());
+}
+
+/** The last parts of names, each once. */
+export function suffixesOf(names: Iterable<string>): string[] {
+  return [...new Set([...names].map((name) => name.slice(name.lastIndexOf(".") + 1)))];
 }

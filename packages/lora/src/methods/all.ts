@@ -1,0 +1,3 @@
+// Every adapter method, one line each: an export's name is the method's.
+export { dora } from "./dora.js";
+export { lora } from "./lora.js";
