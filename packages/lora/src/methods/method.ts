@@ -133,3 +133,8 @@ export function replacing(module: AdaptableModule, parameters: Readonly<Record<s
     };
   };
 }
+
+/** A parameter's first value where it stands for one of the model's own: its numbers in f32, in memory of their own. */
+export function copyOf(weight: Tensor): Tensor {
+  return weight.cast("f32").mul(1);
+}
