@@ -6,4 +6,5 @@ export { loha } from "./loha.js";
 export { lokr } from "./lokr.js";
 export { lora } from "./lora.js";
 export { norms } from "./norms.js";
+export { oft } from "./oft.js";
 export { vera } from "./vera.js";

@@ -1,5 +1,6 @@
 import { nn } from "@lowrank/autograd";
 import { type Tensor, zeros } from "@lowrank/tensor";
+import type { PeftFields } from "../peft/fields.js";
 import { lycorisFromPeft, lycorisToPeft } from "../peft/lycoris.js";
 import { byPattern, matchLayers } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
@@ -13,15 +14,18 @@ export interface LohaOptions extends LycorisOptions {
   readonly init: "identity" | "random";
 }
 
+/** Defaults and checks. Throws AdapterError. */
+function lohaOptions({ init = "identity", ...given }: Partial<LohaOptions>): LohaOptions {
+  checkChoice("init", init, ["identity", "random"]);
+  return { ...lycorisOptions(given), init };
+}
+
 /**
  * LoHa (Hyeon-Woo et al. 2022, FedPara, proposition 1): ΔW = (alpha / r) (A1 B1) ⊙ (A2 B2), of rank up to r². A second pair's B is at first 0.
  * On GPT-2's transposed layers PEFT cannot load it. peft.LoHaConfig.
  */
 export const loha: Method<LohaOptions, DenseLayer> = defineMethod("loha", {
-  options: ({ init = "identity", ...given }) => {
-    checkChoice("init", init, ["identity", "random"]);
-    return { ...lycorisOptions(given), init };
-  },
+  options: lohaOptions,
   places: matchLayers,
   attach: onEach((layer, options, context) => {
     const { name, generator } = context;
@@ -42,8 +46,10 @@ export const loha: Method<LohaOptions, DenseLayer> = defineMethod("loha", {
     return wholeDelta(layer, parameters, delta, { ...options, isRowScaleKept: true }, context);
   }),
   toPeft: (options, places) => ({ ...lycorisToPeft(options, places), peft_type: "LOHA", init_weights: options.init === "identity" }),
-  fromPeft: (fields) => {
-    if (fields.peek("peft_type") !== "LOHA") return null;
-    return { ...lycorisFromPeft(fields), init: fields.takeFlag("init_weights", true) ? "identity" : "random" };
-  },
+  fromPeft: lohaFromPeft,
 });
+
+function lohaFromPeft(fields: PeftFields): Partial<LohaOptions> | null {
+  if (fields.peek("peft_type") !== "LOHA") return null;
+  return { ...lycorisFromPeft(fields), init: fields.takeFlag("init_weights", true) ? "identity" : "random" };
+}
