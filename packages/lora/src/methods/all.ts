@@ -1,4 +1,5 @@
 // Every adapter method, one line each: an export's name is the method's.
+export { adalora } from "./adalora.js";
 export { bitfit } from "./bitfit.js";
 export { dora } from "./dora.js";
 export { ia3 } from "./ia3.js";

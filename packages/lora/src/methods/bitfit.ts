@@ -27,7 +27,9 @@ function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
     if (module) found.set(path, { module, bias });
   }
   if (found.size === 0)
-    throw new AdapterError("The model has no biases, so BitFit has nothing to train. Use a method that adds parameters, for instance lora.");
+    throw new AdapterError(
+      "The model has no biases, so BitFit has nothing to train. Use a method that adds parameters, for instance lora.",
+    );
   return found;
 }
 
@@ -37,8 +39,7 @@ function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
  */
 export const bitfit: Method<BitfitOptions, BiasedModule> = defineMethod("bitfit", {
   options: (given) => ({ ...given }),
-  places: (model, options, isStrict) =>
-    matchAmong(biasedModules(model), options.targets ?? /.*/, options, isStrict, "module with a bias"),
+  places: (model, options, isStrict) => matchAmong(biasedModules(model), options.targets ?? /.*/, options, isStrict, "module with a bias"),
   attach: onEach(({ module, bias }) => {
     const copy = copyOf(bias);
     return {

@@ -36,10 +36,7 @@ export const loha: Method<LohaOptions, DenseLayer> = defineMethod("loha", {
       hada_w1_a: random(layer.outFeatures, rank),
       hada_w1_b: random(rank, layer.inFeatures),
       hada_w2_a: random(layer.outFeatures, rank),
-      hada_w2_b:
-        options.init === "random"
-          ? random(rank, layer.inFeatures)
-          : zeros([rank, layer.inFeatures], { device: generator.device }),
+      hada_w2_b: options.init === "random" ? random(rank, layer.inFeatures) : zeros([rank, layer.inFeatures], { device: generator.device }),
     };
     const { hada_w1_a: a1, hada_w1_b: b1, hada_w2_a: a2, hada_w2_b: b2 } = parameters;
     const delta = (): Tensor => a1.matmul(b1).mul(a2.matmul(b2)).mul(scaling);

@@ -51,7 +51,13 @@ interface Factor {
 }
 
 /** A matrix of the given shape, whole or as a product of two, random or 0. */
-function factor(name: string, [rows, columns]: readonly [number, number], rank: number | null, isZero: boolean, context: PlaceContext): Factor {
+function factor(
+  name: string,
+  [rows, columns]: readonly [number, number],
+  rank: number | null,
+  isZero: boolean,
+  context: PlaceContext,
+): Factor {
   const { generator } = context;
   const random = (...shape: readonly [number, number]): Tensor => nn.kaimingUniform(shape, { generator });
   const zero = (...shape: readonly [number, number]): Tensor => zeros(shape, { device: generator.device });
@@ -69,7 +75,10 @@ function factor(name: string, [rows, columns]: readonly [number, number], rank: 
 function kron(left: Tensor, right: Tensor): Tensor {
   const [a = 0, b = 0] = left.shape;
   const [c = 0, d = 0] = right.shape;
-  return left.reshape([a, 1, b, 1]).mul(right.reshape([1, c, 1, d])).reshape([a * c, b * d]);
+  return left
+    .reshape([a, 1, b, 1])
+    .mul(right.reshape([1, c, 1, d]))
+    .reshape([a * c, b * d]);
 }
 
 /**

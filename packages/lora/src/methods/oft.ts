@@ -62,7 +62,9 @@ export interface OftAttachment extends Attachment {
 function rotationsOf(width: number, options: OftOptions, { name, generator }: PlaceContext) {
   const size = options.blockSize > 0 ? nearestDivisor(width, options.blockSize) : width / nearestDivisor(width, options.blocks);
   if (size < 2)
-    throw new AdapterError(`${name} is ${width} wide, whose nearest block has size 1, which cannot turn. Choose another blockSize.`, [name]);
+    throw new AdapterError(`${name} is ${width} wide, whose nearest block has size 1, which cannot turn. Choose another blockSize.`, [
+      name,
+    ]);
   const shape = [options.shared ? 1 : width / size, (size * (size - 1)) / 2];
   const triangles = options.init === "random" ? generator.normal(shape, 0, 0.1) : zeros(shape, { device: generator.device });
   const limit = options.epsilon / Math.sqrt(shape[0] ?? 1);

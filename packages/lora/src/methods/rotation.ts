@@ -67,7 +67,10 @@ export function rotated(x: Tensor, rotations: Tensor): Tensor {
   const [count = 1, size = 1] = rotations.shape;
   const blocks = (x.shape[x.rank - 1] ?? 0) / size;
   if (count === 1) {
-    return x.reshape([x.size / size, size]).matmul(rotations.reshape([size, size])).reshape(x.shape);
+    return x
+      .reshape([x.size / size, size])
+      .matmul(rotations.reshape([size, size]))
+      .reshape(x.shape);
   }
   const rows = x.reshape([x.size / (blocks * size), blocks, size]).permute([1, 0, 2]);
   return rows.matmul(rotations).permute([1, 0, 2]).reshape(x.shape);

@@ -64,7 +64,13 @@ function attachment(layer: DenseLayer, shared: Projections, options: VeraOptions
   // Slices of the first rows and columns. They read the shared tensors, which a file may replace.
   const a = (): Tensor => shared.a.narrow(1, 0, layer.inFeatures);
   const b = (): Tensor => shared.b.narrow(0, 0, layer.outFeatures);
-  const delta = (): Tensor => inLayout(layer, b().mul(scaleB.unsqueeze(1)).matmul(a().mul(scaleD.unsqueeze(1))));
+  const delta = (): Tensor =>
+    inLayout(
+      layer,
+      b()
+        .mul(scaleB.unsqueeze(1))
+        .matmul(a().mul(scaleD.unsqueeze(1))),
+    );
   return {
     parameters: { vera_lambda_b: scaleB, vera_lambda_d: scaleD },
     enable: wrapping(layer, (x, next) => {

@@ -21,8 +21,8 @@ import type { Storage } from "./storage.js";
  */
 export class Tensor {
   #node: Node;
-  /** The storage that `assign` writes to, for tensors made from data. */
-  readonly #home: Storage | null;
+  /** The storage that `assign` writes to, for tensors made from data or assigned to before. */
+  #home: Storage | null;
 
   constructor(
     node: Node,
@@ -82,6 +82,8 @@ export class Tensor {
       throw new ShapeError(`assign: ${showShape(value.shape)} does not fit ${showShape(this.shape)}.`, [this.shape, value.shape]);
     }
     const stored = value.cast(home.dtype).node;
+    // Until the value is written the handle is an expression, which may be assigned to once more.
+    this.#home = home;
     this.#node = stored;
     this.device.pendingAssignments.set(home, { value: stored, target: this });
     noteAssignment(this.device);
