@@ -215,7 +215,7 @@ describe("files that do not fit are refused before anything is changed", () => {
     [
       "a method of another kind",
       (c) => Object.assign(c, { peft_type: "PREFIX_TUNING" }),
-      /type PREFIX_TUNING are not supported\. Supported are lora, dora/,
+      /type PREFIX_TUNING are not supported\. Supported are .*dora.*lora/,
     ],
     ["a rank that is no number", (c) => Object.assign(c, { r: "8" }), /r is "8", which is not a number/],
     [

@@ -20,15 +20,14 @@ export interface Ia3Options extends Pick<TargetOptions, "targets" | "exclude"> {
 
 /** Defaults and checks. Throws AdapterError for feed-forward names that are not among the targets. */
 function ia3Options(given: Partial<Ia3Options>, model: AdaptableModel): Ia3Options {
-  const { init = "identity", feedforward = ia3Feedforward[modelType(model) ?? ""] ?? [], targets, ...rest } = given;
+  const { init = "identity", feedforward, targets, ...rest } = given;
   checkChoice("init", init, ["identity", "random"]);
-  const named = given.feedforward;
-  if (Array.isArray(targets) && Array.isArray(named)) {
-    const strangers = (named as readonly string[]).filter((name) => !targets.includes(name));
-    if (strangers.length > 0)
-      throw new AdapterError(`feedforward names ${strangers.join(", ")}, which targets do not. Name them in both.`, ["feedforward"]);
-  }
-  return { ...rest, ...(targets !== undefined && { targets }), init, feedforward };
+  const isStranger = (name: string): boolean => Array.isArray(targets) && !targets.includes(name);
+  const strangers = typeof feedforward === "object" ? feedforward.filter(isStranger) : [];
+  if (strangers.length > 0)
+    throw new AdapterError(`feedforward names ${strangers.join(", ")}, which targets do not. Name them in both.`, ["feedforward"]);
+  const usual = (ia3Feedforward[modelType(model) ?? ""] ?? []).filter((name) => !isStranger(name));
+  return { ...rest, ...(targets !== undefined && { targets }), init, feedforward: feedforward ?? usual };
 }
 
 /** PEFT compares endings without a dot: "proj" takes "c_proj" as well. */

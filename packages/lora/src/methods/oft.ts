@@ -107,7 +107,7 @@ function attachment(place: DenseLayer | EmbeddingLayer, options: OftOptions, con
 
 /**
  * OFT (Qiu et al. 2023, eq. 6; here as PEFT's second version, which turns the input): h = W0 (x R) + b, with R block-diagonal and
- * orthogonal, R = (I − Q)(I + Q)⁻¹ of a skew-symmetric Q, at first 0. COFT keeps ‖Q‖ within epsilon: before each step the parameter is
+ * orthogonal, R = (I − Q)(I + Q)⁻¹ (or the series of its inverse) of a skew-symmetric Q, at first 0. COFT keeps ‖Q‖ within epsilon: before each step the parameter is
  * projected, without a gradient. On an embedding the looked-up vector is turned. Merged: W = W0 Rᵀ. On GPT-2's transposed layers PEFT
  * cannot load it. peft.OFTConfig.
  */

@@ -45,7 +45,7 @@ export function cayley(q: Tensor): Tensor {
 }
 
 /**
- * Its Neumann series cut after `terms`, as PEFT computes it: I + 2 Q + 2 Q² + … + Q^(terms − 1), where for 3 terms Q³ comes on top of
+ * The Neumann series of Cayley's transform of −Q (PEFT turns the other way here) cut after `terms`, as PEFT computes it: I + 2 Q + 2 Q² + … + Q^(terms − 1), where for 3 terms Q³ comes on top of
  * 2 Q². Nearly orthogonal for small Q. peft.tuners.oft.layer.OFTRotationModule._cayley_batch.
  */
 export function cayleyNeumann(q: Tensor, terms: number): Tensor {
