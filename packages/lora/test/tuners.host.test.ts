@@ -34,7 +34,7 @@ const expectClose = (a: readonly number[], b: readonly number[], tolerance: numb
 const targets = ["q_proj", "c_fc"];
 const methodOptions: readonly AdapterOptions[] = [
   { method: "ia3", targets, feedforward: ["c_fc"] },
-  { method: "ia3", targets },
+  { method: "ia3", targets: "all-linear", feedforward: ["q_proj"] },
   { method: "norms", targets: ["norm"] },
   { method: "norms", targets: ["layers.1"] },
   { method: "bitfit" },

@@ -2,13 +2,15 @@ import { ones, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
 import { ia3Feedforward, ia3Targets, targetsFor } from "../targeting/defaults.js";
-import { fullMatch, matchAmong, type TargetOptions } from "../targeting/match.js";
+import { fullMatch, matchAmong, type TargetOptions, type Targets } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, denseLayers, modelType } from "../targeting/model.js";
 import { defineMethod, type Method, onEach, wrapping } from "./method.js";
 import { checkChoice } from "./sizes.js";
 
 /** How (IA)³ is set up. Names in parentheses are PEFT's. */
-export interface Ia3Options extends Pick<TargetOptions, "targets" | "exclude"> {
+export interface Ia3Options extends Pick<TargetOptions, "exclude"> {
+  /** As in other methods; the model family's when absent. */
+  readonly targets: Targets;
   /**
    * Those of the targets whose input is scaled instead of their output (`feedforward_modules`): endings of names, or a regular
    * expression that must fit the whole name. The model family's when absent.
@@ -20,14 +22,15 @@ export interface Ia3Options extends Pick<TargetOptions, "targets" | "exclude"> {
 
 /** Defaults and checks. Throws AdapterError for feed-forward names that are not among the targets. */
 function ia3Options(given: Partial<Ia3Options>, model: AdaptableModel): Ia3Options {
-  const { init = "identity", feedforward, targets, ...rest } = given;
+  // "mlp.c_proj" must stay what it is in the file: its last part alone would take the attention's c_proj as well.
+  const { init = "identity", feedforward, targets = targetsFor(model, ia3Targets), ...rest } = given;
   checkChoice("init", init, ["identity", "random"]);
   const isStranger = (name: string): boolean => Array.isArray(targets) && !targets.includes(name);
   const strangers = typeof feedforward === "object" ? feedforward.filter(isStranger) : [];
   if (strangers.length > 0)
     throw new AdapterError(`feedforward names ${strangers.join(", ")}, which targets do not. Name them in both.`, ["feedforward"]);
   const usual = (ia3Feedforward[modelType(model) ?? ""] ?? []).filter((name) => !isStranger(name));
-  return { ...rest, ...(targets !== undefined && { targets }), init, feedforward: feedforward ?? usual };
+  return { ...rest, targets, init, feedforward: feedforward ?? usual };
 }
 
 /** PEFT compares endings without a dot: "proj" takes "c_proj" as well. */
@@ -45,7 +48,7 @@ export const ia3: Method<Ia3Options, DenseLayer> = defineMethod("ia3", {
   options: ia3Options,
   places: (model, options, isStrict) => {
     const layers = denseLayers(model);
-    return matchAmong(layers, options.targets ?? targetsFor(model, ia3Targets), options, isStrict, "dense layer");
+    return matchAmong(layers, options.targets, options, isStrict, "dense layer");
   },
   attach: onEach((layer, options, { name, generator }) => {
     const isInner = isFeedforward(name, options.feedforward);
@@ -63,20 +66,27 @@ export const ia3: Method<Ia3Options, DenseLayer> = defineMethod("ia3", {
       },
     };
   }),
-  toPeft: (options, places) => ({
-    peft_type: "IA3",
-    exclude_modules: namesOrNull(options.exclude),
-    fan_in_fan_out: [...places.values()].some((layer) => layer.isTransposed),
-    feedforward_modules: namesOrNull(options.feedforward),
-    init_ia3_weights: options.init === "identity",
-    modules_to_save: null,
-    target_modules: targetModules(options.targets, places),
-  }),
+  toPeft: (options, places) => {
+    const { targets, feedforward } = options;
+    // PEFT asks for the one list to be part of the other, so what "all-linear" stands for is written in full, as PEFT does.
+    const isAll = typeof targets === "string" && targets.toLowerCase() === "all-linear";
+    const names = [...places.keys()];
+    return {
+      peft_type: "IA3",
+      exclude_modules: namesOrNull(options.exclude),
+      fan_in_fan_out: [...places.values()].some((layer) => layer.isTransposed),
+      feedforward_modules: namesOrNull(isAll ? names.filter((name) => isFeedforward(name, feedforward)) : feedforward),
+      init_ia3_weights: options.init === "identity",
+      modules_to_save: null,
+      target_modules: targetModules(isAll ? names : targets, places),
+    };
+  },
   fromPeft: (fields) => {
     if (fields.peek("peft_type") !== "IA3") return null;
     fields.pass("peft_type", "fan_in_fan_out");
     const feedforward = fields.takeNames("feedforward_modules");
     const init = fields.takeFlag("init_ia3_weights", true) ? "identity" : "random";
-    return { ...takeTargets(fields), init, feedforward: feedforward ?? [] };
+    const { targets, ...rest } = takeTargets(fields);
+    return { ...rest, ...(targets !== undefined && { targets }), init, feedforward: feedforward ?? [] };
   },
 });
