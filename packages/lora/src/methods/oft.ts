@@ -67,6 +67,7 @@ function rotationsOf(width: number, options: OftOptions, { name, generator }: Pl
     ]);
   const shape = [options.shared ? 1 : width / size, (size * (size - 1)) / 2];
   const triangles = options.init === "random" ? generator.normal(shape, 0, 0.1) : zeros(shape, { device: generator.device });
+  const skew = skewSymmetric(size, generator.device);
   const limit = options.epsilon / Math.sqrt(shape[0] ?? 1);
   /** Triangles whose full matrix has at most the norm `limit`; the gradient goes straight through. */
   const constrained = (): Tensor => {
@@ -76,7 +77,7 @@ function rotationsOf(width: number, options: OftOptions, { name, generator }: Pl
     return triangles.add(triangles.mul(factors).sub(triangles).detach());
   };
   const rotations = (): Tensor => {
-    const q = skewSymmetric(options.constrained ? constrained() : triangles, size);
+    const q = skew(options.constrained ? constrained() : triangles);
     return options.neumannTerms > 0 ? cayleyNeumann(q, options.neumannTerms) : cayley(q);
   };
   return { triangles, rotations, project: () => triangles.assign(constrained().detach()) };

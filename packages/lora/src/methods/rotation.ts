@@ -1,12 +1,10 @@
-import { eye, type Tensor, tensor } from "@lowrank/tensor";
+import { type Device, eye, type Tensor, tensor } from "@lowrank/tensor";
 
 /**
- * Skew-symmetric matrices from their upper triangles, row by row: [blocks, size (size − 1) / 2] → [blocks, size, size].
+ * What makes skew-symmetric matrices of their upper triangles, row by row: [blocks, size (size − 1) / 2] → [blocks, size, size].
  * torch.triu_indices(size, size, 1) and Q = M − Mᵀ.
  */
-export function skewSymmetric(triangles: Tensor, size: number): Tensor {
-  const { device } = triangles;
-  const blocks = triangles.shape[0] ?? 0;
+export function skewSymmetric(size: number, device: Device): (triangles: Tensor) => Tensor {
   const index = new Int32Array(size * size);
   const sign = new Float32Array(size * size);
   let next = 0;
@@ -18,8 +16,13 @@ export function skewSymmetric(triangles: Tensor, size: number): Tensor {
       sign[column * size + row] = -1;
     }
   }
-  const taken = triangles.gather(tensor(index, { device, dtype: "i32" }), 1);
-  return taken.mul(tensor(sign, { device })).reshape([blocks, size, size]);
+  // Made once: a forward that is not compiled would upload them each time.
+  const [indices, signs] = [tensor(index, { device, dtype: "i32" }), tensor(sign, { device })];
+  return (triangles) =>
+    triangles
+      .gather(indices, 1)
+      .mul(signs)
+      .reshape([triangles.shape[0] ?? 0, size, size]);
 }
 
 /**
