@@ -1,11 +1,17 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
+export { type AdaloraOptions, adalora } from "./methods/adalora.js";
+export { type BiasedModule, type BitfitOptions, bitfit } from "./methods/bitfit.js";
 export { dora } from "./methods/dora.js";
+export { type Ia3Options, ia3 } from "./methods/ia3.js";
+export { type LohaOptions, loha } from "./methods/loha.js";
+export { type LokrOptions, lokr } from "./methods/lokr.js";
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
 export {
   type AttachContext,
   type Attachment,
+  copyOf,
   defineMethod,
   type InitializationData,
   type MergedWeight,
@@ -16,15 +22,20 @@ export {
   type TrainingRules,
   wrapping,
 } from "./methods/method.js";
+export { type NormsOptions, norms } from "./methods/norms.js";
+export { type OftAttachment, type OftOptions, oft } from "./methods/oft.js";
+export type { TripletAttachment } from "./methods/rank-allocation.js";
 
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
+export { type VeraOptions, vera } from "./methods/vera.js";
+export type { LycorisOptions } from "./methods/whole-delta.js";
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
-export { matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";
+export { matchAmong, matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";
 export {
   type AdaptableModel,
   type AdaptableModule,

@@ -1,7 +1,7 @@
 import { realizeNow, type Tensor } from "@lowrank/tensor";
 import type { Adapter } from "./adapter.js";
 import { AdapterError, listed } from "./errors.js";
-import type { MergedWeight } from "./methods/method.js";
+import { copyOf, type MergedWeight } from "./methods/method.js";
 
 /**
  * Adds the adapter to the base's weights (LoRA: W = W0 + (alpha / r) B A) and takes it out of the forward, which from then on runs the
@@ -23,14 +23,14 @@ export function merge(adapter: Adapter): void {
   const merged = changes.map((change) => {
     const { weight } = change;
     // What 16 bits have rounded away cannot be taken back by arithmetic: such weights are kept as they were.
-    const copy = weight.dtype === "f32" ? null : weight.cast("f32").cast(weight.dtype);
-    return { weight, change, copy };
+    const restore = weight.dtype === "f32" ? change.restore : undefined;
+    return { weight, change, restore, copy: restore ? null : copyOf(weight).cast(weight.dtype) };
   });
   // Everything that reads the old weights comes before the first of them is written over.
-  realizeNow(merged.flatMap(({ change, copy }) => (copy ? [copy] : change.kept)));
-  const steps = merged.map(({ weight, change, copy }) => {
+  realizeNow(merged.flatMap(({ change, copy }) => (copy ? [copy] : (change.kept ?? []))));
+  const steps = merged.map(({ weight, change, restore, copy }) => {
     weight.assign(change.value);
-    return () => weight.assign(copy ?? change.restore(weight));
+    return () => weight.assign(restore?.(weight) ?? (copy as Tensor)); // one of the two is there
   });
   realizeNow(merged.map(({ weight }) => weight));
   adapter.disable();

@@ -5,6 +5,7 @@ import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { byPattern, matchLayers, type TargetOptions } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
 import { defineMethod, type Method, onEach, type PlaceContext, wrapping } from "./method.js";
+import { checkSizes } from "./sizes.js";
 
 /** How a low-rank pair is set up. Names in parentheses are PEFT's. */
 export interface LoraOptions extends TargetOptions {
@@ -42,22 +43,7 @@ export interface LowRankPair {
 /** Defaults and checks that all methods with a low-rank pair share. Throws AdapterError. */
 export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
   const { rank = 8, alpha = 8, dropout = 0, rslora = false, init = "kaiming", rankPattern = {}, alphaPattern = {}, ...targets } = given;
-  for (const [name, value] of [["rank", rank], ...Object.entries(rankPattern)] as const) {
-    if (!Number.isInteger(value) || value < 1)
-      throw new AdapterError(
-        `${name === "rank" ? "rank" : `rankPattern "${name}"`} is ${value}. It is a whole number of at least 1; 4 to 64 are usual.`,
-        [name],
-      );
-  }
-  for (const [name, value] of [["alpha", alpha], ...Object.entries(alphaPattern)] as const) {
-    if (!Number.isFinite(value))
-      throw new AdapterError(
-        `${name === "alpha" ? "alpha" : `alphaPattern "${name}"`} is ${value}. It is a number; the rank or twice the rank is usual.`,
-        [name],
-      );
-  }
-  if (!(dropout >= 0 && dropout < 1))
-    throw new AdapterError(`dropout is ${dropout}. It is a share from 0 up to, but not including, 1.`, ["dropout"]);
+  checkSizes({ rank, alpha, dropout, rankPattern, alphaPattern });
   if (init !== "kaiming" && init !== "gaussian")
     throw new AdapterError(`init is "${String(init)}". Use "kaiming" or "gaussian".`, ["init"]);
   return { ...targets, rank, alpha, dropout, rslora, init, rankPattern, alphaPattern };

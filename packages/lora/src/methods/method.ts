@@ -9,9 +9,9 @@ export interface MergedWeight {
   /** Its new value, in its own layout, f32. */
   readonly value: Tensor;
   /** Tensors that the way back needs; they are computed before the weight is written over. */
-  readonly kept: readonly Tensor[];
-  /** The weight from before, out of the merged one; f32. */
-  restore(merged: Tensor): Tensor;
+  readonly kept?: readonly Tensor[];
+  /** The weight from before, out of the merged one; f32. Absent where arithmetic loses it: then a copy of the weight is kept. */
+  readonly restore?: (merged: Tensor) => Tensor;
 }
 
 /** What a method put on one place of a model. */
@@ -63,40 +63,51 @@ export interface TrainingRules {
   readonly regularization?: () => Tensor;
   /** Other gradients in place of the loss's, by parameter name. Lazy. */
   readonly changeGradients?: (gradients: ReadonlyMap<string, Tensor>) => ReadonlyMap<string, Tensor>;
+  /** Part of the compiled step, before the optimizer reads the parameters: may assign to them. */
+  readonly beforeUpdate?: () => void;
   /** Part of the compiled step, after the optimizer has assigned the parameters' new values: assigns the method's own state. */
   readonly afterUpdate?: (gradients: ReadonlyMap<string, Tensor>) => void;
   /** Between two steps; `step` counts from 1. */
   readonly afterStep?: (step: number) => Promise<void>;
   /** The method's state by name, for checkpoints. */
   readonly state?: () => ReadonlyMap<string, Tensor>;
+  /** After a checkpoint has been read into `state`, before the first step that follows. */
+  readonly restored?: () => Promise<void>;
 }
 
 /**
  * An adapter method: where it attaches, what it trains, what it saves, and whether and how it merges. Everything else (freezing, names,
  * files, merging, reports) follows from it.
  */
-export interface Method<Options, Place = AdaptableModule> {
+export interface Method<Options, Place = AdaptableModule, Made extends Attachment = Attachment> {
   readonly name: string;
   /** Fills defaults in and checks. Throws AdapterError. */
   readonly options: (given: Partial<Options>, model: AdaptableModel) => Options;
   /** What it goes on, by name, in the model's order. `isStrict`: names that fit nothing are an error. */
   readonly places: (model: AdaptableModel, options: Options, isStrict: boolean) => ReadonlyMap<string, Place>;
   /** Makes the parameters for the places and what uses them; `onEach` for methods whose places do not know each other. */
-  readonly attach: (places: ReadonlyMap<string, Place>, options: Options, context: AttachContext) => ReadonlyMap<string, Attachment>;
+  readonly attach: (places: ReadonlyMap<string, Place>, options: Options, context: AttachContext) => ReadonlyMap<string, Made>;
   /** A tensor's name in the file; `base_model.model.<place>.<key>` when absent. */
   readonly fileName?: (place: string, key: string) => string;
   /** What it asks of the training loop. */
-  readonly training?: (attachments: ReadonlyMap<string, Attachment>, options: Options) => TrainingRules;
+  readonly training?: (attachments: ReadonlyMap<string, Made>, options: Options) => TrainingRules;
   /** Why it cannot be merged and what to do instead, for methods that cannot. */
   readonly unmergeable?: string;
   /** The fields of adapter_config.json that say which method it is and how it is set. */
-  readonly toPeft: (options: Options, places: ReadonlyMap<string, Place>) => Readonly<Record<string, unknown>>;
+  readonly toPeft: (
+    options: Options,
+    places: ReadonlyMap<string, Place>,
+    attachments: ReadonlyMap<string, Made>,
+  ) => Readonly<Record<string, unknown>>;
   /** The options that a configuration holds, or null where it describes another method. Takes every field it understands. */
   readonly fromPeft: (fields: PeftFields) => Partial<Options> | null;
 }
 
 /** A method under its name, for the table. */
-export function defineMethod<Options, Place>(name: string, definition: Omit<Method<Options, Place>, "name">): Method<Options, Place> {
+export function defineMethod<Options, Place, Made extends Attachment = Attachment>(
+  name: string,
+  definition: Omit<Method<Options, Place, Made>, "name">,
+): Method<Options, Place, Made> {
   return { name, ...definition };
 }
 
@@ -121,4 +132,9 @@ export function replacing(module: AdaptableModule, parameters: Readonly<Record<s
       for (const remove of removers) remove();
     };
   };
+}
+
+/** A parameter's first value where it stands for one of the model's own: its numbers in f32, in memory of their own. */
+export function copyOf(weight: Tensor): Tensor {
+  return weight.cast("f32").mul(1);
 }

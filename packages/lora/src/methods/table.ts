@@ -1,12 +1,8 @@
-import { dora } from "./dora.js";
-import { lora } from "./lora.js";
+import * as all from "./all.js";
 import type { Method } from "./method.js";
 
-/** Every adapter method, one line each. A configuration is read by the first that recognises it. */
-export const methods: { readonly lora: typeof lora; readonly dora: typeof dora } = {
-  lora,
-  dora,
-};
+/** Every adapter method by name. A configuration is read by the one that recognises it. */
+export const methods: typeof all = all;
 
 export type MethodName = keyof typeof methods;
 

@@ -1,7 +1,7 @@
-import { AdapterError } from "../errors.js";
 import type { LoraOptions } from "../methods/lora.js";
 import type { DenseLayer } from "../targeting/model.js";
 import type { PeftFields } from "./fields.js";
+import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
 
 /** Which of the methods that PEFT files under LORA. */
 interface Variant {
@@ -14,7 +14,6 @@ export function loraToPeft(
   places: ReadonlyMap<string, DenseLayer>,
   variant: Variant,
 ): Readonly<Record<string, unknown>> {
-  const { targets, exclude, layers, layersPattern } = options;
   return {
     alora_invocation_tokens: null,
     alpha_pattern: options.alphaPattern,
@@ -23,13 +22,11 @@ export function loraToPeft(
     corda_config: null,
     ensure_weight_tying: false,
     eva_config: null,
-    exclude_modules: exclude === undefined ? null : typeof exclude === "string" ? exclude : [...exclude].sort(),
+    exclude_modules: namesOrNull(options.exclude),
     fan_in_fan_out: [...places.values()].some((layer) => layer.isTransposed),
     init_lora_weights: options.init === "gaussian" ? "gaussian" : true,
     kasa_config: null,
     layer_replication: null,
-    layers_pattern: layersPattern ?? null,
-    layers_to_transform: layers ?? null,
     loftq_config: {},
     lora_alpha: options.alpha,
     lora_bias: false,
@@ -43,23 +40,16 @@ export function loraToPeft(
     qalora_group_size: 16,
     r: options.rank,
     rank_pattern: options.rankPattern,
-    target_modules: targetModules(targets, places),
+    target_modules: targetModules(options.targets, places),
     target_parameters: null,
     trainable_token_indices: null,
     use_bdlora: null,
     use_qalora: false,
     use_rslora: options.rslora,
     velora_config: null,
+    ...layerFields(options),
     ...variant,
   };
-}
-
-/** PEFT writes "all-linear" and the family's defaults as the names that they stand for. */
-function targetModules(targets: LoraOptions["targets"], places: ReadonlyMap<string, DenseLayer>): readonly string[] | string {
-  if (Array.isArray(targets)) return [...new Set(targets as readonly string[])].sort();
-  if (targets instanceof RegExp) return targets.source;
-  if (typeof targets === "string" && targets.toLowerCase() !== "all-linear") return targets;
-  return [...new Set([...places.keys()].map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort();
 }
 
 /** The options of a LoraConfig, or null where it describes another method. Throws AdapterError for values that are not understood. */
@@ -73,17 +63,6 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
   const init = fields.peek("init_lora_weights") ?? true;
   const isKnown = typeof init === "boolean" || init === "gaussian";
   if (isKnown) fields.pass("init_lora_weights");
-  const targets = fields.takeNames("target_modules");
-  if (targets === undefined)
-    throw new AdapterError(`${fields.file}: target_modules is missing. Name the adapted layers there.`, ["target_modules"]);
-  const layers = fields.take<readonly number[] | number | undefined>(
-    "layers_to_transform",
-    isLayers,
-    "a number or a list of numbers",
-    undefined,
-  );
-  const exclude = fields.takeNames("exclude_modules");
-  const layersPattern = fields.takeNames("layers_pattern");
   return {
     rank: fields.takeNumber("r", 8),
     alpha: fields.takeNumber("lora_alpha", 8),
@@ -92,13 +71,6 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
     init: init === "gaussian" ? "gaussian" : "kaiming",
     rankPattern: fields.takeNumbers("rank_pattern"),
     alphaPattern: fields.takeNumbers("alpha_pattern"),
-    targets,
-    ...(exclude !== undefined && exclude.length > 0 && { exclude }),
-    ...(layers !== undefined && { layers }),
-    ...(layersPattern !== undefined && layersPattern.length > 0 && { layersPattern }),
+    ...takeTargets(fields),
   };
-}
-
-function isLayers(value: unknown): value is readonly number[] | number {
-  return typeof value === "number" || (Array.isArray(value) && value.every((item) => typeof item === "number"));
 }

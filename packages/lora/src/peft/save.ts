@@ -12,7 +12,7 @@ export interface SaveOptions {
 
 /** adapter_config.json as PEFT writes it: every field, keys sorted. */
 export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> {
-  const { method, options, places, origin } = adapter;
+  const { method, options, places, attachments, origin } = adapter;
   const fields: Record<string, unknown> = {
     auto_mapping: origin.autoMapping,
     base_model_name_or_path: origin.baseModel,
@@ -20,7 +20,7 @@ export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> 
     peft_version: peftVersion,
     revision: origin.revision,
     task_type: origin.taskType,
-    ...method.toPeft(options, places),
+    ...method.toPeft(options, places, attachments),
   };
   return Object.fromEntries(
     Object.keys(fields)

@@ -14,19 +14,65 @@ export const defaultTargets: Readonly<Record<string, readonly string[]>> = {
   qwen3: ["q_proj", "v_proj"],
 };
 
+/** What PEFT scales with (IA)³ by default. */
+export const ia3Targets: Readonly<Record<string, readonly string[]>> = {
+  gpt2: ["c_attn", "mlp.c_proj"],
+  gpt_neox: ["query_key_value", "dense_4h_to_h"],
+  gemma: ["q_proj", "v_proj", "down_proj"],
+  gemma2: ["q_proj", "v_proj", "down_proj"],
+  llama: ["k_proj", "v_proj", "down_proj"],
+  mistral: ["k_proj", "v_proj", "down_proj"],
+  phi: ["q_proj", "v_proj", "fc2"],
+  qwen2: ["q_proj", "v_proj", "down_proj"],
+  qwen3: ["q_proj", "v_proj", "down_proj"],
+};
+
+/** Those of (IA)³'s layers whose input is scaled. */
+export const ia3Feedforward: Readonly<Record<string, readonly string[]>> = {
+  gpt2: ["mlp.c_proj"],
+  gpt_neox: ["dense_4h_to_h"],
+  gemma: ["down_proj"],
+  gemma2: ["down_proj"],
+  llama: ["down_proj"],
+  mistral: ["down_proj"],
+  phi: ["fc2"],
+  qwen2: ["down_proj"],
+  qwen3: ["down_proj"],
+};
+
+/** The modules of LN tuning, as PEFT has them. */
+export const normTargets: Readonly<Record<string, readonly string[]>> = {
+  gpt2: ["ln_1", "ln_2", "ln_f"],
+  gemma: ["input_layernorm", "post_attention_layernorm", "norm"],
+  gemma2: ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm", "norm"],
+  llama: ["input_layernorm", "post_attention_layernorm", "norm"],
+  mistral: ["input_layernorm", "post_attention_layernorm", "norm"],
+  phi: ["input_layernorm", "final_layernorm"],
+  qwen2: ["post_attention_layernorm"],
+  qwen3: ["post_attention_layernorm"],
+};
+
 /** The family's default targets. Throws AdapterError, listing the dense layers, for a family without an entry. */
-export function targetsFor(model: AdaptableModel): readonly string[] {
+export function targetsFor(
+  model: AdaptableModel,
+  table: Readonly<Record<string, readonly string[]>> = defaultTargets,
+  names: readonly string[] = layerSuffixes(model),
+): readonly string[] {
   const type = modelType(model);
-  const targets = type === null ? undefined : defaultTargets[type];
+  const targets = type === null ? undefined : table[type];
   if (targets) return targets;
-  const names = layerSuffixes(model);
   throw new AdapterError(
-    `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its dense layers: ${names.join(", ")}.`,
+    `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its layers: ${names.join(", ")}.`,
     names,
   );
 }
 
 /** The last parts of the dense layers' names, each once: what a person would pass as targets. */
 export function layerSuffixes(model: AdaptableModel): string[] {
-  return [...new Set([...denseLayers(model).keys()].map((name) => name.slice(name.lastIndexOf(".") + 1)))];
+  return suffixesOf(denseLayers(model).keys());
+}
+
+/** The last parts of names, each once. */
+export function suffixesOf(names: Iterable<string>): string[] {
+  return [...new Set([...names].map((name) => name.slice(name.lastIndexOf(".") + 1)))];
 }

@@ -1,5 +1,5 @@
 import { AdapterError, listed } from "../errors.js";
-import { layerSuffixes, targetsFor } from "./defaults.js";
+import { suffixesOf, targetsFor } from "./defaults.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "./model.js";
 
 /**
@@ -28,8 +28,17 @@ const outputLayers: ReadonlySet<string> = new Set(["lm_head", "embed_out", "outp
  * Throws AdapterError, listing the layers that exist, when nothing fits. peft.tuners.tuners_utils.check_target_module_exists.
  */
 export function matchLayers(model: AdaptableModel, options: TargetOptions, isStrict = true): Map<string, DenseLayer> {
-  const all = denseLayers(model);
-  const targets = options.targets ?? targetsFor(model);
+  return matchAmong(denseLayers(model), options.targets ?? targetsFor(model), options, isStrict, "dense layer");
+}
+
+/** `matchLayers` among other modules than dense layers; `kind` is what errors call them. */
+export function matchAmong<Place>(
+  all: ReadonlyMap<string, Place>,
+  targets: Targets,
+  options: TargetOptions,
+  isStrict: boolean,
+  kind: string,
+): Map<string, Place> {
   const isList = Array.isArray(targets);
   if (!isList && (options.layers !== undefined || options.layersPattern !== undefined)) {
     throw new AdapterError(
@@ -38,21 +47,21 @@ export function matchLayers(model: AdaptableModel, options: TargetOptions, isStr
   }
   const fits = isList ? undefined : expression(targets as string | RegExp);
   const unused = new Set(isList ? (targets as readonly string[]) : []);
-  const chosen = new Map<string, DenseLayer>();
+  const chosen = new Map<string, Place>();
   for (const [name, layer] of all) {
     const isTarget = fits ? fits(name) : fitsList(name, targets as readonly string[], unused);
     if (isTarget && !isExcluded(name, options.exclude) && isInLayers(name, options)) chosen.set(name, layer);
   }
-  const suffixes = layerSuffixes(model);
-  const existing = `The model's dense layers are called ${listed(suffixes, 40)} (for example ${[...all.keys()][0] ?? "none"})`;
+  const suffixes = suffixesOf(all.keys());
+  const existing = `The model's ${kind}s are called ${listed(suffixes, 40)} (for example ${[...all.keys()][0] ?? "none"})`;
   if (chosen.size === 0) {
-    throw new AdapterError(`targets ${show(targets)} match no dense layer of the model. ${existing}; choose among them or "all-linear".`, [
+    throw new AdapterError(`targets ${show(targets)} match no ${kind} of the model. ${existing}; choose among them or "all-linear".`, [
       ...all.keys(),
     ]);
   }
   if (isStrict && unused.size > 0) {
     throw new AdapterError(
-      `targets ${show([...unused])} match no dense layer of the model, the others do. ${existing}; correct or leave out what does not match.`,
+      `targets ${show([...unused])} match no ${kind} of the model, the others do. ${existing}; correct or leave out what does not match.`,
       [...all.keys()],
     );
   }

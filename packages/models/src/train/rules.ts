@@ -8,10 +8,14 @@ export interface TrainingRules {
   readonly regularization?: () => Tensor;
   /** Other gradients in place of the loss's, by parameter name. */
   readonly changeGradients?: (gradients: ReadonlyMap<string, Tensor>) => ReadonlyMap<string, Tensor>;
+  /** Part of the compiled step, before the optimizer reads the parameters. */
+  readonly beforeUpdate?: () => void;
   /** Part of the compiled step, after the optimizer has assigned the parameters' new values. */
   readonly afterUpdate?: (gradients: ReadonlyMap<string, Tensor>) => void;
   /** Between two steps; `step` counts from 1. */
   readonly afterStep?: (step: number) => Promise<void>;
   /** State beside the optimizer's, by name, for checkpoints. */
   readonly state?: () => ReadonlyMap<string, Tensor>;
+  /** After a checkpoint has been read into `state`. */
+  readonly restored?: () => Promise<void>;
 }

@@ -58,8 +58,10 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   const update = (plain: readonly Tensor[], learningRate: Tensor): Tensor => {
     const grads = rules.changeGradients ? [...rules.changeGradients(byName(plain)).values()] : plain;
     const norm = optim.globalNorm(grads);
-    optimizer.update(maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads, { learningRate });
-    rules.afterUpdate?.(byName(grads));
+    const clipped = maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads;
+    rules.beforeUpdate?.();
+    optimizer.update(clipped, { learningRate });
+    rules.afterUpdate?.(byName(clipped));
     return norm;
   };
 

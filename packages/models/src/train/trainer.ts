@@ -116,6 +116,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   ]);
 
   const restored = options.resume && folder ? await restoreState(folder.files, folder.path, stateTensors) : null;
+  if (restored) await rules.restored?.();
   let done = restored?.step ?? 0;
   let evalLossBefore = restored?.evalLossBefore ?? null;
   let evalLoss = restored?.evalLoss ?? null;

@@ -1,0 +1,45 @@
+import { AdapterError } from "../errors.js";
+import type { TargetOptions } from "../targeting/match.js";
+import type { PeftFields } from "./fields.js";
+
+/** `target_modules`. PEFT writes "all-linear" and the family's defaults as the names that they stand for. */
+export function targetModules(targets: TargetOptions["targets"], places: ReadonlyMap<string, unknown>): readonly string[] | string {
+  if (Array.isArray(targets)) return sorted(targets as readonly string[]);
+  if (targets instanceof RegExp) return targets.source;
+  if (typeof targets === "string" && targets.toLowerCase() !== "all-linear") return targets;
+  return sorted([...places.keys()].map((name) => name.slice(name.lastIndexOf(".") + 1)));
+}
+
+/** A list of names as PEFT writes it, null where there is none, and a regular expression as it is. */
+export function namesOrNull(names: readonly string[] | string | undefined): readonly string[] | string | null {
+  return names === undefined ? null : typeof names === "string" ? names : sorted(names);
+}
+
+/** `layers_to_transform` and `layers_pattern`. */
+export function layerFields({ layers, layersPattern }: TargetOptions): Readonly<Record<string, unknown>> {
+  return { layers_pattern: layersPattern ?? null, layers_to_transform: layers ?? null };
+}
+
+/** Takes the fields that choose modules, those of them that a configuration has. Throws AdapterError where none is targeted. */
+export function takeTargets(fields: PeftFields): TargetOptions {
+  const targets = fields.takeNames("target_modules");
+  if (targets === undefined)
+    throw new AdapterError(`${fields.file}: target_modules is missing. Name the adapted layers there.`, ["target_modules"]);
+  const exclude = fields.takeNames("exclude_modules");
+  const layers = fields.take("layers_to_transform", isLayers, "a number or a list of numbers", undefined);
+  const layersPattern = fields.takeNames("layers_pattern");
+  return {
+    targets,
+    ...(exclude !== undefined && exclude.length > 0 && { exclude }),
+    ...(layers !== undefined && { layers }),
+    ...(layersPattern !== undefined && layersPattern.length > 0 && { layersPattern }),
+  };
+}
+
+function sorted(names: readonly string[]): readonly string[] {
+  return [...new Set(names)].sort();
+}
+
+function isLayers(value: unknown): value is readonly number[] | number | undefined {
+  return typeof value === "number" || (Array.isArray(value) && value.every((item) => typeof item === "number"));
+}

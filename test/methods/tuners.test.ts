@@ -1,0 +1,8 @@
+// Methods that are not LoRA, held to PEFT's values: AdaLoRA, VeRA, LoHa, LoKr, OFT, IA3, norms and biases.
+import { describe } from "vitest";
+import { methodCases, testAdapter } from "../golden.js";
+
+const tuners: ReadonlySet<string> = new Set(["IA3", "LN_TUNING", "BITFIT", "VERA", "LOHA", "LOKR", "OFT", "ADALORA"]);
+const cases = methodCases.filter(({ settings }) => tuners.has(settings.method ?? ""));
+
+describe.each(cases)("$name", testAdapter);
