@@ -2,6 +2,8 @@ import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "./errors.js";
 import type { Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
+import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
+import type { TargetOptions } from "./targeting/match.js";
 import { type AdaptableModel, deviceOf } from "./targeting/model.js";
 
 /** What a checkpoint says about an adapter beside its method's options; kept as it was when an adapter is loaded and saved. */
@@ -15,7 +17,7 @@ export interface AdapterOrigin {
 }
 
 /** Settings that every method takes. */
-export interface ApplyOptions {
+export interface ApplyOptions extends RiderOptions {
   /** Seed of the parameters' first values and of dropout. Default 0. */
   readonly seed?: number;
   /** Dropout's random numbers, where a training run keeps its own. */
@@ -46,16 +48,23 @@ export class Adapter {
     readonly places: ReadonlyMap<string, unknown>,
     /** What was put there. */
     readonly attachments: ReadonlyMap<string, Attachment>,
+    /** What is trained beside the method's own. */
+    readonly riders: { readonly options: RiderOptions; readonly passengers: readonly Passenger[] },
     readonly dropoutGenerator: Generator,
     readonly origin: AdapterOrigin,
   ) {
     this.training = method.training?.(attachments, options) ?? {};
   }
 
+  /** What the method put on its places, and what rides along. */
+  get everything(): readonly Passenger[] {
+    return [...[...this.attachments].map(([place, attachment]) => ({ place, attachment })), ...this.riders.passengers];
+  }
+
   #named(tensors: (attachment: Attachment) => Readonly<Record<string, Tensor>>): Map<string, Tensor> {
     const fileName = this.method.fileName ?? ((place, key) => `base_model.model.${place}.${key}`);
     const named = new Map<string, Tensor>();
-    for (const [place, attachment] of this.attachments)
+    for (const { place, attachment } of this.everything)
       for (const [key, tensor] of Object.entries(tensors(attachment))) named.set(fileName(place, key), tensor);
     return named;
   }
@@ -95,7 +104,7 @@ export class Adapter {
     if (this.isMerged)
       throw new AdapterError("The adapter is merged into the weights; in the forward as well it would count twice. unmerge() it first.");
     if (this.isEnabled) return;
-    this.#removers = [...this.attachments.values()].map(({ enable }) => enable());
+    this.#removers = this.everything.map(({ attachment }) => attachment.enable());
   }
 
   /** Takes the adapter out of the model's forward, which is then exactly the base's; its parameters stay. */
@@ -109,7 +118,7 @@ export class Adapter {
    * AdapterError when data is needed and not given.
    */
   async initialize(data: InitializationData = {}): Promise<void> {
-    for (const { initialize } of this.attachments.values()) await initialize?.(data);
+    for (const { attachment } of this.everything) await attachment.initialize?.(data);
   }
 }
 
@@ -148,13 +157,16 @@ export interface AttachSettings {
 /** Makes an adapter's parameters. The model is not touched: `enable()` puts it in. Throws AdapterError. */
 export function attach(model: AdaptableModel, method: AnyMethod, given: object, settings: AttachSettings): Adapter {
   const { seed, origin, warn, isLoaded } = settings;
-  const options = method.options(given, model);
-  const places = method.places(model, options, !isLoaded);
+  const { riders, own } = splitRiders(given, method.name, method.riders ?? []);
+  const options = method.options(own, model);
+  const places = withoutWhole(method.places(model, options, !isLoaded), riders);
   const device = deviceOf(model);
   const generator = new Generator(device, seed);
   const dropoutGenerator = settings.dropoutGenerator ?? new Generator(device, seed + 1);
-  const attachments = method.attach(places, options, { model, generator, dropoutGenerator, isLoaded, warn });
-  const adapter = new Adapter(model, method, options, places, attachments, dropoutGenerator, origin);
+  const context = { model, generator, dropoutGenerator, isLoaded, warn };
+  const attachments = method.attach(places, options, context);
+  const passengers = ride(riders, { ...context, targeted: new Set(places.keys()) }, (options as TargetOptions).targets);
+  const adapter = new Adapter(model, method, options, places, attachments, { options: riders, passengers }, dropoutGenerator, origin);
   realizeNow([...adapter.namedTensors().values()]);
   return adapter;
 }

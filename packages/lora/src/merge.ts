@@ -11,15 +11,23 @@ import { copyOf, type MergedWeight } from "./methods/method.js";
 export function merge(adapter: Adapter): void {
   if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
   const { method } = adapter;
-  const unmergeable = [...adapter.attachments].filter(([, attachment]) => !attachment.merge).map(([name]) => name);
+  const unmergeable = adapter.everything.filter(({ attachment }) => !attachment.merge).map(({ place }) => place);
   if (unmergeable.length > 0) {
     throw new AdapterError(
       `Adapters of method "${method.name}" cannot be merged: ${method.unmergeable ?? `they have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`}`,
       unmergeable,
     );
   }
-  const changes = [...adapter.attachments.values()].flatMap((attachment) => attachment.merge?.() ?? []);
-  refuseShared(adapter, changes);
+  // Out of the forward first: modules then show their own weights.
+  adapter.disable();
+  let changes: MergedWeight[];
+  try {
+    changes = adapter.everything.flatMap(({ attachment }) => [...(attachment.merge?.() ?? [])]);
+    refuseShared(adapter, changes);
+  } catch (error) {
+    adapter.enable();
+    throw error;
+  }
   const merged = changes.map((change) => {
     const { weight } = change;
     // What 16 bits have rounded away cannot be taken back by arithmetic: such weights are kept as they were.
@@ -33,7 +41,6 @@ export function merge(adapter: Adapter): void {
     return () => weight.assign(restore?.(weight) ?? (copy as Tensor)); // one of the two is there
   });
   realizeNow(merged.map(({ weight }) => weight));
-  adapter.disable();
   adapter.undoMerge = () => {
     for (const step of steps) step();
     realizeNow(merged.map(({ weight }) => weight));
@@ -58,7 +65,8 @@ function refuseShared(adapter: Adapter, changes: readonly MergedWeight[]): void 
     const { weight } = module as { readonly weight?: Tensor };
     if (weight) users.set(weight, [...(users.get(weight) ?? []), name]);
   }
-  for (const { weight } of changes) {
+  for (const { weight, isWhole } of changes) {
+    if (isWhole) continue;
     const shared = users.get(weight) ?? [];
     if (shared.length > 1) {
       throw new AdapterError(

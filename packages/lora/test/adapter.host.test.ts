@@ -206,11 +206,11 @@ describe("files that do not fit are refused before anything is changed", () => {
   const cases: readonly [string, (config: Record<string, unknown>) => void, RegExp][] = [
     [
       "an option that is set and not supported",
-      (c) => Object.assign(c, { modules_to_save: ["lm_head"], lora_bias: true }),
-      /lora_bias: true, modules_to_save: \["lm_head"\]/,
+      (c) => Object.assign(c, { use_qalora: true, layer_replication: [[0, 1]] }),
+      /layer_replication: \[\[0,1\]\], use_qalora: true|use_qalora: true, layer_replication: \[\[0,1\]\]/,
     ],
     ["an option that nobody knows", (c) => Object.assign(c, { use_magic: 3 }), /use_magic: 3/],
-    ["trained biases", (c) => Object.assign(c, { bias: "all" }), /bias: "all"/],
+    ["biases of an unknown kind", (c) => Object.assign(c, { bias: "some" }), /bias is "some"/],
     ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "pissa" }), /init_lora_weights: "pissa"/],
     [
       "a method of another kind",

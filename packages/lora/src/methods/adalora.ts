@@ -107,6 +107,7 @@ function attachment(layer: DenseLayer, options: AdaloraOptions, context: PlaceCo
 export const adalora: Method<AdaloraOptions, DenseLayer, TripletAttachment> = defineMethod("adalora", {
   options: adaloraOptions,
   places: matchLayers,
+  riders: ["bias", "modulesToSave"],
   attach: (places, options, context) =>
     new Map([...places].map(([name, layer]) => [name, attachment(layer, options, { ...context, name })])),
   training: rankAllocation,

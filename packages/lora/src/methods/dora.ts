@@ -1,23 +1,25 @@
 import type { Tensor } from "@lowrank/tensor";
+import { AdapterError } from "../errors.js";
 import { loraFromPeft, loraToPeft } from "../peft/lora.js";
-import { matchLayers } from "../targeting/match.js";
-import type { DenseLayer } from "../targeting/model.js";
-import { inLayout, type LoraOptions, loraOptions, lowRankPair } from "./lora.js";
-import { defineMethod, type Method, onEach, wrapping } from "./method.js";
 
-/** ‖M‖ of every row, [out, in] → [out]. torch.linalg.norm(dim=1). */
-function rowNorms(matrix: Tensor): Tensor {
-  return matrix.square().sum(1).sqrt();
-}
+import { rowNorms } from "./embedding.js";
+import { attachPairs, inLayout, type LoraOptions, type LoraPlace, loraOptions, loraPlaces, lowRankPair } from "./lora.js";
+import { defineMethod, type Method, wrapping } from "./method.js";
 
 /**
  * DoRA (Liu et al. 2024, eq. 5): h = m · (W0 + s B A) x / ‖W0 + s B A‖, the norm of each output row and a constant to the gradient
  * (section 4.3), m trained and at first ‖W0‖. With dropout, as in PEFT, also the base's part of the correction sees the dropped input.
  */
-export const dora: Method<LoraOptions, DenseLayer> = defineMethod("dora", {
-  options: loraOptions,
-  places: matchLayers,
-  attach: onEach((layer, options, context) => {
+export const dora: Method<LoraOptions, LoraPlace> = defineMethod("dora", {
+  options: (given) => {
+    const options = loraOptions(given);
+    if (options.loraBias || options.targetParameters.length > 0)
+      throw new AdapterError("DoRA goes with neither loraBias nor targetParameters, as in PEFT. Use method lora for them.", ["loraBias"]);
+    return options;
+  },
+  places: loraPlaces,
+  riders: ["bias", "modulesToSave", "trainableTokens", "ensureWeightTying"],
+  attach: attachPairs((layer, options, context) => {
     const pair = lowRankPair(layer, options, context);
     const weight = (): Tensor => inLayout(layer, layer.weight).cast("f32");
     const norms = (): Tensor => rowNorms(weight().add(pair.delta())).detach();
@@ -43,7 +45,7 @@ export const dora: Method<LoraOptions, DenseLayer> = defineMethod("dora", {
         ];
       },
     };
-  }),
+  }, true),
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: true }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: true }),
 });

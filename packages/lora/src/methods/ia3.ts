@@ -50,6 +50,7 @@ export const ia3: Method<Ia3Options, DenseLayer> = defineMethod("ia3", {
     const layers = denseLayers(model);
     return matchAmong(layers, options.targets, options, isStrict, "dense layer");
   },
+  riders: ["modulesToSave"],
   attach: onEach((layer, options, { name, generator }) => {
     const isInner = isFeedforward(name, options.feedforward);
     const { inFeatures, outFeatures, isTransposed } = layer;

@@ -27,6 +27,7 @@ function lohaOptions({ init = "identity", ...given }: Partial<LohaOptions>): Loh
 export const loha: Method<LohaOptions, DenseLayer> = defineMethod("loha", {
   options: lohaOptions,
   places: matchLayers,
+  riders: ["modulesToSave"],
   attach: onEach((layer, options, context) => {
     const { name, generator } = context;
     const rank = byPattern(options.rankPattern, name, options.rank);

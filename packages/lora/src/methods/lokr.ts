@@ -88,6 +88,7 @@ function kron(left: Tensor, right: Tensor): Tensor {
 export const lokr: Method<LokrOptions, DenseLayer> = defineMethod("lokr", {
   options: lokrOptions,
   places: matchLayers,
+  riders: ["modulesToSave"],
   attach: onEach((layer, options, context) => {
     const { decomposeBoth, decomposeFactor, init } = options;
     const rank = byPattern(options.rankPattern, context.name, options.rank);

@@ -2,9 +2,11 @@ import { nn } from "@lowrank/autograd";
 import { type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { loraFromPeft, loraToPeft } from "../peft/lora.js";
-import { byPattern, matchLayers, type TargetOptions } from "../targeting/match.js";
-import type { DenseLayer } from "../targeting/model.js";
-import { defineMethod, type Method, onEach, type PlaceContext, wrapping } from "./method.js";
+import { targetsFor } from "../targeting/defaults.js";
+import { byPattern, matchAmong, type TargetOptions } from "../targeting/match.js";
+import { type AdaptableModel, type DenseLayer, denseLayers, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
+import { embeddingPair } from "./embedding.js";
+import { type Attachment, defineMethod, type MergedWeight, type Method, type PlaceContext, wrapping } from "./method.js";
 import { checkSizes } from "./sizes.js";
 
 /** How a low-rank pair is set up. Names in parentheses are PEFT's. */
@@ -23,6 +25,10 @@ export interface LoraOptions extends TargetOptions {
   readonly rankPattern: Readonly<Record<string, number>>;
   /** Another alpha likewise (`alpha_pattern`). */
   readonly alphaPattern: Readonly<Record<string, number>>;
+  /** A trained bias in B, scaled as B is (`lora_bias`). Default false. */
+  readonly loraBias: boolean;
+  /** Weights by the ends of their names, adapted as they are stored: W + s B A with A [rank, shape 1] (`target_parameters`). */
+  readonly targetParameters: readonly string[];
 }
 
 /** The pair on one layer. */
@@ -42,16 +48,23 @@ export interface LowRankPair {
 
 /** Defaults and checks that all methods with a low-rank pair share. Throws AdapterError. */
 export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
-  const { rank = 8, alpha = 8, dropout = 0, rslora = false, init = "kaiming", rankPattern = {}, alphaPattern = {}, ...targets } = given;
+  const { rank = 8, alpha = 8, dropout = 0, rslora = false, init = "kaiming", rankPattern = {}, alphaPattern = {}, ...rest } = given;
+  const { loraBias = false, targetParameters = [], ...targets } = rest;
   checkSizes({ rank, alpha, dropout, rankPattern, alphaPattern });
   if (init !== "kaiming" && init !== "gaussian")
     throw new AdapterError(`init is "${String(init)}". Use "kaiming" or "gaussian".`, ["init"]);
-  return { ...targets, rank, alpha, dropout, rslora, init, rankPattern, alphaPattern };
+  if (targetParameters.length > 0 && (dropout > 0 || loraBias)) {
+    throw new AdapterError(
+      "targetParameters change weights, so they go with neither dropout nor loraBias. Name the layers in targets instead.",
+      ["targetParameters"],
+    );
+  }
+  return { ...targets, rank, alpha, dropout, rslora, init, rankPattern, alphaPattern, loraBias, targetParameters };
 }
 
 /** A and B for a layer, A random and B zero, so that training starts exactly at the pretrained model. */
 export function lowRankPair(
-  layer: DenseLayer,
+  layer: Pick<DenseLayer, "inFeatures" | "outFeatures" | "isTraining">,
   options: LoraOptions,
   { name, generator, dropoutGenerator, warn }: PlaceContext,
 ): LowRankPair {
@@ -80,22 +93,109 @@ export function inLayout(layer: DenseLayer, matrix: Tensor): Tensor {
   return layer.isTransposed ? matrix.t() : matrix;
 }
 
+/** What LoRA goes on: a dense layer, an embedding, or the weight of a dense layer by its own name. */
+export type LoraPlace = DenseLayer | EmbeddingLayer | NamedWeight;
+
+/** A weight of `targetParameters`. */
+export interface NamedWeight {
+  readonly layer: DenseLayer;
+  /** The weight's own name, which patterns look at. */
+  readonly path: string;
+}
+
+/** Layers, embeddings and weights that the options choose. Throws AdapterError. */
+export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict: boolean): Map<string, LoraPlace> {
+  const { targets, targetParameters } = options;
+  const places = new Map<string, LoraPlace>();
+  const isNone = Array.isArray(targets) && targets.length === 0;
+  if (targetParameters.length === 0 || (targets !== undefined && !isNone)) {
+    const isAll = typeof targets === "string" && targets.toLowerCase() === "all-linear";
+    const candidates = new Map<string, LoraPlace>();
+    for (const [name, module] of model.namedModules()) if (isDense(module) || (!isAll && isEmbedding(module))) candidates.set(name, module);
+    for (const [name, place] of matchAmong(candidates, targets ?? targetsFor(model), options, isStrict, "dense layer"))
+      places.set(name, place);
+  }
+  const unused = new Set(targetParameters);
+  for (const [name, layer] of denseLayers(model)) {
+    const path = `${name}.weight`;
+    const entry = targetParameters.find((end) => path === end || path.endsWith(`.${end}`));
+    if (entry === undefined) continue;
+    unused.delete(entry);
+    if (places.has(name)) throw new AdapterError(`${path} is in targetParameters and its layer in targets. Keep one of them.`, [path]);
+    places.set(name, { layer, path });
+  }
+  if (unused.size > 0)
+    throw new AdapterError(`targetParameters ${[...unused].join(", ")} name no weight of a dense layer. Check the names.`, [...unused]);
+  return places;
+}
+
+/** The pair on one weight as it is stored [m, k]: A [rank, k], B [m, rank], W + s B A. */
+function weightPair({ layer, path }: NamedWeight, options: LoraOptions, context: PlaceContext): Attachment {
+  // As of a layer whose weight is [out, in]; for GPT-2's [in, out] the roles of in and out change places.
+  const [outFeatures = 0, inFeatures = 0] = layer.weight.shape;
+  const { a, b, scaling } = lowRankPair({ inFeatures, outFeatures, isTraining: false }, options, { ...context, name: path });
+  const delta = (): Tensor => b.matmul(a).mul(scaling);
+  return {
+    parameters: { "lora_A.weight": a, "lora_B.weight": b },
+    enable: wrapping(layer, (x, next) =>
+      next(x).add((layer.isTransposed ? x.matmul(b).matmul(a) : x.matmul(a.t()).matmul(b.t())).mul(scaling)),
+    ),
+    merge: () => [{ weight: layer.weight, value: layer.weight.add(delta()), restore: (merged) => merged.sub(delta()) }],
+  };
+}
+
+/** `lora_B.bias` where it is asked for. */
+export function biasOf(layer: DenseLayer, { loraBias }: LoraOptions, { generator }: PlaceContext): Tensor | null {
+  return loraBias ? zeros([layer.outFeatures], { device: generator.device }) : null;
+}
+
+/** `attach` of a method with a low-rank pair: `onDense` for dense layers; embeddings and named weights are alike for all. */
+export function attachPairs(
+  onDense: (layer: DenseLayer, options: LoraOptions, context: PlaceContext) => Attachment,
+  hasMagnitude: boolean,
+): Method<LoraOptions, LoraPlace>["attach"] {
+  return (places, options, context) => {
+    const attachments = new Map<string, Attachment>();
+    for (const [name, place] of places) {
+      const here = { ...context, name };
+      if ("path" in place) attachments.set(name, weightPair(place, options, here));
+      else if (isDense(place)) attachments.set(name, onDense(place, options, here));
+      else attachments.set(name, embeddingPair(place, options, here, hasMagnitude));
+    }
+    return attachments;
+  };
+}
+
 /** LoRA (Hu et al. 2021, eq. 3): h = W0 x + (alpha / r) B A x, with W0 frozen, A random and B zero. Merged: W = W0 + (alpha / r) B A. */
-export const lora: Method<LoraOptions, DenseLayer> = defineMethod("lora", {
+export const lora: Method<LoraOptions, LoraPlace> = defineMethod("lora", {
   options: loraOptions,
-  places: matchLayers,
-  attach: onEach((layer, options, context) => {
+  places: loraPlaces,
+  riders: ["bias", "modulesToSave", "trainableTokens", "ensureWeightTying"],
+  attach: attachPairs((layer, options, context) => {
     const pair = lowRankPair(layer, options, context);
+    const bias = biasOf(layer, options, context);
     return {
-      parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b },
-      enable: wrapping(layer, (x, next) => next(x).add(pair.bypass(pair.input(x)))),
+      parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b, ...(bias && { "lora_B.bias": bias }) },
+      enable: wrapping(layer, (x, next) => {
+        const adapted = next(x).add(pair.bypass(pair.input(x)));
+        return bias ? adapted.add(bias.mul(pair.scaling)) : adapted;
+      }),
       merge: () => {
         const { weight } = layer;
         const delta = (): Tensor => inLayout(layer, pair.delta());
-        return [{ weight, value: weight.add(delta()), kept: [], restore: (merged) => merged.sub(delta()) }];
+        const merged: MergedWeight = { weight, value: weight.add(delta()), restore: (value) => value.sub(delta()) };
+        if (!bias) return [merged];
+        if (!layer.bias) {
+          throw new AdapterError(
+            `${context.name} has no bias that the adapter's own (lora_bias) could be merged into. Keep the adapter beside the model.`,
+            [context.name],
+          );
+        }
+        const scaled = (): Tensor => bias.mul(pair.scaling);
+        return [merged, { weight: layer.bias, value: layer.bias.add(scaled()), restore: (value) => value.sub(scaled()) }];
       },
     };
-  }),
+  }, false),
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: false }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: false }),
 });

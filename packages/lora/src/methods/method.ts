@@ -1,5 +1,6 @@
 import type { Generator, Tensor } from "@lowrank/tensor";
 import type { PeftFields } from "../peft/fields.js";
+import type { RiderName } from "../riders/rider.js";
 import type { AdaptableModel, AdaptableModule, Wrapper } from "../targeting/model.js";
 
 /** One of the base's weights with an adapter in it, and the way back. */
@@ -12,6 +13,8 @@ export interface MergedWeight {
   readonly kept?: readonly Tensor[];
   /** The weight from before, out of the merged one; f32. Absent where arithmetic loses it: then a copy of the weight is kept. */
   readonly restore?: (merged: Tensor) => Tensor;
+  /** True where all modules that share the weight take part in the change; else merging a shared weight is refused. */
+  readonly isWhole?: boolean;
 }
 
 /** What a method put on one place of a model. */
@@ -91,6 +94,10 @@ export interface Method<Options, Place = AdaptableModule, Made extends Attachmen
   readonly fileName?: (place: string, key: string) => string;
   /** What it asks of the training loop. */
   readonly training?: (attachments: ReadonlyMap<string, Made>, options: Options) => TrainingRules;
+  /** What may be trained beside its own tensors (riders/), by the names of the options. */
+  readonly riders?: readonly RiderName[];
+  /** What PEFT calls the biases of its own layers: `lora` in "lora_only", which is the default. */
+  readonly peftBias?: string;
   /** Why it cannot be merged and what to do instead, for methods that cannot. */
   readonly unmergeable?: string;
   /** The fields of adapter_config.json that say which method it is and how it is set. */

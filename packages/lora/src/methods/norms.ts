@@ -39,6 +39,7 @@ export const norms: Method<NormsOptions> = defineMethod("norms", {
     const modules = tunable(model);
     return matchAmong(modules, options.targets ?? targetsFor(model, normTargets, [...modules.keys()]), options, isStrict, "module");
   },
+  riders: ["modulesToSave"],
   attach: onEach((_, _options, { model, name }) => {
     const own = parametersBelow(model, name);
     const modules = model.namedModules();

@@ -120,6 +120,8 @@ export const oft: Method<OftOptions, DenseLayer | EmbeddingLayer, OftAttachment>
     );
     return matchAmong(new Map(modules), options.targets ?? targetsFor(model), options, isStrict, "layer");
   },
+  riders: ["bias", "modulesToSave"],
+  peftBias: "oft",
   attach: (places, options, context) =>
     new Map([...places].map(([name, place]) => [name, attachment(place, options, { ...context, name })])),
   training: (attachments, { constrained }) =>

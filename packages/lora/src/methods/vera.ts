@@ -91,6 +91,8 @@ function attachment(layer: DenseLayer, shared: Projections, options: VeraOptions
 export const vera: Method<VeraOptions, DenseLayer> = defineMethod("vera", {
   options: veraOptions,
   places: matchLayers,
+  riders: ["bias", "modulesToSave"],
+  peftBias: "vera",
   attach: (places, options, context) => {
     const shared = projections([...places.values()], options, context.generator.device);
     const constants = options.saveProjection ? { vera_A: shared.a, vera_B: shared.b } : undefined;

@@ -14,7 +14,15 @@ export function adaloraToPeft(
   places: ReadonlyMap<string, DenseLayer>,
   attachments: ReadonlyMap<string, TripletAttachment>,
 ): Readonly<Record<string, unknown>> {
-  const unused = { rank: 8, rslora: false, init: "kaiming", rankPattern: {}, alphaPattern: {} } as const;
+  const unused = {
+    rank: 8,
+    loraBias: false,
+    targetParameters: [],
+    rslora: false,
+    init: "kaiming",
+    rankPattern: {},
+    alphaPattern: {},
+  } as const;
   return {
     ...loraToPeft({ ...options, ...unused }, places, { use_dora: false }),
     peft_type: "ADALORA",

@@ -11,6 +11,7 @@ import {
 import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
+import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
 import { PeftFields } from "./fields.js";
 
@@ -90,8 +91,9 @@ function readConfig(text: string, file: string): ReadConfig {
     const method = methodNamed(name);
     const given = method?.fromPeft(fields);
     if (!method || !given) continue;
+    const riders = ridersFromPeft(fields, method.riders ?? []);
     fields.refuseRest();
-    return { method, given, origin };
+    return { method, given: { ...given, ...riders }, origin };
   }
   const type = String(fields.peek("peft_type"));
   throw new AdapterError(`${file}: adapters of type ${type} are not supported. Supported are ${Object.keys(methods).join(", ")}.`, [
@@ -109,7 +111,9 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
   const wanted = adapter.namedTensors();
   const stored = new Map([...file.entries.keys()].map((key) => [currentKey(key), key]));
   const missing = [...wanted.keys()].filter((name) => !stored.has(name));
-  const unexpected = [...stored.keys()].filter((name) => !wanted.has(name));
+  // What is saved and not read back, for instance an embedding that the base has anyway, is none of the surplus.
+  const saved = adapter.savedTensors();
+  const unexpected = [...stored.keys()].filter((name) => !wanted.has(name) && !saved.has(name));
   const misshapen: string[] = [];
   for (const [name, parameter] of wanted) {
     const shape = file.entries.get(stored.get(name) ?? "")?.shape;

@@ -1,5 +1,4 @@
-import type { LoraOptions } from "../methods/lora.js";
-import type { DenseLayer } from "../targeting/model.js";
+import type { LoraOptions, LoraPlace } from "../methods/lora.js";
 import type { PeftFields } from "./fields.js";
 import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
 
@@ -11,7 +10,7 @@ interface Variant {
 /** LoraConfig of PEFT 0.21, every field, with the values of the options. */
 export function loraToPeft(
   options: LoraOptions,
-  places: ReadonlyMap<string, DenseLayer>,
+  places: ReadonlyMap<string, LoraPlace>,
   variant: Variant,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -23,13 +22,13 @@ export function loraToPeft(
     ensure_weight_tying: false,
     eva_config: null,
     exclude_modules: namesOrNull(options.exclude),
-    fan_in_fan_out: [...places.values()].some((layer) => layer.isTransposed),
+    fan_in_fan_out: [...places.values()].some((place) => "isTransposed" in place && place.isTransposed),
     init_lora_weights: options.init === "gaussian" ? "gaussian" : true,
     kasa_config: null,
     layer_replication: null,
     loftq_config: {},
     lora_alpha: options.alpha,
-    lora_bias: false,
+    lora_bias: options.loraBias,
     lora_dropout: options.dropout,
     lora_ga_config: null,
     megatron_config: null,
@@ -40,8 +39,8 @@ export function loraToPeft(
     qalora_group_size: 16,
     r: options.rank,
     rank_pattern: options.rankPattern,
-    target_modules: targetModules(options.targets, places),
-    target_parameters: null,
+    target_modules: namesNoModule(options) ? (options.targets ?? null) : targetModules(options.targets, places),
+    target_parameters: options.targetParameters.length > 0 ? options.targetParameters : null,
     trainable_token_indices: null,
     use_bdlora: null,
     use_qalora: false,
@@ -50,6 +49,11 @@ export function loraToPeft(
     ...layerFields(options),
     ...variant,
   };
+}
+
+/** True where only `targetParameters` say what is adapted. */
+function namesNoModule({ targets, targetParameters }: LoraOptions): boolean {
+  return targetParameters.length > 0 && (targets === undefined || (Array.isArray(targets) && targets.length === 0));
 }
 
 /** The options of a LoraConfig, or null where it describes another method. Throws AdapterError for values that are not understood. */
@@ -63,7 +67,12 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
   const init = fields.peek("init_lora_weights") ?? true;
   const isKnown = typeof init === "boolean" || init === "gaussian";
   if (isKnown) fields.pass("init_lora_weights");
+  const parameters = fields.takeNames("target_parameters") ?? [];
+  const isUnnamed = (fields.peek("target_modules") ?? null) === null;
+  if (parameters.length > 0 && isUnnamed) fields.pass("target_modules");
   return {
+    loraBias: fields.takeFlag("lora_bias"),
+    targetParameters: typeof parameters === "string" ? [parameters] : parameters,
     rank: fields.takeNumber("r", 8),
     alpha: fields.takeNumber("lora_alpha", 8),
     dropout: fields.takeNumber("lora_dropout", 0),
@@ -71,6 +80,6 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
     init: init === "gaussian" ? "gaussian" : "kaiming",
     rankPattern: fields.takeNumbers("rank_pattern"),
     alphaPattern: fields.takeNumbers("alpha_pattern"),
-    ...takeTargets(fields),
+    ...(parameters.length > 0 && isUnnamed ? {} : takeTargets(fields)),
   };
 }

@@ -1,5 +1,6 @@
 import { type FileSystem, writeSafetensors } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
+import { ridersToPeft } from "../riders/index.js";
 
 /** The version of PEFT whose layout is written. */
 export const peftVersion = "0.21.0";
@@ -12,7 +13,7 @@ export interface SaveOptions {
 
 /** adapter_config.json as PEFT writes it: every field, keys sorted. */
 export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> {
-  const { method, options, places, attachments, origin } = adapter;
+  const { method, options, places, attachments, riders, origin } = adapter;
   const fields: Record<string, unknown> = {
     auto_mapping: origin.autoMapping,
     base_model_name_or_path: origin.baseModel,
@@ -21,6 +22,7 @@ export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> 
     revision: origin.revision,
     task_type: origin.taskType,
     ...method.toPeft(options, places, attachments),
+    ...ridersToPeft(riders.options, method.peftBias ?? "lora"),
   };
   return Object.fromEntries(
     Object.keys(fields)

@@ -50,7 +50,9 @@ export function matchAmong<Place>(
   const chosen = new Map<string, Place>();
   for (const [name, layer] of all) {
     const isTarget = fits ? fits(name) : fitsList(name, targets as readonly string[], unused);
-    if (isTarget && !isExcluded(name, options.exclude) && isInLayers(name, options)) chosen.set(name, layer);
+    // As in PEFT, a module that is named whole is meant, whatever the layers.
+    const isMeant = isList && targets.includes(name);
+    if (isTarget && !isExcluded(name, options.exclude) && (isMeant || isInLayers(name, options))) chosen.set(name, layer);
   }
   const suffixes = suffixesOf(all.keys());
   const existing = `The model's ${kind}s are called ${listed(suffixes, 40)} (for example ${[...all.keys()][0] ?? "none"})`;

@@ -1,0 +1,22 @@
+// LoRA and DoRA with every option of PEFT's configuration, against PEFT.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { loadAdapter } from "@lowrank/lora";
+import { describe, expect, test } from "vitest";
+import { methodCases, modelOf, testAdapter } from "../golden.js";
+
+/** Cases of first values and of optimizers have tests of their own (inits.test.ts). */
+const elsewhere = /-(gaussian|pissa|olora|eva|eva-uniform|loraplus|lorafa)$/;
+/** What is refused, and why. */
+const refused = new Map([["methods/llama-tied-embedding-ensured", /ensure_weight_tying/]]);
+const lora = methodCases.filter(({ name, settings }) => settings.method === "LORA" && !elsewhere.test(name));
+
+describe.each(lora.filter(({ name }) => !refused.has(name)))("$name", (golden) => testAdapter(golden));
+
+test.each(lora.filter(({ name }) => refused.has(name)))("$name is refused by name", async (golden) => {
+  const model = await modelOf(golden);
+  await expect(loadAdapter(model, join(golden.folder, "adapter_init"))).rejects.toThrow(refused.get(golden.name));
+  expect(JSON.parse(readFileSync(join(golden.folder, "adapter_init", "adapter_config.json"), "utf8"))).toMatchObject({
+    ensure_weight_tying: true,
+  });
+});
