@@ -1,7 +1,9 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
+export { type BottleneckOptions, type BottleneckPlace } from "./methods/bottleneck.js";
 export { dora } from "./methods/dora.js";
+export { houlsby } from "./methods/houlsby.js";
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
 export {
   type AttachContext,
@@ -16,8 +18,15 @@ export {
   type TrainingRules,
   wrapping,
 } from "./methods/method.js";
+export { parallel } from "./methods/parallel.js";
+export { pfeiffer } from "./methods/pfeiffer.js";
+export { type PrefixOptions, prefix } from "./methods/prefix.js";
+export { type PromptOptions, prompt } from "./methods/prompt.js";
+export { type PtuningOptions, ptuning } from "./methods/ptuning.js";
+export { ptuningV2 } from "./methods/ptuning-v2.js";
 
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
+export type { VirtualTokenOptions, VirtualTokenPlace } from "./methods/virtual-tokens.js";
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
@@ -28,6 +37,7 @@ export { matchLayers, type TargetOptions, type Targets } from "./targeting/match
 export {
   type AdaptableModel,
   type AdaptableModule,
+  type BlockNames,
   type DenseLayer,
   denseLayers,
   type EmbeddingLayer,

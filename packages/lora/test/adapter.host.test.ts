@@ -11,6 +11,7 @@ import {
   merge,
   parameterReport,
   saveAdapter,
+  type Targets,
   unmerge,
 } from "../src/index.js";
 import { rows, TinyModel } from "./tiny.js";
@@ -35,7 +36,7 @@ function disturb(adapter: Adapter): void {
 }
 
 describe("targets choose layers", () => {
-  const cases: readonly [string, AdapterOptions["targets"], readonly string[]][] = [
+  const cases: readonly [string, Targets, readonly string[]][] = [
     ["a suffix fits every block", ["q_proj"], ["layers.0.q_proj", "layers.1.q_proj"]],
     ["a full name fits itself", ["layers.1.c_fc"], ["layers.1.c_fc"]],
     ["a regular expression fits whole names", ".*\\.0\\.(q_proj|c_fc)", ["layers.0.q_proj", "layers.0.c_fc"]],
