@@ -2,7 +2,16 @@
 // must hold of them whatever the numbers.
 import { join } from "node:path";
 import { grad, optim } from "@lowrank/autograd";
-import { type Adapter, AdapterError, type AdapterOptions, applyAdapter, loadAdapter, merge, parameterReport, saveAdapter } from "@lowrank/lora";
+import {
+  type Adapter,
+  AdapterError,
+  type AdapterOptions,
+  applyAdapter,
+  loadAdapter,
+  merge,
+  parameterReport,
+  saveAdapter,
+} from "@lowrank/lora";
 import { type CausalLM, generate, initModel } from "@lowrank/models";
 import { compile, type Device, memoryFiles, readText, realizeNow, type SafetensorsFile, type Tensor, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
@@ -15,8 +24,8 @@ import {
   integers,
   io,
   load,
-  methodCases,
   type Model,
+  methodCases,
   modelOf,
   opened,
   relativeNorm,
@@ -29,7 +38,8 @@ beforeAll(async () => {
   dev = await testDevice();
 });
 
-const casesOf = (...names: readonly string[]): readonly Case[] => methodCases.filter(({ settings }) => names.includes(settings.method ?? ""));
+const casesOf = (...names: readonly string[]): readonly Case[] =>
+  methodCases.filter(({ settings }) => names.includes(settings.method ?? ""));
 
 /** The method's name and options for a case, from its adapter_config.json. */
 async function optionsOf(golden: Case): Promise<AdapterOptions> {
@@ -61,8 +71,7 @@ async function adapterOf(model: Model, golden: Case): Promise<Adapter> {
   await io(golden, async (file) => {
     if ([...file.entries.keys()].some((name) => name.startsWith("init."))) return fillFrom(adapter, file, "init.");
     await opened(join(golden.folder, "adapter_init", "adapter_model.safetensors"), async (stored) => {
-      for (const [name, parameter] of adapter.namedParameters())
-        parameter.assign(await stored.tensor(name, { device: dev, dtype: "f32" }));
+      for (const [name, parameter] of adapter.namedParameters()) parameter.assign(await stored.tensor(name, { device: dev, dtype: "f32" }));
       realizeNow(adapter.parameters());
     });
   });

@@ -1,7 +1,7 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
-export { type BottleneckOptions, type BottleneckPlace } from "./methods/bottleneck.js";
+export type { BottleneckOptions, BottleneckPlace } from "./methods/bottleneck.js";
 export { dora } from "./methods/dora.js";
 export { houlsby } from "./methods/houlsby.js";
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";

@@ -133,13 +133,14 @@ export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor): Ten
       [labels.shape, hidden.shape],
     );
   }
-  // Position i predicts token i + 1; virtual tokens in front (prompt methods) predict nothing.
-  const targets = labels
-    .narrow(1, 1, labelLength - 1)
+  // Position i predicts token i + 1. Of the virtual tokens in front (prompt methods) the last predicts the text's first token, as in PEFT.
+  const virtual = length - labelLength;
+  const next = virtual > 0 ? labels : labels.narrow(1, 1, labelLength - 1);
+  const targets = next
     .pad(
       [
         [0, 0],
-        [length - labelLength, 1],
+        [Math.max(virtual - 1, 0), 1],
       ],
       ignoredLabel,
     )

@@ -137,7 +137,9 @@ function attached({ sublayer, norm, width }: BottleneckPlace, options: Bottlenec
     // Not kept: a handle on a forward pass that is over would keep its graph alive.
     stream = null;
     if (h) return h;
-    throw new AdapterError("A sublayer ran without its norm before it, so the adapter does not know the residual stream. Run whole blocks.");
+    throw new AdapterError(
+      "A sublayer ran without its norm before it, so the adapter does not know the residual stream. Run whole blocks.",
+    );
   };
   const beside: Wrapper = (x, next) => {
     const f = next(x);

@@ -82,7 +82,11 @@ export function virtualTokenMethod<Options extends VirtualTokenOptions>(
     places: (model) => new Map([["", virtualTokenPlace(model)]]),
     attach: onEach((place, chosen, context) => {
       const { parameters, values } = source(place, chosen, context);
-      return { parameters, saved: () => ({ prompt_embeddings: values(false) }), enable: enable(place, chosen, () => values(place.embedding.isTraining)) };
+      return {
+        parameters,
+        saved: () => ({ prompt_embeddings: values(false) }),
+        enable: enable(place, chosen, () => values(place.embedding.isTraining)),
+      };
     }),
     fileName: (_place, key) => key,
     unmergeable:
@@ -105,7 +109,9 @@ export function occupying<Slot extends "prefix" | "prompt">(
 ): () => () => void {
   return () => {
     if (slots[slot] !== null)
-      throw new AdapterError(`The model has a ${slot} of another adapter already, and there is one place for it. disable() that one first.`);
+      throw new AdapterError(
+        `The model has a ${slot} of another adapter already, and there is one place for it. disable() that one first.`,
+      );
     slots[slot] = content;
     return () => {
       if (slots[slot] === content) slots[slot] = null;
