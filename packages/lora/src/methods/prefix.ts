@@ -110,7 +110,7 @@ export function prefixMethod(
 
 /**
  * Prefix tuning (Li & Liang 2021, eq. 3): learned keys and values stand in front of each layer's own and every position attends to them;
- * rotary positions do not turn them. The text's positions begin after them. Nothing at the start is the base's: the prefix is random.
+ * rotary positions do not turn them. The text's positions begin after them. At the start the prefix is random and the output is not the base's.
  * A file holds the keys and values, not what projected them, as PEFT's.
  */
 export const prefix: Method<PrefixOptions, VirtualTokenPlace> = prefixMethod("prefix", prefixOptions, (fields) => {
