@@ -215,8 +215,8 @@ describe("files that do not fit are refused before anything is changed", () => {
     ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "pissa" }), /init_lora_weights: "pissa"/],
     [
       "a method of another kind",
-      (c) => Object.assign(c, { peft_type: "PREFIX_TUNING" }),
-      /type PREFIX_TUNING are not supported\. Supported are lora, dora/,
+      (c) => Object.assign(c, { peft_type: "POLY" }),
+      /type POLY are not supported\. Supported are lora, dora/,
     ],
     ["a rank that is no number", (c) => Object.assign(c, { r: "8" }), /r is "8", which is not a number/],
     [
