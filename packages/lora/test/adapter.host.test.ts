@@ -213,11 +213,7 @@ describe("files that do not fit are refused before anything is changed", () => {
     ["an option that nobody knows", (c) => Object.assign(c, { use_magic: 3 }), /use_magic: 3/],
     ["trained biases", (c) => Object.assign(c, { bias: "all" }), /bias: "all"/],
     ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "pissa" }), /init_lora_weights: "pissa"/],
-    [
-      "a method of another kind",
-      (c) => Object.assign(c, { peft_type: "POLY" }),
-      /type POLY are not supported\. Supported are lora, dora/,
-    ],
+    ["a method of another kind", (c) => Object.assign(c, { peft_type: "POLY" }), /type POLY are not supported\. Supported are lora, dora/],
     ["a rank that is no number", (c) => Object.assign(c, { r: "8" }), /r is "8", which is not a number/],
     [
       "another rank than the tensors have",
