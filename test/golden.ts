@@ -93,13 +93,13 @@ export async function relativeNorm(actual: Tensor, wanted: ArrayLike<number>): P
   return Math.sqrt(difference / Math.max(norm, 1e-30));
 }
 
-/** Our name of the parameter whose gradient a case's file calls `stored`: PEFT's, without the adapter's name and its holders. */
+/** Our name of the parameter whose gradient a case's file calls `stored`: PEFT's, without the adapter's name and its holders; AdapterHub's keep it. */
 export function gradientName(stored: string): string {
   return stored
     .replace(/^grads\./, "")
     .replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
     .replace(".modules_to_save.default.", ".")
-    .replace(/\.default(?=\.|$)/, "");
+    .replace(/(?<!\.adapters)\.default(?=\.|$)/, "");
 }
 
 export async function expectLossAndGradients(

@@ -126,7 +126,7 @@ export class Adapter {
  * Puts trainable parameters beside a model's frozen weights and its forward through them:
  * `applyAdapter(model, { method: "lora", rank: 8, alpha: 16, targets: ["q_proj", "v_proj"] })`.
  * Only the adapter's `parameters()` are meant for `grad`; weights that are not asked for get no gradient. The output is at first exactly
- * the base's. Throws AdapterError for options out of range and for targets that fit no layer, before anything is changed.
+ * the base's, except where the method says otherwise (virtual tokens are random). Throws AdapterError for options out of range and for targets that fit no layer, before anything is changed.
  * peft.get_peft_model.
  */
 export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Adapter {

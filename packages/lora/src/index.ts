@@ -1,12 +1,16 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
+
 export { type AdaloraOptions, adalora } from "./methods/adalora.js";
 export { type BiasedModule, type BitfitOptions, bitfit } from "./methods/bitfit.js";
+export type { BottleneckOptions, BottleneckPlace } from "./methods/bottleneck.js";
 export { dora } from "./methods/dora.js";
+export { houlsby } from "./methods/houlsby.js";
 export { type Ia3Options, ia3 } from "./methods/ia3.js";
 export { type LohaOptions, loha } from "./methods/loha.js";
 export { type LokrOptions, lokr } from "./methods/lokr.js";
+
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
 export {
   type AttachContext,
@@ -22,13 +26,21 @@ export {
   type TrainingRules,
   wrapping,
 } from "./methods/method.js";
+
 export { type NormsOptions, norms } from "./methods/norms.js";
 export { type OftAttachment, type OftOptions, oft } from "./methods/oft.js";
+export { parallel } from "./methods/parallel.js";
+export { pfeiffer } from "./methods/pfeiffer.js";
+export { type PrefixOptions, prefix } from "./methods/prefix.js";
+export { type PromptOptions, prompt } from "./methods/prompt.js";
+export { type PtuningOptions, ptuning } from "./methods/ptuning.js";
+export { ptuningV2 } from "./methods/ptuning-v2.js";
 export type { TripletAttachment } from "./methods/rank-allocation.js";
-
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
 export { type VeraOptions, vera } from "./methods/vera.js";
+export type { VirtualTokenOptions, VirtualTokenPlace } from "./methods/virtual-tokens.js";
 export type { LycorisOptions } from "./methods/whole-delta.js";
+
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
@@ -39,6 +51,7 @@ export { matchAmong, matchLayers, type TargetOptions, type Targets } from "./tar
 export {
   type AdaptableModel,
   type AdaptableModule,
+  type BlockNames,
   type DenseLayer,
   denseLayers,
   type EmbeddingLayer,

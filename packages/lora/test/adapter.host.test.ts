@@ -11,6 +11,7 @@ import {
   merge,
   parameterReport,
   saveAdapter,
+  type Targets,
   unmerge,
 } from "../src/index.js";
 import { rows, TinyModel } from "./tiny.js";
@@ -35,7 +36,7 @@ function disturb(adapter: Adapter): void {
 }
 
 describe("targets choose layers", () => {
-  const cases: readonly [string, AdapterOptions["targets"], readonly string[]][] = [
+  const cases: readonly [string, Targets, readonly string[]][] = [
     ["a suffix fits every block", ["q_proj"], ["layers.0.q_proj", "layers.1.q_proj"]],
     ["a full name fits itself", ["layers.1.c_fc"], ["layers.1.c_fc"]],
     ["a regular expression fits whole names", ".*\\.0\\.(q_proj|c_fc)", ["layers.0.q_proj", "layers.0.c_fc"]],
@@ -214,8 +215,8 @@ describe("files that do not fit are refused before anything is changed", () => {
     ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "pissa" }), /init_lora_weights: "pissa"/],
     [
       "a method of another kind",
-      (c) => Object.assign(c, { peft_type: "PREFIX_TUNING" }),
-      /type PREFIX_TUNING are not supported\. Supported are .*dora.*lora/,
+      (c) => Object.assign(c, { peft_type: "POLY" }),
+      /type POLY are not supported\. Supported are adalora, bitfit/,
     ],
     ["a rank that is no number", (c) => Object.assign(c, { r: "8" }), /r is "8", which is not a number/],
     [

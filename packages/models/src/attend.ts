@@ -1,6 +1,5 @@
-import { attention, concat, type Tensor } from "@lowrank/tensor";
-import type { AttentionContext } from "./causal-lm.js";
-import type { KeyValuePrefix } from "./virtual-tokens.js";
+import { attention, concat, ShapeError, type Tensor } from "@lowrank/tensor";
+import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
 
 /**
  * Causal attention of one layer with whatever stands before its keys: a prefix, or a cache while generating.
@@ -18,7 +17,9 @@ export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: num
   return attention(queries, k, v, { scale, isCausal: true });
 }
 
-function withPrefix(x: Tensor, which: "keys" | "values", layer: number, prefix: KeyValuePrefix): Tensor {
+function withPrefix(x: Tensor, which: "keys" | "values", layer: number, prefix: VisiblePrefix): Tensor {
   const [batch = 1, heads = 1, , dim = 1] = x.shape;
-  return concat([prefix.at(layer)[which].expand([batch, heads, prefix.length, dim]), x], 2);
+  const own = prefix.layers[layer];
+  if (!own) throw new ShapeError(`The prefix has ${prefix.layers.length} layers and the model more. Make it for this model.`);
+  return concat([own[which].expand([batch, heads, prefix.length, dim]), x], 2);
 }

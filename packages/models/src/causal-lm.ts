@@ -13,7 +13,7 @@ import {
 } from "@lowrank/tensor";
 import type { ModelConfig } from "./config.js";
 import type { KeyValueCache } from "./generate/cache.js";
-import type { KeyValuePrefix, VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
+import type { VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
 
 /** What a forward pass is told besides the token ids. */
 export interface ForwardOptions {
@@ -23,9 +23,24 @@ export interface ForwardOptions {
 
 /** What attention has to be told about its surroundings; made once for each forward pass. */
 export interface AttentionContext {
-  readonly prefix: KeyValuePrefix | null;
+  readonly prefix: VisiblePrefix | null;
   readonly prompt: VirtualPrompt | null;
   readonly cache: KeyValueCache | null;
+}
+
+/** A prefix as one forward pass sees it: keys and values of each layer, [1 or batch, kvHeads, length, headDim]. */
+export interface VisiblePrefix {
+  readonly length: number;
+  readonly layers: readonly { readonly keys: Tensor; readonly values: Tensor }[];
+}
+
+/** The names of a transformer block's parts among the model's modules, norms in front: x + attention(norm(x)), then x + mlp(norm(x)). */
+export interface BlockNames {
+  readonly name: string;
+  readonly attentionNorm: string;
+  readonly attention: string;
+  readonly mlpNorm: string;
+  readonly mlp: string;
 }
 
 /** Sizes of what a key-value cache holds. */
@@ -52,6 +67,8 @@ export interface CausalLM extends nn.Module {
   /** Most tokens that it can look at. */
   readonly contextLength: number;
   readonly cacheShape: CacheShape;
+  /** Its transformer blocks, first to last. */
+  readonly blocks: readonly BlockNames[];
   readonly lm_head: nn.Linear;
   /** Null for a model made by `initModel`. */
   origin: ModelOrigin | null;
@@ -66,6 +83,12 @@ export interface CausalLM extends nn.Module {
    * position does not count. NaN when none counts. transformers' `model(input_ids, labels=labels).loss`.
    */
   loss(ids: Tensor, labels: Tensor): Tensor;
+}
+
+/** What the layers of one forward pass are told. While decoding, the cache already holds what the virtual tokens gave. */
+export function attentionContext({ prefix, prompt }: VirtualTokens, { cache }: ForwardOptions): AttentionContext {
+  const isDecoding = cache !== undefined && cache.positions !== null;
+  return { prefix: prefix && !isDecoding ? { length: prefix.length, layers: prefix.layers() } : null, prompt, cache: cache ?? null };
 }
 
 /** Throws ShapeError unless ids are integers [batch, seq]. */
@@ -110,13 +133,14 @@ export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor): Ten
       [labels.shape, hidden.shape],
     );
   }
-  // Position i predicts token i + 1; virtual tokens in front (prompt methods) predict nothing.
-  const targets = labels
-    .narrow(1, 1, labelLength - 1)
+  // Position i predicts token i + 1. Of the virtual tokens in front (prompt methods) the last predicts the text's first token, as in PEFT.
+  const virtual = length - labelLength;
+  const next = virtual > 0 ? labels : labels.narrow(1, 1, labelLength - 1);
+  const targets = next
     .pad(
       [
         [0, 0],
-        [length - labelLength, 1],
+        [Math.max(virtual - 1, 0), 1],
       ],
       ignoredLabel,
     )

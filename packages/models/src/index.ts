@@ -1,10 +1,12 @@
 export {
   type AttentionContext,
+  type BlockNames,
   type CacheShape,
   type CausalLM,
   checkTokenIds,
   type ForwardOptions,
   type ModelOrigin,
+  type VisiblePrefix,
 } from "./causal-lm.js";
 export { readJson, readTokenizer } from "./checkpoint/folder.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";

@@ -4,7 +4,8 @@ import { changeSurroundings, mixed, type Tensor } from "@lowrank/tensor";
 export interface KeyValuePrefix {
   /** Positions that it takes; the text's own begin after them. */
   readonly length: number;
-  at(layer: number): { readonly keys: Tensor; readonly values: Tensor };
+  /** One pair a layer; called once a forward pass, so that an encoder behind it runs once. */
+  layers(): readonly { readonly keys: Tensor; readonly values: Tensor }[];
 }
 
 /** Learned embeddings that stand in front of the text's own (Lester et al. 2021): f32 [length, width]. */

@@ -30,10 +30,21 @@ export interface EmbeddingLayer extends AdaptableModule {
 
 /** Where prefix and prompt methods enter a model. Positions that they take are in front of the text's. */
 export interface VirtualTokenSlots {
-  /** Keys and values in front of each layer's own, [1, kvHeads, length, headDim]. */
-  prefix: { readonly length: number; at(layer: number): { readonly keys: Tensor; readonly values: Tensor } } | null;
+  /** Keys and values in front of each layer's own, [1, kvHeads, length, headDim]; asked for once a forward pass. */
+  prefix: { readonly length: number; layers(): readonly { readonly keys: Tensor; readonly values: Tensor }[] } | null;
   /** Embeddings [length, width] in front of the text's own. */
   prompt: { readonly length: number; embeddings(): Tensor } | null;
+  /** Positions of the context that both take. */
+  readonly length: number;
+}
+
+/** The names of a transformer block's parts among the model's modules, norms in front: x + attention(norm(x)), then x + mlp(norm(x)). */
+export interface BlockNames {
+  readonly name: string;
+  readonly attentionNorm: string;
+  readonly attention: string;
+  readonly mlpNorm: string;
+  readonly mlp: string;
 }
 
 /** All that an adapter needs of a model: its parts and parameters by the checkpoint's names, and where virtual tokens enter, if it has that. */
@@ -43,6 +54,10 @@ export interface AdaptableModel {
   readonly virtualTokens?: VirtualTokenSlots;
   /** Sizes of a layer's keys and values. */
   readonly cacheShape?: { readonly layers: number; readonly kvHeads: number; readonly headDim: number };
+  /** Positions that the model can look at. */
+  readonly contextLength?: number;
+  /** Its transformer blocks, first to last; what bottleneck adapters go on. */
+  readonly blocks?: readonly BlockNames[];
 }
 
 /** True for a dense layer, by its shape: no class of another package is asked for. */

@@ -4,6 +4,8 @@ import { activations } from "../activation.js";
 import { attend } from "../attend.js";
 import {
   type AttentionContext,
+  attentionContext,
+  type BlockNames,
   type CacheShape,
   type CausalLM,
   causalLoss,
@@ -199,13 +201,16 @@ export class Gpt2 extends nn.Module implements CausalLM {
     return { layers, kvHeads, headDim: width / kvHeads };
   }
 
+  get blocks(): readonly BlockNames[] {
+    return this.transformer.h.map((_, layer) => {
+      const name = `transformer.h.${layer}`;
+      return { name, attentionNorm: `${name}.ln_1`, attention: `${name}.attn`, mlpNorm: `${name}.ln_2`, mlp: `${name}.mlp` };
+    });
+  }
+
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     checkIds(ids);
-    return this.transformer.forward(ids, {
-      prefix: this.virtualTokens.prefix,
-      prompt: this.virtualTokens.prompt,
-      cache: options.cache ?? null,
-    });
+    return this.transformer.forward(ids, attentionContext(this.virtualTokens, options));
   }
 
   forward(ids: Tensor, options: ForwardOptions = {}): Tensor {

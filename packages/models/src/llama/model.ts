@@ -4,6 +4,8 @@ import { activations } from "../activation.js";
 import { attend } from "../attend.js";
 import {
   type AttentionContext,
+  attentionContext,
+  type BlockNames,
   type CacheShape,
   type CausalLM,
   causalLoss,
@@ -223,9 +225,22 @@ export class Llama extends nn.Module implements CausalLM {
     return { layers: this.config.num_hidden_layers, kvHeads: this.config.num_key_value_heads, headDim: this.config.head_dim };
   }
 
+  get blocks(): readonly BlockNames[] {
+    return this.model.layers.map((_, layer) => {
+      const name = `model.layers.${layer}`;
+      return {
+        name,
+        attentionNorm: `${name}.input_layernorm`,
+        attention: `${name}.self_attn`,
+        mlpNorm: `${name}.post_attention_layernorm`,
+        mlp: `${name}.mlp`,
+      };
+    });
+  }
+
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     checkIds(ids);
-    return this.model.forward(ids, { prefix: this.virtualTokens.prefix, prompt: this.virtualTokens.prompt, cache: options.cache ?? null });
+    return this.model.forward(ids, attentionContext(this.virtualTokens, options));
   }
 
   forward(ids: Tensor, options: ForwardOptions = {}): Tensor {

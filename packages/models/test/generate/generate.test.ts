@@ -113,7 +113,7 @@ describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
     const plain = await withoutCache(model, [1, 2, 3], 8);
     const block = (phase: number) => tensor(wave(3 * kvHeads * headDim, phase), { device: dev, shape: [1, kvHeads, 3, headDim] });
     const blocks = [0, 1].map((layer) => ({ keys: block(layer), values: block(layer + 5) }));
-    model.virtualTokens.prefix = { length: 3, at: (layer) => blocks[layer] as (typeof blocks)[number] };
+    model.virtualTokens.prefix = { length: 3, layers: () => blocks };
     const embeddings = tensor(wave(5 * 16, 2), { device: dev, shape: [5, 16] });
     model.virtualTokens.prompt = { length: 5, embeddings: () => embeddings };
     const steered = await withoutCache(model, [1, 2, 3], 40);
