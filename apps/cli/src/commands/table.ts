@@ -1,4 +1,5 @@
 import type { Command } from "../command.js";
+import { compareCommand } from "./compare.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
@@ -12,6 +13,7 @@ export const commands: readonly Command[] = [
   quickstartCommand,
   trainCommand,
   evalCommand,
+  compareCommand,
   generateCommand,
   mergeCommand,
   inspectCommand,
