@@ -67,7 +67,7 @@ export function columnsFor(base: Quality): readonly Column[] {
       value: ({ contextTokens }) => contextTokens,
     },
     {
-      name: "forgetting (general loss)",
+      name: "forgetting",
       short: "forgets",
       text: ({ generalLoss }) => signed(generalLoss - base.generalLoss),
       value: ({ generalLoss }) => generalLoss - base.generalLoss,

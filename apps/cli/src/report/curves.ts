@@ -49,7 +49,7 @@ export function curves(series: readonly Series[], options: AxesOptions): string 
   };
   // A script element's text ends at the first "</".
   const data = JSON.stringify(plotted).replaceAll("<", "\\u003c");
-  return `<div class="curves"><script type="application/json">${data}</script><div class="drawn"><div class="wide">${lineChart(thin, options, 980, 340)}</div><div class="narrow">${lineChart(thin, options, 330, 260)}</div></div>${legend(thin)}</div>`;
+  return `<div class="curves"><script type="application/json">${data}</script><div class="plot"></div><div class="drawn"><div class="wide">${lineChart(thin, options, 980, 340)}</div><div class="narrow">${lineChart(thin, options, 330, 260)}</div></div>${legend(thin)}</div>`;
 }
 
 /** uPlot and its style sheet, and what puts them to work, as elements of a page's head and end. */
@@ -64,6 +64,7 @@ const plotAll = `
 for (const box of document.querySelectorAll(".curves")) {
   const given = JSON.parse(box.querySelector("script").textContent);
   const drawn = box.querySelector(".drawn");
+  const place = box.querySelector(".plot");
   let plot = null;
   const draw = () => {
     if (plot) plot.destroy();
@@ -73,14 +74,14 @@ for (const box of document.querySelectorAll(".curves")) {
     const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", labelSize: 18 };
     const short = (u, values) => values.map((v) => v == null ? "" : Math.abs(v) >= 1e6 ? v / 1e6 + "M" : Math.abs(v) >= 1e3 ? v / 1e3 + "k" : String(+v.toPrecision(4)));
     plot = new uPlot({
-      width: box.clientWidth, height: box.clientWidth < 500 ? 280 : 340, padding: [10, 12, 0, 0],
+      width: place.clientWidth, height: place.clientWidth < 500 ? 280 : 340, padding: [10, 16, 0, 0],
       scales: { x: { time: false, distr: given.isLogX ? 3 : 1, log: given.isLogX ? 2 : 10 }, y: { distr: given.isLogY ? 3 : 1 } },
       axes: [{ ...axis, label: given.x, size: 34, values: short }, { ...axis, label: given.y, size: 48, values: short }],
       legend: { show: false },
       cursor: { y: false, points: { size: 7 } },
       series: [{}, ...given.names.map((label, i) => ({ label, stroke: color("--c" + given.colors[i] % 10), width: 2, spanGaps: true, points: { show: given.hasDots, size: 7 } }))],
       hooks: { setCursor: [say] },
-    }, given.data, box);
+    }, given.data, place);
   };
   const items = [...box.querySelectorAll(".legend li")];
   const names = items.map((item) => item.textContent);
@@ -92,7 +93,7 @@ for (const box of document.querySelectorAll(".curves")) {
     });
   }
   draw();
-  let width = box.clientWidth;
-  new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
+  let width = place.clientWidth;
+  new ResizeObserver(() => { if (place.clientWidth !== width) { width = place.clientWidth; draw(); } }).observe(box);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }`;

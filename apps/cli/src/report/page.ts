@@ -79,9 +79,9 @@ section { margin-top: 36px; }
 .facts dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 8px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: 8px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
-thead th { font-weight: 600; color: var(--soft); font-size: 12.5px; vertical-align: bottom; white-space: normal; min-width: 74px; line-height: 1.3; }
+thead th { font-weight: 600; color: var(--soft); font-size: 12px; vertical-align: bottom; white-space: normal; min-width: 62px; line-height: 1.3; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); font-weight: 600; }
 td.best { color: var(--good); font-weight: 600; }
 td.bad { color: var(--bad); }
