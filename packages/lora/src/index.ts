@@ -21,6 +21,7 @@ export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./meth
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
+export { type Decomposition, svd } from "./linalg/svd.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";

@@ -5,6 +5,7 @@ import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
 import { generalText } from "../compare/general-text.js";
+import { splitRows } from "../compare/held-out.js";
 import {
   adapterDecoding,
   type DecodingTask,
@@ -156,15 +157,6 @@ function ratesOf(names: readonly string[], given: Readonly<Record<string, unknow
       throw new UsageError(`--lr ${name}=${String(rate)}: a learning rate is a number above 0. Write --lr ${name}=1e-3.`);
   }
   return new Map(names.map((name) => [name, (given?.[name] as number | undefined) ?? usualLearningRate(name)]));
-}
-
-/** Held-out rows: those of --eval-data, else every tenth row, taken out of the training rows. */
-function splitRows(data: DataSet, heldOut: DataSet | null, limit: number): { data: DataSet; heldOut: DataSet } {
-  if (heldOut) return { data, heldOut };
-  if (data.examples.length < 10)
-    throw new UsageError(`${data.path} has ${data.examples.length} rows, too few to hold some out. Give --eval-data, or ten rows or more.`);
-  const held = data.examples.filter((_, i) => i % 10 === 9).slice(0, limit);
-  return { data: { ...data, examples: data.examples.filter((_, i) => i % 10 !== 9) }, heldOut: { ...data, examples: held } };
 }
 
 async function runCompare(context: CompareContext): Promise<number> {

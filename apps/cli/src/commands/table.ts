@@ -6,6 +6,7 @@ import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
 import { quickstartCommand } from "./quickstart.js";
+import { rankStudyCommand } from "./rank-study.js";
 import { trainCommand } from "./train.js";
 
 /** Every command, one line each, in the order in which help shows them. */
@@ -14,6 +15,7 @@ export const commands: readonly Command[] = [
   trainCommand,
   evalCommand,
   compareCommand,
+  rankStudyCommand,
   generateCommand,
   mergeCommand,
   inspectCommand,
