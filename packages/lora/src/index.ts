@@ -1,5 +1,6 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export { AdapterError } from "./errors.js";
+export { type Decomposition, svd } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
 export { dora } from "./methods/dora.js";
 export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
@@ -16,12 +17,10 @@ export {
   type TrainingRules,
   wrapping,
 } from "./methods/method.js";
-
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
-export { type Decomposition, svd } from "./linalg/svd.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";

@@ -78,7 +78,7 @@ export function columnsFor(base: Quality): readonly Column[] {
 
 /** A share in percent with as many places as it needs to be told from 0. */
 export function percent(value: number): string {
-  return `${value >= 10 || value === 0 ? value.toFixed(1) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(2)} %`;
+  return `${value >= 99.95 ? "100" : value >= 10 || value === 0 ? value.toFixed(1) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(2)} %`;
 }
 
 /** A measured number with three significant digits. */

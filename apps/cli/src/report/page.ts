@@ -70,7 +70,8 @@ const pageStyle = `
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
-h2 { font-size: 19px; margin: 0 0 4px; }
+h2 { font-size: 19px; margin: 0 0 12px; }
+h2:has(+ .note) { margin-bottom: 4px; }
 .lead { margin: 0 0 18px; max-width: 68ch; font-size: 17px; overflow-wrap: anywhere; }
 .note { margin: 0 0 14px; color: var(--soft); max-width: 74ch; font-size: 14.5px; overflow-wrap: anywhere; }
 section { margin-top: 36px; }
