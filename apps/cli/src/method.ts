@@ -1,4 +1,4 @@
-import { type AdaptableModel, type Adapter, type AdapterOptions, type AnyMethod, applyAdapter, methods } from "@lowrank/lora";
+import { type AdaptableModel, type Adapter, AdapterError, type AdapterOptions, type AnyMethod, applyAdapter, methods } from "@lowrank/lora";
 import { UsageError } from "./failure.js";
 import type { Flags, Values } from "./flags.js";
 
@@ -42,7 +42,8 @@ type MethodValues = Values<typeof methodFlags>;
 /** The options that a general flag may be, the first that the method understands. */
 const optionsOfFlag: Readonly<Record<string, readonly string[]>> = {
   "virtual-tokens": ["virtualTokens"],
-  bottleneck: ["bottleneck", "bottleneckSize"],
+  bottleneck: ["bottleneck", "bottleneckSize", "size", "width"],
+  rank: ["rank", "targetRank"],
 };
 
 /** Options that the command line sets where the method has them and no flag says otherwise. */
@@ -86,6 +87,32 @@ export function knownOptions(method: AnyMethod, model: AdaptableModel): KnownOpt
   return { names: read, isOpen };
 }
 
+/** Whether a method understands an option: it is known, or the method checks its value, or keeps it while it drops what it does not know. */
+function understands(method: AnyMethod, model: AdaptableModel, known: KnownOptions, option: string): boolean {
+  if (known.names.has(option)) return true;
+  try {
+    method.options({}, model);
+  } catch {
+    return true; // it cannot be asked; the library itself will refuse what it does not take
+  }
+  try {
+    // No option is an empty record with nothing in it but this.
+    return Object.hasOwn(method.options({ [option]: { [option]: {} } }, model) as object, option) && !known.isOpen;
+  } catch {
+    return true;
+  }
+}
+
+/** Whether a method cannot do without an option. */
+function needs(method: AnyMethod, model: AdaptableModel, option: string): boolean {
+  try {
+    method.options({}, model);
+    return false;
+  } catch (error) {
+    return error instanceof AdapterError && error.names.includes(option);
+  }
+}
+
 /** A method's options where nothing is said; empty where it cannot do without some. */
 export function defaultOptions(name: string, model: AdaptableModel): Readonly<Record<string, unknown>> {
   try {
@@ -113,16 +140,22 @@ export function methodOptions(
   model: AdaptableModel,
   values: MethodValues,
   given: ReadonlySet<string>,
-  { isLenient = false, warn = () => {} }: { readonly isLenient?: boolean; readonly warn?: (message: string) => void } = {},
+  {
+    isLenient = false,
+    steps,
+    warn = () => {},
+  }: { readonly isLenient?: boolean; readonly steps?: number | undefined; readonly warn?: (message: string) => void } = {},
 ): Readonly<Record<string, unknown>> {
   const method = tableEntry(name);
   if (!method) throw new UsageError(`Full fine-tuning has no adapter options. Leave them out.`);
   const known = knownOptions(method, model);
-  const options: Record<string, unknown> = {};
+  const options: Record<string, unknown> = steps !== undefined && needs(method, model, "totalSteps") ? { totalSteps: steps } : {};
   for (const [option, value] of Object.entries(ownDefaults)) if (known.names.has(option)) options[option] = value;
   for (const flag of Object.keys(methodFlags)) {
     if (flag === "set" || !given.has(flag)) continue;
-    const option = (optionsOfFlag[flag] ?? [flag]).find((candidate) => known.names.has(candidate));
+    const option = [...(optionsOfFlag[flag] ?? [flag])]
+      .sort((a, b) => Number(known.names.has(b)) - Number(known.names.has(a)))
+      .find((candidate) => understands(method, model, known, candidate));
     if (option !== undefined) {
       const value = values[flag as keyof MethodValues];
       options[option] = flag === "targets" ? targetsOf(value as readonly string[]) : value;
@@ -131,8 +164,9 @@ export function methodOptions(
     }
   }
   for (const [option, value] of Object.entries(values.set ?? {})) {
-    if (known.names.has(option) || (known.isOpen && !isLenient)) {
-      if (!known.names.has(option)) warn(`--set ${option}: ${name} passes it on without looking at it first; check its spelling.`);
+    const isUnderstood = understands(method, model, known, option);
+    if (isUnderstood || (known.isOpen && !isLenient)) {
+      if (!isUnderstood) warn(`--set ${option}: ${name} passes it on without looking at it first; check its spelling.`);
       options[option] = value;
     } else if (!isLenient) {
       throw new UsageError(`--set ${option}=… means nothing to the method ${name}. Leave it out; ${understood(name, known)}`);

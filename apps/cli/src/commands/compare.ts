@@ -113,7 +113,7 @@ async function runCompare(context: CompareContext): Promise<number> {
   const options = new Map<string, Readonly<Record<string, unknown>>>();
   const start = await onFreshModel({}, async (loaded, description): Promise<Start | null> => {
     const { model, tokenizer } = loaded;
-    for (const [name, own] of optionsOf(model, names, values, given)) options.set(name, own);
+    for (const [name, own] of optionsOf(model, names, values, given, values.steps)) options.set(name, own);
     const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
     const limit = model.contextLength - taken;
     const { data, heldOut } = await rowsFor(loaded, true);

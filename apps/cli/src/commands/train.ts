@@ -108,7 +108,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const loaded = await openModel(values.model, dev, isFull ? { dtype: "f32" } : {});
     const { model } = loaded;
     const warn = (message: string): void => output.note(`warning: ${message}`);
-    const options = isFull ? {} : methodOptions(method, model, values, given, { warn });
+    const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn });
     const adapter = isFull ? null : applyMethod(model, method, options, { seed: values.seed, baseModel: values.model, onWarning: warn });
     const maxLength = values["max-length"];
     const data = await openData(values.data, loaded, output, { maxLength });

@@ -29,13 +29,16 @@ export function optionsOf(
   names: readonly string[],
   values: Values<typeof methodFlags>,
   given: ReadonlySet<string>,
+  steps: number,
 ): Map<string, Readonly<Record<string, unknown>>> {
   const set = values.set ?? {};
   const stray = Object.keys(set).find((name) => name.includes(".") && !names.includes(name.slice(0, name.indexOf("."))));
   if (stray !== undefined) throw new UsageError(`--set ${stray}: no method of that name is compared. They are ${names.join(", ")}.`);
   const adapters = names.filter((name) => methodOf(name) !== fullMethod);
   const options = new Map(
-    adapters.map((name) => [name, methodOptions(name, model, { ...values, set: setFor(name, set) }, given, { isLenient: true })] as const),
+    adapters.map(
+      (name) => [name, methodOptions(name, model, { ...values, set: setFor(name, set) }, given, { isLenient: true, steps })] as const,
+    ),
   );
   for (const flag of Object.keys(methodFlags)) {
     if (flag === "set" || !given.has(flag)) continue;
