@@ -1,6 +1,7 @@
 import { type DataSet, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
+import { contextOf } from "./runs.js";
 
 /** One row's answer beside what it should be, both without white space at the ends. */
 export interface Answer {
@@ -40,9 +41,15 @@ export async function exactMatch(
   try {
     for (let start = 0; start < rows.length && !options.signal?.aborted; start += batchSize) {
       const batch = rows.slice(start, start + batchSize);
+      // An answer that would not fit into the context cannot be right.
+      const room = contextOf(model) - Math.max(...batch.map(({ prompt }) => prompt.length));
       const generated = await generator.generate(
         batch.map(({ prompt }) => prompt),
-        { maxNewTokens, temperature: 0, ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }) },
+        {
+          maxNewTokens: Math.min(maxNewTokens, room),
+          temperature: 0,
+          ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
+        },
       );
       for (const [i, { line, prompt, completion }] of batch.entries()) {
         answers.push({

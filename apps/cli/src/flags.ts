@@ -13,6 +13,7 @@ export type Flag =
     }
   | { readonly type: "choice"; readonly choices: readonly string[]; readonly help: string; readonly default?: string }
   | { readonly type: "list"; readonly value: string; readonly help: string }
+  | { readonly type: "pairs"; readonly value: string; readonly help: string }
   | { readonly type: "switch"; readonly help: string };
 
 export type Flags = Readonly<Record<string, Flag>>;
@@ -21,11 +22,13 @@ type Given<F extends Flag> = F extends { type: "switch" }
   ? boolean
   : F extends { type: "list" }
     ? readonly string[]
-    : F extends { type: "integer" | "number" }
-      ? number
-      : F extends { type: "choice"; choices: readonly (infer C)[] }
-        ? C
-        : string;
+    : F extends { type: "pairs" }
+      ? Readonly<Record<string, unknown>>
+      : F extends { type: "integer" | "number" }
+        ? number
+        : F extends { type: "choice"; choices: readonly (infer C)[] }
+          ? C
+          : string;
 type IsPresent<F extends Flag> = F extends { type: "switch" } | { required: true } | { default: string | number } ? true : false;
 
 /** The values of a command's flags, by the flags' own names. */
@@ -60,7 +63,9 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
       const text = equals >= 0 ? arg.slice(equals + 1) : args[++i];
       if (text === undefined || (equals < 0 && text.startsWith("--")))
         throw new UsageError(`--${name} needs a value. Write --${name} ${shown(flag)}.`);
-      values[name] = parseValue(name, flag, text);
+      const value = parseValue(name, flag, text);
+      // A flag of pairs may be written several times.
+      values[name] = flag.type === "pairs" ? { ...(values[name] as object | undefined), ...(value as object) } : value;
     }
     given.add(name);
   }
@@ -86,6 +91,11 @@ function parseValue(name: string, flag: Exclude<Flag, { type: "switch" }>, text:
       if (items.length === 0) throw new UsageError(`--${name} is empty. Write --${name} ${flag.value}.`);
       return items;
     }
+    case "pairs": {
+      const equals = text.indexOf("=");
+      if (equals < 1) throw new UsageError(`--${name} is "${text}". Write --${name} ${flag.value}.`);
+      return { [text.slice(0, equals).trim()]: plainValue(text.slice(equals + 1).trim()) };
+    }
     case "choice":
       if (!flag.choices.includes(text)) throw new UsageError(`--${name} is "${text}". Choose ${flag.choices.join(", ")}.`);
       return text;
@@ -102,6 +112,15 @@ function parseValue(name: string, flag: Exclude<Flag, { type: "switch" }>, text:
         throw new UsageError(`--${name} is "${text}". Give ${flag.type === "integer" ? "a whole number" : "a number"}${bounds(flag)}.`);
       return number;
     }
+  }
+}
+
+/** JSON where it is JSON, else the text itself. */
+function plainValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
   }
 }
 
@@ -148,6 +167,7 @@ function shown(flag: Flag): string {
       return "X";
     case "text":
     case "list":
+    case "pairs":
       return flag.value;
   }
 }

@@ -21,20 +21,23 @@ interface OrdersModule {
   generateOrders(options: { readonly trainCount: number; readonly heldOutCount: number; readonly seed: number }): Orders;
 }
 
-/** A file or folder of the quickstart: beside the installed package, or in the repository's examples. */
+/** A file or folder that ships with the command line: beside the installed package, or in the repository's examples. */
 function asset(what: string, path: string): string {
   for (const place of ["../assets/", "../../../examples/"]) {
     const found = fileURLToPath(new URL(place + path, import.meta.url));
     if (existsSync(found)) return found;
   }
-  throw new UsageError(
-    `The ${what} of the quickstart is missing from this installation. Install the package again, or run from a whole clone.`,
-  );
+  throw new UsageError(`The ${what} is missing from this installation. Install the package again, or run from a whole clone.`);
 }
 
 /** The folder of the small pretrained model that ships with the command line. */
 export function baseModelFolder(): string {
   return asset("base model", "base-model/model");
+}
+
+/** Passages of public-domain prose that ship with the command line, one `{"text"}` a line; the base model was not trained on them. */
+export function generalTextFile(): string {
+  return asset("general text", "general-text.jsonl");
 }
 
 /** Makes the example task's rows; the same for the same seed. */

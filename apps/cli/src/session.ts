@@ -5,6 +5,7 @@ import { type Device, device } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import type { Output } from "./output.js";
+import { contextOf } from "./runs.js";
 import { grouped } from "./terminal/format.js";
 
 /** Flags that several commands share. */
@@ -23,10 +24,14 @@ export const deviceFlag = {
 } as const satisfies Flags[string];
 export const jsonFlag = { type: "switch", help: "one JSON object on stdout, everything else on stderr" } as const satisfies Flags[string];
 
-/** Opens a device for the length of `use`; its memory and threads are given back in any case. */
-export async function withDevice<R>(name: "auto" | "cpu" | "webgpu", output: Output, use: (device: Device) => Promise<R>): Promise<R> {
+/** Opens a device for the length of `use`; its memory and threads are given back in any case. Says which, where there is an output. */
+export async function withDevice<R>(
+  name: "auto" | "cpu" | "webgpu",
+  output: Output | null,
+  use: (device: Device) => Promise<R>,
+): Promise<R> {
   const opened = await device(name);
-  output.note(`device: ${opened.name} (${opened.description})`);
+  output?.note(`device: ${opened.name} (${opened.description})`);
   try {
     return await use(opened);
   } finally {
@@ -58,7 +63,7 @@ export async function openAdapter(model: LoadedModel["model"], path: string | un
 export async function openData(
   path: string,
   { model, tokenizer, config }: Pick<LoadedModel, "model" | "config"> & { readonly tokenizer: Tokenizer },
-  output: Output,
+  output: Output | null,
   options: { readonly maxLength?: number | undefined; readonly rowLimit?: number | undefined } = {},
 ): Promise<DataSet> {
   const rows = parseRows(await readFile(path, "utf8"), path);
@@ -69,13 +74,13 @@ export async function openData(
       ? rows
       : Array.from({ length: rowLimit }, (_, i) => rows[Math.floor((i * rows.length) / rowLimit)] as (typeof rows)[number]);
   const data = encodeRows(chosen, path, tokenizer, {
-    context: model.contextLength,
+    context: contextOf(model),
     vocabSize: config.vocab_size,
     ...(maxLength === undefined ? {} : { maxLength }),
   });
   const share = chosen.length < rows.length ? ` (${grouped(chosen.length)} of ${grouped(rows.length)}, evenly spread)` : "";
   const cut = data.truncatedCount > 0 ? `; ${grouped(data.truncatedCount)} cut to ${maxLength} tokens` : "";
-  output.note(
+  output?.note(
     `${path}: ${grouped(data.examples.length)} rows${share}, ${grouped(data.tokenCount)} tokens, ${grouped(data.learnedTokenCount)} of them in the loss${cut}`,
   );
   return data;

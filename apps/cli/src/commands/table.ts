@@ -1,10 +1,12 @@
 import type { Command } from "../command.js";
+import { compareCommand } from "./compare.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
 import { quickstartCommand } from "./quickstart.js";
+import { rankStudyCommand } from "./rank-study.js";
 import { trainCommand } from "./train.js";
 
 /** Every command, one line each, in the order in which help shows them. */
@@ -12,6 +14,8 @@ export const commands: readonly Command[] = [
   quickstartCommand,
   trainCommand,
   evalCommand,
+  compareCommand,
+  rankStudyCommand,
   generateCommand,
   mergeCommand,
   inspectCommand,

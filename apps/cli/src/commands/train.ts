@@ -1,21 +1,24 @@
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { optim } from "@lowrank/autograd";
-import { type Adapter, applyAdapter, formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
-import {
-  type LoadedModel,
-  metricsFile,
-  type RunState,
-  readState,
-  type StepMetrics,
-  saveModel,
-  stateFileName,
-  train,
-} from "@lowrank/models";
+import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
+import { metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import {
+  applyMethod,
+  fullMethod,
+  methodFlags,
+  methodNames,
+  methodOf,
+  methodOptions,
+  optionSettings,
+  refuseMethodFlags,
+  usualLearningRate,
+} from "../method.js";
+import { checkSettings, contextOf, firstRuns } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -25,19 +28,14 @@ const flags = {
   model: modelFlag,
   data: { type: "text", value: "FILE.jsonl", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}', required: true },
   "eval-data": { type: "text", value: "FILE.jsonl", help: "held-out rows: the loss before and after" },
-  method: { type: "choice", choices: ["lora", "dora", "full"], help: "what is trained", default: "lora" },
-  rank: { type: "integer", help: "inner size of the low-rank pairs", default: 8 },
-  alpha: { type: "number", help: "the pairs are scaled by alpha / rank", default: 16 },
-  dropout: { type: "number", min: 0, below: 1, help: "dropout on the bypass", default: 0 },
-  targets: { type: "list", value: "q_proj,v_proj", help: "layers by name, or all-linear (default: the family's attention projections)" },
-  rslora: { type: "switch", help: "scale by alpha / sqrt(rank)" },
-  init: { type: "choice", choices: ["kaiming", "gaussian"], help: "how A starts; B starts at zero", default: "kaiming" },
+  method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },
+  ...methodFlags,
   steps: { type: "integer", min: 1, help: "optimizer steps" },
   epochs: { type: "number", above: 0, help: "passes over the data, instead of --steps (default 1)" },
   "batch-size": { type: "integer", min: 1, help: "rows a batch", default: 8 },
   accumulate: { type: "integer", min: 1, help: "batches a step", default: 1 },
   "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens (default: refuse rows longer than the context)" },
-  lr: { type: "number", above: 0, help: "peak learning rate (default 1e-3, with --method full 1e-4)" },
+  lr: { type: "number", above: 0, help: "peak learning rate (default 1e-3, with --method full 1e-4; other methods their own)" },
   schedule: { type: "choice", choices: ["cosine", "linear", "constant"], help: "how the learning rate falls", default: "cosine" },
   warmup: { type: "integer", min: 0, help: "steps of linear rise", default: 0 },
   "weight-decay": { type: "number", min: 0, help: "AdamW's decoupled decay", default: 0 },
@@ -57,24 +55,13 @@ const flags = {
 type TrainValues = Values<typeof flags>;
 
 /** What a resumed run must have in common with the run it resumes. */
-function settingsOf(values: TrainValues, rate: number, steps: number): RunState["settings"] {
+function settingsOf(values: TrainValues, options: Readonly<Record<string, unknown>>, rate: number, steps: number): RunState["settings"] {
   const { model, data, method, seed, schedule, warmup } = values;
-  const adapter =
-    method === "full"
-      ? {}
-      : {
-          rank: values.rank,
-          alpha: values.alpha,
-          dropout: values.dropout,
-          rslora: values.rslora,
-          init: values.init,
-          targets: values.targets?.join() ?? null,
-        };
   return {
     model,
     data,
     method,
-    ...adapter,
+    ...optionSettings(options),
     seed,
     steps,
     lr: rate,
@@ -109,39 +96,34 @@ function clearFolder({ out, overwrite }: TrainValues): void {
     if (/^\..+\.tmp$/.test(name) || (overwrite && runFiles.includes(name))) rmSync(join(out, name), { force: true });
 }
 
-function checkSettings(out: string, saved: RunState["settings"], now: RunState["settings"]): void {
-  const differing = Object.keys({ ...saved, ...now }).filter(
-    (name) => saved[name] !== now[name] && (saved[name] ?? null) !== (now[name] ?? null),
-  );
-  if (differing.length === 0) return;
-  const list = differing.map((name) => `--${name} was ${saved[name] ?? "absent"} and is ${now[name] ?? "absent"}`).join(", ");
-  throw new UsageError(`${out} holds a run with other settings: ${list}. Resume with the same flags, or give another --out.`);
-}
-
-async function runTrain({ values, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
+async function runTrain({ values, given, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
   const { method, out } = values;
   if (values.steps !== undefined && values.epochs !== undefined)
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
   const canResume = checkFolder(values);
   return withDevice(values.device, output, async (dev) => {
-    const isFull = method === "full";
+    const isFull = methodOf(method) === fullMethod;
+    if (isFull) refuseMethodFlags(given);
     const loaded = await openModel(values.model, dev, isFull ? { dtype: "f32" } : {});
     const { model } = loaded;
+    const warn = (message: string): void => output.note(`warning: ${message}`);
+    const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn });
+    const adapter = isFull ? null : applyMethod(model, method, options, { seed: values.seed, baseModel: values.model, onWarning: warn });
     const maxLength = values["max-length"];
     const data = await openData(values.data, loaded, output, { maxLength });
     const evalPath = values["eval-data"];
     const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
 
-    const adapter = isFull ? null : adapt(loaded, values, (message) => output.note(`warning: ${message}`));
+    await adapter?.initialize({ runs: firstRuns(model, data.examples, values["batch-size"], values.seed) });
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;
     const steps = values.steps ?? Math.max(1, Math.ceil(((values.epochs ?? 1) * data.examples.length) / rowsPerStep));
-    const peak = values.lr ?? (isFull ? 1e-4 : 1e-3);
+    const peak = values.lr ?? usualLearningRate(method);
     if (values.warmup >= steps && values.schedule !== "constant")
       throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
-    const settings = settingsOf(values, peak, steps);
+    const settings = settingsOf(values, options, peak, steps);
     const state = canResume ? await readState(nodeFiles, out) : null;
     if (state) checkSettings(out, state.settings, settings);
     if (values.resume)
@@ -162,7 +144,7 @@ async function runTrain({ values, output, signal, args }: CommandContext<typeof 
       parameters,
       ...(adapter ? { rules: adapter.training } : {}),
       examples: data.examples,
-      lengthLimit: Math.min(model.contextLength, Math.max(longest, 2)),
+      lengthLimit: Math.min(contextOf(model), Math.max(longest, 2)),
       steps,
       batchSize: values["batch-size"],
       accumulate: values.accumulate,
@@ -221,23 +203,6 @@ async function runTrain({ values, output, signal, args }: CommandContext<typeof 
       out,
     });
     return result.isFinished ? 0 : 130;
-  });
-}
-
-function adapt({ model }: LoadedModel, values: TrainValues, onWarning: (message: string) => void): Adapter {
-  const [first] = values.targets ?? [];
-  const targets = values.targets?.length === 1 && first === "all-linear" ? "all-linear" : values.targets;
-  return applyAdapter(model, {
-    method: values.method === "dora" ? "dora" : "lora",
-    rank: values.rank,
-    alpha: values.alpha,
-    dropout: values.dropout,
-    rslora: values.rslora,
-    init: values.init,
-    ...(targets === undefined ? {} : { targets }),
-    seed: values.seed,
-    baseModel: values.model,
-    onWarning,
   });
 }
 

@@ -19,12 +19,12 @@ export function bytes(value: number): string {
   return `${power === 0 ? value : (value / 1000 ** power).toFixed(1)} ${units[power]}`;
 }
 
-/** Rows as aligned columns; the first row is the head, with a rule below it. */
-export function tableLines(rows: readonly (readonly string[])[]): string[] {
+/** Rows as aligned columns; the first row is the head, with a rule below it. `areNumbers`: all columns but the first end in line. */
+export function tableLines(rows: readonly (readonly string[])[], areNumbers = false): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]): string =>
     row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .map((cell, column) => (areNumbers && column > 0 ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0)))
       .join("  ")
       .trimEnd();
   const [head, ...body] = rows;

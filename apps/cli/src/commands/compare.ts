@@ -1,0 +1,240 @@
+import { join, resolve } from "node:path";
+import type { DataSet, RunState } from "@lowrank/models";
+import { stateFileName } from "@lowrank/models";
+import { writeFileAtomic } from "@lowrank/tensor";
+import { type CommandContext, defineCommand } from "../command.js";
+import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
+import { finished, openFolder, removeState } from "../compare/folder.js";
+import { generalText } from "../compare/general-text.js";
+import { splitRows } from "../compare/held-out.js";
+import {
+  adapterDecoding,
+  type DecodingTask,
+  fullDecoding,
+  type MethodResult,
+  promptOf,
+  type Quality,
+  qualityOf,
+  reportOf,
+} from "../compare/measure.js";
+import { comparisonPage, conclusion } from "../compare/page.js";
+import { terminalRows } from "../compare/rows.js";
+import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare/training.js";
+import { UsageError } from "../failure.js";
+import type { Flags, Values } from "../flags.js";
+import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
+import { contextOf, firstRuns } from "../runs.js";
+import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
+import { grouped, shellWord, tableLines } from "../terminal/format.js";
+
+const flags = {
+  model: modelFlag,
+  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
+  "eval-data": {
+    type: "text",
+    value: "FILE.jsonl",
+    help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
+  },
+  methods: { type: "list", value: "full,lora,dora", help: `methods, of ${methodNames.join(", ")} (default: the usual ones of these)` },
+  steps: { type: "integer", min: 1, help: "optimizer steps of each method", default: 200 },
+  "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
+  lr: {
+    type: "pairs",
+    value: "method=rate",
+    help: "peak learning rate of a method, as often as needed (default: each method's usual one)",
+  },
+  warmup: { type: "integer", min: 0, help: "steps of linear rise, before the rate falls as a cosine", default: 0 },
+  ...methodFlags,
+  "general-text": {
+    type: "text",
+    value: "FILE",
+    help: 'lines, or {"text"} rows, on which forgetting is measured (default: prose that ships with lowrank)',
+  },
+  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
+  "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 200 },
+  "latency-seconds": { type: "number", above: 0, help: "at most this long for timing one method's decoding", default: 20 },
+  seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
+  "save-every": { type: "integer", min: 0, help: "steps between checkpoints", default: 50 },
+  device: deviceFlag,
+  out: {
+    type: "text",
+    value: "DIR",
+    help: "folder of the results, the page and the adapters; run again to go on after an interruption",
+    required: true,
+  },
+  json: jsonFlag,
+} as const satisfies Flags;
+
+type CompareContext = CommandContext<typeof flags>;
+
+/** What is the same for all methods, found out once. */
+interface Start {
+  readonly base: Quality & { readonly settings: RunState["settings"] };
+  /** Positions that a row may take beside any of the methods. */
+  readonly context: number;
+  readonly description: string;
+  readonly generalSource: string;
+}
+
+function settingsOf(values: Values<typeof flags>): RunState["settings"] {
+  const plain = ["model", "data", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
+  const optional = ["eval-data", "general-text", "max-length"] as const;
+  return {
+    ...Object.fromEntries(plain.map((name) => [name, values[name]])),
+    ...Object.fromEntries(optional.map((name) => [name, values[name] ?? null])),
+  };
+}
+
+async function runCompare(context: CompareContext): Promise<number> {
+  const { values, given, output, signal, args } = context;
+  const { out } = values;
+  const names = chosenMethods(values.methods);
+  const rates = ratesOf(names, values.lr);
+  if (values.warmup >= values.steps)
+    throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
+  if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
+  const decodedTokens = 24;
+  const shared = settingsOf(values);
+
+  /** A fresh device with the model on it: the same start for each method, and a peak of memory of its own. */
+  const onFreshModel = async <R>(
+    dtype: { readonly dtype?: "f32" },
+    use: (loaded: Awaited<ReturnType<typeof openModel>>, description: string) => Promise<R>,
+  ): Promise<R> =>
+    withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev, dtype), `${dev.name} (${dev.description})`));
+  const rowsFor = async (loaded: Awaited<ReturnType<typeof openModel>>, isLoud = false): Promise<{ data: DataSet; heldOut: DataSet }> => {
+    const told = isLoud ? output : null;
+    const maxLength = values["max-length"];
+    const held = values["eval-data"];
+    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"] });
+    return splitRows(await openData(values.data, loaded, told, { maxLength }), heldOut, values["eval-rows"]);
+  };
+
+  const options = new Map<string, Readonly<Record<string, unknown>>>();
+  const start = await onFreshModel({}, async (loaded, description): Promise<Start | null> => {
+    const { model, tokenizer } = loaded;
+    for (const [name, own] of optionsOf(model, names, values, given, values.steps)) options.set(name, own);
+    const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
+    const limit = model.contextLength - taken;
+    const { data, heldOut } = await rowsFor(loaded, true);
+    const longest = Math.max(...[...data.examples, ...heldOut.examples].map(({ ids }) => ids.length));
+    if (longest > limit)
+      throw new UsageError(
+        `The longest row has ${longest} tokens, and beside ${taken} virtual tokens the context of ${model.contextLength} has room for ${limit}. Cut long rows with --max-length ${limit}.`,
+      );
+    await openFolder(out, shared);
+    const general = await generalText(values["general-text"], tokenizer, limit);
+    output.note(`device: ${description}`);
+    output.note(`general text: ${general.source}`);
+    const lengthLimit = Math.min(limit, Math.max(longest, 2));
+    const base = await finished(join(out, "base.json"), shared, async () => ({
+      settings: shared,
+      ...(await qualityOf(loaded, heldOut, general.examples, lengthLimit, signal)),
+    }));
+    return base && { base, context: lengthLimit, description, generalSource: general.source };
+  });
+
+  const results: MethodResult[] = [];
+  const steps = new Map<string, readonly TimedStep[]>();
+  for (const [i, name] of names.entries()) {
+    if (!start || signal.aborted) break;
+    const folder = join(out, name);
+    const isFull = methodOf(name) === fullMethod;
+    const own = options.get(name) ?? {};
+    const peakRate = rates.get(name) ?? usualLearningRate(name);
+    const settings = { ...shared, method: name, lr: peakRate, ...optionSettings(own) };
+    const result = await finished(join(out, `${name}.json`), settings, async () => {
+      output.say(`${name} (${i + 1} of ${names.length}), learning rate ${peakRate}`);
+      return onFreshModel(isFull ? { dtype: "f32" } : {}, async (loaded) => {
+        const { model, tokenizer } = loaded;
+        const { data, heldOut } = await rowsFor(loaded);
+        const onWarning = (message: string): void => output.note(`warning: ${message}`);
+        const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, baseModel: values.model, onWarning });
+        await adapter?.initialize({ runs: firstRuns(model, data.examples, values["batch-size"], values.seed) });
+        const trained = await trainInFolder({
+          model,
+          adapter,
+          examples: data.examples,
+          lengthLimit: start.context,
+          steps: values.steps,
+          batchSize: values["batch-size"],
+          seed: values.seed,
+          peakRate,
+          warmup: values.warmup,
+          folder,
+          saveEvery: values["save-every"],
+          settings,
+          signal,
+          output,
+        });
+        if (!trained || signal.aborted) return null;
+        const general = await generalText(values["general-text"], tokenizer, contextOf(model));
+        const quality = await qualityOf(loaded, heldOut, general.examples, start.context, signal);
+        const prompt = promptOf(heldOut.examples[0] ?? (data.examples[0] as (typeof data.examples)[number])); // a data set is never empty
+        const task: DecodingTask = {
+          prompt,
+          tokenCount: Math.min(decodedTokens, contextOf(model) - prompt.length),
+          seconds: values["latency-seconds"],
+          signal,
+        };
+        const decoding = adapter
+          ? await adapterDecoding(model, adapter, task)
+          : await fullDecoding(model, (await openModel(values.model, model.device, { dtype: "f32" })).model, task);
+        if (signal.aborted) return null;
+        return {
+          method: name,
+          settings,
+          parameters: reportOf(model, adapter),
+          peakBytes: trained.peakBytes,
+          stepMs: medianStepMs(trained.steps),
+          trainLoss: trained.trainLoss,
+          decoding,
+          contextTokens: model.virtualTokens.length,
+          ...quality,
+        } satisfies MethodResult;
+      });
+    });
+    if (!result) break;
+    await removeState(folder, stateFileName);
+    results.push(result);
+    steps.set(name, await stepsIn(folder));
+  }
+  if (!start || results.length < names.length) {
+    output.note(
+      `Stopped after ${results.length} of ${names.length} methods. Go on with:\n  ${["lowrank", "compare", ...args].map(shellWord).join(" ")}`,
+    );
+    return 130;
+  }
+
+  const path = join(out, "compare.html");
+  const facts: [string, string][] = [
+    ["model", values.model],
+    ["data", values.data],
+    ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
+    ["learning rates", names.map((name) => `${name} ${rates.get(name)}`).join(", ")],
+    ["device", start.description],
+  ];
+  const general = start.generalSource;
+  await writeFileAtomic(
+    path,
+    comparisonPage({ base: start.base, results, steps, facts, generalText: general, stepCount: values.steps, decodedTokens }),
+  );
+  for (const line of tableLines(terminalRows(start.base, results), true)) output.say(line);
+  output.say();
+  output.say(conclusion(start.base, results));
+  output.say(`forgetting: rise of the loss on ${general}`);
+  output.say(`page: ${path}`);
+  output.result({ base: start.base, methods: results, generalText: general, page: path });
+  return 0;
+}
+
+export const compareCommand = defineCommand({
+  name: "compare",
+  summary: "Train several methods on the same batches and measure what each costs and gives: a table and a page with plots.",
+  flags,
+  examples: [
+    "lowrank compare --model ./model --data train.jsonl --eval-data test.jsonl --methods full,lora,dora --steps 300 --out comparison",
+    "lowrank compare --model ./model --data train.jsonl --methods lora,dora --rank 4 --lr lora=2e-3 --set dora.alpha=8 --out comparison",
+  ],
+  run: runCompare,
+});

@@ -1,0 +1,296 @@
+import { join, resolve } from "node:path";
+import { type DataSet, type RunState, stateFileName } from "@lowrank/models";
+import { writeFileAtomic } from "@lowrank/tensor";
+import { type CommandContext, defineCommand } from "../command.js";
+import { finished, openFolder, removeState } from "../compare/folder.js";
+import { splitRows } from "../compare/held-out.js";
+import { lossOn, reportOf } from "../compare/measure.js";
+import { figure } from "../compare/rows.js";
+import { trainInFolder } from "../compare/training.js";
+import { UsageError } from "../failure.js";
+import type { Flags, Values } from "../flags.js";
+import { applyMethod } from "../method.js";
+import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
+import { lossRows, type Study, studyPage } from "../study/page.js";
+import { kindOf, meansByKind, savedDirections, similarityMaps, trainedPairs } from "../study/pairs.js";
+import { type RankRun, recommended } from "../study/recommend.js";
+import { effectiveRank, learnedChange } from "../study/subspace.js";
+import { type TargetSet, targetSets } from "../study/targets.js";
+import { grouped, shellWord, tableLines } from "../terminal/format.js";
+
+const flags = {
+  model: modelFlag,
+  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
+  "eval-data": {
+    type: "text",
+    value: "FILE.jsonl",
+    help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
+  },
+  ranks: { type: "list", value: "1,2,4,8,16,64", help: "ranks to train (default 1,2,4,8,16,64)" },
+  "targets-sets": {
+    type: "text",
+    value: "SETS",
+    help: "sets of layers, with ; between them; q, k, v, o are the model's projections",
+    default: "q,v;q,k,v,o;all-linear",
+  },
+  steps: { type: "integer", min: 1, help: "optimizer steps of each run", default: 200 },
+  "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
+  lr: { type: "number", above: 0, help: "peak learning rate", default: 1e-3 },
+  warmup: { type: "integer", min: 0, help: "steps of linear rise, before the rate falls as a cosine", default: 0 },
+  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
+  "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 200 },
+  seed: { type: "integer", min: 0, help: "order of rows and first values; one more run has the next seed", default: 0 },
+  "save-every": { type: "integer", min: 0, help: "steps between checkpoints", default: 50 },
+  device: deviceFlag,
+  out: {
+    type: "text",
+    value: "DIR",
+    help: "folder of the results, the page and the adapters; run again to go on after an interruption",
+    required: true,
+  },
+  json: jsonFlag,
+} as const satisfies Flags;
+
+/** What is kept of a run. */
+interface StudyRun extends RankRun {
+  readonly settings: RunState["settings"];
+  readonly seed: number;
+  readonly folder: string;
+  readonly layers: readonly {
+    readonly name: string;
+    readonly singularValues: readonly number[];
+    readonly norm: number;
+    readonly amplification: number;
+  }[];
+}
+
+/** A run to be made. */
+interface Plan {
+  readonly set: TargetSet;
+  readonly rank: number;
+  readonly seed: number;
+}
+
+function ranksOf(given: readonly string[] | undefined): number[] {
+  const ranks = (given ?? ["1", "2", "4", "8", "16", "64"]).map((text) => {
+    const rank = Number(text);
+    if (!Number.isSafeInteger(rank) || rank < 1) throw new UsageError(`--ranks holds "${text}". Ranks are whole numbers of at least 1.`);
+    return rank;
+  });
+  return [...new Set(ranks)].sort((a, b) => a - b);
+}
+
+function settingsOf(values: Values<typeof flags>): RunState["settings"] {
+  const plain = ["model", "data", "steps", "batch-size", "lr", "warmup", "eval-rows", "seed"] as const;
+  return {
+    ...Object.fromEntries(plain.map((name) => [name, values[name]])),
+    "eval-data": values["eval-data"] ?? null,
+    "max-length": values["max-length"] ?? null,
+  };
+}
+
+async function runStudy({ values, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
+  const { out } = values;
+  const ranks = ranksOf(values.ranks);
+  const largest = ranks.at(-1) as number; // there is at least one
+  if (values.warmup >= values.steps)
+    throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
+  if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
+  const shared = settingsOf(values);
+  type Loaded = Awaited<ReturnType<typeof openModel>>;
+  const onFreshModel = async <R>(use: (loaded: Loaded, description: string) => Promise<R>): Promise<R> =>
+    withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev), `${dev.name} (${dev.description})`));
+  const rowsFor = async (loaded: Loaded, isLoud: boolean): Promise<{ data: DataSet; heldOut: DataSet; lengthLimit: number }> => {
+    const told = isLoud ? output : null;
+    const maxLength = values["max-length"];
+    const held = values["eval-data"];
+    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"] });
+    const rows = splitRows(await openData(values.data, loaded, told, { maxLength }), heldOut, values["eval-rows"]);
+    const longest = Math.max(2, ...[...rows.data.examples, ...rows.heldOut.examples].map(({ ids }) => ids.length));
+    return { ...rows, lengthLimit: Math.min(loaded.model.contextLength, longest) };
+  };
+
+  const start = await onFreshModel(async (loaded, description) => {
+    const sets = targetSets(values["targets-sets"], loaded.model);
+    const { heldOut, lengthLimit } = await rowsFor(loaded, true);
+    await openFolder(out, shared);
+    output.note(`device: ${description}`);
+    const base = await finished(join(out, "base.json"), shared, async () => ({
+      settings: shared,
+      evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit),
+    }));
+    return { sets, baseLoss: base?.evalLoss ?? Number.NaN, description };
+  });
+  const { sets, baseLoss } = start;
+  const [first] = sets as [TargetSet]; // `targetSets` gives at least one
+  const plans: Plan[] = [
+    ...sets.flatMap((set) => ranks.map((rank): Plan => ({ set, rank, seed: values.seed }))),
+    { set: first, rank: largest, seed: values.seed + 1 },
+  ];
+  const runs: StudyRun[] = [];
+  for (const [i, { set, rank, seed }] of plans.entries()) {
+    if (signal.aborted) break;
+    const name = `${set.name.replace(/[^\w-]+/g, "_")}-r${rank}-s${seed}`;
+    const folder = join(out, name);
+    const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
+    const settings = { ...shared, seed, targets, rank, alpha: 2 * rank };
+    const run = await finished(join(out, `${name}.json`), settings, async () => {
+      output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
+      return onFreshModel(async (loaded): Promise<StudyRun | null> => {
+        const { model } = loaded;
+        const { data, heldOut, lengthLimit } = await rowsFor(loaded, false);
+        const options = { rank, alpha: 2 * rank, targets: set.targets };
+        // A rank above a layer's own costs more and learns no more; a study may well ask for it, and its page shows it.
+        const adapter = applyMethod(model, "lora", options, { seed, baseModel: values.model, onWarning: () => {} });
+        const trained = await trainInFolder({
+          model,
+          adapter,
+          examples: data.examples,
+          lengthLimit,
+          steps: values.steps,
+          batchSize: values["batch-size"],
+          seed,
+          peakRate: values.lr,
+          warmup: values.warmup,
+          folder,
+          saveEvery: values["save-every"],
+          settings,
+          signal,
+          output,
+        });
+        if (!trained) return null;
+        const layers: StudyRun["layers"][number][] = [];
+        for await (const pair of trainedPairs(model, adapter, options.alpha / rank))
+          layers.push({ name: pair.name, ...learnedChange(pair) });
+        const widths = layers.map(({ singularValues }) => effectiveRank(singularValues));
+        return {
+          settings,
+          set: set.name,
+          rank,
+          seed,
+          folder,
+          trainable: reportOf(model, adapter).trainable,
+          evalLoss: await lossOn(model, heldOut.examples, lengthLimit),
+          effectiveRank: widths.reduce((sum, width) => sum + width, 0) / widths.length,
+          layers,
+        };
+      });
+    });
+    if (!run) break;
+    await removeState(folder, stateFileName);
+    runs.push({ ...run, folder });
+  }
+  if (runs.length < plans.length) {
+    output.note(
+      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:\n  ${["lowrank", "rank-study", ...args].map(shellWord).join(" ")}`,
+    );
+    return 130;
+  }
+
+  const facts = [
+    ["model", values.model],
+    ["data", values.data],
+    ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
+    ["learning rate", String(values.lr)],
+    ["device", start.description],
+  ] as const;
+  const study = await analysed(runs, { sets, ranks, baseLoss, seed: values.seed, facts });
+  const path = join(out, "rank-study.html");
+  await writeFileAtomic(path, studyPage(study));
+  const { head, rows } = lossRows(study);
+  for (const line of tableLines([head, ...rows], true)) output.say(line);
+  output.say(`held-out loss; before training ${baseLoss.toFixed(4)}`);
+  output.say();
+  const kinds = [...new Set(study.amplification.map(({ layers }) => layers))];
+  const factor = (kind: string, rank: number): string =>
+    figure(study.amplification.find((each) => each.layers === kind && each.rank === rank)?.factor ?? Number.NaN);
+  for (const line of tableLines(
+    [["amplified", ...ranks.map((rank) => `r = ${rank}`)], ...kinds.map((kind) => [kind, ...ranks.map((rank) => factor(kind, rank))])],
+    true,
+  ))
+    output.say(line);
+  output.say();
+  output.say(study.sentence);
+  output.say(`page: ${path}`);
+  const { spectra, betweenRanks, betweenSeeds, amplification, sentence } = study;
+  const plain = runs.map(({ set, rank, seed, evalLoss, trainable, effectiveRank: width }) => ({
+    set,
+    rank,
+    seed,
+    evalLoss,
+    trainable,
+    effectiveRank: width,
+  }));
+  output.result({
+    baseLoss,
+    runs: plain,
+    recommended: recommended(study.runs, baseLoss),
+    sentence,
+    spectra,
+    subspaces: { betweenRanks, betweenSeeds },
+    amplification,
+    page: path,
+  });
+  return 0;
+}
+
+/** What the runs say together. Directions and spectra are those of the first set of targets. */
+async function analysed(
+  runs: readonly StudyRun[],
+  {
+    sets,
+    ranks,
+    baseLoss,
+    seed,
+    facts,
+  }: Pick<Study, "ranks" | "baseLoss" | "facts"> & { readonly sets: readonly TargetSet[]; readonly seed: number },
+): Promise<Study> {
+  const [set] = sets as [TargetSet]; // there is at least one
+  const own = runs.filter((run) => run.set === set.name && run.seed === seed);
+  const largest = own.at(-1) as StudyRun; // the ranks rise, and there is at least one
+  const other = runs.find((run) => run.seed !== seed);
+  // As in the paper, 8 beside the largest; else the middle rank.
+  const smaller = own.find(({ rank }) => rank === 8 && rank < largest.rank) ?? own[Math.floor((own.length - 1) / 2)];
+  const maps = await withDevice("cpu", null, async (dev) => {
+    const most = await savedDirections(largest.folder, dev);
+    const few = smaller && smaller !== largest ? await savedDirections(smaller.folder, dev) : null;
+    const again = other ? await savedDirections(other.folder, dev) : null;
+    const seeds = { y: `i, seed ${seed}`, x: `j, seed ${seed + 1}` };
+    return {
+      betweenRanks: few ? similarityMaps(few, most, { y: `i, r = ${smaller?.rank}`, x: `j, r = ${largest.rank}` }) : [],
+      betweenSeeds: again ? similarityMaps(most, again, seeds) : [],
+    };
+  });
+  const spectra = [...meansByKind(largest.layers.map(({ name, singularValues }) => ({ name, values: singularValues })))].map(
+    ([layers, values]) => ({ layers, rank: largest.rank, values }),
+  );
+  const amplification = own.flatMap(({ rank, layers }) =>
+    [...meansByKind(layers.map(({ name, amplification: factor, norm }) => ({ name, values: [factor, norm] })))].map(
+      ([kind, [factor = Number.NaN, norm = Number.NaN]]) => ({ layers: kind, rank, factor, norm }),
+    ),
+  );
+  const first = runs.filter((run) => run.seed === seed);
+  return {
+    baseLoss,
+    runs: first,
+    sets: sets.map(({ name }) => name),
+    ranks,
+    sentence: recommended(first, baseLoss)?.sentence ?? "",
+    analysed: `${set.name} (${[...new Set(largest.layers.map(({ name }) => kindOf(name)))].join(", ")})`,
+    spectra,
+    ...maps,
+    amplification,
+    facts,
+  };
+}
+
+export const rankStudyCommand = defineCommand({
+  name: "rank-study",
+  summary: "Which rank and which layers does the data need? Trains LoRA at several, and looks at what was learned.",
+  flags,
+  examples: [
+    "lowrank rank-study --model ./model --data train.jsonl --eval-data test.jsonl --steps 300 --out study",
+    "lowrank rank-study --model ./model --data train.jsonl --ranks 1,4,16 --targets-sets 'q,v;all-linear' --out study",
+  ],
+  run: runStudy,
+});

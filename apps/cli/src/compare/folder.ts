@@ -1,0 +1,58 @@
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { RunState } from "@lowrank/models";
+import { writeFileAtomic } from "@lowrank/tensor";
+import { UsageError } from "../failure.js";
+import { checkSettings } from "../runs.js";
+
+const settingsName = "settings.json";
+
+/**
+ * A folder of many runs that goes on where it was: made if it is not there, and refused (UsageError) when it holds runs of other settings or
+ * anything else.
+ */
+export async function openFolder(folder: string, settings: RunState["settings"]): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, settingsName);
+  if (existsSync(path)) checkSettings(folder, await readResult<RunState["settings"]>(path), settings);
+  else if ((await readdir(folder)).some((name) => !/^\..+\.tmp$/.test(name)))
+    throw new UsageError(`${folder} already holds files of something else. Give a new or an empty folder.`);
+  else await writeResult(path, settings);
+}
+
+/** A finished part's result. Rejects with UsageError when the file is not whole JSON. */
+export async function readResult<T>(path: string): Promise<T> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as T;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new UsageError(`${path} is not JSON (${error.message}). Remove it to have it made again.`);
+  }
+}
+
+/** Writes a finished part's result, whole or not at all. */
+export async function writeResult(path: string, result: object): Promise<void> {
+  await writeFileAtomic(path, `${JSON.stringify(result, null, 1)}\n`);
+}
+
+/** The result in a file, or what `make` makes and the file then holds; null when that was interrupted. `settings` must be those it was made with. */
+export async function finished<T extends { readonly settings: RunState["settings"] }>(
+  path: string,
+  settings: RunState["settings"],
+  make: () => Promise<T | null>,
+): Promise<T | null> {
+  if (existsSync(path)) {
+    const known = await readResult<T>(path);
+    checkSettings(path, known.settings, settings);
+    return known;
+  }
+  const made = await make();
+  if (made) await writeResult(path, made);
+  return made;
+}
+
+/** Removes what only an unfinished run needs. */
+export async function removeState(folder: string, name: string): Promise<void> {
+  await rm(join(folder, name), { force: true });
+}

@@ -1,0 +1,160 @@
+import { type Adapter, AdapterError, merge, type ParameterReport, parameterReport, unmerge } from "@lowrank/lora";
+import {
+  type CausalLM,
+  type DataSet,
+  type Example,
+  evaluationBatches,
+  evaluator,
+  ignoredLabel,
+  type LoadedModel,
+  type Tokenizer,
+} from "@lowrank/models";
+import { exactMatch } from "../exact-match.js";
+import { UsageError } from "../failure.js";
+import { contextOf } from "../runs.js";
+import { type DecodingState, decodingLatency } from "./latency.js";
+
+/** What decoding a token takes, beside what the base takes in the same rounds. */
+export interface DecodingResult {
+  readonly baseMs: number;
+  readonly methodMs: number;
+  readonly ratio: number;
+  /** Null where the method does not become part of the weights; `whyNotMerged` says why. */
+  readonly mergedMs: number | null;
+  readonly mergedRatio: number | null;
+  readonly whyNotMerged: string | null;
+  readonly rounds: number;
+}
+
+/** How good a model is on the task and on other text. */
+export interface Quality {
+  readonly evalLoss: number;
+  /** Null where rows have no completion to compare with. */
+  readonly exactMatch: number | null;
+  readonly generalLoss: number;
+}
+
+/** A method's row of the comparison. */
+export interface MethodResult extends Quality {
+  readonly method: string;
+  readonly settings: Readonly<Record<string, string | number | boolean | null>>;
+  readonly parameters: ParameterReport;
+  readonly peakBytes: number;
+  readonly stepMs: number;
+  readonly trainLoss: number;
+  readonly decoding: DecodingResult;
+  /** Positions of the context that it takes. */
+  readonly contextTokens: number;
+}
+
+/** The mean loss over the learned tokens of some rows. */
+export async function lossOn(model: CausalLM, examples: readonly Example[], lengthLimit: number): Promise<number> {
+  const meter = evaluator(model);
+  try {
+    return (await meter.run(evaluationBatches(examples, 16, lengthLimit))).loss;
+  } finally {
+    meter.dispose();
+  }
+}
+
+/** Measures the model as it is now. */
+export async function qualityOf(
+  loaded: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
+  heldOut: DataSet,
+  general: readonly Example[],
+  lengthLimit: number,
+  signal: AbortSignal,
+): Promise<Quality> {
+  const { model } = loaded;
+  const generalLimit = Math.min(contextOf(model), Math.max(...general.map(({ ids }) => ids.length)));
+  let share: number | null = null;
+  try {
+    share = (await exactMatch(loaded, heldOut, { signal })).share;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error; // rows without completions: there is no answer to compare with
+  }
+  return {
+    evalLoss: await lossOn(model, heldOut.examples, lengthLimit),
+    exactMatch: share,
+    generalLoss: await lossOn(model, general, generalLimit),
+  };
+}
+
+/** What decoding is timed on: a prompt and how many tokens follow it. */
+export interface DecodingTask {
+  readonly prompt: readonly number[];
+  readonly tokenCount: number;
+  readonly seconds: number;
+  readonly signal: AbortSignal;
+}
+
+/** A row's prompt, or the first half of a text. */
+export function promptOf({ ids, labels }: Example): number[] {
+  const border = labels.findIndex((label) => label !== ignoredLabel);
+  return ids.slice(0, border > 0 ? border : Math.max(1, Math.floor(ids.length / 2)));
+}
+
+/** Times a model with an adapter against itself without it, and merged where that is possible. The adapter is enabled afterwards. */
+export async function adapterDecoding(model: CausalLM, adapter: Adapter, task: DecodingTask): Promise<DecodingResult> {
+  const whyNotMerged = mergeProblem(adapter);
+  const unmerged = (): void => {
+    if (adapter.isMerged) unmerge(adapter);
+  };
+  const base: DecodingState = {
+    model,
+    enter() {
+      unmerged();
+      adapter.disable();
+    },
+  };
+  const method: DecodingState = {
+    model,
+    enter() {
+      unmerged();
+      adapter.enable();
+    },
+  };
+  const merged: DecodingState = {
+    model,
+    enter() {
+      if (!adapter.isMerged) merge(adapter);
+    },
+  };
+  const states = whyNotMerged === null ? [base, method, merged] : [base, method];
+  const { tokenMs, ratios, rounds } = await decodingLatency(states, task.prompt, task.tokenCount, task);
+  method.enter();
+  return {
+    baseMs: tokenMs[0] ?? Number.NaN,
+    methodMs: tokenMs[1] ?? Number.NaN,
+    ratio: ratios[1] ?? Number.NaN,
+    mergedMs: tokenMs[2] ?? null,
+    mergedRatio: ratios[2] ?? null,
+    whyNotMerged,
+    rounds,
+  };
+}
+
+/** Times a fully trained model against a fresh copy of its base: there is nothing to merge, its weights are the base's own. */
+export async function fullDecoding(model: CausalLM, base: CausalLM, task: DecodingTask): Promise<DecodingResult> {
+  const states = [base, model].map((each): DecodingState => ({ model: each, enter() {} }));
+  const { tokenMs, ratios, rounds } = await decodingLatency(states, task.prompt, task.tokenCount, task);
+  const [baseMs = Number.NaN, methodMs = Number.NaN] = tokenMs;
+  return { baseMs, methodMs, ratio: ratios[1] ?? Number.NaN, mergedMs: null, mergedRatio: null, whyNotMerged: "it has no adapter", rounds };
+}
+
+/** Why an adapter cannot be merged, or null after it was, and was taken out again. */
+function mergeProblem(adapter: Adapter): string | null {
+  try {
+    merge(adapter);
+    unmerge(adapter);
+    return null;
+  } catch (error) {
+    if (error instanceof AdapterError) return error.message;
+    throw error;
+  }
+}
+
+/** What a method trains and keeps state for. */
+export function reportOf(model: CausalLM, adapter: Adapter | null): ParameterReport {
+  return parameterReport(model, adapter ?? "full");
+}

@@ -1,0 +1,114 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { optim } from "@lowrank/autograd";
+import { type Adapter, saveAdapter } from "@lowrank/lora";
+import { type CausalLM, type Example, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
+import { nodeFiles } from "@lowrank/tensor";
+import type { Output } from "../output.js";
+import { checkSettings } from "../runs.js";
+import { Progress } from "../terminal/progress.js";
+
+/** A step of a run, and when it was known. */
+export interface TimedStep {
+  readonly step: number;
+  readonly loss: number;
+  /** Since the process's start, in milliseconds; begins anew where a run was interrupted. */
+  readonly atMs: number;
+}
+
+/** What is trained, on what, and where it is kept. */
+export interface Training {
+  readonly model: CausalLM;
+  /** Null for full fine-tuning. */
+  readonly adapter: Adapter | null;
+  readonly examples: readonly Example[];
+  readonly lengthLimit: number;
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly seed: number;
+  readonly peakRate: number;
+  readonly warmup: number;
+  /** The run's folder: its checkpoint, what it trained, metrics.jsonl. */
+  readonly folder: string;
+  readonly saveEvery: number;
+  readonly settings: RunState["settings"];
+  readonly signal: AbortSignal;
+  readonly output: Output;
+}
+
+/** How it went; null when it was interrupted, with a checkpoint in its folder. */
+export interface Trained {
+  readonly trainLoss: number;
+  /** Most bytes on the device up to the last step. */
+  readonly peakBytes: number;
+  readonly steps: readonly TimedStep[];
+}
+
+/** Trains to the last step, from a checkpoint in the folder if there is one. Throws UsageError when that is of other settings. */
+export async function trainInFolder(training: Training): Promise<Trained | null> {
+  const { model, adapter, folder, output, steps, warmup, settings } = training;
+  const state = await readState(nodeFiles, folder);
+  if (state) checkSettings(folder, state.settings, settings);
+  const path = join(folder, "metrics.jsonl");
+  const write = await metricsFile(path, state?.step ?? 0);
+  const progress = new Progress(output, steps, state?.step ?? 0);
+  const result = await train({
+    model,
+    parameters: adapter ? adapter.namedParameters() : model.namedParameters(),
+    ...(adapter ? { rules: adapter.training } : {}),
+    examples: training.examples,
+    lengthLimit: training.lengthLimit,
+    steps,
+    batchSize: training.batchSize,
+    seed: training.seed,
+    schedule: optim.cosine({ peak: training.peakRate, warmup, steps }),
+    generators: adapter ? [adapter.dropoutGenerator] : [],
+    folder: {
+      files: nodeFiles,
+      path: folder,
+      every: training.saveEvery,
+      settings,
+      save: () => (adapter ? saveAdapter(adapter, folder) : saveModel(model, folder)),
+    },
+    resume: state !== null,
+    signal: training.signal,
+    async onStep(metrics: StepMetrics) {
+      const timed = { ...metrics, atMs: performance.now() };
+      await write(timed);
+      progress.step(metrics);
+    },
+  });
+  output.draw("");
+  if (!result.isFinished) return null;
+  return { trainLoss: result.trainLoss, peakBytes: result.peakBytes, steps: await stepsIn(folder) };
+}
+
+/** The steps that a run's metrics.jsonl holds. */
+export async function stepsIn(folder: string): Promise<TimedStep[]> {
+  const text = await readFile(join(folder, "metrics.jsonl"), "utf8").catch(() => "");
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as TimedStep);
+}
+
+/** Steps of a window: losses are reported in groups, so that neighbouring reports say little. */
+const window = 8;
+
+/** The median time of a step in milliseconds, over windows of several steps, interruptions left out; NaN for fewer than two steps. */
+export function medianStepMs(steps: readonly TimedStep[]): number {
+  const size = Math.min(window, Math.max(1, Math.floor(steps.length / 4)));
+  const times = steps.slice(size).flatMap((step, i) => {
+    const ms = (step.atMs - (steps[i]?.atMs ?? Number.NaN)) / size;
+    return ms >= 0 ? [ms] : [];
+  });
+  return median(times);
+}
+
+/** The middle value, the mean of the two middle ones for an even number; NaN for none. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length / 2;
+  const [low = Number.NaN, high = low] = sorted.length % 2 === 0 ? sorted.slice(middle - 1, middle + 1) : sorted.slice(Math.floor(middle));
+  return sorted.length % 2 === 0 ? (low + high) / 2 : low;
+}
