@@ -179,7 +179,7 @@ export const io = <T>(golden: Case, use: (file: SafetensorsFile) => Promise<T>):
 export const load = (model: Model, golden: Case, name: string): Promise<Adapter> => loadAdapter(model, join(golden.folder, name));
 
 /** A head that is trained whole unties: PEFT's merged model then has two weights, ours is one checkpoint with one. */
-const mergesShared: ReadonlySet<string> = new Set(["methods/llama-tied-modules-to-save-untied"]);
+export const mergesShared: ReadonlySet<string> = new Set(["methods/llama-tied-modules-to-save-untied"]);
 
 /** The tests of a case with an adapter, for inside a `describe`. */
 export function testAdapter(golden: Case): void {
