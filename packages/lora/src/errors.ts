@@ -9,6 +9,9 @@ export class AdapterError extends Error {
   }
 }
 
+/** A method for which this model has no place at all, for instance BitFit on a model without biases: no option would change that. */
+export class NotApplicableError extends AdapterError {}
+
 /** Names as errors print them: at most `limit`, then how many more. */
 export function listed(names: readonly string[], limit = 12): string {
   const shown = names.slice(0, limit).join(", ");

@@ -1,5 +1,5 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
-export { AdapterError } from "./errors.js";
+export { AdapterError, NotApplicableError } from "./errors.js";
 export { type Decomposition, svd } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
 

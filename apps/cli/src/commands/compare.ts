@@ -1,5 +1,6 @@
 import { join, resolve } from "node:path";
-import type { DataSet, RunState } from "@lowrank/models";
+import { NotApplicableError } from "@lowrank/lora";
+import type { DataSet, LoadedModel, RunState } from "@lowrank/models";
 import { stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
@@ -85,11 +86,24 @@ function settingsOf(values: Values<typeof flags>): RunState["settings"] {
   };
 }
 
+/** Why a method cannot be put on the model at all; null where it can. */
+function whyNot(model: LoadedModel["model"], name: string, own: Readonly<Record<string, unknown>>): string | null {
+  try {
+    applyMethod(model, name, own, { seed: 0, baseModel: "", onWarning: () => {} }).disable();
+    return null;
+  } catch (error) {
+    if (error instanceof NotApplicableError) return error.message;
+    throw error;
+  }
+}
+
 async function runCompare(context: CompareContext): Promise<number> {
   const { values, given, output, signal, args } = context;
   const { out } = values;
-  const names = chosenMethods(values.methods);
-  const rates = ratesOf(names, values.lr);
+  const asked = chosenMethods(values.methods);
+  const rates = ratesOf(asked, values.lr);
+  /** Methods that this model has no place for, and why. */
+  const left = new Map<string, string>();
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
   if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
@@ -113,7 +127,13 @@ async function runCompare(context: CompareContext): Promise<number> {
   const options = new Map<string, Readonly<Record<string, unknown>>>();
   const start = await onFreshModel({}, async (loaded, description): Promise<Start | null> => {
     const { model, tokenizer } = loaded;
-    for (const [name, own] of optionsOf(model, names, values, given, values.steps)) options.set(name, own);
+    for (const [name, own] of optionsOf(model, asked, values, given, values.steps)) options.set(name, own);
+    for (const name of asked) {
+      const reason = methodOf(name) === fullMethod ? null : whyNot(model, name, options.get(name) ?? {});
+      if (reason !== null) left.set(name, reason);
+    }
+    for (const [name, reason] of left) output.note(`${name} is left out: ${reason}`);
+    if (left.size === asked.length) throw new UsageError(`None of the methods has a place on this model. ${[...left.values()][0]}`);
     const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
     const limit = model.contextLength - taken;
     const { data, heldOut } = await rowsFor(loaded, true);
@@ -134,6 +154,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     return base && { base, context: lengthLimit, description, generalSource: general.source };
   });
 
+  const names = asked.filter((name) => !left.has(name));
   const results: MethodResult[] = [];
   const steps = new Map<string, readonly TimedStep[]>();
   for (const [i, name] of names.entries()) {
@@ -213,6 +234,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rates", names.map((name) => `${name} ${rates.get(name)}`).join(", ")],
     ["device", start.description],
+    ...[...left].map(([name, reason]): [string, string] => [`${name}: left out`, reason]),
   ];
   const general = start.generalSource;
   await writeFileAtomic(
@@ -223,8 +245,9 @@ async function runCompare(context: CompareContext): Promise<number> {
   output.say();
   output.say(conclusion(start.base, results));
   output.say(`forgetting: rise of the loss on ${general}`);
+  for (const [name, reason] of left) output.say(`${name} is left out: ${reason}`);
   output.say(`page: ${path}`);
-  output.result({ base: start.base, methods: results, generalText: general, page: path });
+  output.result({ base: start.base, methods: results, leftOut: Object.fromEntries(left), generalText: general, page: path });
   return 0;
 }
 

@@ -1,5 +1,5 @@
 import type { Tensor } from "@lowrank/tensor";
-import { AdapterError } from "../errors.js";
+import { NotApplicableError } from "../errors.js";
 import { namesOrNull } from "../peft/targets.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import type { AdaptableModel, AdaptableModule } from "../targeting/model.js";
@@ -16,7 +16,7 @@ export interface BiasedModule {
   readonly bias: Tensor;
 }
 
-/** Throws AdapterError for a model without any. */
+/** Throws NotApplicableError for a model without any. */
 function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
   const modules = model.namedModules();
   const found = new Map<string, BiasedModule>();
@@ -27,7 +27,7 @@ function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
     if (module) found.set(path, { module, bias });
   }
   if (found.size === 0)
-    throw new AdapterError(
+    throw new NotApplicableError(
       "The model has no biases, so BitFit has nothing to train. Use a method that adds parameters, for instance lora.",
     );
   return found;
