@@ -1,5 +1,7 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { lowrank, scratchFolder, tinyProject } from "./cli.js";
 
@@ -138,4 +140,14 @@ describe("interrupted runs", () => {
     expect(stderr).toContain("--resume");
     expect(readFileSync(join(out, "adapter_model.safetensors")).length).toBeGreaterThan(0);
   });
+});
+
+test("a reader that has had enough ends the command quietly", () => {
+  const program = fileURLToPath(new URL("../bin/lowrank.js", import.meta.url));
+  const shown = spawnSync("bash", ["-c", `set -o pipefail; "${process.execPath}" "${program}" inspect "${model}" --json | head -c 1`], {
+    encoding: "utf8",
+  });
+  expect(shown.status, shown.stderr).toBe(0);
+  expect(shown.stdout).toBe("{");
+  expect(shown.stderr).not.toMatch(/EPIPE|^ {4}at /m);
 });
