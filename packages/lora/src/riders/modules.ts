@@ -11,7 +11,7 @@ function ownParameters(module: AdaptableModule): Record<string, Tensor> {
 }
 
 /** True for a module that an entry names by its end, and for what lies below it. As in PEFT, an end needs no dot before it. */
-function isNamed(name: string, entries: readonly string[]): boolean {
+export function isNamed(name: string, entries: readonly string[]): boolean {
   const parts = name.split(".");
   return parts.some((_, i) =>
     entries.some((entry) =>
