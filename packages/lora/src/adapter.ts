@@ -2,6 +2,7 @@ import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "./errors.js";
 import type { Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
+import { setActive } from "./several/active.js";
 import { type AdaptableModel, deviceOf } from "./targeting/model.js";
 
 /** What a checkpoint says about an adapter beside its method's options; kept as it was when an adapter is loaded and saved. */
@@ -96,12 +97,14 @@ export class Adapter {
       throw new AdapterError("The adapter is merged into the weights; in the forward as well it would count twice. unmerge() it first.");
     if (this.isEnabled) return;
     this.#removers = [...this.attachments.values()].map(({ enable }) => enable());
+    setActive(this.model, this, true);
   }
 
   /** Takes the adapter out of the model's forward, which is then exactly the base's; its parameters stay. */
   disable(): void {
     for (const remove of this.#removers.reverse()) remove();
     this.#removers = [];
+    setActive(this.model, this, this.isMerged);
   }
 
   /**

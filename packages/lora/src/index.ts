@@ -1,4 +1,6 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
+export type { MajoritySign } from "./combine/arithmetic.js";
+export { type CombineMethod, type CombineOptions, combineAdapters, combineMethods } from "./combine/combine.js";
 export { AdapterError } from "./errors.js";
 export { merge, unmerge } from "./merge.js";
 export { dora } from "./methods/dora.js";
@@ -22,6 +24,8 @@ export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
+export { withoutAdapter } from "./several/active.js";
+export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
 export { matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";

@@ -33,11 +33,11 @@ export function merge(adapter: Adapter): void {
     return () => weight.assign(copy ?? change.restore(weight));
   });
   realizeNow(merged.map(({ weight }) => weight));
-  adapter.disable();
   adapter.undoMerge = () => {
     for (const step of steps) step();
     realizeNow(merged.map(({ weight }) => weight));
   };
+  adapter.disable();
 }
 
 /**
