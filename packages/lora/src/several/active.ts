@@ -29,18 +29,22 @@ export function withoutAdapter<R>(model: AdaptableModel, fn: () => R): R {
   if (adapters.some(({ isMerged }) => isMerged))
     throw new AdapterError("An adapter is merged into the model's weights, so the base is not there to run. unmerge() it first.");
   for (const adapter of [...adapters].reverse()) adapter.disable();
-  const back = (): void => {
+  return finallyDo(fn, () => {
     for (const adapter of adapters) adapter.enable();
-  };
+  });
+}
+
+/** Runs `fn`, then `after` in any case: at once, or where `fn` returns a promise when that has settled. */
+export function finallyDo<R>(fn: () => R, after: () => void): R {
   let result: R;
   try {
     result = fn();
   } catch (error) {
-    back();
+    after();
     throw error;
   }
-  // The promise that settles after the adapters are back stands for the same value.
-  if (result instanceof Promise) return result.finally(back) as R;
-  back();
+  // The promise that settles after `after` stands for the same value.
+  if (result instanceof Promise) return result.finally(after) as R;
+  after();
   return result;
 }

@@ -2,14 +2,15 @@ import { concat, realizeNow, ShapeError, type Tensor, tensor, zeros } from "@low
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
 import { type AdaptableModel, deviceOf, type Wrapper } from "../targeting/model.js";
-import { setActive } from "./active.js";
+import { finallyDo, setActive } from "./active.js";
 import { type Factors, factorsOf } from "./factors.js";
 
 /** For each row of a batch the index of its adapter, or null for the plain base; as a tensor, i32 [batch], with −1 for the base. */
 export type AdapterRows = readonly (number | null)[] | Tensor;
 
 /** The pairs of all adapters on one layer, padded to one rank, and zeros at the end for rows without an adapter. */
-interface Stack {
+interface LayerStack {
+  readonly layer: Factors["layer"];
   /** [adapters + 1, in, rank] */
   readonly a: Tensor;
   /** [adapters + 1, rank, out], scaled. */
@@ -19,6 +20,9 @@ interface Stack {
 /** Several adapters in one forward, each on its own rows. Made by `adapterBatch`. */
 export class AdapterBatch {
   #removers: (() => void)[] = [];
+  #stacks: readonly LayerStack[] = [];
+  /** The wrappers of `rows`, a stack each. */
+  #own: readonly Wrapper[] = [];
   #rows: Tensor;
   /** Never true; an adapter that is merged does not get into a batch. */
   readonly isMerged = false;
@@ -50,10 +54,20 @@ export class AdapterBatch {
       this.#rows.assign(next);
       return;
     }
-    const wasEnabled = this.isEnabled;
-    this.disable();
     this.#rows = next;
-    if (wasEnabled) this.enable();
+    if (!this.isEnabled) return;
+    this.#own = this.#wrappers(next);
+    this.#wrap(this.#own);
+  }
+
+  /**
+   * Runs `fn` with other rows. Inside a compiled function `rows` may be an argument of it, so that one recording serves every mix; the
+   * batch is made and enabled outside. Throws AdapterError while the batch is not enabled.
+   */
+  withRows<R>(rows: AdapterRows, fn: () => R): R {
+    if (!this.isEnabled) throw new AdapterError("The batch is not in the forward, so rows would choose nothing. enable() it first.");
+    this.#wrap(this.#wrappers(this.#indices(rows)));
+    return finallyDo(fn, () => this.#wrap(this.#own));
   }
 
   /** Takes the adapters one by one out of the forward and puts all of them in together, with the values that they have now. */
@@ -66,18 +80,33 @@ export class AdapterBatch {
     const factors = this.adapters.map((adapter) => factorsOf(adapter, "put into one batch"));
     for (const adapter of this.adapters) adapter.disable();
     const names = new Set(factors.flatMap((of) => [...of.keys()]));
-    const stacks = [...names].map((name) => stackOf(factors.map((of) => of.get(name))));
-    realizeNow(stacks.flatMap(({ stack: { a, b } }) => [a, b]));
-    const chosen = this.#rows;
-    this.#removers = stacks.map(({ layer, stack }) => layer.use(onRows(stack, chosen, this.adapters.length)));
+    this.#stacks = [...names].map((name) => stackOf(factors.map((of) => of.get(name))));
+    realizeNow(this.#stacks.flatMap(({ a, b }) => [a, b]));
+    this.#own = this.#wrappers(this.#rows);
+    this.#wrap(this.#own);
     setActive(this.model, this, true);
   }
 
   /** Takes the batch out of the forward, which is then the base's; single adapters are put back with their own `enable`. */
   disable(): void {
+    this.#unwrap();
+    this.#stacks = [];
+    setActive(this.model, this, false);
+  }
+
+  /** Other rows mean other wrappers: a recording that has captured the rows of some is then not taken for that of others. */
+  #wrappers(rows: Tensor): Wrapper[] {
+    return this.#stacks.map((stack) => onRows(stack, rows, this.adapters.length));
+  }
+
+  #wrap(wrappers: readonly Wrapper[]): void {
+    this.#unwrap();
+    this.#removers = this.#stacks.map(({ layer }, index) => layer.use(wrappers[index] ?? ((x, next) => next(x))));
+  }
+
+  #unwrap(): void {
     for (const remove of this.#removers.reverse()) remove();
     this.#removers = [];
-    setActive(this.model, this, false);
   }
 
   #indices(rows: AdapterRows): Tensor {
@@ -97,8 +126,8 @@ export class AdapterBatch {
  * Lets each row of a batch go through an adapter of its own in one forward, with the base's weights there once:
  * `adapterBatch(model, [french, german], [0, 1, null])`. The pairs of all adapters on a layer are padded to the largest rank and stacked,
  * each row gathers its own, and one batched product for A and one for B serve the whole batch (the grouped products of Punica, Chen et al.
- * 2023, and S-LoRA, Sheng et al. 2023). Ranks, scalings and targets may differ; dropout is off. As a tensor, `rows` may be an argument of
- * a compiled function, which then serves every mix. peft's `adapter_names` of a forward. Throws AdapterError for adapters that are merged,
+ * 2023, and S-LoRA, Sheng et al. 2023). Ranks, scalings and targets may differ; dropout is off. `choose` and `withRows`
+ * change the mix later. peft's `adapter_names` of a forward. Throws AdapterError for adapters that are merged,
  * on another model, or not plain LoRA, and for an index out of range.
  */
 export function adapterBatch(model: AdaptableModel, adapters: readonly Adapter[], rows: AdapterRows): AdapterBatch {
@@ -109,7 +138,7 @@ export function adapterBatch(model: AdaptableModel, adapters: readonly Adapter[]
   return batch;
 }
 
-function stackOf(factors: readonly (Factors | undefined)[]): { readonly layer: Factors["layer"]; readonly stack: Stack } {
+function stackOf(factors: readonly (Factors | undefined)[]): LayerStack {
   const rank = Math.max(...factors.map((pair) => pair?.rank ?? 0));
   const layer = factors.find((pair) => pair !== undefined)?.layer;
   if (!layer) throw new AdapterError("A layer without any adapter got into a batch. Please report it.");
@@ -132,10 +161,10 @@ function stackOf(factors: readonly (Factors | undefined)[]): { readonly layer: F
         .unsqueeze(0),
     };
   });
-  return { layer, stack: { a: concat(padded.map(({ a }) => a)), b: concat(padded.map(({ b }) => b)) } };
+  return { layer, a: concat(padded.map(({ a }) => a)), b: concat(padded.map(({ b }) => b)) };
 }
 
-function onRows({ a, b }: Stack, rows: Tensor, count: number): Wrapper {
+function onRows({ a, b }: LayerStack, rows: Tensor, count: number): Wrapper {
   const batch = rows.size;
   return (x, next) => {
     const width = x.sizeAt(-1);
