@@ -139,7 +139,7 @@ test("DARE drops what the seed says, and on average keeps the sum", async () => 
 
 test("the result is an adapter like others: off at first, in the forward, merged, saved and loaded", async () => {
   const both = pairOf(different);
-  const { model } = both[0] as { model: TinyModel };
+  const { model } = both[0] as unknown as { model: TinyModel };
   const combined = await combineAdapters(both, { method: "svd", weights: [0.5, 0.5], onWarning });
   const x = rows(dev, 3, 8, 2);
   const run = async (): Promise<number[]> => Array.from(await model.forward(x).data());

@@ -93,7 +93,7 @@ describe("adapterBatch", () => {
     const x = await rows(
       dev,
       6,
-      shape.slice(1).reduce((a, b) => a * b),
+      shape.slice(1).reduce<number>((a, b) => a * b, 1),
       2,
     )
       .reshape([...shape])

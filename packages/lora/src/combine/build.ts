@@ -1,4 +1,4 @@
-import { realizeNow, tensor } from "@lowrank/tensor";
+import { concat, realizeNow, tensor } from "@lowrank/tensor";
 import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
 import type { HostMatrix } from "../linalg/qr.js";
 import type { LoraOptions } from "../methods/lora.js";
@@ -6,13 +6,15 @@ import { type AnyMethod, methodNamed } from "../methods/table.js";
 import { matchLayers } from "../targeting/match.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
 
-/** A pair on the host; together with a scaling of 1 the product B A is all that it adds to the weight. */
+/** A pair on the host; with a scaling of 1 the product B A is all that it adds to the weight. */
 export interface HostPair {
   /** [rank, in] */
   readonly a: HostMatrix;
   /** [out, rank] */
   readonly b: HostMatrix;
   readonly rank: number;
+  /** Rows of A that count, where the rest is to be the random values of a new adapter; all of them when absent. */
+  readonly filled?: number;
 }
 
 /** What the new adapter takes over. */
@@ -43,7 +45,9 @@ export function builtAdapter(model: AdaptableModel, pairs: ReadonlyMap<string, H
   const device = deviceOf(model);
   for (const [name, pair] of pairs) {
     const { "lora_A.weight": a, "lora_B.weight": b } = adapter.attachments.get(name)?.parameters ?? {};
-    a?.assign(tensor(pair.a, { device, shape: a.shape }));
+    const { rank: count, filled = count } = pair;
+    const values = a && tensor(pair.a, { device, shape: a.shape });
+    if (a && values) a.assign(filled < count ? concat([values.narrow(0, 0, filled), a.narrow(0, filled, count - filled)]) : values);
     b?.assign(tensor(pair.b, { device, shape: b.shape }));
   }
   realizeNow(adapter.parameters());
