@@ -14,13 +14,15 @@ export type Flag =
   | { readonly type: "choice"; readonly choices: readonly string[]; readonly help: string; readonly default?: string }
   | { readonly type: "list"; readonly value: string; readonly help: string }
   | { readonly type: "pairs"; readonly value: string; readonly help: string }
+  /** Once or several times, each a text of its own. */
+  | { readonly type: "texts"; readonly value: string; readonly help: string; readonly required?: boolean }
   | { readonly type: "switch"; readonly help: string };
 
 export type Flags = Readonly<Record<string, Flag>>;
 
 type Given<F extends Flag> = F extends { type: "switch" }
   ? boolean
-  : F extends { type: "list" }
+  : F extends { type: "list" | "texts" }
     ? readonly string[]
     : F extends { type: "pairs" }
       ? Readonly<Record<string, unknown>>
@@ -64,8 +66,14 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
       if (text === undefined || (equals < 0 && text.startsWith("--")))
         throw new UsageError(`--${name} needs a value. Write --${name} ${shown(flag)}.`);
       const value = parseValue(name, flag, text);
-      // A flag of pairs may be written several times.
-      values[name] = flag.type === "pairs" ? { ...(values[name] as object | undefined), ...(value as object) } : value;
+      // Flags of pairs and of texts may be written several times.
+      const before = values[name];
+      values[name] =
+        flag.type === "pairs"
+          ? { ...(before as object | undefined), ...(value as object) }
+          : flag.type === "texts"
+            ? [...((before as readonly string[] | undefined) ?? []), text]
+            : value;
     }
     given.add(name);
   }
@@ -73,7 +81,7 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
     if (given.has(name)) continue;
     if (flag.type === "switch") values[name] = false;
     else if ("default" in flag) values[name] = flag.default;
-    else if (flag.type === "text" && flag.required)
+    else if ((flag.type === "text" || flag.type === "texts") && flag.required)
       throw new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`lowrank ${command} --help\` lists all flags.`);
   }
   return { values: values as Values<T>, given, positionals };
@@ -82,6 +90,7 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
 function parseValue(name: string, flag: Exclude<Flag, { type: "switch" }>, text: string): unknown {
   switch (flag.type) {
     case "text":
+    case "texts":
       return text;
     case "list": {
       const items = text
@@ -166,6 +175,7 @@ function shown(flag: Flag): string {
     case "number":
       return "X";
     case "text":
+    case "texts":
     case "list":
     case "pairs":
       return flag.value;
@@ -176,7 +186,7 @@ function shown(flag: Flag): string {
 export function helpLines(flags: Flags): string[] {
   const rows = Object.entries(flags).map(([name, flag]) => {
     const standard = "default" in flag && flag.default !== undefined ? ` (default ${flag.default})` : "";
-    const required = flag.type === "text" && flag.required ? " (required)" : "";
+    const required = (flag.type === "text" || flag.type === "texts") && flag.required ? " (required)" : "";
     return { left: `  --${name} ${shown(flag)}`.trimEnd(), right: `${flag.help}${standard}${required}` };
   });
   const width = Math.min(30, Math.max(...rows.map(({ left }) => left.length)));

@@ -19,6 +19,12 @@ describe("parseFlags", () => {
     expect(positionals).toEqual(["rest"]);
   });
 
+  it("collects a flag that may be repeated, and asks for one that is required", () => {
+    const repeated = { prompt: { type: "texts", value: "TEXT", help: "prompts", required: true } } as const satisfies Flags;
+    expect(parseFlags(repeated, ["--prompt", "a, b", "--prompt=c"], "generate").values).toEqual({ prompt: ["a, b", "c"] });
+    expect(() => parseFlags(repeated, [], "generate")).toThrow(/--prompt is missing\. Add --prompt TEXT/);
+  });
+
   it.each([
     ["an unknown flag, with the nearest", ["--model", "m", "--rnak", "4"], /no flag --rnak for lowrank train\. Did you mean --rank\?/],
     ["a flag with one dash", ["-rank", "4"], /no flag -rank/],

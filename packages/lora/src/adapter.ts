@@ -3,6 +3,7 @@ import { AdapterError } from "./errors.js";
 import type { Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
 import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
+import { setActive } from "./several/active.js";
 import type { TargetOptions } from "./targeting/match.js";
 import { type AdaptableModel, deviceOf } from "./targeting/model.js";
 
@@ -105,12 +106,14 @@ export class Adapter {
       throw new AdapterError("The adapter is merged into the weights; in the forward as well it would count twice. unmerge() it first.");
     if (this.isEnabled) return;
     this.#removers = this.everything.map(({ attachment }) => attachment.enable());
+    setActive(this.model, this, true);
   }
 
   /** Takes the adapter out of the model's forward, which is then exactly the base's; its parameters stay. */
   disable(): void {
     for (const remove of this.#removers.reverse()) remove();
     this.#removers = [];
+    setActive(this.model, this, this.isMerged);
   }
 
   /**

@@ -1,4 +1,9 @@
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
+export type { MajoritySign } from "./combine/arithmetic.js";
+export { type CombineMethod, type CombineOptions, combineAdapters, combineMethods } from "./combine/combine.js";
+export { type ExtractOptions, type ExtractReport, extractAdapter } from "./combine/extract.js";
+export type { KeptLayer, KeptReport, RankChoice } from "./combine/rank.js";
+export { type ResizeOptions, resizeAdapter } from "./combine/resize.js";
 export { AdapterError, NotApplicableError } from "./errors.js";
 export { type Decomposition, svd } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
@@ -44,8 +49,11 @@ export type { LycorisOptions } from "./methods/whole-delta.js";
 
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
+export { adapterOutline, type OutlineOptions } from "./peft/outline.js";
 export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
+export { withoutAdapter } from "./several/active.js";
+export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
 export { matchAmong, matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";

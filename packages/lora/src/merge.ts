@@ -45,6 +45,7 @@ export function merge(adapter: Adapter): void {
     for (const step of steps) step();
     realizeNow(merged.map(({ weight }) => weight));
   };
+  adapter.disable(); // once more: now it is out of the forward because it is merged
 }
 
 /**

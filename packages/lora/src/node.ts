@@ -1,2 +1,2 @@
 export * from "./index.js";
-export { loadAdapter, saveAdapter } from "./peft/node.js";
+export { adapterOutline, loadAdapter, saveAdapter } from "./peft/node.js";

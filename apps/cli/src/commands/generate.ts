@@ -1,13 +1,19 @@
-import { generate } from "@lowrank/models";
+import { type Adapter, adapterBatch } from "@lowrank/lora";
+import { type CausalLM, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
+import type { Output } from "../output.js";
+import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
 
 const flags = {
   model: modelFlag,
-  adapter: adapterFlag,
-  prompt: { type: "text", value: "TEXT", help: "what the model goes on from", required: true },
+  adapter: {
+    type: "texts",
+    value: "DIR",
+    help: "folder of an adapter; one for all prompts or one for each, in their order, none for the base",
+  },
+  prompt: { type: "texts", value: "TEXT", help: "what the model goes on from; several are answered in one batch", required: true },
   "max-new-tokens": { type: "integer", min: 1, help: "at most this many tokens; the end token ends earlier", default: 128 },
   temperature: { type: "number", min: 0, help: "0 is greedy; 1 samples as the model predicts", default: 0 },
   "top-k": { type: "integer", min: 0, help: "sample among the k likeliest tokens; 0: all", default: 0 },
@@ -18,42 +24,90 @@ const flags = {
 } as const satisfies Flags;
 
 async function runGenerate({ values, output }: CommandContext<typeof flags>): Promise<number> {
+  const { prompt: texts = [], adapter: folders = [] } = values;
+  if (folders.length > 1 && folders.length !== texts.length) {
+    throw new UsageError(
+      `There are ${texts.length} prompts and ${folders.length} adapters. Give one --adapter for all prompts, or one for each, in their order.`,
+    );
+  }
   return withDevice(values.device, output, async (dev) => {
     const { model, tokenizer } = await openModel(values.model, dev);
-    await openAdapter(model, values.adapter, output);
-    const prompt = tokenizer.encode(values.prompt);
-    if (prompt.length === 0) throw new UsageError("--prompt is empty, and the tokenizer adds no start token. Give at least one character.");
-    if (prompt.length >= model.contextLength) {
-      throw new UsageError(`--prompt has ${prompt.length} tokens, and the model's context is ${model.contextLength}. Shorten the prompt.`);
+    await openAdapters(model, folders, output);
+    const prompts = texts.map((text) => encoded(text, tokenizer, model.contextLength));
+    const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - Math.max(...prompts.map(({ length }) => length)));
+    const generator = new TextGenerator(model);
+    try {
+      const start = performance.now();
+      const continuations = await generator.generate(prompts, {
+        maxNewTokens,
+        temperature: values.temperature,
+        ...(values["top-k"] > 0 ? { topK: values["top-k"] } : {}),
+        ...(values["top-p"] < 1 ? { topP: values["top-p"] } : {}),
+        seed: values.seed,
+        ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
+      });
+      const seconds = (performance.now() - start) / 1000;
+      const results = continuations.map((tokens, row) => ({
+        text: continuation(prompts[row] ?? [], tokens, tokenizer),
+        tokens: tokens.length,
+      }));
+      for (const [row, { text }] of results.entries()) {
+        if (row > 0) output.say();
+        output.say(`${texts[row]}${text}`);
+      }
+      const count = results.reduce((sum, { tokens }) => sum + tokens, 0);
+      const isCut = results.some(({ tokens }) => tokens === maxNewTokens);
+      output.note(
+        `${count} tokens in ${seconds.toFixed(1)} s (${Math.round(count / seconds)} tokens/s)${isCut ? ", stopped at the length limit" : ""}`,
+      );
+      const [only] = results;
+      output.result(results.length === 1 && only ? only : { results });
+      return 0;
+    } finally {
+      generator.dispose();
     }
-    const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - prompt.length);
-    const start = performance.now();
-    const tokens = await generate(model, prompt, {
-      maxNewTokens,
-      temperature: values.temperature,
-      ...(values["top-k"] > 0 ? { topK: values["top-k"] } : {}),
-      ...(values["top-p"] < 1 ? { topP: values["top-p"] } : {}),
-      seed: values.seed,
-      ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
-    });
-    const seconds = (performance.now() - start) / 1000;
-    // Decoded together, because a tokenizer may drop the space in front of a text's first word.
-    const whole = tokenizer.decode([...prompt, ...tokens]);
-    const before = tokenizer.decode(prompt);
-    const text = whole.startsWith(before) ? whole.slice(before.length) : tokenizer.decode(tokens);
-    output.say(`${values.prompt}${text}`);
-    output.note(
-      `${tokens.length} tokens in ${seconds.toFixed(1)} s (${Math.round(tokens.length / seconds)} tokens/s)${tokens.length === maxNewTokens ? ", stopped at the length limit" : ""}`,
-    );
-    output.result({ text, tokens: tokens.length });
-    return 0;
   });
+}
+
+/** Puts the adapter of all prompts, or a batch of one for each, on the model. Each folder is read once. */
+async function openAdapters(model: CausalLM, folders: readonly string[], output: Output): Promise<void> {
+  const distinct = [...new Set(folders)].filter((folder) => folder !== "none");
+  const adapters: Adapter[] = [];
+  for (const folder of distinct) {
+    const adapter = await openAdapter(model, folder, output);
+    if (adapter) adapters.push(adapter);
+  }
+  // One adapter for all may be of any method; a batch of several needs LoRA.
+  if (distinct.length === 0 || new Set(folders).size === 1) return;
+  adapterBatch(
+    model,
+    adapters,
+    folders.map((folder) => (folder === "none" ? null : distinct.indexOf(folder))),
+  );
+}
+
+function encoded(text: string, tokenizer: Tokenizer, contextLength: number): number[] {
+  const prompt = tokenizer.encode(text);
+  if (prompt.length === 0) throw new UsageError("--prompt is empty, and the tokenizer adds no start token. Give at least one character.");
+  if (prompt.length >= contextLength)
+    throw new UsageError(`--prompt has ${prompt.length} tokens, and the model's context is ${contextLength}. Shorten the prompt.`);
+  return prompt;
+}
+
+/** The text of the new tokens, decoded together with the prompt, because a tokenizer may drop the space in front of a text's first word. */
+function continuation(prompt: readonly number[], tokens: readonly number[], tokenizer: Tokenizer): string {
+  const whole = tokenizer.decode([...prompt, ...tokens]);
+  const before = tokenizer.decode([...prompt]);
+  return whole.startsWith(before) ? whole.slice(before.length) : tokenizer.decode([...tokens]);
 }
 
 export const generateCommand = defineCommand({
   name: "generate",
-  summary: "Let a model, with or without an adapter, go on from a prompt.",
+  summary: "Let a model, with or without adapters, go on from one or several prompts.",
   flags,
-  examples: ['lowrank generate --model ./model --adapter run --prompt "Once upon a time" --max-new-tokens 64'],
+  examples: [
+    'lowrank generate --model ./model --adapter run --prompt "Once upon a time" --max-new-tokens 64',
+    'lowrank generate --model ./model --prompt "Hello" --adapter runs/french --prompt "Hello" --adapter runs/german',
+  ],
   run: runGenerate,
 });

@@ -1,10 +1,8 @@
-import { existsSync, readdirSync } from "node:fs";
-import { resolve } from "node:path";
 import { merge } from "@lowrank/lora";
 import { loadModel, saveModel } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
-import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { checkOut } from "../out-folder.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
@@ -17,10 +15,7 @@ const flags = {
 
 async function runMerge({ values, output }: CommandContext<typeof flags>): Promise<number> {
   const { out } = values;
-  if ([values.model, values.adapter].some((path) => resolve(path) === resolve(out))) {
-    throw new UsageError(`--out is ${out}, which is read as well. Give a new folder.`);
-  }
-  if (existsSync(out) && readdirSync(out).length > 0) throw new UsageError(`${out} already holds files. Give a new or an empty folder.`);
+  checkOut(out, [values.model, values.adapter]);
   return withDevice(values.device, output, async (dev) => {
     const { model } = await loadModel(values.model, { device: dev });
     const adapter = await openAdapter(model, values.adapter, output);

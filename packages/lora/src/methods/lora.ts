@@ -62,6 +62,11 @@ export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
   return { ...targets, rank, alpha, dropout, rslora, init, rankPattern, alphaPattern, loraBias, targetParameters };
 }
 
+/** What B A is multiplied by on a layer whose pair has this rank. */
+export function scalingOf(options: LoraOptions, name: string, rank: number): number {
+  return byPattern(options.alphaPattern, name, options.alpha) / (options.rslora ? Math.sqrt(rank) : rank);
+}
+
 /** A and B for a layer, A random and B zero, so that training starts exactly at the pretrained model. */
 export function lowRankPair(
   layer: Pick<DenseLayer, "inFeatures" | "outFeatures" | "isTraining">,
@@ -69,7 +74,6 @@ export function lowRankPair(
   { name, generator, dropoutGenerator, warn }: PlaceContext,
 ): LowRankPair {
   const rank = byPattern(options.rankPattern, name, options.rank);
-  const alpha = byPattern(options.alphaPattern, name, options.alpha);
   const { inFeatures, outFeatures } = layer;
   const full = Math.min(inFeatures, outFeatures);
   if (rank > full)
@@ -77,7 +81,7 @@ export function lowRankPair(
   const a =
     options.init === "gaussian" ? generator.normal([rank, inFeatures], 0, 1 / rank) : nn.kaimingUniform([rank, inFeatures], { generator });
   const b = zeros([outFeatures, rank], { device: generator.device });
-  const scaling = alpha / (options.rslora ? Math.sqrt(rank) : rank);
+  const scaling = scalingOf(options, name, rank);
   return {
     a,
     b,

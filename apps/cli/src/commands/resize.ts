@@ -1,0 +1,44 @@
+import { adapterOutline, loadAdapter, resizeAdapter, saveAdapter } from "@lowrank/lora";
+import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Flags } from "../flags.js";
+import { checkOut } from "../out-folder.js";
+import { rankChoice, rankFlags, sayKept } from "../rank-choice.js";
+import { deviceFlag, jsonFlag, withDevice } from "../session.js";
+
+const flags = {
+  ...rankFlags,
+  out: { type: "text", value: "DIR", help: "new folder for the adapter", required: true },
+  device: { ...deviceFlag, default: "cpu" },
+  json: jsonFlag,
+} as const satisfies Flags;
+
+async function runResize({ values, positionals, output }: CommandContext<typeof flags>): Promise<number> {
+  const [folder, ...surplus] = positionals;
+  if (folder === undefined || surplus.length > 0)
+    throw new UsageError(
+      `lowrank resize takes one adapter's folder, and got ${positionals.length}. Write: lowrank resize DIR --rank 4 --out DIR.`,
+    );
+  const choice = rankChoice(values);
+  const { out } = values;
+  checkOut(out, [folder]);
+  return withDevice(values.device, output, async (device) => {
+    const onWarning = (message: string): void => output.note(`warning: ${message}`);
+    const adapter = await loadAdapter(await adapterOutline([folder], { device }), folder, { onWarning });
+    const { adapter: resized, report } = await resizeAdapter(adapter, { ...choice, onWarning });
+    await saveAdapter(resized, out);
+    sayKept(report, output);
+    output.say(`The adapter is in ${out}.`);
+    output.result({ out, kept: report.kept, layers: report.layers.map(({ name, rank, kept }) => ({ name, rank, kept })) });
+    return 0;
+  });
+}
+
+export const resizeCommand = defineCommand({
+  name: "resize",
+  summary: "Give a LoRA adapter another rank, up or down; the base is not needed.",
+  positionals: "DIR",
+  flags,
+  examples: ["lowrank resize runs/large --rank 4 --out runs/small", "lowrank resize runs/large --energy 0.99 --out runs/small"],
+  run: runResize,
+});

@@ -1,0 +1,77 @@
+import type { Adapter } from "../adapter.js";
+import { orthonormalized, product, transposed } from "../linalg/qr.js";
+import { type Decomposition, svd } from "../linalg/svd.js";
+import type { LoraOptions } from "../methods/lora.js";
+import { type Factors, factorsOf } from "../several/factors.js";
+import { builtAdapter, type HostPair } from "./build.js";
+import {
+  balancedPair,
+  checkRankChoice,
+  energyOf,
+  type KeptLayer,
+  type KeptReport,
+  keptLayer,
+  keptReport,
+  type RankChoice,
+  rankOfEnergy,
+} from "./rank.js";
+
+/** How an adapter is resized. */
+export type ResizeOptions = RankChoice & {
+  /** Seed of the rows of A that a larger rank adds. Default 0. */
+  readonly seed?: number;
+  /** Told what is unusual but allowed; `console.warn` when absent. */
+  readonly onWarning?: (message: string) => void;
+};
+
+/**
+ * A LoRA adapter of another rank with the same effect, or the nearest to it (Eckart & Young 1936): the SVD of scaling · B A, out of the thin
+ * QR of both factors, so that the product is never there. A larger rank adds random rows to A and zero columns to B, which can be trained.
+ * The new adapter is on the same model, its scaling is 1, and it is not in the forward. Throws AdapterError for an adapter that is not
+ * plain LoRA and for a rank or an energy out of range.
+ */
+export async function resizeAdapter(
+  adapter: Adapter,
+  options: ResizeOptions,
+): Promise<{ readonly adapter: Adapter; readonly report: KeptReport }> {
+  checkRankChoice(options);
+  const { seed = 0, onWarning: warn = console.warn } = options;
+  const pairs = new Map<string, HostPair>();
+  const layers: KeptLayer[] = [];
+  for (const [name, factors] of factorsOf(adapter, "resized")) {
+    const { inFeatures, outFeatures } = factors.layer;
+    const decomposition = await decompositionOf(factors);
+    const { s } = decomposition;
+    const energy = energyOf(s);
+    const rank = options.rank ?? rankOfEnergy(s, options.energy ?? 1, energy) ?? s.length;
+    pairs.set(name, balancedPair(decomposition, rank, outFeatures, inFeatures));
+    layers.push(keptLayer(name, s, rank, energy));
+  }
+  const { dropout } = adapter.options as LoraOptions;
+  const rank = options.rank ?? Math.max(...layers.map((layer) => layer.rank));
+  const targets = adapter.method.toPeft(adapter.options, adapter.places, adapter.attachments)["target_modules"] as
+    | readonly string[]
+    | string;
+  const built = builtAdapter(adapter.model, pairs, { rank, targets, dropout, origin: adapter.origin, warn, seed });
+  return { adapter: built, report: keptReport(layers) };
+}
+
+/** The SVD of scaling · B A with B = Q R and Aᵀ = P T: that of R Tᵀ, [rank, rank], between Q and P. */
+async function decompositionOf({ layer, a, b, rank, scaling }: Factors): Promise<Decomposition> {
+  const { inFeatures, outFeatures } = layer;
+  const [first, second] = await Promise.all([a.data(), b.data()]);
+  const tall = transposed(Float64Array.from(first), rank, inFeatures);
+  const left = Float64Array.from(second);
+  // A rank above a side leaves nothing thin: the product itself is the smaller matrix.
+  if (rank > Math.min(inFeatures, outFeatures)) {
+    const whole = product(left, Float64Array.from(first), outFeatures, rank, inFeatures).map((value) => scaling * value);
+    return svd(whole, outFeatures, inFeatures);
+  }
+  const q = orthonormalized(left, outFeatures, rank);
+  const p = orthonormalized(tall, inFeatures, rank);
+  const r = product(q, left, rank, outFeatures, rank, true);
+  const t = product(p, tall, rank, inFeatures, rank, true);
+  const core = product(r, transposed(t, rank, rank), rank, rank, rank).map((value) => scaling * value);
+  const { u, s, v } = svd(core, rank, rank);
+  return { u: product(q, u, outFeatures, rank, rank), s, v: product(p, v, inFeatures, rank, rank) };
+}

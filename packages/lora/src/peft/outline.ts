@@ -1,0 +1,109 @@
+import { type Device, type FileSystem, readSafetensors, readText, zeros } from "@lowrank/tensor";
+import { AdapterError, listed } from "../errors.js";
+import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
+
+/** Where the adapters lie, and where their tensors are read to. */
+export interface OutlineOptions {
+  readonly files: FileSystem;
+  readonly device: Device;
+}
+
+const prefix = "base_model.model.";
+const suffix = /\.lora_(A|B)\.weight$/;
+
+/**
+ * The dense layers that LoRA adapters' files name, with their sizes and no weights: enough of a model to load these adapters on, for what
+ * needs their tensors only (combining, resizing). Reads headers. Rejects with AdapterError for a folder without an adapter, one that holds
+ * anything but pairs of LoRA on dense layers, and where two of them do not agree on a layer's sizes.
+ */
+export async function adapterOutline(folders: readonly string[], { files, device }: OutlineOptions): Promise<AdaptableModel> {
+  const layers = new Map<string, DenseLayer>();
+  for (const folder of folders) {
+    const isTransposed = await readIsTransposed(folder, files);
+    for (const [name, { inFeatures, outFeatures }] of await readSizes(folder, files)) {
+      const known = layers.get(name);
+      if (!known) layers.set(name, emptyLayer(inFeatures, outFeatures, isTransposed, device));
+      else if (known.inFeatures !== inFeatures || known.outFeatures !== outFeatures) {
+        throw new AdapterError(
+          `${name} goes from ${known.inFeatures} to ${known.outFeatures} in one adapter and from ${inFeatures} to ${outFeatures} in ${folder}. Give adapters of one base.`,
+          [name],
+        );
+      }
+    }
+  }
+  const parameters = new Map([...layers].map(([name, { weight }]) => [`${name}.weight`, weight]));
+  return { namedModules: () => layers, namedParameters: () => parameters };
+}
+
+async function readIsTransposed(folder: string, files: FileSystem): Promise<boolean> {
+  const source = await files.open(files.join(folder, "adapter_config.json"));
+  if (!source) throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder of an adapter, ours or PEFT's.`);
+  let config: unknown;
+  try {
+    config = JSON.parse(await readText(source));
+  } catch (error) {
+    throw new AdapterError(
+      `${source.name}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Save the adapter again.`,
+    );
+  }
+  const { peft_type: type, use_dora, fan_in_fan_out } = (config ?? {}) as Readonly<Record<string, unknown>>;
+  if (type !== "LORA" || use_dora === true) {
+    throw new AdapterError(
+      `${folder} holds an adapter of type ${use_dora === true ? "DoRA" : String(type)}; this needs plain LoRA. Merge it into its base (lowrank merge) and extract a LoRA from the difference (lowrank extract).`,
+      ["peft_type"],
+    );
+  }
+  return fan_in_fan_out === true;
+}
+
+interface Sizes {
+  inFeatures: number;
+  outFeatures: number;
+}
+
+async function readSizes(folder: string, files: FileSystem): Promise<ReadonlyMap<string, Sizes>> {
+  const source = await files.open(files.join(folder, "adapter_model.safetensors"));
+  if (!source)
+    throw new AdapterError(
+      `${folder} holds no adapter_model.safetensors. Save the adapter with saveAdapter or PEFT's save_pretrained(..., safe_serialization=True).`,
+    );
+  const { entries, close } = await readSafetensors(source);
+  await close();
+  const sizes = new Map<string, Sizes>();
+  const others: string[] = [];
+  for (const [key, { shape }] of entries) {
+    const factor = suffix.exec(key)?.[1];
+    const [rows, columns] = shape;
+    if (!factor || !key.startsWith(prefix) || shape.length !== 2 || rows === undefined || columns === undefined) {
+      others.push(key);
+      continue;
+    }
+    const name = key.slice(prefix.length).replace(suffix, "");
+    const found = sizes.get(name) ?? { inFeatures: 0, outFeatures: 0 };
+    sizes.set(name, found);
+    if (factor === "A") found.inFeatures = columns;
+    else found.outFeatures = rows;
+  }
+  others.push(...[...sizes].filter(([, { inFeatures, outFeatures }]) => inFeatures * outFeatures === 0).map(([name]) => name));
+  if (others.length > 0 || sizes.size === 0) {
+    throw new AdapterError(
+      `${source.name} holds ${others.length > 0 ? `more than pairs A and B of dense layers: ${listed(others, 4)}` : "no tensors"}. Give an adapter that was trained without these.`,
+      others,
+    );
+  }
+  return sizes;
+}
+
+/** A layer with sizes only: its weight is an expression that nobody computes. */
+function emptyLayer(inFeatures: number, outFeatures: number, isTransposed: boolean, device: Device): DenseLayer {
+  return {
+    weight: zeros(isTransposed ? [inFeatures, outFeatures] : [outFeatures, inFeatures], { device }),
+    bias: null,
+    inFeatures,
+    outFeatures,
+    isTransposed,
+    isTraining: false,
+    use: () => () => {},
+    replace: () => () => {},
+  };
+}
