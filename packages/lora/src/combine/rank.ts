@@ -49,8 +49,8 @@ export function rankOfEnergy(s: Float64Array, share: number, energy: number): nu
 const passes = 8;
 
 /**
- * The SVD of a matrix that may have no low rank at all, such as the difference of two checkpoints: exact for small matrices and ranks near the full one, else by
- * a fixed number of passes, because singular values that hardly fall would take hundreds to settle.
+ * The SVD of a matrix that may have no low rank at all, such as the difference of two checkpoints: exact for small matrices and ranks near
+ * the full one, else by a fixed number of passes, because singular values that hardly fall would take hundreds to settle.
  */
 export function leadingTriplets(matrix: HostMatrix, rows: number, columns: number, rank: number): Decomposition {
   const side = Math.min(rows, columns);
