@@ -8,6 +8,7 @@ import { type Factors, factorsOf } from "../several/factors.js";
 import { deviceOf } from "../targeting/model.js";
 import { checkedDensity, type MajoritySign, magnitudePruned, randomPruned, signedMean, weightedSum } from "./arithmetic.js";
 import { builtAdapter, type HostPair } from "./build.js";
+import { leadingTriplets } from "./rank.js";
 
 /** The ways to combine, by PEFT's names. */
 export const combineMethods = [
@@ -107,7 +108,7 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
       method === "cat"
         ? concatenated(tasks, rank, sizes)
         : isSvd
-          ? await decomposed(tasks, rank, sizes, mix)
+          ? await decomposed(tasks, rank, sizes, mix, method === "svd")
           : await mixed(tasks, name, mix),
     );
   }
@@ -187,13 +188,15 @@ async function decomposed(
   rank: number,
   { rows, columns }: { readonly rows: number; readonly columns: number },
   mix: Mix,
+  isSum: boolean,
 ): Promise<HostPair> {
   const deltas = tasks.map(({ a, b, rank: inner, scaling }) => product(b, a, rows, inner, columns).map((value) => value * scaling));
   const mixed = await mix(
     deltas,
     tasks.map(({ weight }) => weight),
   );
-  const { u, s, v } = svd(mixed, rows, columns, rank);
+  // A sum of products is of low rank itself; pruning makes it anything.
+  const { u, s, v } = (isSum ? svd : leadingTriplets)(mixed, rows, columns, rank);
   const a = new Float64Array(rank * columns);
   const b = new Float64Array(rows * rank);
   for (const [k, value] of s.entries()) {

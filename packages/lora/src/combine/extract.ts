@@ -1,7 +1,7 @@
 import { showShape, type Tensor } from "@lowrank/tensor";
 import type { Adapter, AdapterOrigin } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import { type Decomposition, svd } from "../linalg/svd.js";
+import type { Decomposition } from "../linalg/svd.js";
 import { inLayout } from "../methods/lora.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "../targeting/model.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -13,6 +13,7 @@ import {
   type KeptReport,
   keptLayer,
   keptReport,
+  leadingTriplets,
   type RankChoice,
   rankOfEnergy,
 } from "./rank.js";
@@ -88,10 +89,10 @@ function decomposed(
   energy: number,
   choice: RankChoice,
 ): { readonly decomposition: Decomposition; readonly rank: number } {
-  if (choice.rank !== undefined) return { decomposition: svd(delta, rows, columns, choice.rank), rank: choice.rank };
+  if (choice.rank !== undefined) return { decomposition: leadingTriplets(delta, rows, columns, choice.rank), rank: choice.rank };
   const full = Math.min(rows, columns);
   for (let tried = Math.min(16, full); ; tried = Math.min(2 * tried, full)) {
-    const decomposition = svd(delta, rows, columns, tried);
+    const decomposition = leadingTriplets(delta, rows, columns, tried);
     const rank = rankOfEnergy(decomposition.s, choice.energy, energy) ?? (tried === full ? full : null);
     if (rank !== null) return { decomposition, rank };
   }
