@@ -17,6 +17,8 @@ export interface BackendLimits {
   readonly maxBufferBytes: number;
   /** All bytes that the backend may hold at a time. */
   readonly budgetBytes: number;
+  /** Memories that one kernel may read and write, where there is such a limit. */
+  readonly maxBindings?: number;
 }
 
 /** Counters that tests and `doctor` read. All are totals since the backend was made, but `bytesInUse` and `peakBytes`. */

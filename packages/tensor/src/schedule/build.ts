@@ -5,6 +5,7 @@ import { sizeOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 import { type FindSlot, lowerKernel, Unfusable } from "./lower.js";
 import { behindReshapes, isView, partition } from "./partition.js";
+import { splitPoint } from "./split.js";
 import { matrixView } from "./views.js";
 
 /** A slot before memory was planned: `binding` for storages from outside, null for what lives inside the plan. */
@@ -35,13 +36,17 @@ class NeedsStoring extends Error {
 }
 
 /** Turns a canonical graph into kernels; grows the set of stored nodes until every kernel can be built. */
-export function buildKernels(targets: readonly DraftTarget[], inputs: readonly Storage[]): Draft {
+export function buildKernels(
+  targets: readonly DraftTarget[],
+  inputs: readonly Storage[],
+  maxBindings: number = Number.POSITIVE_INFINITY,
+): Draft {
   const roots = targets.map((target) => target.value);
   const order = topological(roots);
   const forced = new Set<Node>();
   for (;;) {
     try {
-      return attempt(targets, inputs, order, partition(roots, order, forced));
+      return attempt(targets, inputs, order, partition(roots, order, forced), maxBindings);
     } catch (error) {
       if (!(error instanceof NeedsStoring) || forced.has(error.node)) throw error;
       forced.add(error.node);
@@ -49,7 +54,13 @@ export function buildKernels(targets: readonly DraftTarget[], inputs: readonly S
   }
 }
 
-function attempt(targets: readonly DraftTarget[], inputs: readonly Storage[], order: readonly Node[], stored: ReadonlySet<Node>): Draft {
+function attempt(
+  targets: readonly DraftTarget[],
+  inputs: readonly Storage[],
+  order: readonly Node[],
+  stored: ReadonlySet<Node>,
+  maxBindings: number,
+): Draft {
   const kernels: Kernel[] = [];
   const slots: DraftSlot[] = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
   const slotOf = new Map<Node, Slot>();
@@ -105,6 +116,9 @@ function attempt(targets: readonly DraftTarget[], inputs: readonly Storage[], or
     slotOf.set(node, slot);
     if (count === 0) continue;
     kernels.push(kernelOf(node, slot, findSlot, mustFind, written));
+    // One binding is for the result.
+    const cut = node.op === "matmul" || node.op === "scatterAdd" ? null : splitPoint(node, findSlot, maxBindings - 1);
+    if (cut) throw new NeedsStoring(cut);
   }
 
   for (const { value, dtype, binding } of targets) {

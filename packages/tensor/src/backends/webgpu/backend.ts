@@ -76,7 +76,7 @@ export class WebgpuBackend implements Backend {
     const { limits } = device;
     const { budgetBytes = defaultBudgetBytes } = options;
     this.description = `WebGPU on ${describeAdapter(adapterInfo)}`;
-    this.limits = { maxBufferBytes: limits.maxBufferSize, budgetBytes };
+    this.limits = { maxBufferBytes: limits.maxBufferSize, budgetBytes, maxBindings: limits.maxStorageBuffersPerShaderStage };
     this.target = {
       maxBindingBytes: limits.maxStorageBufferBindingSize,
       maxBindings: limits.maxStorageBuffersPerShaderStage,

@@ -10,7 +10,7 @@ export interface Pipeline {
 }
 
 /** Pipelines without a holder that stay for plans to come. */
-const spareCount = 256;
+const spareCount = 2048;
 
 /** Compiled programs by their text, so that the same kernel of all layers and plans is one pipeline. */
 export class PipelineCache {
