@@ -5,8 +5,10 @@ import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { targetsFor } from "../targeting/defaults.js";
 import { byPattern, matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, denseLayers, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
+import { type FusedPlace, LayerPart, namesParts, partsOf } from "../targeting/parts.js";
 import { embeddingPair } from "./embedding.js";
 import { type Attachment, defineMethod, type MergedWeight, type Method, type PlaceContext, wrapping } from "./method.js";
+import { partsAttachment } from "./parts.js";
 import { checkSizes } from "./sizes.js";
 
 /** How a low-rank pair is set up. Names in parentheses are PEFT's. */
@@ -97,8 +99,8 @@ export function inLayout(layer: DenseLayer, matrix: Tensor): Tensor {
   return layer.isTransposed ? matrix.t() : matrix;
 }
 
-/** What LoRA goes on: a dense layer, an embedding, or the weight of a dense layer by its own name. */
-export type LoraPlace = DenseLayer | EmbeddingLayer | NamedWeight;
+/** What LoRA goes on: a dense layer or some parts of a fused one, an embedding, or the weight of a dense layer by its own name. */
+export type LoraPlace = DenseLayer | FusedPlace | EmbeddingLayer | NamedWeight;
 
 /** A weight of `targetParameters`. */
 export interface NamedWeight {
@@ -115,9 +117,16 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
   if (targetParameters.length === 0 || (targets !== undefined && !isNone)) {
     const isAll = typeof targets === "string" && targets.toLowerCase() === "all-linear";
     const candidates = new Map<string, LoraPlace>();
-    for (const [name, module] of model.namedModules()) if (isDense(module) || (!isAll && isEmbedding(module))) candidates.set(name, module);
-    for (const [name, place] of matchAmong(candidates, targets ?? targetsFor(model), options, isStrict, "dense layer"))
-      places.set(name, place);
+    const hasParts = Array.isArray(targets) && namesParts(targets);
+    for (const [name, module] of model.namedModules()) {
+      if (!isDense(module) && (isAll || !isEmbedding(module))) continue;
+      candidates.set(name, module);
+      if (hasParts && isDense(module)) for (const [path, part] of partsOf(name, module)) candidates.set(path, part);
+    }
+    for (const [name, place] of matchAmong(candidates, targets ?? targetsFor(model), options, isStrict, "dense layer")) {
+      if (place instanceof LayerPart) addPart(places, name, place);
+      else places.set(name, place);
+    }
   }
   const unused = new Set(targetParameters);
   for (const [name, layer] of denseLayers(model)) {
@@ -131,6 +140,14 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
   if (unused.size > 0)
     throw new AdapterError(`targetParameters ${[...unused].join(", ")} name no weight of a dense layer. Check the names.`, [...unused]);
   return places;
+}
+
+/** Parts of one layer are one place, under the layer's name. Throws AdapterError where the whole layer is a place as well. */
+function addPart(places: Map<string, LoraPlace>, path: string, part: LayerPart): void {
+  const name = path.slice(0, -part.key.length - 1);
+  const place = places.get(name);
+  if (place && !("parts" in place)) throw new AdapterError(`targets name ${name} and its part ${path}. Keep one of them.`, [name, path]);
+  places.set(name, { layer: part.whole, parts: new Map([...(place?.parts ?? []), [path, part]]) });
 }
 
 /** The pair on one weight as it is stored [m, k]: A [rank, k], B [m, rank], W + s B A. */
@@ -162,7 +179,16 @@ export function attachPairs(
     const attachments = new Map<string, Attachment>();
     for (const [name, place] of places) {
       const here = { ...context, name };
-      if ("path" in place) attachments.set(name, weightPair(place, options, here));
+      if ("parts" in place) {
+        if (hasMagnitude)
+          throw new AdapterError(`${name}: DoRA's norms are of whole layers, not of parts. Target the layer itself, or use method lora.`, [
+            name,
+          ]);
+        attachments.set(
+          name,
+          partsAttachment(place, options, (part, path) => onDense(part, options, { ...context, name: path })),
+        );
+      } else if ("path" in place) attachments.set(name, weightPair(place, options, here));
       else if (isDense(place)) attachments.set(name, onDense(place, options, here));
       else attachments.set(name, embeddingPair(place, options, here, hasMagnitude));
     }

@@ -7,6 +7,7 @@ import {
   realizeNow,
   type SafetensorsFile,
   showShape,
+  type Tensor,
 } from "@lowrank/tensor";
 import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
@@ -101,18 +102,46 @@ function readConfig(text: string, file: string): ReadConfig {
   ]);
 }
 
-/** Old versions of PEFT wrote the magnitude with a `.weight` behind. */
-function currentKey(key: string): string {
-  return key.replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
+/**
+ * What a file may call a tensor besides its name of today: old versions of PEFT wrote the magnitude with a `.weight` behind, a state that was
+ * saved without PEFT's own function keeps the adapter's name, and some tools leave out the names of PEFT's wrappers.
+ */
+function spellings(key: string): readonly string[] {
+  const plain = key.replace(/\.default(?=\.|$)/, "").replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
+  return [key, plain, `base_model.model.${plain.replace(/^base_model\./, "")}`];
+}
+
+/** Throws AdapterError where the file repeats a weight of the base with other values: the adapter then belongs to another base. */
+async function checkRepeated(names: ReadonlyMap<string, string>, saved: ReadonlyMap<string, Tensor>, file: SafetensorsFile): Promise<void> {
+  for (const [name, key] of names) {
+    const own = saved.get(name);
+    const stored = await file.values(key);
+    const values = own && (await own.data());
+    let [difference, largest] = [0, 0];
+    for (const [i, value] of stored.entries()) {
+      difference = Math.max(difference, Math.abs(value - (values?.[i] ?? Number.NaN)));
+      largest = Math.max(largest, Math.abs(value));
+    }
+    // Either side may have been rounded to bfloat16, by a relative 2^-8.
+    if (values?.length === stored.length && difference <= largest / 128) continue;
+    throw new AdapterError(
+      `${file.name}: ${key} holds other values than the model. The adapter was trained on a changed base, for instance with another vocabulary; load it on that, or merge it in Python.`,
+      [key],
+    );
+  }
 }
 
 /** Checks everything, then reads the file's tensors into the adapter's parameters. */
 async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableModel): Promise<void> {
   const wanted = adapter.namedTensors();
-  const stored = new Map([...file.entries.keys()].map((key) => [currentKey(key), key]));
+  const saved = adapter.savedTensors();
+  const stored = new Map<string, string>();
+  for (const key of file.entries.keys()) {
+    const name = spellings(key).find((spelling) => !stored.has(spelling) && (wanted.has(spelling) || saved.has(spelling)));
+    stored.set(name ?? key, key);
+  }
   const missing = [...wanted.keys()].filter((name) => !stored.has(name));
   // What is saved and not read back, for instance an embedding that the base has anyway, is none of the surplus.
-  const saved = adapter.savedTensors();
   const unexpected = [...stored.keys()].filter((name) => !wanted.has(name) && !saved.has(name));
   const misshapen: string[] = [];
   for (const [name, parameter] of wanted) {
@@ -132,6 +161,7 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
       [...missing, ...unexpected, ...misshapen],
     );
   }
+  await checkRepeated(new Map([...stored].filter(([name]) => !wanted.has(name))), saved, file);
   const device = deviceOf(model);
   const values = await Promise.all([...wanted.keys()].map((name) => file.tensor(stored.get(name) ?? name, { device, dtype: "f32" })));
   let index = 0;

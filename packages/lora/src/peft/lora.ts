@@ -1,4 +1,5 @@
 import type { LoraOptions, LoraPlace } from "../methods/lora.js";
+import { wholePair } from "../methods/parts.js";
 import type { PeftFields } from "./fields.js";
 import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
 
@@ -9,10 +10,11 @@ interface Variant {
 
 /** LoraConfig of PEFT 0.21, every field, with the values of the options. */
 export function loraToPeft(
-  options: LoraOptions,
+  given: LoraOptions,
   places: ReadonlyMap<string, LoraPlace>,
   variant: Variant,
 ): Readonly<Record<string, unknown>> {
+  const options = withoutParts(given, places);
   return {
     alora_invocation_tokens: null,
     alpha_pattern: options.alphaPattern,
@@ -22,7 +24,7 @@ export function loraToPeft(
     ensure_weight_tying: false,
     eva_config: null,
     exclude_modules: namesOrNull(options.exclude),
-    fan_in_fan_out: [...places.values()].some((place) => "isTransposed" in place && place.isTransposed),
+    fan_in_fan_out: [...places.values()].some((place) => isTransposed("parts" in place ? place.layer : place)),
     init_lora_weights: options.init === "gaussian" ? "gaussian" : true,
     kasa_config: null,
     layer_replication: null,
@@ -49,6 +51,26 @@ export function loraToPeft(
     ...layerFields(options),
     ...variant,
   };
+}
+
+function isTransposed(place: LoraPlace): boolean {
+  return "isTransposed" in place && place.isTransposed;
+}
+
+/** PEFT knows no parts of layers: the options of the same adapter on whole layers, each by its full name. */
+function withoutParts(options: LoraOptions, places: ReadonlyMap<string, LoraPlace>): LoraOptions {
+  const whole = [...places].flatMap(([name, place]) => ("parts" in place ? [[name, wholePair(place, options)] as const] : []));
+  const [first] = whole;
+  if (!first) return options;
+  const { exclude: _exclude, layers: _layers, layersPattern: _pattern, ...rest } = options;
+  const targets = [...places].filter(([, place]) => !("path" in place)).map(([name]) => name);
+  const isUniform =
+    whole.length === places.size && whole.every(([, { rank, alpha }]) => rank === first[1].rank && alpha === first[1].alpha);
+  if (isUniform) return { ...rest, targets, ...first[1], rankPattern: {}, alphaPattern: {} };
+  // The first pattern that fits counts, so the layers' own come first.
+  const rankPattern = { ...Object.fromEntries(whole.map(([name, { rank }]) => [name, rank])), ...options.rankPattern };
+  const alphaPattern = { ...Object.fromEntries(whole.map(([name, { alpha }]) => [name, alpha])), ...options.alphaPattern };
+  return { ...rest, targets, rankPattern, alphaPattern };
 }
 
 /** True where only `targetParameters` say what is adapted. */
