@@ -19,6 +19,10 @@ const imports = {
   "@lowrank/models": "/packages/models/dist/index.js",
   "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
   "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
+  "ml-matrix": "/node_modules/ml-matrix/src/index.js",
+  ...Object.fromEntries(
+    ["is-any-array", "ml-array-max", "ml-array-min", "ml-array-rescale"].map((name) => [name, `/node_modules/${name}/lib/index.js`]),
+  ),
 };
 const types: Readonly<Record<string, string>> = { ".js": "text/javascript", ".mjs": "text/javascript", ".map": "application/json" };
 
@@ -47,8 +51,10 @@ class Site {
       </script>`);
     } else {
       try {
-        const bytes = readFileSync(join(root, path));
-        response.setHeader("Content-Type", types[extname(path)] ?? "application/octet-stream");
+        // Bundlers also find a module that is imported without its ending.
+        const file = extname(path) === "" ? `${path}.js` : path;
+        const bytes = readFileSync(join(root, file));
+        response.setHeader("Content-Type", types[extname(file)] ?? "application/octet-stream");
         response.end(bytes);
       } catch {
         response.statusCode = 404;

@@ -14,7 +14,7 @@ import {
 } from "@lowrank/lora";
 import { type CausalLM, generate, initModel } from "@lowrank/models";
 import { compile, type Device, memoryFiles, readText, realizeNow, type SafetensorsFile, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
   type Case,
@@ -81,8 +81,10 @@ async function adapterOf(model: Model, golden: Case): Promise<Adapter> {
 const promptCases = casesOf("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "P_TUNING_V2");
 
 test("there are cases of every method", () => {
-  expect(promptCases.length).toBe(12);
-  expect(casesOf("BOTTLENECK").length).toBe(8);
+  // One of each method and model where shaders are dear to compile.
+  const isShort = testBackend() === "lavapipe";
+  expect(promptCases.length).toBe(isShort ? 8 : 12);
+  expect(casesOf("BOTTLENECK").length).toBe(isShort ? 2 : 8);
 });
 
 describe.each(promptCases)("$name", (golden) => {
