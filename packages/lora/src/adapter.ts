@@ -1,6 +1,6 @@
 import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "./errors.js";
-import type { Attachment, InitializationData, TrainingRules } from "./methods/method.js";
+import type { Attachment, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
 import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
 import { setActive } from "./several/active.js";
@@ -114,14 +114,6 @@ export class Adapter {
     for (const remove of this.#removers.reverse()) remove();
     this.#removers = [];
     setActive(this.model, this, this.isMerged);
-  }
-
-  /**
-   * Sets first values that depend on the base's weights or on data (PiSSA, OLoRA, EVA); does nothing for other methods. Rejects with
-   * AdapterError when data is needed and not given.
-   */
-  async initialize(data: InitializationData = {}): Promise<void> {
-    for (const { attachment } of this.everything) await attachment.initialize?.(data);
   }
 }
 

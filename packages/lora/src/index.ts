@@ -23,7 +23,6 @@ export {
   type Attachment,
   copyOf,
   defineMethod,
-  type InitializationData,
   type MergedWeight,
   type Method,
   onEach,

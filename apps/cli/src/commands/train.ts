@@ -18,7 +18,7 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
-import { checkSettings, contextOf, firstRuns } from "../runs.js";
+import { checkSettings, contextOf } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -115,7 +115,6 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const evalPath = values["eval-data"];
     const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
 
-    await adapter?.initialize({ runs: firstRuns(model, data.examples, values["batch-size"], values.seed) });
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;

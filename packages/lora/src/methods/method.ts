@@ -29,14 +29,6 @@ export interface Attachment {
   readonly enable: () => () => void;
   /** Present where the adapter can become part of the base's weights. Lazy. */
   readonly merge?: () => readonly MergedWeight[];
-  /** First values that need the weights or data to be read. Until it has run, the attachment's forward throws AdapterError. */
-  readonly initialize?: (data: InitializationData) => Promise<void>;
-}
-
-/** What `initialize` may look at. */
-export interface InitializationData {
-  /** Runs the base on some text, as often as asked for: EVA looks at what layers are given meanwhile. */
-  readonly runs?: Iterable<() => Tensor>;
 }
 
 /** What `attach` is given besides the places and the options. */

@@ -44,7 +44,6 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
   try {
     const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn, isLoaded: true });
     await fill(adapter, file, model);
-    await adapter.initialize();
     adapter.enable();
     return adapter;
   } finally {

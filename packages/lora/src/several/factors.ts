@@ -15,9 +15,6 @@ export interface Factors {
   readonly scaling: number;
 }
 
-/** First values that take something out of the base, so that B A is not all of the difference to it. */
-const changesBase = /^(pissa|olora)/;
-
 /**
  * The factors of a LoRA adapter by layer. Throws AdapterError when it is of another method or holds more than A and B on a layer, naming
  * what; `what` says for whom, as in "combined".
@@ -32,12 +29,6 @@ export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> 
   }
   // The method's own options, since it is LoRA.
   const options = adapter.options as LoraOptions;
-  if (changesBase.test(options.init)) {
-    throw new AdapterError(
-      `An adapter that began as "${options.init}" changes the base as well and cannot be ${what}. Save it as plain LoRA and load that.`,
-      [options.init],
-    );
-  }
   const factors = new Map<string, Factors>();
   const others: string[] = [];
   for (const [name, { parameters, constants }] of adapter.attachments) {
