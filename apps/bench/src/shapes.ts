@@ -1,4 +1,4 @@
-import { applyAdapter, type Adapter } from "@lowrank/lora";
+import { type Adapter, applyAdapter } from "@lowrank/lora";
 import { Gpt2, gpt2Config } from "@lowrank/models";
 import { type Device, fromBytes, sizeOf, type Tensor } from "@lowrank/tensor";
 import { inputIds, inputTensor, inputValues } from "./inputs.js";

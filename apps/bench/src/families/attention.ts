@@ -33,21 +33,42 @@ function attentionCase({ batch, heads, length, headDim, isBackward }: AttentionS
       const weightsOf = rowwise((row) => {
         const [first, seen] = [Math.floor(row / length) * length, (row % length) + 1];
         const scores = Array.from({ length: seen }, (_, j) =>
-          Math.exp(scale * dot(headDim, (i) => at(q, row * headDim + i), (i) => at(k, (first + j) * headDim + i))),
+          Math.exp(
+            scale *
+              dot(
+                headDim,
+                (i) => at(q, row * headDim + i),
+                (i) => at(k, (first + j) * headDim + i),
+              ),
+          ),
         );
         const total = scores.reduce((sum, score) => sum + score, 0);
         return { first, weights: scores.map((score) => score / total) };
       });
       const gradientsOf = rowwise((row) => {
         const { first, weights } = weightsOf(row);
-        const products = weights.map((_, j) => dot(headDim, (i) => at(dOut, row * headDim + i), (i) => at(v, (first + j) * headDim + i)));
-        const mean = dot(weights.length, (j) => at(weights, j), (j) => at(products, j));
+        const products = weights.map((_, j) =>
+          dot(
+            headDim,
+            (i) => at(dOut, row * headDim + i),
+            (i) => at(v, (first + j) * headDim + i),
+          ),
+        );
+        const mean = dot(
+          weights.length,
+          (j) => at(weights, j),
+          (j) => at(products, j),
+        );
         return { first, weights: weights.map((weight, j) => weight * (at(products, j) - mean) * scale) };
       });
       return positions.map((position) => {
         const [row, column] = [Math.floor(position / headDim), position % headDim];
         const { first, weights } = isBackward ? gradientsOf(row) : weightsOf(row);
-        return dot(weights.length, (j) => at(weights, j), (j) => at(isBackward ? k : v, (first + j) * headDim + column));
+        return dot(
+          weights.length,
+          (j) => at(weights, j),
+          (j) => at(isBackward ? k : v, (first + j) * headDim + column),
+        );
       });
     },
     tolerance: 1e-5,
@@ -61,6 +82,8 @@ export const attention: Family = {
   sizeLabel: "sequence length",
   cases: (isQuick) =>
     (isQuick ? [64] : [64, 128, 256, 512, 1024]).flatMap((length) =>
-      [false, true].map((isBackward) => attentionCase({ batch: 1, heads: isQuick ? 2 : 6, length, headDim: isQuick ? 32 : 64, isBackward })),
+      [false, true].map((isBackward) =>
+        attentionCase({ batch: 1, heads: isQuick ? 2 : 6, length, headDim: isQuick ? 32 : 64, isBackward }),
+      ),
     ),
 };

@@ -18,7 +18,11 @@ function crossEntropyCase(rows: number, width: number, vocab: number, isBackward
     reference: ([hidden, weight, labels], positions) => {
       const logitsOf = rowwise((row) => {
         const logits = Float64Array.from({ length: vocab }, (_, j) =>
-          dot(width, (i) => at(hidden, row * width + i), (i) => at(weight, j * width + i)),
+          dot(
+            width,
+            (i) => at(hidden, row * width + i),
+            (i) => at(weight, j * width + i),
+          ),
         );
         let [largest, total] = [Number.NEGATIVE_INFINITY, 0];
         for (const logit of logits) largest = Math.max(largest, logit);
@@ -29,7 +33,11 @@ function crossEntropyCase(rows: number, width: number, vocab: number, isBackward
         return positions.map((position) => {
           const [row, column] = [Math.floor(position / width), position % width];
           const { logits, logTotal } = logitsOf(row);
-          return dot(vocab, (j) => (Math.exp(at(logits, j) - logTotal) - (j === at(labels, row) ? 1 : 0)) / rows, (j) => at(weight, j * width + column));
+          return dot(
+            vocab,
+            (j) => (Math.exp(at(logits, j) - logTotal) - (j === at(labels, row) ? 1 : 0)) / rows,
+            (j) => at(weight, j * width + column),
+          );
         });
       }
       let loss = 0;

@@ -14,7 +14,11 @@ function storedMatmul(m: number, n: number, k: number, dtype: "bf16" | "f16"): C
     reference: ([x, weight], positions) =>
       positions.map((position) => {
         const [row, column] = [Math.floor(position / n), position % n];
-        return dot(k, (i) => at(x, row * k + i), (i) => at(weight, i * n + column));
+        return dot(
+          k,
+          (i) => at(x, row * k + i),
+          (i) => at(weight, i * n + column),
+        );
       }),
     tolerance: 1e-6 + 4e-7 * Math.sqrt(k),
     task: null,
@@ -45,6 +49,11 @@ export const dequantize: Family = {
     (["bf16", "f16"] as const).flatMap((dtype) =>
       isQuick
         ? [storedMatmul(16, 64, 128, dtype), castCase(2 ** 14, dtype)]
-        : [storedMatmul(1, 2304, 768, dtype), storedMatmul(256, 768, 768, dtype), storedMatmul(1024, 2304, 768, dtype), castCase(2 ** 20, dtype)],
+        : [
+            storedMatmul(1, 2304, 768, dtype),
+            storedMatmul(256, 768, 768, dtype),
+            storedMatmul(1024, 2304, 768, dtype),
+            castCase(2 ** 20, dtype),
+          ],
     ),
 };

@@ -29,7 +29,12 @@ function geluCase(size: number): Case {
     flops: 11 * size,
     bytes: f32Bytes(size, size, size, size),
     inputs: [0, 1, 2].map((number) => input(number, [size])),
-    build: ([a, b, c]) => [(a as Tensor).mul(b as Tensor).add(c as Tensor).gelu("tanh")],
+    build: ([a, b, c]) => [
+      (a as Tensor)
+        .mul(b as Tensor)
+        .add(c as Tensor)
+        .gelu("tanh"),
+    ],
     reference: ([a, b, c], positions) => positions.map((i) => gelu(at(a, i) * at(b, i) + at(c, i))),
     tolerance: 1e-6,
     task: { task: "elementwise", size, seed: 0 },
@@ -62,5 +67,6 @@ function chainCase(size: number): Case {
 export const elementwise: Family = {
   name: "elementwise",
   sizeLabel: "elements",
-  cases: (isQuick) => (isQuick ? [2 ** 14] : [2 ** 12, 2 ** 16, 2 ** 20, 2 ** 22]).flatMap((size) => [addCase(size), geluCase(size), chainCase(size)]),
+  cases: (isQuick) =>
+    (isQuick ? [2 ** 14] : [2 ** 12, 2 ** 16, 2 ** 20, 2 ** 22]).flatMap((size) => [addCase(size), geluCase(size), chainCase(size)]),
 };

@@ -27,7 +27,14 @@ function scatterCase(rows: number, width: number, count: number): Case {
     flops: count * width,
     bytes: f32Bytes(count, count * width, rows * width),
     inputs: [input(0, [rows, width]), ids(count, rows), input(1, [count, width])],
-    build: ([table, indices, updates]) => grad((table as Tensor).gather(indices as Tensor).mul(updates as Tensor).sum(), [table as Tensor]),
+    build: ([table, indices, updates]) =>
+      grad(
+        (table as Tensor)
+          .gather(indices as Tensor)
+          .mul(updates as Tensor)
+          .sum(),
+        [table as Tensor],
+      ),
     reference: ([, indices, updates], positions) =>
       positions.map((position) => {
         const [row, column] = [Math.floor(position / width), position % width];

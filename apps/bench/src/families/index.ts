@@ -10,14 +10,4 @@ import { reductions } from "./reduce.js";
 import { softmax } from "./softmax.js";
 
 /** All families, in the order in which they are run and shown. */
-export const families: readonly Family[] = [
-  matmul,
-  elementwise,
-  reductions,
-  softmax,
-  norm,
-  attention,
-  crossEntropy,
-  gather,
-  dequantize,
-];
+export const families: readonly Family[] = [matmul, elementwise, reductions, softmax, norm, attention, crossEntropy, gather, dequantize];

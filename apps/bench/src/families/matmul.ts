@@ -52,7 +52,12 @@ export const matmul: Family = {
       layout,
       curve: `square ${layout}`,
     });
-    const few = [square(128), square(256), { m: 1, n: 1152, k: 384, curve: "one row" }, { m: 256, n: 8, k: 128, layout: "NT" as const, curve: "rank 8" }];
+    const few = [
+      square(128),
+      square(256),
+      { m: 1, n: 1152, k: 384, curve: "one row" },
+      { m: 256, n: 8, k: 128, layout: "NT" as const, curve: "rank 8" },
+    ];
     const many: MatmulSizes[] = [
       ...[64, 128, 256, 512, 1024].map((size) => square(size)),
       ...[128, 256, 512].flatMap((size) => [square(size, "NT"), square(size, "TN")]),

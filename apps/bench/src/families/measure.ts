@@ -49,11 +49,15 @@ export async function readyCase(device: Device, item: Case, name = "lowrank"): P
   const positions = samplePositions(sizeOf(first.shape));
   const sample = positions.map((position) => Number(values[position]));
   for (const t of results) t.dispose();
-  const stored = item.inputs.map(({ values: given, dtype }) => (dtype === "f32" || dtype === "i32" ? given : decode(encode(given, dtype), dtype)));
+  const stored = item.inputs.map(({ values: given, dtype }) =>
+    dtype === "f32" || dtype === "i32" ? given : decode(encode(given, dtype), dtype),
+  );
   const expected = item.reference(stored as ArrayLike<number>[], positions);
   const error = largestError(sample, expected);
   if (!(error <= item.tolerance)) {
-    throw new WrongResult(`${item.name}: the result is ${error.toExponential(2)} away from float64, more than ${item.tolerance.toExponential(2)}.`);
+    throw new WrongResult(
+      `${item.name}: the result is ${error.toExponential(2)} away from float64, more than ${item.tolerance.toExponential(2)}.`,
+    );
   }
   return {
     sample,

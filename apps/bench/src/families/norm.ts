@@ -65,7 +65,13 @@ function backwardCase(rows: number, columns: number): Case {
     flops: 16 * rows * columns,
     bytes: f32Bytes(rows * columns, rows * columns, rows * columns, columns),
     inputs: [input(0, [rows, columns]), ones(columns), input(1, [rows, columns])],
-    build: ([x, weight, dy]) => grad(layerNorm(x as Tensor, weight as Tensor, null, eps).mul(dy as Tensor).sum(), [x as Tensor]),
+    build: ([x, weight, dy]) =>
+      grad(
+        layerNorm(x as Tensor, weight as Tensor, null, eps)
+          .mul(dy as Tensor)
+          .sum(),
+        [x as Tensor],
+      ),
     reference: ([x, , dy], positions) => {
       const of = rowwise((row) => {
         const { mean, inverse } = moments(x, row, columns);

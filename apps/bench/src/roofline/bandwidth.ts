@@ -34,7 +34,16 @@ const adapterElements = 2 ** 24;
 export async function adapterBandwidth(device: Device): Promise<Bandwidth> {
   const [b, c] = [1, 2].map((value) => tensor(new Float32Array(adapterElements).fill(value), { device })) as [Tensor, Tensor];
   const kernel = compile((left: Tensor, right: Tensor) => left.add(right.mul(3)));
-  const [timing] = await alternate([side("triad", () => kernel(b, c).dispose(), () => device.finish())], { rounds: 5, seconds: 0.1 });
+  const [timing] = await alternate(
+    [
+      side(
+        "triad",
+        () => kernel(b, c).dispose(),
+        () => device.finish(),
+      ),
+    ],
+    { rounds: 5, seconds: 0.1 },
+  );
   kernel.dispose();
   for (const t of [b, c]) t.dispose();
   return { gbps: timing ? (3 * 4 * adapterElements) / timing.median / 1e9 : 0, detail: "triad over 3 x 64 MiB" };

@@ -72,7 +72,7 @@ export function arithmeticModule(chains: number): Uint8Array<ArrayBuffer> {
   const once = accumulators.flatMap((acc) => [...get(acc), ...get(half), ...vector.mul, ...get(half), ...vector.add, ...set(acc)]);
   const turn = Array.from({ length: arithmeticUnroll }, () => once).flat();
   const loop = [0x03, 0x40, ...turn, ...get(0), ...i32(1), 0x6b, ...tee(0), 0x0d, 0, 0x0b];
-  const total = accumulators.slice(1).reduce<number[]>((sum, acc) => [...sum, ...get(acc), ...vector.add], get(1));
+  const total = [...get(1), ...accumulators.slice(1).flatMap((acc) => [...get(acc), ...vector.add])];
   return moduleOf(1, chains + 1, [...start, ...loop, ...total, ...vector.firstLane], { memory: false, result: true });
 }
 
