@@ -1,3 +1,6 @@
 #!/usr/bin/env node
-// npm links a workspace's bin at install time and skips a target that is not there yet; dist/ comes only with the build. So the link points here.
-import "../dist/main.js";
+// From a fresh clone too: installs and builds what is missing, then measures.
+import { prepare } from "../../../scripts/prepare.mjs";
+
+await prepare();
+await import("../dist/main.js");

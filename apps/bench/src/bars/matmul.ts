@@ -67,8 +67,10 @@ async function against(
   for (const name of which) {
     const compared = await compare(context, on, name);
     const rival = fastest(compared, names);
-    if (!rival)
-      return { skipped: compared.missing.filter((line) => names.some((peer) => line.startsWith(peer))).join("; ") || "no peer is there" };
+    if (!rival) {
+      const reasons = compared.missing.filter((line) => names.some((peer) => line.startsWith(peer))).join("; ");
+      return { skipped: `${reasons || "no peer is there"} (ours: ${rate(compared.ours, products[name].flops)})` };
+    }
     values.push(speedup(compared.ours, rival));
     details.push(`${rate(compared.ours, products[name].flops)} against ${rival.name} ${rate(rival, products[name].flops)}`);
   }

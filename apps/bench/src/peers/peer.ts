@@ -73,7 +73,7 @@ export class Peer {
   /** Starts a peer and asks it what it is. */
   static async open(name: PeerName, threads: number): Promise<Peer | Skipped> {
     const command = commandOf(name);
-    if (!command) return { skipped: name === "pytorch" ? "LOWRANK_PYTHON names no interpreter" : `${name} is not built` };
+    if (!command) return { skipped: name === "pytorch" ? "LOWRANK_PYTHON names no interpreter" : "not built" };
     const peer = new Peer(name, command);
     const answer = await peer.#ask({ open: { threads } });
     if (isSkipped(answer)) {
@@ -120,9 +120,9 @@ export class Peer {
         const line = await Promise.race([this.#lines.next(), timeout]);
         if (line === "late") {
           this.#child.kill("SIGKILL");
-          return { skipped: `${this.name} gave no answer in ${patienceMs / 1000} s` };
+          return { skipped: `no answer in ${patienceMs / 1000} s` };
         }
-        if (line.done) return { skipped: `${this.name} ended: ${this.#lastError()}` };
+        if (line.done) return { skipped: `it ended: ${this.#lastError()}` };
         // Libraries print to stdout too.
         if (line.value.startsWith("{")) return JSON.parse(line.value) as Record<string, unknown>;
       }
@@ -152,7 +152,7 @@ export class Peers {
   ) {}
 
   get(name: PeerName): Promise<Peer | Skipped> {
-    if (this.allowed && !this.allowed.has(name)) return Promise.resolve({ skipped: `${name} was not asked for` });
+    if (this.allowed && !this.allowed.has(name)) return Promise.resolve({ skipped: "not asked for" });
     const known = this.#open.get(name) ?? Peer.open(name, this.threads);
     this.#open.set(name, known);
     return known;

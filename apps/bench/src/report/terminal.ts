@@ -15,11 +15,11 @@ export function figure(value: number): string {
 
 /** What a limit asks for, its sign apart. */
 function bound(limit: Limit): readonly [sign: string, text: string] {
-  if ("near" in limit) return limit.within === 0 ? ["=", figure(limit.near)] : ["", `${figure(limit.near)}±${figure(limit.within)}`];
+  if ("near" in limit) return limit.within === 0 ? ["=", String(limit.near)] : ["", `${limit.near}±${limit.within}`];
   const unit = limit.unit === "x" ? "x" : "";
-  if ("atLeast" in limit) return ["≥", figure(limit.atLeast) + unit];
-  if ("atMost" in limit) return ["≤", figure(limit.atMost) + unit];
-  return ["<", figure(limit.below) + unit];
+  if ("atLeast" in limit) return ["≥", limit.atLeast + unit];
+  if ("atMost" in limit) return ["≤", limit.atMost + unit];
+  return ["<", limit.below + unit];
 }
 
 /** Limits as people read them: `≥ 1.8x`; several that are alike share a sign: `≤ 0.75/0.55/0.01`. */

@@ -7,20 +7,27 @@ export type Targets = Parameters<Device["executor"]["prepare"]>[1];
 export interface Observation {
   /** Plans that the backend made ready, in order. */
   readonly plans: Plan[];
+  /** Plans that ran, in order, each as often as it did. */
+  readonly runs: Plan[];
   /** Graphs that were given to the scheduler, in order; of those that were known already too. */
   readonly graphs: Targets[];
   end(): void;
 }
 
-/** Notes every graph and every new plan of a device until `end()`. */
+/** Notes every graph, every new plan and every run of a device until `end()`. */
 export function observe(device: Device): Observation {
   const { backend, executor } = device;
-  const [preparePlan, prepareGraph] = [backend.prepare, executor.prepare];
+  const [preparePlan, run, prepareGraph] = [backend.prepare, backend.run, executor.prepare];
   const plans: Plan[] = [];
+  const runs: Plan[] = [];
   const graphs: Targets[] = [];
   backend.prepare = (plan) => {
     plans.push(plan);
     return preparePlan.call(backend, plan);
+  };
+  backend.run = (executable, bindings) => {
+    runs.push(executable.plan);
+    run.call(backend, executable, bindings);
   };
   executor.prepare = (on, targets) => {
     graphs.push(targets);
@@ -28,9 +35,11 @@ export function observe(device: Device): Observation {
   };
   return {
     plans,
+    runs,
     graphs,
     end() {
       backend.prepare = preparePlan;
+      backend.run = run;
       executor.prepare = prepareGraph;
     },
   };

@@ -87,14 +87,14 @@ export async function stepPlan(
   const step = trainStep(device, shape, training, part);
   // Parameters were made and assigned before; what comes now is the step.
   await device.finish();
-  seen.plans.length = 0;
+  seen.runs.length = 0;
   seen.graphs.length = 0;
   await step.loss();
   seen.end();
   step.dispose();
-  const plan = [...seen.plans].sort((a, b) => b.kernels.length - a.kernels.length)[0];
+  const plan = [...seen.runs].sort((a, b) => b.kernels.length - a.kernels.length)[0];
   const targets = [...seen.graphs].sort((a, b) => b.length - a.length)[0];
-  if (!plan || !targets) throw new Error("The step made no plan.");
+  if (!plan || !targets) throw new Error("The step ran no plan.");
   return { plan, statistics: planStatistics(plan), targets };
 }
 
