@@ -48,6 +48,8 @@ export interface Backend {
   free(buffer: BackendBuffer): void;
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset?: number): void;
   read(buffer: BackendBuffer, byteLength: number, byteOffset?: number): Promise<Uint8Array>;
+  /** Bytes beside the arena that running a plan takes, where there are any. */
+  workspaceBytes?(plan: Plan): number;
   prepare(plan: Plan): Executable;
   /** Enqueues all kernels. `bindings[i]` is the buffer of every slot with `binding: i`. */
   run(executable: Executable, bindings: readonly BackendBuffer[]): void;

@@ -169,6 +169,10 @@ class CpuBackend implements Backend {
     return this.#heap.bytes.slice(start, start + byteLength);
   }
 
+  workspaceBytes(plan: Plan): number {
+    return Math.max(0, ...planSteps(plan, this.#library).map((list) => list.scratchBytes));
+  }
+
   prepare(plan: Plan): Executable {
     this.#checkAlive();
     const lists = planSteps(plan, this.#library);
