@@ -1,4 +1,4 @@
-export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "./backends/backend.js";
+export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
 export { Device, type DeviceName } from "./backends/device.js";
 export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";

@@ -1,4 +1,5 @@
 import type { CompositeKernel, Plan } from "../kernels/kernel.js";
+import type { KernelStatistics } from "../schedule/statistics.js";
 
 /** Device memory of one tensor. Opaque outside its backend. Its capacity is at least the bytes asked for. */
 export interface BackendBuffer {
@@ -29,6 +30,16 @@ export interface BackendCounters {
   kernelsRun: number;
   bytesInUse: number;
   peakBytes: number;
+}
+
+/** When one kernel of one run ran, as a backend's `onKernel` gets it. */
+export interface KernelTime {
+  readonly name: string;
+  /** Milliseconds since some moment that all times of the device share. */
+  readonly startMs: number;
+  readonly ms: number;
+  /** What the kernel moves and computes; absent where it is a part of a plan's kernel. */
+  readonly work?: KernelStatistics;
 }
 
 /**
