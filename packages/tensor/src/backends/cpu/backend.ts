@@ -2,6 +2,7 @@ import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { control, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import { attentionNames, supportsAttention } from "./attention.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
@@ -134,8 +135,12 @@ class CpuBackend implements Backend {
     return this.#environment.mayBlock || this.#environment.spawn === null;
   }
 
-  supports(_kernel: CompositeKernel): boolean {
-    return false;
+  supports(kernel: CompositeKernel): boolean {
+    return supportsAttention(kernel, threadScratchBytes);
+  }
+
+  get stridedComposites(): ReadonlySet<string> {
+    return attentionNames;
   }
 
   allocate(bytes: number): BackendBuffer {

@@ -69,7 +69,7 @@ function tableEntry(table: Local, index: Code): Code {
 }
 
 /** Transposes four vectors. */
-function transpose(f: FunctionBuilder, rows: readonly [Local, Local, Local, Local]): readonly [Local, Local, Local, Local] {
+export function transpose(f: FunctionBuilder, rows: readonly [Local, Local, Local, Local]): readonly [Local, Local, Local, Local] {
   const [a, b, c, d] = rows;
   const lowAb = f.let("v128", shuffle32(a.get, b.get, [0, 4, 1, 5]));
   const highAb = f.let("v128", shuffle32(a.get, b.get, [2, 6, 3, 7]));
@@ -96,7 +96,7 @@ interface PanelSource {
 }
 
 /** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
-function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
+export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
   const { dtype, laneStride, depthStride, lanes, depth } = source;
   const elementBytes = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4, u8: 1, bool: 1 }[dtype];
   const from = f.let("i32", source.from);
