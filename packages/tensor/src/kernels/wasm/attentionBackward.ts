@@ -9,7 +9,6 @@ import {
   least,
   loadRow,
   mul,
-  multiplyAdd,
   panelQueries,
   positive,
   product,
@@ -139,7 +138,7 @@ export function printPrepareBackward(module: ModuleBuilder, name: string): void 
       const at = f.let("i32", add(state.get, words(lane.get)));
       const total = memory("f32.load", 0, add(logsumexp.get, words(add(row.get, lane.get))));
       f.emit(memory("f32.store", 0, at.get, op("f32.mul", total, f32(Math.LOG2E))));
-      f.emit(memory("f32.store", rowBytes, at.get, dot(f, a, b, w.valueDim).get));
+      f.emit(memory("f32.store", rowBytes, at.get, dot(module, f, a, b, w.valueDim).get));
       f.emit(a.set(add(a.get, w.outRow.get)));
       f.emit(b.set(add(b.get, w.dOutRow.get)));
     });
@@ -148,13 +147,13 @@ export function printPrepareBackward(module: ModuleBuilder, name: string): void 
 }
 
 /** Σ a[d] · b[d]. */
-function dot(f: FunctionBuilder, a: Local, b: Local, dim: Local): Local {
+function dot(module: ModuleBuilder, f: FunctionBuilder, a: Local, b: Local, dim: Local): Local {
   const d = f.let("i32", i32(0));
   const whole = f.let("i32", op("i32.and", dim.get, i32(-4)));
   const sums = f.let("v128", f32x4(0));
   const at = (base: Local): Code => add(base.get, words(d.get));
   f.while(d, whole.get, i32(4), () => {
-    f.emit(sums.set(multiplyAdd(memory("v128.load", 0, at(a)), memory("v128.load", 0, at(b)), sums.get)));
+    f.emit(sums.set(module.multiplyAdd(memory("v128.load", 0, at(a)), memory("v128.load", 0, at(b)), sums.get)));
   });
   const sum = f.let("f32", laneSum(sums));
   f.while(d, dim.get, i32(1), () => {
@@ -244,12 +243,18 @@ export function printBackward(module: ModuleBuilder, name: string): void {
       const query = f.let("i32", firstSeeing.get);
       f.while(query, w.queryCount.get, i32(blockQueries), () => {
         const rows = least(f, i32(blockQueries), sub(w.queryCount.get, query.get));
-        queryGradients(f, w, scratch, block, { head, chunk, query, rows });
+        queryGradients(module, f, w, scratch, block, { head, chunk, query, rows });
         const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
         const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
         const span = { query, rows, offset: w.offset };
-        keyGradients(f, block, span, { weights: scratch.weights, rows: dOut, row: w.dOutRow, dim: valueDimUp, to: scratch.dValues });
-        keyGradients(f, block, span, { weights: scratch.dScores, rows: queries, row: w.queryRow, dim: dimUp, to: scratch.dKeys });
+        keyGradients(module, f, block, span, {
+          weights: scratch.weights,
+          rows: dOut,
+          row: w.dOutRow,
+          dim: valueDimUp,
+          to: scratch.dValues,
+        });
+        keyGradients(module, f, block, span, { weights: scratch.dScores, rows: queries, row: w.queryRow, dim: dimUp, to: scratch.dKeys });
       });
     });
     const scale = f.let("f32", op("f32.reinterpret_i32", w.scale.get));
@@ -269,6 +274,7 @@ interface QueryBlock {
 
 /** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
 function queryGradients(
+  module: ModuleBuilder,
   f: FunctionBuilder,
   w: MainWords,
   scratch: Scratch,
@@ -291,7 +297,7 @@ function queryGradients(
     const at = f.local("i32");
     const end = f.let("i32", add(weights.get, mul(count.get, i32(weightRow))));
 
-    scores(f, tile, {
+    scores(module, f, tile, {
       ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, toRow: weightRow, firstKey: block.first },
       ...{ keys: scratch.keys, queries, firstQuery, count, to: weights },
     });
@@ -301,7 +307,7 @@ function queryGradients(
       storeRow(
         f,
         at,
-        loadRow(at.get).map((code, j) => exp2(f, op("f32x4.sub", code, (totals[j] as Local).get))),
+        loadRow(at.get).map((code, j) => exp2(module, f, op("f32x4.sub", code, (totals[j] as Local).get))),
       );
     });
 
@@ -310,7 +316,7 @@ function queryGradients(
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(groupKeys * weightRow), () => {
       for (const local of tile) f.emit(local.set(f32x4(0)));
-      product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
+      product(module, f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
       const deltas = loadRow(state.get, rowBytes).map((code) => f.let("v128", code));
       for (const [index, dWeight] of tile.entries()) {
         const place = (index >> 1) * weightRow + (index & 1) * 16;
@@ -335,7 +341,7 @@ function queryGradients(
           for (const [index, local] of tile.entries()) f.emit(local.set(memory("v128.load", index * 16, part.get)));
         },
       );
-      product(f, tile, { a: element.get, aLane: 4, aStep: 16, b: dScores.get, bStep: i32(weightRow), depth: count.get });
+      product(module, f, tile, { a: element.get, aLane: 4, aStep: 16, b: dScores.get, bStep: i32(weightRow), depth: count.get });
       for (const [index, local] of tile.entries()) f.emit(memory("v128.store", index * 16, part.get, local.get));
       f.emit(element.set(add(element.get, mul(w.blockKeys.get, i32(16)))));
     });
@@ -358,6 +364,7 @@ interface KeyOperands {
  * beyond the row: what they add is never stored.
  */
 function keyGradients(
+  module: ModuleBuilder,
   f: FunctionBuilder,
   block: KeyBlock,
   { query, rows, offset }: { readonly query: Local; readonly rows: Local; readonly offset: Local },
@@ -382,7 +389,7 @@ function keyGradients(
           for (const [j, code] of loadRow(at.get).entries()) f.emit((tile[i * 2 + j] as Local).set(code));
           f.emit(at.set(add(at.get, rowLength.get)));
         }
-        product(f, tile, { a: a.get, aLane: weightRow, aStep: 4, b: b.get, bStep: row.get, depth: depth.get });
+        product(module, f, tile, { a: a.get, aLane: weightRow, aStep: 4, b: b.get, bStep: row.get, depth: depth.get });
         f.emit(at.set(target.get));
         for (let i = 0; i < groupKeys; i++) {
           storeRow(f, at, [(tile[i * 2] as Local).get, (tile[i * 2 + 1] as Local).get]);
