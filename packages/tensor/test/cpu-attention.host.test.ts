@@ -1,15 +1,22 @@
-import { attention, attentionBackward, type Device, device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { attention, attentionBackward, device, realize, Tensor, tensor } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import { Device } from "../src/backends/device.js";
+import { planExecutor } from "../src/schedule/plan-executor.js";
 
+const environment = nodeEnvironment();
+const cpu = (threadCount: number, hasRelaxedSimd: boolean): Device =>
+  new Device("cpu", createCpuBackend({ environment: { ...environment, hasRelaxedSimd }, threadCount, soloNanoseconds: 0 }), planExecutor());
+/** With fused multiply-add where the runtime has it, and without; each on one, two and three threads. */
+const variants = [...new Set([environment.hasRelaxedSimd, false])].map((isRelaxed) => [1, 2, 3].map((threads) => cpu(threads, isRelaxed)));
 let reference: Device;
-let devices: Device[];
 
 beforeAll(async () => {
   reference = await device("reference");
-  devices = await Promise.all([1, 2, 3].map((threads) => device("cpu", { threads })));
 });
 afterAll(() => {
-  for (const dev of devices) dev.dispose();
+  for (const dev of variants.flat()) dev.dispose();
 });
 
 interface Row {
@@ -72,11 +79,17 @@ async function run(dev: Device, row: Row, isCausal: boolean, isStrided: boolean)
 
 async function check(row: Row, isCausal: boolean, isStrided: boolean): Promise<void> {
   const want = await run(reference, row, isCausal, isStrided);
-  const [got = [], ...others] = await Promise.all(devices.map((dev) => run(dev, row, isCausal, isStrided)));
-  for (const other of others) for (const [i, result] of other.entries()) expect(result).toEqual(got[i]);
+  for (const devices of variants) {
+    const [got = [], ...others] = await Promise.all(devices.map((dev) => run(dev, row, isCausal, isStrided)));
+    for (const other of others) for (const [i, result] of other.entries()) expect(result).toEqual(got[i]);
+    compare(got, want, row);
+  }
+}
+
+function compare(got: readonly ArrayLike<number>[], want: readonly ArrayLike<number>[], row: Row): void {
   for (const [i, name] of ["out", "logsumexp", "dQueries", "dKeys", "dValues"].entries()) {
     const exact = Array.from(want[i] ?? []);
-    const result = Array.from(got[i] ?? []);
+    const result = got[i] ?? [];
     expect(result.length).toBe(exact.length);
     // dP and delta, sums of `dim` products, cancel where a query sees little; the scores' rounding grows with their size.
     const largest = exact.reduce((most, x) => Math.max(most, Math.abs(x)), Math.sqrt(row.dim) / 4);
@@ -118,9 +131,9 @@ describe("cpu attention against float64, with the same bits for 1, 2 and 3 threa
 
 describe("cpu attention's memory", () => {
   const peak = async (length: number): Promise<number> => {
-    const dev = await device("cpu", { threads: 2 });
+    const dev = cpu(2, environment.hasRelaxedSimd);
     await run(dev, { batch: 1, heads: 4, queries: length, dim: 32 }, true, true);
-    const { peakBytes } = dev.counters;
+    const { peakBytes } = dev.backend.counters;
     dev.dispose();
     return peakBytes;
   };
@@ -130,5 +143,24 @@ describe("cpu attention's memory", () => {
     expect((four - two) / (two - one)).toBeLessThan(2.1);
     // A matrix of weights alone would take 4 heads · 1024² · 4 bytes = 16 MiB.
     expect(four).toBeLessThan(12 * 2 ** 20);
+  });
+
+  it("holds no copy of a model's queries, keys, values or results: one kernel between the products before and after it", async () => {
+    const dev = cpu(2, environment.hasRelaxedSimd);
+    const [batch, length, heads, dim] = [2, 40, 3, 8];
+    const make = (...shape: number[]): Tensor => tensor(values(shape, shape.length), { shape, device: dev });
+    const x = make(batch * length, 16).matmul(make(16, 3 * heads * dim));
+    const [q, k, v] = x
+      .reshape([batch, length, 3 * heads * dim])
+      .split(3, -1)
+      .map((part) => part.reshape([batch, length, heads, dim]).permute([0, 2, 1, 3])) as [Tensor, Tensor, Tensor];
+    const merged = attention(q, k, v, { isCausal: true })
+      .permute([0, 2, 1, 3])
+      .reshape([batch * length, heads * dim]);
+    const result = merged.matmul(make(heads * dim, 5));
+    const before = dev.backend.counters.kernelsRun;
+    await result.realize();
+    expect(dev.backend.counters.kernelsRun - before).toBe(3);
+    dev.dispose();
   });
 });
