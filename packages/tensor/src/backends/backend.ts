@@ -54,6 +54,8 @@ export interface Backend {
   readonly counters: BackendCounters;
   /** True when the backend has a kernel of its own for this composite; otherwise the scheduler decomposes it into primitives. */
   supports(kernel: CompositeKernel): boolean;
+  /** Names of composites whose operands may be strided views with a contiguous last axis, so that nothing is copied for their sake. */
+  readonly stridedComposites?: ReadonlySet<string>;
   /** Throws DeviceError when the budget does not hold it. */
   allocate(bytes: number): BackendBuffer;
   free(buffer: BackendBuffer): void;

@@ -3,6 +3,7 @@ import { control, type DriverExports, printDriver, stepFields } from "../../kern
 import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
+import { attentionNames, supportsAttention } from "./attention.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
@@ -136,8 +137,12 @@ class CpuBackend implements Backend {
     return this.#environment.mayBlock || this.#environment.spawn === null;
   }
 
-  supports(_kernel: CompositeKernel): boolean {
-    return false;
+  supports(kernel: CompositeKernel): boolean {
+    return supportsAttention(kernel, threadScratchBytes);
+  }
+
+  get stridedComposites(): ReadonlySet<string> {
+    return attentionNames;
   }
 
   allocate(bytes: number): BackendBuffer {
