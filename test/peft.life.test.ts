@@ -20,9 +20,7 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const ownFormats: ReadonlySet<string> = new Set(["BITFIT", "BOTTLENECK", "FULL", "P_TUNING_V2"]);
 /** Two parameters on one memory: refused by name (methods/lora.test.ts). */
 const refused: ReadonlySet<string> = new Set(["methods/llama-tied-embedding-ensured"]);
-/** First values that are not built, and refused by name (methods/lora.test.ts). */
-const missing = /-(pissa|olora|eva|eva-uniform)$/;
-const adapters = [...cases, ...methodCases.filter(({ name }) => !refused.has(name) && !missing.test(name))].filter(
+const adapters = [...cases, ...methodCases.filter(({ name }) => !refused.has(name))].filter(
   ({ isAdapter, settings }) => isAdapter && !ownFormats.has(settings.method ?? ""),
 );
 

@@ -1,9 +1,31 @@
-import type { CausalLM, RunState } from "@lowrank/models";
+import type { DataRun } from "@lowrank/lora";
+import { BatchSequence, type CausalLM, type Example, type RunState } from "@lowrank/models";
+import { tensor } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 
 /** Positions that a row can take: the model's context without the virtual tokens of an adapter. */
 export function contextOf(model: Pick<CausalLM, "contextLength" | "virtualTokens">): number {
   return model.contextLength - model.virtualTokens.length;
+}
+
+/** Batches whose forward a method may look at before training. */
+const initialBatchCount = 16;
+
+/** The model's forward over the first training batches, for first values that come from data (EVA): tokens that are learned count, as in PEFT. */
+export function firstRuns(
+  model: CausalLM,
+  examples: readonly Example[],
+  { batchSize, seed, lengthLimit }: { readonly batchSize: number; readonly seed: number; readonly lengthLimit: number },
+): DataRun[] {
+  const batches = new BatchSequence(examples, { batchSize, seed, lengthLimit });
+  const count = Math.min(initialBatchCount, Math.ceil(examples.length / batchSize));
+  return Array.from({ length: count }, (_, i) => {
+    const { ids, labels, rowCount, length } = batches.batch(i);
+    return {
+      run: () => model.hidden(tensor(ids, { device: model.device, dtype: "i32", shape: [rowCount, length] })),
+      mask: labels.map((label) => Number(label !== -100)),
+    };
+  });
 }
 
 /** Throws UsageError when a run in a folder was started with other settings than those of now. */
