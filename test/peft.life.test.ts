@@ -57,6 +57,11 @@ async function prepare(golden: Case): Promise<void> {
   await saveAdapter(adapter, join(folder, "adapter"));
   const job = { base: golden.modelFolder, adapter: join(folder, "adapter"), ids: rows, out: join(folder, "adapter.bin") };
   expected.set(`${golden.name} adapter`, { logits: await logits(), job });
+  if (/-(pissa|olora)$/.test(golden.name)) {
+    await saveAdapter(adapter, join(folder, "plain"), { asPlainLora: true });
+    const plain = { ...job, adapter: join(folder, "plain"), out: join(folder, "plain.bin") };
+    expected.set(`${golden.name} as plain LoRA`, { logits: await logits(), job: plain });
+  }
   if (golden.settings.merge === false || golden.settings.merge_exact === false || mergesShared.has(golden.name)) return;
   merge(adapter);
   await saveModel(model, join(folder, "merged"));
