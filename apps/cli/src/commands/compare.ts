@@ -24,7 +24,7 @@ import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
-import { contextOf, firstRuns } from "../runs.js";
+import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
 
@@ -191,7 +191,7 @@ async function runCompare(context: CompareContext): Promise<number> {
         const onWarning = (message: string): void => output.note(`warning: ${message}`);
         const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, baseModel: values.model, onWarning });
         const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit: start.context };
-        await adapter?.initialize({ runs: firstRuns(model, data.examples, batches) });
+        if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
         const trained = await trainInFolder({
           model,
           adapter,

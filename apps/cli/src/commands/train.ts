@@ -19,7 +19,7 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
-import { checkSettings, contextOf, firstRuns } from "../runs.js";
+import { checkSettings, contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -122,9 +122,8 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
 
     const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
     const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
-    await adapter?.initialize({
-      runs: firstRuns(model, data.examples, { batchSize: values["batch-size"], seed: values.seed, lengthLimit }),
-    });
+    const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit };
+    if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;

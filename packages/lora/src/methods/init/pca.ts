@@ -1,8 +1,5 @@
 import { type HostMatrix, product } from "../../linalg/qr.js";
-import { svd } from "../../linalg/svd.js";
-
-/** Sides above which a decomposition is not exact. */
-const largeSide = 448;
+import { leadingDirections } from "../../linalg/svd.js";
 
 /**
  * Principal components of rows that come in batches (Ross et al. 2008), as scikit-learn's IncrementalPCA: each batch is put below the
@@ -51,10 +48,7 @@ export class IncrementalPca {
       stacked.set(part, at);
       at += part.length;
     }
-    const height = stacked.length / width;
-    // As PEFT does, of large matrices the subspace after a few passes: the next batch moves it anyway.
-    const passes = Math.min(height, width) > largeSide ? 4 : undefined;
-    const { s, v } = svd(stacked, height, width, count, passes);
+    const { s, v } = leadingDirections(stacked, stacked.length / width, width, count);
     this.components = Float64Array.from({ length: s.length * width }, (_, i) => v[(i % width) * s.length + Math.floor(i / width)] ?? 0);
     this.singularValues = s;
     this.explained = s.map((value) => value ** 2 / this.#spread);
