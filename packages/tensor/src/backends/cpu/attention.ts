@@ -3,13 +3,12 @@ import { type AttentionWord, attendScratchBytes, attentionWords, printAttend, pr
 import {
   type BackwardWord,
   blockQueries as backwardQueries,
-  backwardScratchBytes,
   backwardWords,
-  printBackward,
   printFinishBackward,
   printPrepareBackward,
   stateBytes,
 } from "../../kernels/wasm/attentionBackward.js";
+import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attentionGradients.js";
 import { panelQueries, rowBytes } from "../../kernels/wasm/attentionPanels.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
