@@ -62,11 +62,10 @@ async function against(
   const rate = (stepFlops(shape, training) / compared.ours.median / 1e9).toFixed(1);
   const rivals = compared.peers.filter(({ name }) => (names as readonly string[]).includes(name));
   const rival = rivals.sort((a, b) => a.median - b.median)[0];
-  if (!rival) {
-    const reasons = compared.missing.filter((line) => names.some((name) => line.startsWith(name)));
-    return { skipped: `${reasons.join("; ") || "no peer is there"} (ours: ${ms(compared.ours)}, ${rate} GFLOP/s)` };
-  }
-  return { values: [speedup(compared.ours, rival)], detail: `${ms(compared.ours)} (${rate} GFLOP/s) against ${rival.name} ${ms(rival)}` };
+  const missing = compared.missing.filter((line) => names.some((name) => line.startsWith(name)));
+  if (!rival) return { skipped: `${missing.join("; ") || "no peer is there"} (ours: ${ms(compared.ours)}, ${rate} GFLOP/s)` };
+  const detail = `${ms(compared.ours)} (${rate} GFLOP/s) against ${rival.name} ${ms(rival)}`;
+  return { values: [speedup(compared.ours, rival)], detail: [detail, ...missing.map((line) => `without ${line}`)].join("; ") };
 }
 
 const cpuPeers: readonly PeerName[] = ["tfjs-wasm", "jax-wasm", "pytorch"];
