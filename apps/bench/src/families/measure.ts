@@ -110,18 +110,30 @@ export async function measureCase(
   const [timing, ...others] = await alternate(sides, context.isQuick ? { rounds: 3, seconds: 0.005 } : {});
   ready.dispose();
   if (!timing) throw new Error("No side was timed.");
-  const { peak, bandwidth } = context.roofline;
-  const floor = Math.max(item.flops / (peak.gflops * 1e9), item.bytes / (bandwidth.gbps * 1e9));
+  return caseResult(family.name, item, timing, others, skipped, largestError(ready.sample, ready.expected), context.roofline);
+}
+
+/** A case's figures from its times. */
+export function caseResult(
+  family: string,
+  { name, curve, size, flops, bytes }: Pick<Case, "name" | "curve" | "size" | "flops" | "bytes">,
+  timing: Timing,
+  others: readonly Timing[],
+  skipped: Readonly<Record<string, PeerResult>>,
+  error: number,
+  { peak, bandwidth }: Roofline,
+): CaseResult {
+  const floor = Math.max(flops / (peak.gflops * 1e9), bytes / (bandwidth.gbps * 1e9));
   return {
-    family: family.name,
-    name: item.name,
-    curve: item.curve,
-    size: item.size,
+    family,
+    name,
+    curve,
+    size,
     timing,
-    gflops: item.flops / timing.median / 1e9,
-    gbps: item.bytes / timing.median / 1e9,
+    gflops: flops / timing.median / 1e9,
+    gbps: bytes / timing.median / 1e9,
     share: floor / timing.median,
-    error: largestError(ready.sample, ready.expected),
+    error,
     peers: { ...skipped, ...Object.fromEntries(others.map((other) => [other.name, { timing: other, ratio: speedup(timing, other) }])) },
   };
 }
