@@ -1,4 +1,5 @@
 import type { Device } from "@lowrank/tensor";
+import { inputTensor } from "../inputs.js";
 import { isSkipped, type PeerName, type Peers, type Task } from "../peers/peer.js";
 import { buildModel, type ModelShape } from "../shapes.js";
 import { alternate, type Side, type Timing } from "../timing.js";
@@ -21,6 +22,8 @@ export interface CompareOptions {
 
 /** Steps of peers must start with the same losses; sums are in another order there. */
 const lossTolerance = 1e-3;
+/** Logits this close are a tie; they are sums of hundreds of products around 1. */
+const tieTolerance = 1e-4;
 
 function agree(ours: readonly number[], theirs: readonly number[]): boolean {
   return ours.every((loss, i) => Math.abs(loss - (theirs[i] ?? Number.NaN)) <= lossTolerance * Math.abs(loss));
@@ -29,14 +32,14 @@ function agree(ours: readonly number[], theirs: readonly number[]): boolean {
 async function together(
   ours: Side,
   task: Task,
-  isRight: (sample: readonly number[]) => string | null,
+  check: (sample: readonly number[]) => Promise<string | null> | string | null,
   { peers, names, isQuick }: CompareOptions,
 ): Promise<Compared> {
   const sides: Side[] = [];
   const missing = new Map<PeerName, string>();
   for (const name of names) {
     const prepared = await peers.prepare(name, task);
-    const problem = isSkipped(prepared) ? prepared.skipped : isRight(prepared.sample);
+    const problem = isSkipped(prepared) ? prepared.skipped : await check(prepared.sample);
     if (problem !== null) missing.set(name, problem);
     else if (!isSkipped(prepared)) sides.push(prepared.side);
   }
@@ -63,18 +66,25 @@ export async function compareStep(dev: Device, shape: ModelShape, training: Trai
   }
 }
 
-/** Greedy decoding of `tokens` tokens beside peers whose text begins with the same tokens. */
+/**
+ * Greedy decoding of `tokens` tokens beside peers that choose the likeliest token each time, as this engine's forward sees it. Texts cannot be
+ * compared: weights by formula give many tokens the same logit, and each side takes another of them.
+ */
 export async function compareDecode(dev: Device, shape: ModelShape, tokens: number, options: CompareOptions): Promise<Compared> {
-  const ours = decoder(buildModel(shape, dev), tokens);
+  const model = buildModel(shape, dev);
+  const ours = decoder(model, tokens);
   const { name, layers, width, heads, vocab, length } = shape;
+  const check = async (sample: readonly number[]): Promise<string | null> => {
+    const ids = [...ours.prompt, ...sample];
+    const logits = await model.forward(inputTensor(dev, [1, ids.length], Int32Array.from(ids), "i32")).data();
+    const isLikeliest = sample.every((token, i) => {
+      const row = logits.subarray((ours.prompt.length - 1 + i) * vocab, (ours.prompt.length + i) * vocab);
+      return (row[token] ?? Number.NaN) >= row.reduce((most, logit) => Math.max(most, logit)) - tieTolerance;
+    });
+    return sample.length > 0 && isLikeliest ? null : "its tokens are not the likeliest";
+  };
   try {
-    const text = await ours.tokens();
-    return await together(
-      ours.side,
-      { task: "decode", shape: name, layers, width, heads, vocab, length, tokens },
-      (sample) => (sample.length > 0 && sample.every((token, i) => token === text[i]) ? null : "it writes another text"),
-      options,
-    );
+    return await together(ours.side, { task: "decode", shape: name, layers, width, heads, vocab, length, tokens }, check, options);
   } finally {
     ours.dispose();
   }
