@@ -76,10 +76,10 @@ export async function compareDecode(dev: Device, shape: ModelShape, tokens: numb
   const { name, layers, width, heads, vocab, length } = shape;
   const check = async (sample: readonly number[]): Promise<string | null> => {
     const ids = [...ours.prompt, ...sample];
-    const logits = await model.forward(inputTensor(dev, [1, ids.length], Int32Array.from(ids), "i32")).data();
+    const logits = Array.from(await model.forward(inputTensor(dev, [1, ids.length], Int32Array.from(ids), "i32")).data(), Number);
     const isLikeliest = sample.every((token, i) => {
-      const row = logits.subarray((ours.prompt.length - 1 + i) * vocab, (ours.prompt.length + i) * vocab);
-      return (row[token] ?? Number.NaN) >= row.reduce((most, logit) => Math.max(most, logit)) - tieTolerance;
+      const row = logits.slice((ours.prompt.length - 1 + i) * vocab, (ours.prompt.length + i) * vocab);
+      return (row[token] ?? Number.NaN) >= Math.max(...row) - tieTolerance;
     });
     return sample.length > 0 && isLikeliest ? null : "its tokens are not the likeliest";
   };
