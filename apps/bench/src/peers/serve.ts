@@ -69,11 +69,8 @@ export interface Introduction {
 
 export type Tasks = { readonly [Name in Task["task"]]?: (task: TaskOf<Name>) => Promise<Prepared | Skipped> };
 
-/** A peer: how it starts, and what it can do. */
-export interface Peer {
-  open(options: { readonly threads: number }): Promise<Introduction | Skipped>;
-  readonly tasks: Tasks;
-}
+/** Starts a library; the tasks are those that it can do. */
+export type Open = (options: { readonly threads: number }) => Promise<(Introduction & { readonly tasks: Tasks }) | Skipped>;
 
 const sampleCount = 16;
 const stride = 7919;
@@ -98,16 +95,23 @@ export function sampleOf(values: ArrayLike<number>): number[] {
 type Message = { open: { threads: number } } | { prepare: Task } | { run: number } | { close: true };
 
 /** Answers each line of stdin with one on stdout until it is closed. */
-export async function serve(peer: Peer): Promise<void> {
+export async function serve(open: Open): Promise<void> {
   // Libraries print to the console; stdout is the protocol's.
   const say = process.stdout.write.bind(process.stdout);
   console.log = console.info = console.debug = console.error;
+  let tasks: Tasks = {};
   let prepared: Prepared | null = null;
 
+  const start = async (options: { threads: number }): Promise<object> => {
+    const opened = await open(options);
+    if ("skipped" in opened) return opened;
+    tasks = opened.tasks;
+    return { name: opened.name, version: opened.version, detail: opened.detail };
+  };
   const prepare = async (task: Task): Promise<object> => {
     prepared?.dispose?.();
     prepared = null;
-    const make = peer.tasks[task.task] as ((task: Task) => Promise<Prepared | Skipped>) | undefined; // the key picks the task's own kind
+    const make = tasks[task.task] as ((task: Task) => Promise<Prepared | Skipped>) | undefined; // the key picks the task's own kind
     if (!make) return { skipped: `no task ${task.task}` };
     const made = await make(task);
     if ("skipped" in made) return made;
@@ -115,12 +119,12 @@ export async function serve(peer: Peer): Promise<void> {
     return { ready: true, sample: made.sample };
   };
   const answer = async (message: Message): Promise<object> => {
-    if ("open" in message) return peer.open(message.open);
+    if ("open" in message) return start(message.open);
     if ("prepare" in message) return prepare(message.prepare);
     if (!("run" in message) || !prepared) return { skipped: "nothing is prepared" };
-    const start = performance.now();
+    const from = performance.now();
     await prepared.run(message.run);
-    return { seconds: (performance.now() - start) / 1000 };
+    return { seconds: (performance.now() - from) / 1000 };
   };
 
   for await (const line of createInterface({ input: process.stdin })) {
