@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import type { numpy } from "@jax-js/jax";
 import { gptStart, loraAlpha, loraStart } from "./gpt-start.js";
-import { inputValues, type Prepared, type StepShape, sampleOf, type Tasks, type TaskOf, tokenIds } from "./serve.js";
+import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type Tasks, type TaskOf, tokenIds } from "./serve.js";
 
 type Jax = typeof import("@jax-js/jax");
 type Tensor = numpy.Array;
@@ -210,14 +210,4 @@ type LoraShape = StepShape & { readonly rank: number };
 
 function size(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1);
-}
-
-/** Rows of zeros with a one at the label; a negative label's row stays zero. */
-export function oneHot(labels: ArrayLike<number>, vocab: number): Float32Array<ArrayBuffer> {
-  const hot = new Float32Array(labels.length * vocab);
-  for (let i = 0; i < labels.length; i++) {
-    const label = labels[i] ?? -1;
-    if (label >= 0) hot[i * vocab + label] = 1;
-  }
-  return hot;
 }

@@ -87,6 +87,16 @@ export function tokenIds(count: number, vocab: number): Int32Array<ArrayBuffer> 
   return Int32Array.from({ length: count }, (_, i) => (i * stride) % vocab);
 }
 
+/** Rows of zeros with a one at the label; a negative label's row stays zero. */
+export function oneHot(labels: ArrayLike<number>, vocab: number): Float32Array<ArrayBuffer> {
+  const hot = new Float32Array(labels.length * vocab);
+  for (let i = 0; i < labels.length; i++) {
+    const label = labels[i] ?? -1;
+    if (label >= 0) hot[i * vocab + label] = 1;
+  }
+  return hot;
+}
+
 /** The entries of a result that are compared. */
 export function sampleOf(values: ArrayLike<number>): number[] {
   return Array.from({ length: sampleCount }, (_, i) => values[(i * stride) % values.length] ?? Number.NaN);
