@@ -25,11 +25,19 @@ function products(hasPlainProductsOnly: boolean): Products {
         const left = transposesA ? flip(a) : a;
         const right = transposesB ? flip(b) : b;
         if (left.rank === 2) return tf.matMul(left, right);
-        const rights = tf.unstack(right);
-        return tf.stack(tf.unstack(left).map((x, i) => tf.matMul(x, rights[i] as tf.Tensor))) as T; // as many as on the left
+        const rights = apart(right);
+        return tf.stack(apart(left).map((x, i) => tf.matMul(x, rights[i] as tf.Tensor))) as T; // as many as on the left
       });
     },
   };
+}
+
+/** tf.unstack by way of groups: the wasm backend copies the whole input for each part that it cuts off. */
+function apart(x: tf.Tensor): tf.Tensor[] {
+  const [count = 1, ...rest] = x.shape;
+  let group = Math.floor(Math.sqrt(count));
+  while (count % group !== 0) group--;
+  return tf.unstack(tf.reshape(x, [count / group, group, ...rest])).flatMap((part) => tf.unstack(part));
 }
 
 export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsOnly: boolean }): Tasks {
