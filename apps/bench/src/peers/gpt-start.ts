@@ -46,7 +46,11 @@ export function loraStart({ layers, width, rank, seed = 0 }: StepShape & { reado
   const first = 2 + 12 * layers + 2;
   return Array.from({ length: layers }, (_, layer) =>
     (["q", "v"] as const).flatMap((part, i) => [
-      { name: `h.${layer}.${part}.A`, shape: [rank, width], values: inputValues(rank * width, first + 4 * layer + 2 * i, seed, weightScale) },
+      {
+        name: `h.${layer}.${part}.A`,
+        shape: [rank, width],
+        values: inputValues(rank * width, first + 4 * layer + 2 * i, seed, weightScale),
+      },
       { name: `h.${layer}.${part}.B`, shape: [width, rank], values: new Float32Array(rank * width) },
     ]),
   ).flat();

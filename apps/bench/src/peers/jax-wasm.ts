@@ -51,10 +51,10 @@ function setWorkers(): void {
 }
 
 await serve(async ({ threads }) => {
-    setNavigator({ hardwareConcurrency: threads });
-    if (threads > 1) setWorkers();
-    const jax = await import("@jax-js/jax");
-    await jax.init("wasm");
-    jax.defaultDevice("wasm");
-    return { name: "jax-wasm", version: jaxVersion(), detail: `jit, SIMD, ${threads} threads`, tasks: jaxTasks(jax) };
+  setNavigator({ hardwareConcurrency: threads });
+  if (threads > 1) setWorkers();
+  const jax = await import("@jax-js/jax");
+  await jax.init("wasm");
+  jax.defaultDevice("wasm");
+  return { name: "jax-wasm", version: jaxVersion(), detail: `jit, SIMD, ${threads} threads`, tasks: jaxTasks(jax) };
 });

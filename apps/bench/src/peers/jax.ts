@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import type { numpy } from "@jax-js/jax";
 import { gptStart, loraAlpha, loraStart } from "./gpt-start.js";
-import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type Tasks, type TaskOf, tokenIds } from "./serve.js";
+import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type TaskOf, type Tasks, tokenIds } from "./serve.js";
 
 type Jax = typeof import("@jax-js/jax");
 type Tensor = numpy.Array;
@@ -58,7 +58,9 @@ export function jaxTasks(jax: Jax): Tasks {
     const inputs = [0, 1, 2, 3].map((number) => input([batch, heads, length, headDim], number, seed));
     const forward = (q: Tensor, k: Tensor, v: Tensor): Tensor => attend(q, k, v, causal);
     if (!task.backward) return repeated((q, k, v) => forward(q as Tensor, k as Tensor, v as Tensor), inputs.slice(0, 3));
-    const pulled = grad((q: Tensor, k: Tensor, v: Tensor, upstream: Tensor) => forward(q, k, v).mul(upstream).sum(), { argnums: [0, 1, 2] });
+    const pulled = grad((q: Tensor, k: Tensor, v: Tensor, upstream: Tensor) => forward(q, k, v).mul(upstream).sum(), {
+      argnums: [0, 1, 2],
+    });
     // All three gradients are computed: the sum over keys' and values' enters the result times zero.
     return repeated((...all) => {
       const [dq, dk, dv] = pulled(...(all as [Tensor, Tensor, Tensor, Tensor])) as [Tensor, Tensor, Tensor];
@@ -76,11 +78,10 @@ export function jaxTasks(jax: Jax): Tasks {
         .sum()
         .mul(-1 / rows);
     const call = task.backward ? grad(loss) : loss;
-    return repeated((...all) => call(...(all as [Tensor, Tensor, Tensor])) as Tensor, [
-      input([rows, width], 0, seed),
-      input([vocab, width], 1, seed),
-      targets,
-    ]);
+    return repeated(
+      (...all) => call(...(all as [Tensor, Tensor, Tensor])) as Tensor,
+      [input([rows, width], 0, seed), input([vocab, width], 1, seed), targets],
+    );
   };
 
   const normalize = (x: Tensor, weight: Tensor, bias: Tensor): Tensor => nn.standardize(x, -1, { epsilon: 1e-5 }).mul(weight).add(bias);
@@ -91,7 +92,10 @@ export function jaxTasks(jax: Jax): Tasks {
       const a = input([...leading, ...(transA ? [k, m] : [m, k])], 0, seed);
       const b = input([...leading, ...(transB ? [n, k] : [k, n])], 1, seed);
       const flipped = (x: Tensor): Tensor => np.matrixTranspose(x);
-      return repeated((x, y) => np.matmul(transA ? flipped(x as Tensor) : (x as Tensor), transB ? flipped(y as Tensor) : (y as Tensor)), [a, b]);
+      return repeated(
+        (x, y) => np.matmul(transA ? flipped(x as Tensor) : (x as Tensor), transB ? flipped(y as Tensor) : (y as Tensor)),
+        [a, b],
+      );
     },
     elementwise: ({ size: count, seed }) =>
       repeated(
@@ -101,11 +105,10 @@ export function jaxTasks(jax: Jax): Tasks {
     sum: ({ rows, columns, seed }) => repeated((x) => np.sum(x as Tensor, -1), [input([rows, columns], 0, seed)]),
     softmax: ({ rows, columns, seed }) => repeated((x) => nn.softmax(x as Tensor), [input([rows, columns], 0, seed)]),
     layernorm: ({ rows, columns, seed }) =>
-      repeated((x, weight, bias) => normalize(x as Tensor, weight as Tensor, bias as Tensor), [
-        input([rows, columns], 0, seed),
-        np.ones([columns]),
-        np.zeros([columns]),
-      ]),
+      repeated(
+        (x, weight, bias) => normalize(x as Tensor, weight as Tensor, bias as Tensor),
+        [input([rows, columns], 0, seed), np.ones([columns]), np.zeros([columns])],
+      ),
     attention,
     crossEntropy,
     gather: ({ rows, width, count, seed }) =>
@@ -124,7 +127,11 @@ export function jaxTasks(jax: Jax): Tasks {
       np.matmul(np.matmul(x, pair(`${name}.A`).transpose()), pair(`${name}.B`).transpose()).mul(loraAlpha / rank);
     const split = (x: Tensor): Tensor => swapHeads(x.reshape([batch, length, heads, width / heads]));
 
-    let x = np.take(weight("wte.weight"), tokens, 0).reshape([batch, length, width]).add(weight("wpe.weight")).reshape([batch * length, width]);
+    let x = np
+      .take(weight("wte.weight"), tokens, 0)
+      .reshape([batch, length, width])
+      .add(weight("wpe.weight"))
+      .reshape([batch * length, width]);
     for (let layer = 0; layer < layers; layer++) {
       const at = `h.${layer}`;
       const hidden = norm(x.ref, `${at}.ln_1`);
@@ -153,10 +160,14 @@ export function jaxTasks(jax: Jax): Tasks {
     const start = place(loraStart(task));
     const tokens = tokenIds(batch * length, vocab);
     // A row's label is the next token; a text's last row has none.
-    const hot = oneHot(tokens.map((_, i) => ((i + 1) % length === 0 ? -1 : (tokens[i + 1] ?? -1))), vocab);
+    const hot = oneHot(
+      tokens.map((_, i) => ((i + 1) % length === 0 ? -1 : (tokens[i + 1] ?? -1))),
+      vocab,
+    );
     const constants = [np.array(tokens, { dtype: np.int32 }), np.array(hot, { shape: [batch * length, vocab] })] as const;
-    const lossAndGradients = jax.valueAndGrad((pairs: Record<string, Tensor>, frozen: Record<string, Tensor>, ids: Tensor, targets: Tensor) =>
-      gptLoss(pairs, frozen, ids, targets, task),
+    const lossAndGradients = jax.valueAndGrad(
+      (pairs: Record<string, Tensor>, frozen: Record<string, Tensor>, ids: Tensor, targets: Tensor) =>
+        gptLoss(pairs, frozen, ids, targets, task),
     );
 
     type State = { pairs: Record<string, Tensor>; means: Record<string, Tensor>; squares: Record<string, Tensor> };
@@ -185,7 +196,8 @@ export function jaxTasks(jax: Jax): Tasks {
       Object.fromEntries(Object.entries(pairs).map(([name, t]) => [name, np.zeros(t.shape)]));
     let state: State = { pairs: start, means: zerosLike(start), squares: zerosLike(start) };
     let count = 0;
-    const refs = (tensors: Record<string, Tensor>): Record<string, Tensor> => Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, t.ref]));
+    const refs = (tensors: Record<string, Tensor>): Record<string, Tensor> =>
+      Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, t.ref]));
     const once = (): Tensor => {
       count++;
       const rates: [Tensor, Tensor] = [np.array(1e-3 / (1 - 0.9 ** count)), np.array(1 / Math.sqrt(1 - 0.999 ** count))];

@@ -1,6 +1,6 @@
 // ONNX Runtime Web on WebAssembly, SIMD and threads. It runs graphs only, so each task is a model of one or a few nodes, made here as bytes.
 import * as ort from "onnxruntime-web";
-import { inputValues, type Prepared, serve, sampleOf, type Tasks, tokenIds } from "./serve.js";
+import { inputValues, type Prepared, sampleOf, serve, type Tasks, tokenIds } from "./serve.js";
 
 type Bytes = readonly number[] | Uint8Array;
 
@@ -63,7 +63,12 @@ function attributeOf(name: string, value: number | string | { readonly float: nu
 }
 
 /** A ModelProto from f32 inputs to the f32 tensor "result". */
-function modelBytes(nodes: readonly Node[], inputs: readonly Tensor[], constants: readonly Constant[], resultShape: readonly number[]): Uint8Array {
+function modelBytes(
+  nodes: readonly Node[],
+  inputs: readonly Tensor[],
+  constants: readonly Constant[],
+  resultShape: readonly number[],
+): Uint8Array {
   const valueInfo = (field: number, { name, shape }: Tensor): Uint8Array =>
     message(
       field,
@@ -172,7 +177,12 @@ const tasks: Tasks = {
   layernorm: ({ rows, columns, seed }) =>
     prepare({
       nodes: [
-        { type: "LayerNormalization", inputs: ["x", "weight", "bias"], output: "result", attributes: { axis: 1, epsilon: { float: 1e-5 } } },
+        {
+          type: "LayerNormalization",
+          inputs: ["x", "weight", "bias"],
+          output: "result",
+          attributes: { axis: 1, epsilon: { float: 1e-5 } },
+        },
       ],
       inputs: [rowsOf(rows, columns, seed)],
       constants: [

@@ -98,18 +98,17 @@ export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsO
     sum: ({ rows, columns, seed }) => repeated((x) => tf.sum(x as tf.Tensor, -1), [input([rows, columns], 0, seed)]),
     softmax: ({ rows, columns, seed }) => repeated((x) => tf.softmax(x as tf.Tensor), [input([rows, columns], 0, seed)]),
     layernorm: ({ rows, columns, seed }) =>
-      repeated((x, weight, bias) => layers.norm(x as Matrix, weight as tf.Tensor, bias as tf.Tensor), [
-        input([rows, columns], 0, seed),
-        tf.ones([columns]),
-        tf.zeros([columns]),
-      ]),
+      repeated(
+        (x, weight, bias) => layers.norm(x as Matrix, weight as tf.Tensor, bias as tf.Tensor),
+        [input([rows, columns], 0, seed), tf.ones([columns]), tf.zeros([columns])],
+      ),
     attention,
     crossEntropy,
     gather: ({ rows, width, count, seed }) =>
-      repeated((table, ids) => tf.gather(table as tf.Tensor, ids as tf.Tensor), [
-        input([rows, width], 0, seed),
-        tf.tensor1d(tokenIds(count, rows), "int32"),
-      ]),
+      repeated(
+        (table, ids) => tf.gather(table as tf.Tensor, ids as tf.Tensor),
+        [input([rows, width], 0, seed), tf.tensor1d(tokenIds(count, rows), "int32")],
+      ),
     loraStep: (task) => loraStep(task, layers),
   };
 }
