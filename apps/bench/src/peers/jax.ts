@@ -4,6 +4,9 @@ import type { numpy } from "@jax-js/jax";
 import { gptStart, loraAlpha, loraStart } from "./gpt-start.js";
 import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type TaskOf, type Tasks, tokenIds } from "./serve.js";
 
+/** Results that are waited for together. */
+const inFlightLimit = 8;
+
 type Jax = typeof import("@jax-js/jax");
 type Tensor = numpy.Array;
 
@@ -28,7 +31,16 @@ export function jaxTasks(jax: Jax): Tasks {
     return {
       sample: sampleOf((await once().data()) as Float32Array),
       async run(count) {
-        for (let i = 1; i < count; i++) once().dispose();
+        // A result that is given up before it is waited for is never computed.
+        let results: Tensor[] = [];
+        for (let i = 1; i < count; i++) {
+          results.push(once());
+          if (results.length === inFlightLimit || i === count - 1) {
+            await jax.blockUntilReady(results);
+            for (const result of results) result.dispose();
+            results = [];
+          }
+        }
         await readOne(once());
       },
       dispose() {
@@ -210,6 +222,7 @@ export function jaxTasks(jax: Jax): Tasks {
     return {
       sample,
       async run(steps) {
+        // Each step's parameters go into the next, so only the loss itself is left out where it is given up.
         for (let i = 1; i < steps; i++) once().dispose();
         await once().data();
         await jax.blockUntilReady(state.pairs);

@@ -1,48 +1,15 @@
 // The tasks in TensorFlow.js, on whichever backend is set. Its wasm backend has a fast product only of two plain matrices, so
-// with `hasPlainProductsOnly` transposes are made first and batches are taken apart; gradients are written so that they do the same.
+// with `hasPlainProductsOnly` transposes are made first and batches are taken apart.
 // The whole package registers the gradients, which the core alone does not in Node.
 import "@tensorflow/tfjs";
 import * as tf from "@tensorflow/tfjs-core";
 import { gptStart, loraAlpha, loraStart, type NamedValues } from "./gpt-start.js";
 import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type TaskOf, type Tasks, tokenIds } from "./serve.js";
-
-type Matrix = tf.Tensor2D;
-
-const geluScale = Math.sqrt(2 / Math.PI);
-const normEps = 1e-5;
-
-/** The product of matrices, and of batches of them, [batch, m, k] x [batch, k, n]. */
-interface Products {
-  matmul<T extends tf.Tensor>(a: T, b: T, transposesA?: boolean, transposesB?: boolean): T;
-}
-
-function products(hasPlainProductsOnly: boolean): Products {
-  if (!hasPlainProductsOnly) return { matmul: (a, b, transposesA, transposesB) => tf.matMul(a, b, transposesA, transposesB) };
-  const flip = <T extends tf.Tensor>(x: T): T => tf.transpose(x, x.rank === 2 ? [1, 0] : [0, 2, 1]) as T;
-  return {
-    matmul<T extends tf.Tensor>(a: T, b: T, transposesA = false, transposesB = false): T {
-      return tf.tidy(() => {
-        const left = transposesA ? flip(a) : a;
-        const right = transposesB ? flip(b) : b;
-        if (left.rank === 2) return tf.matMul(left, right);
-        const rights = apart(right);
-        return tf.stack(apart(left).map((x, i) => tf.matMul(x, rights[i] as tf.Tensor))) as T; // as many as on the left
-      });
-    },
-  };
-}
-
-/** tf.unstack by way of groups: the wasm backend copies the whole input for each part that it cuts off. */
-function apart(x: tf.Tensor): tf.Tensor[] {
-  const [count = 1, ...rest] = x.shape;
-  let group = Math.floor(Math.sqrt(count));
-  while (count % group !== 0) group--;
-  return tf.unstack(tf.reshape(x, [count / group, group, ...rest])).flatMap((part) => tf.unstack(part));
-}
+import { type Layers, type Matrix, tfjsLayers } from "./tfjs-layers.js";
 
 export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsOnly: boolean }): Tasks {
-  const { matmul } = products(hasPlainProductsOnly);
-  const layers = differentiable(matmul);
+  const layers = tfjsLayers(hasPlainProductsOnly);
+  const { matmul } = layers;
 
   const input = (shape: readonly number[], number: number, seed?: number): tf.Tensor =>
     tf.tensor(inputValues(size(shape), number, seed), [...shape], "float32");
@@ -112,109 +79,6 @@ export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsO
     loraStep: (task) => loraStep(task, layers),
   };
 }
-
-/** Layers with gradients of their own: fewer and faster kernels than TensorFlow.js' composed ones. Weights of norms and frozen layers get none. */
-function differentiable(matmul: Products["matmul"]) {
-  const rowMean = (x: tf.Tensor): tf.Tensor => tf.mean(x, -1, true);
-  return {
-    /** x [n, in] times a frozen weight [in, out], whose transpose is kept for the gradient. */
-    frozenLinear(x: Matrix, weight: Matrix, transposed: Matrix): Matrix {
-      return tf.customGrad((input) => ({
-        value: tf.matMul(input as Matrix, weight) as Matrix,
-        gradFunc: (dy) => tf.matMul(dy as Matrix, transposed),
-      }))(x) as Matrix;
-    },
-    /** x [n, in] times trained w [out, in], transposed. */
-    linear(x: Matrix, weight: Matrix): Matrix {
-      return tf.customGrad((...given) => {
-        const [input, w, save] = given as unknown as [Matrix, Matrix, tf.GradSaveFunc];
-        save([input, w]);
-        return {
-          value: matmul(input, w, false, true),
-          gradFunc: (dy: Matrix, saved: tf.Tensor[]) => {
-            const [x0, w0] = saved as [Matrix, Matrix];
-            return [matmul(dy, w0), matmul(dy, x0, true, false)];
-          },
-        };
-      })(x, weight) as Matrix;
-    },
-    gelu<T extends tf.Tensor>(x: T): T {
-      return tf.customGrad((given, save) => {
-        const input = given as tf.Tensor;
-        const square = tf.mul(input, input);
-        const tanh = tf.tanh(tf.mul(input, tf.add(tf.mul(square, 0.044715 * geluScale), geluScale)));
-        const half = tf.mul(tf.add(tanh, 1), 0.5);
-        (save as tf.GradSaveFunc)([input, square, half]);
-        return {
-          value: tf.mul(input, half) as T,
-          gradFunc: (dy: T, saved: tf.Tensor[]) => {
-            const [x1, x2, h] = saved as [tf.Tensor, tf.Tensor, tf.Tensor];
-            // ½ (1 − tanh²) = 2 h (1 − h), with h = ½ (1 + tanh).
-            const slope = tf.mul(tf.mul(x1, 2), tf.mul(h, tf.sub(1, h)));
-            return tf.mul(dy, tf.add(h, tf.mul(slope, tf.add(tf.mul(x2, 3 * 0.044715 * geluScale), geluScale))));
-          },
-        };
-      })(x);
-    },
-    norm(x: Matrix, weight: tf.Tensor, bias: tf.Tensor): Matrix {
-      return tf.customGrad((input, save) => {
-        const centered = tf.sub(input as tf.Tensor, rowMean(input as tf.Tensor));
-        const inverse = tf.rsqrt(tf.add(rowMean(tf.square(centered)), normEps));
-        const normal = tf.mul(centered, inverse);
-        (save as tf.GradSaveFunc)([normal, inverse]);
-        return {
-          value: tf.add(tf.mul(normal, weight), bias) as Matrix,
-          gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
-            const [y, scale] = saved as [tf.Tensor, tf.Tensor];
-            const g = tf.mul(dy, weight);
-            const along = tf.mul(y, rowMean(tf.mul(g, y)));
-            return tf.mul(scale, tf.sub(tf.sub(g, rowMean(g)), along));
-          },
-        };
-      })(x) as Matrix;
-    },
-    /** Queries, keys and values [batch · heads, length, headDim]; `mask` [length, length] is added to the scores. */
-    attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | null): tf.Tensor {
-      const scale = 1 / Math.sqrt(queries.shape[2] ?? 1);
-      return tf.customGrad((...given) => {
-        const [q, k, v, save] = given as unknown as [tf.Tensor, tf.Tensor, tf.Tensor, tf.GradSaveFunc];
-        const scores = tf.mul(matmul(q, k, false, true), scale);
-        const weights = tf.softmax(mask ? tf.add(scores, mask) : scores);
-        save([q, k, v, weights]);
-        return {
-          value: matmul(weights, v),
-          gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
-            const [q0, k0, v0, p] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-            const dWeights = tf.mul(matmul(dy, v0, false, true), p);
-            const dScores = tf.mul(tf.sub(dWeights, tf.mul(p, tf.sum(dWeights, -1, true))), scale);
-            return [matmul(dScores, k0), matmul(dScores, q0, true, false), matmul(p, dy, true, false)];
-          },
-        };
-      })(queries, keys, values);
-    },
-    /** Mean over the rows; `targets` one-hot. */
-    crossEntropy(logits: Matrix, targets: Matrix): tf.Scalar {
-      const rows = logits.shape[0];
-      return tf.customGrad((given, save) => {
-        const input = given as tf.Tensor;
-        const shifted = tf.sub(input, tf.max(input, -1, true));
-        const exponentials = tf.exp(shifted);
-        const sums = tf.sum(exponentials, -1, true);
-        (save as tf.GradSaveFunc)([exponentials, sums]);
-        const loss = tf.sub(tf.sum(tf.log(sums)), tf.sum(tf.mul(shifted, targets)));
-        return {
-          value: tf.div(loss, rows) as tf.Scalar,
-          gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
-            const [e, total] = saved as [tf.Tensor, tf.Tensor];
-            return tf.mul(tf.sub(tf.div(e, total), targets), tf.div(dy, rows));
-          },
-        };
-      })(logits) as tf.Scalar;
-    },
-  };
-}
-
-type Layers = ReturnType<typeof differentiable>;
 
 /** 0 where a query may look, a large negative number elsewhere. */
 function causalMask(length: number): tf.Tensor2D {
