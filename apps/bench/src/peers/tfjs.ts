@@ -1,5 +1,6 @@
 // The tasks in TensorFlow.js, on whichever backend is set. Its wasm backend has a fast product only of two plain matrices, so
 // with `hasPlainProductsOnly` transposes are made first and batches are taken apart.
+
 // The whole package registers the gradients, which the core alone does not in Node.
 import "@tensorflow/tfjs";
 import * as tf from "@tensorflow/tfjs-core";
@@ -35,7 +36,8 @@ export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsO
 
   const attention = ({ batch, heads, length, headDim, causal, backward, seed }: TaskOf<"attention">): Promise<Prepared> => {
     const inputs = [0, 1, 2, 3].map((number) => input([batch * heads, length, headDim], number, seed));
-    const forward = (q: tf.Tensor, k: tf.Tensor, v: tf.Tensor): tf.Tensor => layers.attend(q, k, v, causal ? causalMask(length) : null);
+    const mask = causal ? causalMask(length) : null;
+    const forward = (q: tf.Tensor, k: tf.Tensor, v: tf.Tensor): tf.Tensor => layers.attend(q, k, v, mask);
     if (!backward) return repeated((q, k, v) => forward(q as tf.Tensor, k as tf.Tensor, v as tf.Tensor), inputs.slice(0, 3));
     const gradients = tf.grads((q, k, v) => forward(q as tf.Tensor, k as tf.Tensor, v as tf.Tensor));
     return repeated((q, k, v, upstream) => gradients([q, k, v] as tf.Tensor[], upstream as tf.Tensor)[0] as tf.Tensor, inputs);
