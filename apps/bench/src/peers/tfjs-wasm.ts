@@ -13,9 +13,9 @@ Object.assign(globalThis, { __dirname, __filename, commonjsGlobal: globalThis, _
 for (const [index, name] of Object.entries({ 0: "fs", 1: "path", 3: "perf_hooks", 4: "os" })) globalThis["require$$" + index] = require(name);
 `;
 
-function setThreads(threads: number): void {
+/** Returns what removes the files again, once every worker has read its own. */
+function setThreads(threads: number): () => void {
   const folder = mkdtempSync(join(tmpdir(), "lowrank-bench-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
   let count = 0;
   /** A blob that is a file: a worker gets it as an object with its path. */
   class FileBlob {
@@ -31,16 +31,18 @@ function setThreads(threads: number): void {
   const os = createRequire(import.meta.url)("node:os") as { cpus: () => unknown };
   os.cpus = () => Array.from({ length: 2 * threads }, () => ({}));
   syncBuiltinESMExports();
+  return () => rmSync(folder, { recursive: true, force: true });
 }
 
 await serve(async ({ threads }) => {
-  if (threads > 1) setThreads(threads);
+  const removeFiles = threads > 1 ? setThreads(threads) : () => {};
   const tf = await import("@tensorflow/tfjs-core");
   const wasm = await import("@tensorflow/tfjs-backend-wasm");
   wasm.setThreadsCount(threads);
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", threads > 1);
   if (!(await tf.setBackend("wasm"))) return { skipped: "TensorFlow.js does not start its wasm backend" };
   await tf.ready();
+  removeFiles();
   const { tfjsTasks } = await import("./tfjs.js");
   return {
     name: "tfjs-wasm",
