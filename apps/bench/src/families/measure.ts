@@ -53,7 +53,7 @@ export async function readyCase(device: Device, item: Case, name = "lowrank"): P
     dtype === "f32" || dtype === "i32" ? given : decode(encode(given, dtype), dtype),
   );
   const expected = item.reference(stored as ArrayLike<number>[], positions);
-  const error = largestError(sample, expected);
+  const error = largestError(sample, expected, item.relative);
   if (!(error <= item.tolerance)) {
     throw new WrongResult(
       `${item.name}: the result is ${error.toExponential(2)} away from float64, more than ${item.tolerance.toExponential(2)}.`,
@@ -78,11 +78,12 @@ export async function readyCase(device: Device, item: Case, name = "lowrank"): P
   };
 }
 
-/** The largest absolute difference; infinite for a value that is no number and for lists of different lengths. */
-export function largestError(got: readonly number[], expected: readonly number[]): number {
+/** The largest absolute difference, less what is allowed as a share of the value; infinite for a value that is no number and for lists of different lengths. */
+export function largestError(got: readonly number[], expected: readonly number[], relative = 0): number {
   if (got.length !== expected.length) return Number.POSITIVE_INFINITY;
   return got.reduce((most, value, i) => {
-    const difference = Math.abs(value - (expected[i] ?? Number.NaN));
+    const wanted = expected[i] ?? Number.NaN;
+    const difference = Math.abs(value - wanted) - relative * Math.abs(wanted);
     return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(most, difference);
   }, 0);
 }
@@ -101,7 +102,7 @@ export async function measureCase(
     const prepared = await context.peers.prepare(name, item.task as NonNullable<Case["task"]>);
     if (isSkipped(prepared)) skipped[name] = prepared;
     else {
-      const error = largestError(prepared.sample, ready.expected);
+      const error = largestError(prepared.sample, ready.expected, 20 * (item.relative ?? 0));
       // Peers may fuse or reorder; an error of another order is another computation.
       if (error <= 20 * item.tolerance + 1e-4) sides.push(prepared.side);
       else skipped[name] = { skipped: `its result is ${error.toExponential(1)} away from float64` };
