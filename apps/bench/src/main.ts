@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { availableParallelism, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { device } from "@lowrank/tensor";
 import { BarContext, verdict } from "./bars/bar.js";
@@ -190,6 +190,11 @@ async function main(args: readonly string[]): Promise<number> {
     const absent = await useDriver(given.driver);
     if (absent !== null) throw new UsageError(`--driver ${given.driver}: ${absent}.`);
   }
+  const [load = 0] = loadavg();
+  if (load > availableParallelism() / 2)
+    process.stderr.write(
+      `The machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores). Sides with threads suffer unequally: measure again when it is quiet.\n`,
+    );
   const before = given.compare === undefined ? null : (JSON.parse(readFileSync(given.compare, "utf8")) as Report);
   const report = await (given.bars ? runBars(given, say) : runFamilies(given, say));
   if (before) for (const line of ["", ...changeLines(before, report)]) say(line);
