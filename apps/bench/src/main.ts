@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { availableParallelism, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { device } from "@lowrank/tensor";
 import { BarContext, verdict } from "./bars/bar.js";
@@ -10,28 +10,34 @@ import { installedPeers, isSkipped, type PeerName, Peers } from "./peers/peer.js
 import { changeLines } from "./report/compare.js";
 import { type BarResult, machine, method, type Report } from "./report/json.js";
 import { page } from "./report/page.js";
-import { barDetail, barHead, barLine, caseLine, familyHead, required, rooflineLines, wrapped } from "./report/terminal.js";
+import { absenceLines, barDetail, barHead, barLine, caseLine, familyHead, required, rooflineLines, wrapped } from "./report/terminal.js";
 import { useDriver } from "./repository.js";
 import { measureRoofline } from "./roofline/index.js";
+import { stepsFamily, wholeCases } from "./steps/measure.js";
+
+const familyNames: string = [...families, stepsFamily].map(({ name }) => name).join(", ");
 
 const help = `lowrank-bench: the kernel benchmark suite of Lowrank
 
-  npm run bench                          every family on the cpu, beside the peers that are there
-  npm run bench -- --bars                the table of bars; status 1 when one is short
+  npm run bench                 every family on the cpu, beside the peers there are
+  npm run bench -- --bars       the table of bars; status 1 when one is short
 
-  --bars            measure the bars instead of the families
-  --only TEXT       only bars, or cases, whose name holds TEXT
-  --family NAME     only this family (${families.map(({ name }) => name).join(", ")})
-  --device NAME     cpu (default) or webgpu
-  --driver NAME     lavapipe or swiftshader: the software adapter for webgpu
-  --peers LIST      only these peers; "none" for none (${["tfjs-wasm", "tfjs-webgpu", "jax-wasm", "jax-webgpu", "onnx-wasm", "pytorch"].join(", ")})
-  --quick           few small cases and short rounds
-  --json FILE       the report as JSON; - for stdout
-  --html FILE       the report as a page with plots against size
-  --compare FILE    what changed beyond the noise since a report of --json
+  --bars           measure the bars instead of the families
+  --only TEXT      only bars, or cases, whose name holds TEXT
+  --family NAME    only this family:
+${wrapped(familyNames, 19).join("\n")}
+  --device NAME    cpu (default) or webgpu
+  --driver NAME    lavapipe or swiftshader: the software adapter for webgpu
+  --peers LIST     only these peers, or none:
+${wrapped("tfjs-wasm, tfjs-webgpu, jax-wasm, jax-webgpu, onnx-wasm, pytorch", 19).join("\n")}
+  --quick          few small cases and short rounds
+  --json FILE      the report as JSON; - for stdout
+  --html FILE      the report as a page with plots against size
+  --compare FILE   what changed beyond the noise since a report of --json
   --help
 
-LOWRANK_PYTHON names a Python interpreter with torch (and transformers, peft); LOWRANK_SHARED the folder with the big models and data.
+LOWRANK_PYTHON names a Python interpreter with torch, transformers and peft;
+LOWRANK_SHARED the folder with the big models and data.
 `;
 
 /** A mistake on the command line. */
@@ -87,16 +93,17 @@ async function peerLines(peers: Peers, names: readonly PeerName[]): Promise<Reco
   const lines: Record<string, string> = {};
   for (const name of names) {
     const peer = await peers.get(name);
-    lines[name] = isSkipped(peer) ? `skipped: ${peer.skipped}` : peer.description;
+    lines[name] = isSkipped(peer) ? `skipped, ${peer.skipped}` : peer.description;
   }
   return lines;
 }
 
 async function runFamilies(given: Given, say: (line: string) => void): Promise<Report> {
   if (given.device !== "cpu" && given.device !== "webgpu") throw new UsageError(`--device is "${given.device}". Use cpu or webgpu.`);
-  const chosen = families.filter(({ name }) => given.family === undefined || name === given.family);
-  if (chosen.length === 0)
-    throw new UsageError(`--family is "${given.family}". Use one of ${families.map(({ name }) => name).join(", ")}.`);
+  const isChosen = ({ name }: { readonly name: string }): boolean => given.family === undefined || name === given.family;
+  const isNamed = ({ name }: { readonly name: string }): boolean => given.only === undefined || name.includes(given.only);
+  const chosen = families.filter(isChosen);
+  if (chosen.length === 0 && !isChosen(stepsFamily)) throw new UsageError(`--family is "${given.family}". Use one of ${familyNames}.`);
   const threads = availableParallelism();
   const dev = await device(given.device);
   const names = chosenPeers(given.peers).filter((name) =>
@@ -108,18 +115,35 @@ async function runFamilies(given: Given, say: (line: string) => void): Promise<R
     const roofline = await measureRoofline(dev, threads);
     for (const line of [dev.description, ...rooflineLines(roofline)]) say(line);
     const described = await peerLines(peers, names);
-    for (const [name, text] of Object.entries(described)) for (const line of wrapped(`${name.padEnd(10)} ${text}`, 0)) say(line);
+    for (const [name, text] of Object.entries(described))
+      for (const line of wrapped(text.startsWith(name) ? text : `${name} ${text}`, 0)) say(line);
     const taking = names.filter((name) => !described[name]?.startsWith("skipped"));
-    for (const family of chosen) {
-      const items = family.cases(given.quick).filter(({ name }) => given.only === undefined || name.includes(given.only));
-      if (items.length === 0) continue;
-      say("");
-      for (const line of familyHead(family.name, taking)) say(line);
-      for (const item of items) {
-        const result = await measureCase(dev, family, item, { peers, peerNames: taking, roofline, isQuick: given.quick });
+    const context = { peers, peerNames: taking, roofline, isQuick: given.quick };
+    const table = async (family: string, measures: readonly (() => Promise<CaseResult>)[]): Promise<void> => {
+      if (measures.length === 0) return;
+      for (const line of ["", ...familyHead(family, taking)]) say(line);
+      const found: CaseResult[] = [];
+      for (const measure of measures) {
+        const result = await measure();
         cases.push(result);
+        found.push(result);
         say(caseLine(result, taking));
       }
+      for (const line of absenceLines(found)) say(line);
+    };
+    for (const family of chosen) {
+      const items = family.cases(given.quick).filter(isNamed);
+      await table(
+        family.name,
+        items.map((item) => () => measureCase(dev, family, item, context)),
+      );
+    }
+    if (isChosen(stepsFamily)) {
+      const wholes = wholeCases(given.quick).filter(isNamed);
+      await table(
+        stepsFamily.name,
+        wholes.map((whole) => () => whole.measure(dev, context)),
+      );
     }
     return { machine: machine(dev.description, threads), method, roofline, cases, bars: [], peers: described };
   } finally {
@@ -166,13 +190,18 @@ async function main(args: readonly string[]): Promise<number> {
     const absent = await useDriver(given.driver);
     if (absent !== null) throw new UsageError(`--driver ${given.driver}: ${absent}.`);
   }
+  const [load = 0] = loadavg();
+  if (load > availableParallelism() / 2)
+    process.stderr.write(
+      `The machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores). Sides with threads suffer unequally: measure again when it is quiet.\n`,
+    );
   const before = given.compare === undefined ? null : (JSON.parse(readFileSync(given.compare, "utf8")) as Report);
   const report = await (given.bars ? runBars(given, say) : runFamilies(given, say));
   if (before) for (const line of ["", ...changeLines(before, report)]) say(line);
   if (given.json === "-") process.stdout.write(`${JSON.stringify(report)}\n`);
   else if (given.json !== undefined) writeFileSync(given.json, `${JSON.stringify(report, null, 1)}\n`);
   if (given.html !== undefined) {
-    const labels = Object.fromEntries(families.map(({ name, sizeLabel }) => [name, sizeLabel]));
+    const labels = Object.fromEntries([...families, stepsFamily].map(({ name, sizeLabel }) => [name, sizeLabel]));
     writeFileSync(given.html, page(report, labels));
   }
   return report.bars.some((bar) => bar.verdict === "short") ? 1 : 0;

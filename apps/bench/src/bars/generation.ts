@@ -1,10 +1,11 @@
 import { merge } from "@lowrank/lora";
-import { isSkipped } from "../peers/peer.js";
 import { adapt, buildModel, shapes } from "../shapes.js";
+import { compareDecode } from "../steps/compare.js";
 import { decoder } from "../steps/decode.js";
 import { observe } from "../steps/observe.js";
-import { alternate, speedup } from "../timing.js";
+import { alternate } from "../timing.js";
 import type { Bar } from "./bar.js";
+import { outcomeOf } from "./steps.js";
 
 /** Tokens of a text. */
 const tokenCount = 64;
@@ -17,25 +18,12 @@ export const generationBars: readonly Bar[] = [
     isTimed: true,
     measure: (context) =>
       context.with("cpu", async (dev) => {
-        const { layers, width, heads, vocab, length } = shapes.small;
-        const ours = decoder(buildModel(shapes.small, dev), tokenCount);
-        const prepared = await context.peers.prepare("pytorch", {
-          task: "decode",
-          shape: "small",
-          layers,
-          width,
-          heads,
-          vocab,
-          length,
-          tokens: tokenCount,
+        const { ours, peers, missing } = await compareDecode(dev, shapes.small, tokenCount, {
+          peers: context.peers,
+          names: ["pytorch"],
+          isQuick: context.isQuick,
         });
-        const sides = isSkipped(prepared) ? [ours.side] : [ours.side, prepared.side];
-        const [mine, theirs] = await alternate(sides, { rounds: context.isQuick ? 3 : 7, seconds: 0.2 });
-        ours.dispose();
-        if (!mine) throw new Error("No side was timed.");
-        const rate = ({ median }: { median: number }): string => `${(tokenCount / median).toFixed(0)} tokens/s`;
-        if (!theirs) return { skipped: `${isSkipped(prepared) ? prepared.skipped : ""} (ours: ${rate(mine)})` };
-        return { values: [speedup(mine, theirs)], detail: `${rate(mine)} against ${rate(theirs)}` };
+        return outcomeOf(ours, peers, missing, ["pytorch"], ({ median }) => `${(tokenCount / median).toFixed(0)} tokens/s`);
       }),
   },
   {

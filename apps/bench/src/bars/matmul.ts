@@ -64,6 +64,7 @@ async function against(
 ): Promise<Outcome> {
   const values: number[] = [];
   const details: string[] = [];
+  const absent = new Set<string>();
   for (const name of which) {
     const compared = await compare(context, on, name);
     const rival = fastest(compared, names);
@@ -73,8 +74,9 @@ async function against(
     }
     values.push(speedup(compared.ours, rival));
     details.push(`${rate(compared.ours, products[name].flops)} against ${rival.name} ${rate(rival, products[name].flops)}`);
+    for (const line of compared.missing) if (names.some((peer) => line.startsWith(peer))) absent.add(line);
   }
-  return { values, detail: details.join("; ") };
+  return { values, detail: [...details, ...[...absent].map((line) => `without ${line}`)].join("; ") };
 }
 
 function rate({ median }: Timing, flops: number): string {

@@ -1,53 +1,21 @@
-import { isSkipped, type PeerName, type Task } from "../peers/peer.js";
+import type { PeerName } from "../peers/peer.js";
 import { type ModelShape, shapes, stepFlops } from "../shapes.js";
+import { type Compared, compareStep } from "../steps/compare.js";
 import { peakOfStep, type Training, trainStep } from "../steps/train-step.js";
-import { alternate, type Side, speedup, type Timing } from "../timing.js";
+import { alternate, speedup, type Timing } from "../timing.js";
 import type { Bar, BarContext, Outcome } from "./bar.js";
 
-/** Steps of peers must start with the same losses; sums are in another order there. */
-const lossTolerance = 1e-3;
-
-interface Compared {
-  readonly ours: Timing;
-  readonly peers: readonly Timing[];
-  readonly missing: readonly string[];
-}
-
-function taskOf(shape: ModelShape, training: Training): Task {
-  const { name, layers, width, heads, vocab, batch, length, rank } = shape;
-  return { task: training === "lora" ? "loraStep" : "fullStep", shape: name, layers, width, heads, vocab, batch, length, rank };
-}
-
-function compare(
+/** A step beside all peers that some bar asks for, measured once. */
+function compared(
   context: BarContext,
   on: "cpu" | "webgpu",
   shape: ModelShape,
   training: Training,
-  peers: readonly PeerName[],
+  names: readonly PeerName[],
 ): Promise<Compared> {
   return context.once(`step ${on} ${shape.name} ${training}`, () =>
-    context.with(on, async (dev) => {
-      const step = trainStep(dev, shape, training);
-      const losses = [await step.loss(), await step.loss(), await step.loss()];
-      const sides: Side[] = [];
-      const missing: string[] = [];
-      for (const peer of peers) {
-        const prepared = await context.peers.prepare(peer, taskOf(shape, training));
-        if (isSkipped(prepared)) missing.push(`${peer}: ${prepared.skipped}`);
-        else if (!agree(losses, prepared.sample))
-          missing.push(`${peer}: its losses are ${prepared.sample.join(", ")}, ours ${losses.join(", ")}`);
-        else sides.push(prepared.side);
-      }
-      const [ours, ...rest] = await alternate([step.side, ...sides], { rounds: context.isQuick ? 3 : 9, seconds: 0.1 });
-      step.dispose();
-      if (!ours) throw new Error("No side was timed.");
-      return { ours, peers: rest, missing };
-    }),
+    context.with(on, (dev) => compareStep(dev, shape, training, { peers: context.peers, names, isQuick: context.isQuick })),
   );
-}
-
-function agree(ours: readonly number[], theirs: readonly number[]): boolean {
-  return ours.every((loss, i) => Math.abs(loss - (theirs[i] ?? Number.NaN)) <= lossTolerance * Math.abs(loss));
 }
 
 async function against(
@@ -57,16 +25,25 @@ async function against(
   training: Training,
   { all, names }: { readonly all: readonly PeerName[]; readonly names: readonly PeerName[] },
 ): Promise<Outcome> {
-  const compared = await compare(context, on, shape, training, all);
-  const ms = ({ median }: Timing): string => `${(median * 1000).toFixed(1)} ms`;
-  const rate = (stepFlops(shape, training) / compared.ours.median / 1e9).toFixed(1);
-  const rivals = compared.peers.filter(({ name }) => (names as readonly string[]).includes(name));
-  const rival = rivals.sort((a, b) => a.median - b.median)[0];
-  if (!rival) {
-    const reasons = compared.missing.filter((line) => names.some((name) => line.startsWith(name)));
-    return { skipped: `${reasons.join("; ") || "no peer is there"} (ours: ${ms(compared.ours)}, ${rate} GFLOP/s)` };
-  }
-  return { values: [speedup(compared.ours, rival)], detail: `${ms(compared.ours)} (${rate} GFLOP/s) against ${rival.name} ${ms(rival)}` };
+  const { ours, peers, missing } = await compared(context, on, shape, training, all);
+  const rate = (stepFlops(shape, training) / ours.median / 1e9).toFixed(1);
+  return outcomeOf(ours, peers, missing, names, ({ median }) => `${(median * 1000).toFixed(1)} ms`, `, ${rate} GFLOP/s`);
+}
+
+/** How much faster than the fastest of some peers; skipped when none of them was timed. */
+export function outcomeOf(
+  ours: Timing,
+  peers: readonly Timing[],
+  missing: ReadonlyMap<PeerName, string>,
+  names: readonly PeerName[],
+  show: (timing: Timing) => string,
+  more = "",
+): Outcome {
+  const [rival] = peers.filter(({ name }) => (names as readonly string[]).includes(name)).sort((a, b) => a.median - b.median);
+  const reasons = names.flatMap((name) => (missing.has(name) ? [`${name}: ${missing.get(name)}`] : []));
+  if (!rival) return { skipped: `${reasons.join("; ") || "no peer is there"} (ours: ${show(ours)}${more})` };
+  const detail = `${show(ours)}${more} against ${rival.name} ${show(rival)}`;
+  return { values: [speedup(ours, rival)], detail: [detail, ...reasons.map((line) => `without ${line}`)].join("; ") };
 }
 
 const cpuPeers: readonly PeerName[] = ["tfjs-wasm", "jax-wasm", "pytorch"];

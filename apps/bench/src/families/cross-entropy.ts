@@ -17,13 +17,13 @@ function crossEntropyCase(rows: number, width: number, vocab: number, isBackward
     },
     reference: ([hidden, weight, labels], positions) => {
       const logitsOf = rowwise((row) => {
-        const logits = Float64Array.from({ length: vocab }, (_, j) =>
-          dot(
-            width,
-            (i) => at(hidden, row * width + i),
-            (i) => at(weight, j * width + i),
-          ),
-        );
+        const logits = new Float64Array(vocab);
+        // A plain loop: there are rows · width · vocab products.
+        for (let j = 0; j < vocab; j++) {
+          let sum = 0;
+          for (let i = 0; i < width; i++) sum += at(hidden, row * width + i) * at(weight, j * width + i);
+          logits[j] = sum;
+        }
         let [largest, total] = [Number.NEGATIVE_INFINITY, 0];
         for (const logit of logits) largest = Math.max(largest, logit);
         for (const logit of logits) total += Math.exp(logit - largest);

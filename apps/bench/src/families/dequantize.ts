@@ -21,6 +21,7 @@ function storedMatmul(m: number, n: number, k: number, dtype: "bf16" | "f16"): C
         );
       }),
     tolerance: 1e-6 + 4e-7 * Math.sqrt(k),
+    relative: 6e-8 * Math.sqrt(k),
     task: null,
   };
 }

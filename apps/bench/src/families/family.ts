@@ -27,6 +27,8 @@ export interface Case {
   reference(inputs: readonly ArrayLike<number>[], positions: readonly number[]): number[];
   /** Largest absolute error allowed, and why it is what it is where that is not plain. */
   readonly tolerance: number;
+  /** Error allowed besides, as a share of the value: rounding of long sums grows with what they come to. */
+  readonly relative?: number;
   /** The same work as peers know it; null where none has it. */
   readonly task: Task | null;
 }

@@ -36,6 +36,7 @@ export function matmulCase({ m, n, k, layout = "NN", batch = 1, curve }: MatmulS
       }),
     // Rounding grows as √k; products are at most ¼.
     tolerance: 1e-6 + 4e-7 * Math.sqrt(k),
+    relative: 6e-8 * Math.sqrt(k),
     task: { task: "matmul", m, n, k, seed: 0, transA: isAFlipped, transB: isBFlipped, ...(batch > 1 ? { batch } : {}) },
   };
 }

@@ -53,7 +53,7 @@ export async function readyCase(device: Device, item: Case, name = "lowrank"): P
     dtype === "f32" || dtype === "i32" ? given : decode(encode(given, dtype), dtype),
   );
   const expected = item.reference(stored as ArrayLike<number>[], positions);
-  const error = largestError(sample, expected);
+  const error = largestError(sample, expected, item.relative);
   if (!(error <= item.tolerance)) {
     throw new WrongResult(
       `${item.name}: the result is ${error.toExponential(2)} away from float64, more than ${item.tolerance.toExponential(2)}.`,
@@ -78,11 +78,12 @@ export async function readyCase(device: Device, item: Case, name = "lowrank"): P
   };
 }
 
-/** The largest absolute difference; infinite for a value that is no number and for lists of different lengths. */
-export function largestError(got: readonly number[], expected: readonly number[]): number {
+/** The largest absolute difference, less what is allowed as a share of the value; infinite for a value that is no number and for lists of different lengths. */
+export function largestError(got: readonly number[], expected: readonly number[], relative = 0): number {
   if (got.length !== expected.length) return Number.POSITIVE_INFINITY;
   return got.reduce((most, value, i) => {
-    const difference = Math.abs(value - (expected[i] ?? Number.NaN));
+    const wanted = expected[i] ?? Number.NaN;
+    const difference = Math.abs(value - wanted) - relative * Math.abs(wanted);
     return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(most, difference);
   }, 0);
 }
@@ -101,7 +102,7 @@ export async function measureCase(
     const prepared = await context.peers.prepare(name, item.task as NonNullable<Case["task"]>);
     if (isSkipped(prepared)) skipped[name] = prepared;
     else {
-      const error = largestError(prepared.sample, ready.expected);
+      const error = largestError(prepared.sample, ready.expected, 20 * (item.relative ?? 0));
       // Peers may fuse or reorder; an error of another order is another computation.
       if (error <= 20 * item.tolerance + 1e-4) sides.push(prepared.side);
       else skipped[name] = { skipped: `its result is ${error.toExponential(1)} away from float64` };
@@ -110,18 +111,30 @@ export async function measureCase(
   const [timing, ...others] = await alternate(sides, context.isQuick ? { rounds: 3, seconds: 0.005 } : {});
   ready.dispose();
   if (!timing) throw new Error("No side was timed.");
-  const { peak, bandwidth } = context.roofline;
-  const floor = Math.max(item.flops / (peak.gflops * 1e9), item.bytes / (bandwidth.gbps * 1e9));
+  return caseResult(family.name, item, timing, others, skipped, largestError(ready.sample, ready.expected), context.roofline);
+}
+
+/** A case's figures from its times. */
+export function caseResult(
+  family: string,
+  { name, curve, size, flops, bytes }: Pick<Case, "name" | "curve" | "size" | "flops" | "bytes">,
+  timing: Timing,
+  others: readonly Timing[],
+  skipped: Readonly<Record<string, PeerResult>>,
+  error: number,
+  { peak, bandwidth }: Roofline,
+): CaseResult {
+  const floor = Math.max(flops / (peak.gflops * 1e9), bytes / (bandwidth.gbps * 1e9));
   return {
-    family: family.name,
-    name: item.name,
-    curve: item.curve,
-    size: item.size,
+    family,
+    name,
+    curve,
+    size,
     timing,
-    gflops: item.flops / timing.median / 1e9,
-    gbps: item.bytes / timing.median / 1e9,
+    gflops: flops / timing.median / 1e9,
+    gbps: bytes / timing.median / 1e9,
     share: floor / timing.median,
-    error: largestError(ready.sample, ready.expected),
+    error,
     peers: { ...skipped, ...Object.fromEntries(others.map((other) => [other.name, { timing: other, ratio: speedup(timing, other) }])) },
   };
 }

@@ -138,6 +138,7 @@ function plotter(): { readonly style: string; readonly script: string } {
 
 /** Runs in the page. */
 const drawAll = `
+document.documentElement.classList.add("drawn");
 const colors = ["#2f6fde", "#d9622b", "#1e8f5e", "#b3449c", "#8a6d00", "#0f8b9d", "#cf3550", "#6b55c9", "#6d8b1f", "#8c5a3c"];
 for (const box of document.querySelectorAll(".plot")) {
   const given = JSON.parse(box.querySelector("script").textContent);
@@ -173,7 +174,7 @@ dt { font-size: 12.5px; color: var(--soft); }
 dd { margin: 0; font-variant-numeric: tabular-nums; }
 .scroll, .plot { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: 14px; }
 .plot { padding: 14px; min-height: 60px; }
-.plot:not(:has(.uplot)) { display: none; }
+html:not(.drawn) .plot { display: none; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { font-size: 12px; color: var(--soft); white-space: normal; vertical-align: bottom; }

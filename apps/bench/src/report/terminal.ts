@@ -116,3 +116,16 @@ export function caseLine(result: CaseResult, peers: readonly string[]): string {
   });
   return [name.padEnd(nameWidth(peers)), ...cells.map((cell, i) => cell.padStart(widths[i] ?? 0)), ...ratios].join(" ").trimEnd();
 }
+
+/** Why peers took no part in cases, a line a reason. */
+export function absenceLines(results: readonly CaseResult[]): string[] {
+  const counts = new Map<string, number>();
+  for (const { peers } of results) {
+    for (const [name, found] of Object.entries(peers)) {
+      if (!("skipped" in found)) continue;
+      const reason = `${name}: ${found.skipped}`;
+      counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    }
+  }
+  return [...counts].flatMap(([reason, count]) => wrapped(`- ${reason}${count > 1 ? ` (${count} cases)` : ""}`, 2));
+}

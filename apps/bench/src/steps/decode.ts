@@ -8,6 +8,8 @@ const promptLength = 8;
 
 /** Greedy decoding with a cache. */
 export interface Decoder {
+  /** The ids that every text begins with. */
+  readonly prompt: readonly number[];
   readonly side: Side;
   tokens(): Promise<number[]>;
   dispose(): void;
@@ -22,6 +24,7 @@ export function decoder(model: Gpt2, count: number, name = "lowrank"): Decoder {
     return text;
   };
   return {
+    prompt,
     tokens,
     side: {
       name,

@@ -1,13 +1,9 @@
 // The bars that do not depend on time, in a quick form: what is counted here is counted the same on every machine.
-import { compile, type Device, matmul, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
-import { beforeAll, describe, expect, test } from "vitest";
-import { growthAfterStepTwo, kernelCounts, memoryOfStep, movedBytes } from "../src/bars/plan.js";
-import { families } from "../src/families/index.js";
-import { readyCase } from "../src/families/measure.js";
+import { compile, type Device, device, matmul, tensor } from "@lowrank/tensor";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { kernelCounts, memoryOfStep, movedBytes } from "../src/bars/plan.js";
 import { type ModelShape, shapes } from "../src/shapes.js";
 import { observe } from "../src/steps/observe.js";
-import { longRun } from "../src/steps/toy.js";
 import { minimumBytes } from "../src/steps/traffic.js";
 import { stepPlan, trainStep } from "../src/steps/train-step.js";
 
@@ -18,13 +14,11 @@ const reached = { kernelsPerLayer: 64, optimizerKernels: 36, bytes: 4.9, memory:
 
 let dev: Device;
 beforeAll(async () => {
-  dev = await testDevice();
+  dev = await device("cpu");
 });
+afterAll(() => dev.dispose());
 
 describe("a LoRA step", () => {
-  test("makes no buffer, no pipeline and no plan after its second time", async () => {
-    expect(await growthAfterStepTwo(dev, quick, 5)).toEqual({ buffers: 0, pipelines: 0, plans: 0 });
-  });
   test("has few kernels a layer, and few in the optimizer", async () => {
     const { perLayer, optimizer } = await kernelCounts(dev, quick);
     expect(perLayer).toBeLessThanOrEqual(reached.kernelsPerLayer);
@@ -48,20 +42,6 @@ describe("a LoRA step", () => {
     expect(pairs / matrices).toBeLessThan(0.01);
     for (const step of [lora, full]) step.dispose();
   });
-  test("lowers its loss", async () => {
-    const step = trainStep(dev, quick, "lora");
-    const first = await step.loss();
-    for (let i = 0; i < 10; i++) await step.loss();
-    expect(await step.loss()).toBeLessThan(first);
-    step.dispose();
-  });
-});
-
-test("a long run keeps no buffers and no heap", async () => {
-  const { buffers, heapBytes, deviceBytes } = await longRun(dev, 600, 200);
-  expect(buffers).toBe(0);
-  expect(deviceBytes).toBe(0);
-  expect(heapBytes).toBeLessThan(5e6);
 });
 
 test("the least bytes of a product are its operands and its result", async () => {
@@ -75,10 +55,4 @@ test("the least bytes of a product are its operands and its result", async () =>
   product.dispose();
   // The sum fuses into the product; its result is the plan's, and counted once more where the model of fusing does not see that.
   expect(minimumBytes(seen.graphs.at(-1) ?? [])).toBe(4 * (32 + 128 + 64) + 4 * 64);
-});
-
-describe.each(families.map((family) => [family.name, family] as const))("%s", (_, family) => {
-  test.each(family.cases(true).map((item) => [item.name, item] as const))("%s agrees with float64", async (_name, item) => {
-    (await readyCase(dev, item)).dispose();
-  });
 });
