@@ -7,7 +7,9 @@ import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
+import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
+import { ordered } from "./order.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
 const cachedPlanCount = 64;
@@ -31,7 +33,10 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     const input = inputs.indexOf(storage);
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
-  const draft = updateInPlace(buildKernels(drafts, inputs, device.limits.maxBindings));
+  const { maxBindings } = device.limits;
+  const inPlace = updateInPlace(buildKernels(drafts, inputs, maxBindings));
+  // A group would bind all that its members do.
+  const draft = maxBindings === undefined ? grouped(inPlace) : ordered(inPlace);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
   return {

@@ -186,16 +186,19 @@ class CpuBackend implements Backend {
     const steps = lists.flat();
     const tables = new Map<string, { at: number; values: readonly number[] }>();
     let wordCount = steps.length * (stepFields.bytes / 4);
-    const argumentsAt = steps.map((step) => {
-      const at = wordCount;
-      wordCount += step.words.length;
-      return at;
-    });
-    for (const word of steps.flatMap((step) => step.words)) {
-      if (typeof word === "number" || word.kind !== "constants" || tables.has(word.values.join())) continue;
-      tables.set(word.values.join(), { at: wordCount, values: word.values });
-      wordCount += word.values.length;
-    }
+    const blocks = new Map<readonly Word[], number>();
+    const reserve = (block: readonly Word[]): void => {
+      blocks.set(block, wordCount);
+      wordCount += block.length;
+      for (const word of block) {
+        if (typeof word === "number") continue;
+        if (word.kind === "words") reserve(word.words);
+        if (word.kind !== "constants" || tables.has(word.values.join())) continue;
+        tables.set(word.values.join(), { at: wordCount, values: word.values });
+        wordCount += word.values.length;
+      }
+    };
+    for (const step of steps) reserve(step.words);
     const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
     const scratchAt = Math.ceil(scratchBytes / 256) * 256;
     const address = this.#heap.allocate(wordCount * 4);
@@ -219,15 +222,17 @@ class CpuBackend implements Backend {
       if (typeof word === "number") return word;
       if (word.kind === "scratch") return inWorkspace(at, arenaBytes + word.offset);
       if (word.kind === "constants") return (first + (tables.get(word.values.join())?.at ?? 0)) * 4;
+      if (word.kind === "words") return (first + (blocks.get(word.words) ?? 0)) * 4;
       const slot = plan.slots[word.slot];
       if (slot?.kind === "arena") return inWorkspace(at, slot.offset);
       if (slot) patches[slot.binding]?.push(at);
       return 0;
     };
     for (const [i, step] of steps.entries()) {
-      const at = first + (argumentsAt[i] ?? 0);
-      words.set([step.entry, step.tiles, at * 4], first + i * (stepFields.bytes / 4));
-      for (const [j, word] of step.words.entries()) words[at + j] = resolve(word, at + j);
+      words.set([step.entry, step.tiles, (first + (blocks.get(step.words) ?? 0)) * 4], first + i * (stepFields.bytes / 4));
+    }
+    for (const [block, at] of blocks) {
+      for (const [j, word] of block.entries()) words[first + at + j] = resolve(word, first + at + j);
     }
     const stepAddress = (index: number): number => first * 4 + index * stepFields.bytes;
     let count = 0;

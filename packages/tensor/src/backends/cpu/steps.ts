@@ -1,17 +1,19 @@
 import type { CopyKernel, Kernel, LoopKernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
 import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
+import { groupEntry } from "../../kernels/wasm/driver.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
 import { matmulSteps } from "./matmul.js";
 
-/** A word of a step's arguments: a number, or the address of a slot, or an address in the plan's scratch memory or constants. */
+/** A word of a step's arguments: a number, or the address of a slot, of constants, of more such words, or in the plan's scratch memory. */
 export type Word =
   | number
   | { readonly kind: "slot"; readonly slot: Slot }
   | { readonly kind: "scratch"; readonly offset: number }
-  | { readonly kind: "constants"; readonly values: readonly number[] };
+  | { readonly kind: "constants"; readonly values: readonly number[] }
+  | { readonly kind: "words"; readonly words: readonly Word[] };
 
 /** One call of a kernel function for each of `tiles` tiles. */
 export interface Step {
@@ -53,7 +55,41 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
       return copySteps(kernel, library);
     case "composite":
       throw new Error(`cpu: no kernel for composite ${kernel.name}. Ask supports() first.`);
+    case "group":
+      return joined(kernel.members.map((member) => kernelSteps(member, plan, library)));
   }
+}
+
+/** Independent lists of steps side by side: the first step of each as one, then the second of each, and so on. */
+function joined(lists: readonly StepList[]): StepList {
+  let scratchBytes = 0;
+  const apart = lists.map((list) => {
+    const start = scratchBytes;
+    scratchBytes += Math.ceil(list.scratchBytes / 64) * 64;
+    return list.steps.map((step) => ({ ...step, words: step.words.map((word) => withScratchAt(word, start)) }));
+  });
+  const depth = Math.max(0, ...apart.map((steps) => steps.length));
+  return { steps: Array.from({ length: depth }, (_, stage) => sideBySide(apart.flatMap((steps) => steps[stage] ?? []))), scratchBytes };
+}
+
+function withScratchAt(word: Word, start: number): Word {
+  if (typeof word === "number" || word.kind === "slot" || word.kind === "constants") return word;
+  if (word.kind === "scratch") return { kind: "scratch", offset: start + word.offset };
+  return { kind: "words", words: word.words.map((inner) => withScratchAt(inner, start)) };
+}
+
+/** One step that covers the tiles of several; the driver finds the function that a tile belongs to. */
+function sideBySide(steps: readonly Step[]): Step {
+  const [only] = steps;
+  if (only && steps.length === 1) return only;
+  const words: Word[] = [steps.length];
+  let [tiles, cost] = [0, 0];
+  for (const step of steps) {
+    words.push(tiles, step.entry, { kind: "words", words: step.words });
+    tiles += step.tiles;
+    cost += step.cost;
+  }
+  return { entry: groupEntry, tiles, words, cost };
 }
 
 function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
