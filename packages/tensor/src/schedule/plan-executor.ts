@@ -10,6 +10,7 @@ import type { Executor, Program, Target } from "./executor.js";
 import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
 import { ordered } from "./order.js";
+import { paired } from "./pair.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
 const cachedPlanCount = 64;
@@ -24,10 +25,8 @@ interface CachedPlan {
 
 /** Schedules a graph: kernels, their order, and the memory between them. */
 export function plan(device: Device, targets: readonly Target[], inputs: readonly Storage[]): { plan: Plan; bindings: number[] } {
-  const roots = canonicalize(
-    targets.map((target) => target.value),
-    device,
-  );
+  const given = targets.map((target) => target.value);
+  const roots = canonicalize(paired(given, device.backend), device);
   let bindingCount = inputs.length;
   const drafts: DraftTarget[] = targets.map(({ storage }, i) => {
     const input = inputs.indexOf(storage);

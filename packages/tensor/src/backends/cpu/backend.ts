@@ -2,6 +2,7 @@ import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { control, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
@@ -38,8 +39,8 @@ interface CpuBuffer extends BackendBuffer {
   readonly address: number;
 }
 
-/** An argument word that holds an address in the workspace. */
-interface WorkspaceWord {
+/** An argument word that holds an address: so many bytes after the start of the workspace or of a buffer. */
+interface AddressWord {
   readonly at: number;
   readonly offset: number;
 }
@@ -57,8 +58,8 @@ class CpuExecutable implements Executable {
     /** Address one past the last step of each kernel. */
     readonly kernelEnds: readonly number[],
     /** For each binding, the argument words (by number) that hold its address. */
-    readonly patches: readonly (readonly number[])[],
-    readonly workspaceWords: readonly WorkspaceWord[],
+    readonly patches: readonly (readonly AddressWord[])[],
+    readonly workspaceWords: readonly AddressWord[],
     readonly isSmall: boolean,
     readonly release: (executable: CpuExecutable) => void,
   ) {}
@@ -134,8 +135,8 @@ class CpuBackend implements Backend {
     return this.#environment.mayBlock || this.#environment.spawn === null;
   }
 
-  supports(_kernel: CompositeKernel): boolean {
-    return false;
+  supports(kernel: CompositeKernel): boolean {
+    return supportsCrossEntropy(kernel);
   }
 
   allocate(bytes: number): BackendBuffer {
@@ -211,8 +212,8 @@ class CpuBackend implements Backend {
     }
     const first = address / 4;
     const { words } = this.#heap;
-    const patches = Array.from({ length: plan.bindingCount }, (): number[] => []);
-    const workspaceWords: WorkspaceWord[] = [];
+    const patches = Array.from({ length: plan.bindingCount }, (): AddressWord[] => []);
+    const workspaceWords: AddressWord[] = [];
     const inWorkspace = (at: number, offset: number): number => {
       workspaceWords.push({ at, offset });
       return 0;
@@ -224,8 +225,9 @@ class CpuBackend implements Backend {
       if (word.kind === "constants") return (first + (tables.get(word.values.join())?.at ?? 0)) * 4;
       if (word.kind === "words") return (first + (blocks.get(word.words) ?? 0)) * 4;
       const slot = plan.slots[word.slot];
-      if (slot?.kind === "arena") return inWorkspace(at, slot.offset);
-      if (slot) patches[slot.binding]?.push(at);
+      const offset = word.byteOffset ?? 0;
+      if (slot?.kind === "arena") return inWorkspace(at, slot.offset + offset);
+      if (slot) patches[slot.binding]?.push({ at, offset });
       return 0;
     };
     for (const [i, step] of steps.entries()) {
@@ -290,7 +292,7 @@ class CpuBackend implements Backend {
     }
     for (let i = 0; i < addresses.length; i++) {
       const address = addresses[i] ?? 0;
-      for (const at of executable.patches[i] ?? []) words[at] = address;
+      for (const { at, offset } of executable.patches[i] ?? []) words[at] = address + offset;
     }
   }
 
