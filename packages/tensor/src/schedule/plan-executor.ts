@@ -9,6 +9,7 @@ import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
 import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
+import { merged } from "./merge.js";
 import { ordered } from "./order.js";
 import { paired } from "./pair.js";
 
@@ -33,9 +34,9 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const inPlace = updateInPlace(buildKernels(drafts, inputs, maxBindings));
+  const single = merged(updateInPlace(buildKernels(drafts, inputs, maxBindings)), maxBindings);
   // A group would bind all that its members do.
-  const draft = maxBindings === undefined ? grouped(inPlace) : ordered(inPlace);
+  const draft = maxBindings === undefined ? grouped(single) : ordered(single);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
   return {

@@ -58,7 +58,8 @@ export function crossEntropySteps(
 
   // Slots of the steps' own: the chunk's part of each operand that has rows, and the logits.
   const own = new Map<Role, Slot>();
-  for (const role of ["hidden", "labels", "total", "dLoss", "loss", "dHidden"] as const) if (given.has(role)) own.set(role, slotCount + own.size);
+  for (const role of ["hidden", "labels", "total", "dLoss", "loss", "dHidden"] as const)
+    if (given.has(role)) own.set(role, slotCount + own.size);
   const logits = slotCount + own.size;
   const dtypes = new Map([...own].map(([role, slot]) => [slot, dtypeOf(given.get(role) as Slot)]));
   const typeOf = (slot: Slot): DType => (slot === logits ? "f32" : (dtypes.get(slot) ?? dtypeOf(slot)));
