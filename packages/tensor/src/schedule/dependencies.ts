@@ -4,10 +4,12 @@ import { readsOf, writesOf } from "./liveness.js";
 /** A kernel of a plan with the kernels that must run before and after it. */
 export interface Task {
   /** Place in the order that the dependencies were read from. */
-  readonly index: number;
+  index: number;
   readonly kernel: Kernel;
   readonly reads: readonly Slot[];
   readonly writes: readonly Slot[];
+  /** Both, each once. */
+  readonly slots: readonly Slot[];
   readonly before: Set<Task>;
   readonly after: Set<Task>;
 }
@@ -17,7 +19,7 @@ export function dependencies(kernels: readonly Kernel[]): Task[] {
   const writer = new Map<Slot, Task>();
   const readers = new Map<Slot, Task[]>();
   return kernels.map((kernel, index) => {
-    const task: Task = { index, kernel, reads: readsOf(kernel), writes: writesOf(kernel), before: new Set(), after: new Set() };
+    const task = taskOf(kernel, index);
     const waitFor = (other: Task | undefined): void => {
       if (!other || other === task) return;
       task.before.add(other);
@@ -37,4 +39,10 @@ export function dependencies(kernels: readonly Kernel[]): Task[] {
     }
     return task;
   });
+}
+
+/** A kernel as a task that depends on nothing yet. */
+export function taskOf(kernel: Kernel, index: number): Task {
+  const [reads, writes] = [readsOf(kernel), writesOf(kernel)];
+  return { index, kernel, reads, writes, slots: [...new Set([...reads, ...writes])], before: new Set(), after: new Set() };
 }

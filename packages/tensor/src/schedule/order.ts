@@ -15,7 +15,7 @@ export class LiveMemory {
     readonly slots: readonly DraftSlot[],
     tasks: Iterable<Task>,
   ) {
-    for (const task of tasks) for (const slot of new Set([...task.reads, ...task.writes])) this.#add(slot, 1);
+    for (const task of tasks) for (const slot of task.slots) this.#add(slot, 1);
   }
 
   #add(slot: Slot, count: number): number {
@@ -37,7 +37,7 @@ export class LiveMemory {
   /** Bytes that nothing needs once the kernel has run: operands that it is the last to read, results that nobody reads. */
   freed(task: Task): number {
     let bytes = 0;
-    for (const slot of new Set([...task.reads, ...task.writes])) if (this.#waiting.get(slot) === 1) bytes += this.#innerBytes(slot);
+    for (const slot of task.slots) if (this.#waiting.get(slot) === 1) bytes += this.#innerBytes(slot);
     return bytes;
   }
 
@@ -46,7 +46,7 @@ export class LiveMemory {
     for (const task of tasks) this.bytes += this.taken(task);
     const meanwhile = this.bytes;
     for (const task of tasks) {
-      for (const slot of new Set([...task.reads, ...task.writes])) if (this.#add(slot, -1) === 0) this.bytes -= this.#innerBytes(slot);
+      for (const slot of task.slots) if (this.#add(slot, -1) === 0) this.bytes -= this.#innerBytes(slot);
     }
     return meanwhile;
   }
