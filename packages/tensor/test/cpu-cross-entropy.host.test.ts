@@ -62,12 +62,13 @@ const cases: Readonly<Record<string, Row>> = {
   "odd sizes": { rows: 7, classes: 13, width: 5 },
   "bf16 weights": { rows: 9, classes: 33, width: 17, weightType: "bf16" },
   // 8 MiB of logits at a time.
-  "two chunks of rows, the second shorter": { rows: 67, classes: 40009, width: 3 },
-  "three parts of the classes": { rows: 3, classes: 1031, width: 4099 },
+  "two chunks of rows, the second shorter": { rows: 131, classes: 17011, width: 3 },
+  // 8 MiB of weight at a time.
+  "two parts of the classes": { rows: 2, classes: 263, width: 8209 },
 };
 
 for (const [name, row] of Object.entries(cases)) {
-  test(`linear cross-entropy and its gradients: ${name}`, { timeout: 60_000 }, async () => {
+  test(`linear cross-entropy and its gradients: ${name}`, async () => {
     const { rows, classes, width, weightType = "f32" } = row;
     const hidden = values(rows * width, 1);
     const weight = values(classes * width, 2, weightType);
@@ -110,7 +111,8 @@ for (const [name, row] of Object.entries(cases)) {
       for (const backend of backends) {
         for (const kernel of kernels) expect(backend.supports(kernel)).toBe(true);
         const got = await runKernels(backend, kernels, slots);
-        if (first) expect(got, `${way}: ${backend.description}`).toEqual(first);
+        const isSame = first?.every((slot, i) => slot.every((x, j) => Object.is(x, got[i]?.[j]))) ?? true;
+        expect(isSame, `${way}: ${backend.description} gives other bits`).toBe(true);
         first ??= got;
       }
       close(first?.[4], loss, width + classes, `${way}: loss`);
