@@ -10,6 +10,7 @@ import type { Flags, Values } from "../flags.js";
 import {
   applyMethod,
   fullMethod,
+  hasPlainForm,
   methodFlags,
   methodNames,
   methodOf,
@@ -18,7 +19,7 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
-import { checkSettings, contextOf } from "../runs.js";
+import { checkSettings, contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -45,6 +46,7 @@ const flags = {
   out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
   resume: { type: "switch", help: "go on with the run in --out" },
   overwrite: { type: "switch", help: "replace the run in --out" },
+  "as-plain-lora": { type: "switch", help: "write an adapter that began as pissa or olora as plain LoRA of twice the rank" },
   "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
   "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 500 },
   "save-every": { type: "integer", min: 0, help: "steps between checkpoints; 0: at the end only", default: 100 },
@@ -105,6 +107,9 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
   return withDevice(values.device, output, async (dev) => {
     const isFull = methodOf(method) === fullMethod;
     if (isFull) refuseMethodFlags(given);
+    const asPlainLora = values["as-plain-lora"];
+    if (asPlainLora && !hasPlainForm(method))
+      throw new UsageError(`--as-plain-lora is for methods with pairs of LoRA, and ${method} has none. Leave it out.`);
     const loaded = await openModel(values.model, dev, isFull ? { dtype: "f32" } : {});
     const { model } = loaded;
     const warn = (message: string): void => output.note(`warning: ${message}`);
@@ -115,6 +120,10 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const evalPath = values["eval-data"];
     const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
 
+    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
+    const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
+    const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit };
+    if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;
@@ -137,13 +146,12 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const writeMetrics = await metricsFile(join(out, "metrics.jsonl"), state?.step ?? 0);
     const progress = new Progress(output, steps, state?.step ?? 0);
     const losses: { x: number; y: number }[] = [];
-    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
     const result = await train({
       model,
       parameters,
       ...(adapter ? { rules: adapter.training } : {}),
       examples: data.examples,
-      lengthLimit: Math.min(contextOf(model), Math.max(longest, 2)),
+      lengthLimit,
       steps,
       batchSize: values["batch-size"],
       accumulate: values.accumulate,
@@ -158,7 +166,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
         path: out,
         every: values["save-every"],
         settings,
-        save: () => (adapter ? saveAdapter(adapter, out) : saveModel(model, out)),
+        save: () => (adapter ? saveAdapter(adapter, out, asPlainLora ? { asPlainLora } : {}) : saveModel(model, out)),
       },
       resume: state !== null,
       signal,
