@@ -204,6 +204,13 @@ export const expressions: Readonly<Record<string, Expression>> = {
     ],
     build: ([h, w], ints) => linearCrossEntropy((h as Tensor).tanh(), (w as Tensor).mul((h as Tensor).sum()), ints([1, -100, 4, 0])),
   },
+  "linearCrossEntropy whose gradient depends on it": {
+    shapes: [
+      [4, 3],
+      [5, 3],
+    ],
+    build: ([h, w], ints) => linearCrossEntropy(h as Tensor, w as Tensor, ints([1, -100, 4, 0])).square(),
+  },
   crossEntropy: { shapes: [[4, 5]], build: ([x], ints) => crossEntropy(x as Tensor, ints([1, -100, 4, 0])) },
   checkpoint: two([2, 3], [3, 2], (a, b) => checkpoint((x, w) => x.matmul(w).tanh().matmul(w.t()), a, b).square()),
 };

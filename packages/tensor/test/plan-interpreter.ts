@@ -109,6 +109,9 @@ function runKernel(
       return;
     case "composite":
       throw new Error("composites are decomposed here");
+    case "group":
+      // Backwards, so that members that depend on one another are found out.
+      for (const member of [...kernel.members].reverse()) runKernel(member, read, write, bytesOf);
   }
 }
 

@@ -1,6 +1,9 @@
 import { compile, device, layerNorm, realize, type Tensor, tensor } from "@lowrank/tensor";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { Kernel } from "../src/kernels/kernel.js";
+import { layOut } from "../src/schedule/liveness.js";
+import { ordered } from "../src/schedule/order.js";
 import { agree, apply, type Build, cases } from "./graphs.js";
 import { planInterpreter } from "./plan-interpreter.js";
 
@@ -40,6 +43,73 @@ test("an assignment that reads each element where it writes it happens in place"
   expect(await step(g).item()).toBe(-1.5);
   expect(await p.toArray()).toEqual([-1.5, -0.5, 0.5]);
   expect(dev.plans[0]?.kernels.some((kernel) => kernel.kind === "copy")).toBe(false);
+});
+
+test("what many tensors become by the same rule is computed by a few kernels", async () => {
+  const dev = planInterpreter();
+  const count = 20;
+  const values = Array.from({ length: count }, (_, i) =>
+    tensor(
+      Array.from({ length: i + 2 }, (_, j) => i + j),
+      { device: dev },
+    ),
+  );
+  const momenta = values.map((p) => tensor(new Array(p.size).fill(0), { device: dev }));
+  const rate = tensor(1, { device: dev });
+  const step = compile((g: Tensor) => {
+    rate.assign(rate.mul(0.5));
+    for (const [i, p] of values.entries()) {
+      const m = momenta[i] as Tensor;
+      const next = m.mul(0.5).add(g.mul(p));
+      m.assign(next);
+      p.assign(p.sub(next.mul(rate.sqrt())));
+    }
+    return g.add(1);
+  });
+  for (const g of [1, 2]) await step(tensor(g, { device: dev })).item();
+  for (const [i, p] of values.entries()) {
+    const wanted = Array.from({ length: i + 2 }, (_, j) => {
+      let [x, m] = [i + j, 0];
+      for (const [t, g] of [1, 2].entries()) {
+        m = m * 0.5 + g * x;
+        x -= m * Math.sqrt(0.5 ** (t + 1));
+      }
+      return x;
+    });
+    for (const [j, x] of ((await p.toArray()) as number[]).entries()) expect(x).toBeCloseTo(wanted[j] ?? Number.NaN, 4);
+  }
+  // The rate and its root; all momenta and values.
+  expect(dev.plans[0]?.kernels.length).toBe(2);
+});
+
+test("elementwise kernels over the same axes become one, and what only they need is not stored", async () => {
+  const { plans } = await planned((t) => {
+    const x = t([4, 6]);
+    const shared = x.exp().mul(x.sin());
+    return shared.mul(2).sum(0).add(shared.tanh().sum(0));
+  });
+  expect(plans.at(-1)?.kernels.length).toBeLessThanOrEqual(2);
+});
+
+test("a result that is read between two kernels that share an operand is there in time", async () => {
+  await planned((t) => {
+    const x = t([4, 4]);
+    const first = x.exp().mul(x.cos());
+    const product = first.matmul(first);
+    const second = x.sin().mul(x.cos().exp());
+    return product.add(second.matmul(x)).add(first).add(second.mul(first));
+  });
+});
+
+test("a kernel that frees more than it takes runs as soon as it can", () => {
+  const slot = (elementCount: number, binding: number | null = null) => ({ dtype: "f32", elementCount, binding }) as const;
+  const slots = [slot(1, 0), slot(1000), slot(1000), slot(1), slot(1), slot(1, 1)];
+  const copy = (from: number, to: number): Kernel => ({ kind: "copy", bytes: 4, from, to });
+  const both: Kernel = { kind: "scatterAdd", rows: 1, width: 1, count: 1, indices: 3, updates: 4, out: 5 };
+  const given = [copy(0, 1), copy(0, 2), copy(1, 3), copy(2, 4), both];
+  const { kernels } = ordered({ slots, kernels: given });
+  expect(kernels).toEqual([0, 2, 1, 3, 4].map((i) => given[i]));
+  expect(layOut(kernels, slots).arenaBytes).toBeLessThan(layOut(given, slots).arenaBytes);
 });
 
 test("a realized expression can be assigned to again before anything is read", async () => {

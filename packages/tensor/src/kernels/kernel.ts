@@ -98,7 +98,16 @@ export interface CompositeKernel {
   readonly views?: { readonly inputs: readonly StridedView[]; readonly outputs: readonly StridedView[] };
 }
 
-export type Kernel = LoopKernel | MatmulKernel | ScatterAddKernel | CopyKernel | CompositeKernel;
+/** A kernel that is not made of others. */
+export type SingleKernel = LoopKernel | MatmulKernel | ScatterAddKernel | CopyKernel | CompositeKernel;
+
+/** Kernels of which none reads or writes what another one writes: they run as one, in any order or at the same time. */
+export interface GroupKernel {
+  readonly kind: "group";
+  readonly members: readonly SingleKernel[];
+}
+
+export type Kernel = SingleKernel | GroupKernel;
 
 /**
  * What a slot is: `bound` buffers are handed to each run (inputs, and tensors that the plan writes); `arena` buffers live inside the

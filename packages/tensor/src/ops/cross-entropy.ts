@@ -1,6 +1,8 @@
+import type { Attributes } from "../graph/node.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
+import type { Shape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
-import { defineComposite } from "./composite.js";
+import { type CompositeDefinition, type CompositeOutput, defineComposite } from "./composite.js";
 import { logsumexp, sum } from "./reduce.js";
 
 /** The label that takes no part in a loss, as in PyTorch. */
@@ -13,38 +15,47 @@ function labelled(logits: Tensor, labels: Tensor): Tensor {
   return sum(position.equal(labels.reshape([rows, 1])).where(logits, 0), -1);
 }
 
-const forward = defineComposite("linearCrossEntropy", {
-  outputs: ([hidden = []]) => [
-    { shape: hidden.slice(0, 1), dtype: "f32" },
-    { shape: hidden.slice(0, 1), dtype: "f32" },
-  ],
-  decompose([hidden, weight, labels]) {
-    if (!hidden || !weight || !labels) throw new Error("linearCrossEntropy: needs hidden, weight and labels.");
-    const logits = hidden.matmul(weight.t());
-    const total = logsumexp(logits, -1);
-    const loss = labels.notEqual(ignoredLabel).where(total.sub(labelled(logits, labels)), 0);
-    return [loss, total];
-  },
-});
+type Decomposition = CompositeDefinition["decompose"];
 
-const backward = defineComposite("linearCrossEntropyBackward", {
-  outputs: ([hidden = [], weight = []], { needsWeight }) => [
-    { shape: hidden, dtype: "f32" },
-    ...(needsWeight ? [{ shape: weight, dtype: "f32" as const }] : []),
-  ],
-  decompose([hidden, weight, labels, total, dLoss], { needsWeight }) {
-    if (!hidden || !weight || !labels || !total || !dLoss) throw new Error("linearCrossEntropyBackward: needs five inputs.");
-    const logits = hidden.matmul(weight.t());
-    const [rows = 0] = logits.shape;
-    const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
-    const isLabel = position.equal(labels.reshape([rows, 1])).cast("f32");
-    const share = labels.notEqual(ignoredLabel).where(dLoss, 0).reshape([rows, 1]);
-    const dLogits = logits
-      .sub(total.reshape([rows, 1]))
-      .exp()
-      .sub(isLabel)
-      .mul(share);
-    return [dLogits.matmul(weight), ...(needsWeight ? [dLogits.t().matmul(hidden)] : [])];
+const losses: Decomposition = ([hidden, weight, labels]) => {
+  if (!hidden || !weight || !labels) throw new Error("linearCrossEntropy: needs hidden, weight and labels.");
+  const logits = hidden.matmul(weight.t());
+  const total = logsumexp(logits, -1);
+  const loss = labels.notEqual(ignoredLabel).where(total.sub(labelled(logits, labels)), 0);
+  return [loss, total];
+};
+
+const gradients: Decomposition = ([hidden, weight, labels, total, dLoss], { needsWeight }) => {
+  if (!hidden || !weight || !labels || !total || !dLoss) throw new Error("linearCrossEntropyBackward: needs five inputs.");
+  const logits = hidden.matmul(weight.t());
+  const [rows = 0] = logits.shape;
+  const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
+  const isLabel = position.equal(labels.reshape([rows, 1])).cast("f32");
+  const share = labels.notEqual(ignoredLabel).where(dLoss, 0).reshape([rows, 1]);
+  const dLogits = logits
+    .sub(total.reshape([rows, 1]))
+    .exp()
+    .sub(isLabel)
+    .mul(share);
+  return [dLogits.matmul(weight), ...(needsWeight ? [dLogits.t().matmul(hidden)] : [])];
+};
+
+const perRow = ([hidden = []]: readonly Shape[]): CompositeOutput[] =>
+  [0, 1].map(() => ({ shape: hidden.slice(0, 1), dtype: "f32" as const }));
+
+const perOperand = ([hidden = [], weight = []]: readonly Shape[], { needsWeight }: Attributes): CompositeOutput[] =>
+  [hidden, ...(needsWeight ? [weight] : [])].map((shape) => ({ shape, dtype: "f32" as const }));
+
+const forward = defineComposite("linearCrossEntropy", { outputs: perRow, decompose: losses });
+const backward = defineComposite("linearCrossEntropyBackward", { outputs: perOperand, decompose: gradients });
+
+/** Both at once, of hidden, weight, labels and dLoss: what the scheduler makes of a pair, for backends that compute the logits once. */
+defineComposite("linearCrossEntropyTraining", {
+  outputs: (shapes, attributes) => [...perRow(shapes), ...perOperand(shapes, attributes)],
+  decompose(inputs, attributes) {
+    const [hidden, weight, labels, dLoss] = inputs as [Tensor, Tensor, Tensor, Tensor];
+    const [loss, total] = losses(inputs, attributes) as [Tensor, Tensor];
+    return [loss, total, ...gradients([hidden, weight, labels, total, dLoss], attributes)];
   },
 });
 

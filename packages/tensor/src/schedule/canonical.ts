@@ -16,7 +16,7 @@ export interface Structure {
 }
 
 /** Inputs of a node; nodes that some tensor already holds are leaves. */
-function liveInputs(node: Node): readonly Node[] {
+export function liveInputs(node: Node): readonly Node[] {
   return realizedStorage(node) ? [] : inputsOf(node);
 }
 
@@ -151,7 +151,7 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
 }
 
 /** True when the backend runs the composite with a kernel of its own. */
-function isNative(node: Node & { op: "composite" }, backend: Backend): boolean {
+export function isNative(node: Node & { op: "composite" }, backend: Backend): boolean {
   return backend.supports({
     kind: "composite",
     name: node.name,

@@ -33,6 +33,10 @@ export function nameOf(kernel: Kernel): string {
       return `copy_${kernel.bytes}B`;
     case "composite":
       return `${kernel.name}_${(kernel.inputShapes[0] ?? []).join("x")}`;
+    case "group": {
+      const names = new Set(kernel.members.map(nameOf));
+      return `${kernel.members.length}(${[...names].slice(0, 3).join(" ")}${names.size > 3 ? " …" : ""})`;
+    }
   }
 }
 

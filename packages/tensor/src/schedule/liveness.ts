@@ -33,6 +33,8 @@ export function readsOf(kernel: Kernel): Slot[] {
       return [kernel.from];
     case "composite":
       return [...kernel.inputs];
+    case "group":
+      return [...new Set(kernel.members.flatMap(readsOf))];
   }
 }
 
@@ -48,6 +50,8 @@ export function writesOf(kernel: Kernel): Slot[] {
       return [kernel.to];
     case "composite":
       return [...kernel.outputs];
+    case "group":
+      return kernel.members.flatMap(writesOf);
   }
 }
 
@@ -108,6 +112,8 @@ function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Ke
       return { ...kernel, from: swap(kernel.from) };
     case "composite":
       return { ...kernel, inputs: kernel.inputs.map(swap) };
+    case "group":
+      throw new Error("Kernels are grouped last.");
   }
 }
 
@@ -152,6 +158,11 @@ function swapLoads(root: Expr, from: Slot, to: Slot): Expr {
   return visit(root);
 }
 
+/** Bytes that a slot takes in the plan's memory. */
+export function alignedBytes({ elementCount, dtype }: DraftSlot): number {
+  return Math.ceil(Math.max(elementCount * dtypeBytes[dtype], 4) / slotAlignment) * slotAlignment;
+}
+
 /** Where each inner slot lies in the plan's memory. */
 export interface Layout {
   readonly offsets: Map<Slot, number>;
@@ -171,10 +182,7 @@ export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]):
       last.set(slot, step);
     }
   }
-  const bytesOf = (slot: Slot): number => {
-    const { elementCount = 0, dtype = "f32" } = slots[slot] ?? {};
-    return Math.ceil(Math.max(elementCount * dtypeBytes[dtype], 4) / slotAlignment) * slotAlignment;
-  };
+  const bytesOf = (slot: Slot): number => alignedBytes(slots[slot] ?? { elementCount: 0, dtype: "f32", binding: null });
   const order = [...first.keys()].sort((a, b) => bytesOf(b) - bytesOf(a) || a - b);
   const placed: { slot: Slot; start: number; end: number }[] = [];
   const offsets = new Map<Slot, number>();

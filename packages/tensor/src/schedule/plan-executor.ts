@@ -7,7 +7,11 @@ import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
+import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
+import { merged } from "./merge.js";
+import { ordered } from "./order.js";
+import { paired } from "./pair.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
 const cachedPlanCount = 64;
@@ -22,16 +26,17 @@ interface CachedPlan {
 
 /** Schedules a graph: kernels, their order, and the memory between them. */
 export function plan(device: Device, targets: readonly Target[], inputs: readonly Storage[]): { plan: Plan; bindings: number[] } {
-  const roots = canonicalize(
-    targets.map((target) => target.value),
-    device,
-  );
+  const given = targets.map((target) => target.value);
+  const roots = canonicalize(paired(given, device.backend), device);
   let bindingCount = inputs.length;
   const drafts: DraftTarget[] = targets.map(({ storage }, i) => {
     const input = inputs.indexOf(storage);
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
-  const draft = updateInPlace(buildKernels(drafts, inputs, device.limits.maxBindings, device.backend.stridedComposites));
+  const { maxBindings } = device.limits;
+  const single = merged(updateInPlace(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites)), maxBindings);
+  // A group would bind all that its members do.
+  const draft = maxBindings === undefined ? grouped(single) : ordered(single);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
   return {

@@ -69,6 +69,7 @@ export function planStatistics(plan: Plan): PlanStatistics {
 /** Multiplications and additions of a kernel's matrix products. */
 function operationsOf(kernel: Kernel): number {
   if (kernel.kind === "matmul") return 2 * kernel.m * kernel.n * kernel.k * kernel.batch.reduce((all, size) => all * size, 1);
+  if (kernel.kind === "group") return kernel.members.reduce((sum, member) => sum + operationsOf(member), 0);
   if (kernel.kind !== "composite") return 0;
   const [[batch = 0, heads = 0, queries = 0, headDim = 0] = [], [, , keys = 0] = [], [, , , valueDim = headDim] = []] = kernel.inputShapes;
   const [[rows = 0, width = 0] = [], [classes = 0] = []] = kernel.inputShapes;
@@ -80,8 +81,14 @@ function operationsOf(kernel: Kernel): number {
       return 2 * pairs * (headDim + valueDim);
     case "attentionBackward":
       return 2 * pairs * (3 * headDim + 2 * valueDim);
+    case "linearCrossEntropy":
+      return 2 * rows * width * classes;
+    case "linearCrossEntropyBackward": // the logits once more, and a product for each gradient
+      return 2 * rows * width * classes * (kernel.outputs.length + 1);
+    case "linearCrossEntropyTraining": // beside the gradients it has losses and their logsumexp
+      return 2 * rows * width * classes * (kernel.outputs.length - 1);
     default:
-      return 2 * rows * width * classes * kernel.outputs.length;
+      return 0;
   }
 }
 
@@ -89,7 +96,9 @@ function operationsOf(kernel: Kernel): number {
 function elementsRead(kernel: Kernel): Map<Slot, number> {
   const elements = new Map<Slot, number>();
   const note = (slot: Slot, count: number): void => void elements.set(slot, (elements.get(slot) ?? 0) + count);
-  if (kernel.kind === "loop") {
+  if (kernel.kind === "group") {
+    for (const member of kernel.members) for (const [slot, count] of elementsRead(member)) note(slot, count);
+  } else if (kernel.kind === "loop") {
     for (const load of loadsOf(kernel)) note(load.slot, distinctIndices(load.index));
   } else if (kernel.kind === "matmul") {
     const view = ({ slot, batchStrides }: MatrixView, rows: number, columns: number): void => {

@@ -4,6 +4,7 @@ import { type PlanStatistics, planStatistics } from "../../schedule/statistics.j
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
+import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
@@ -34,8 +35,8 @@ interface CpuBuffer extends BackendBuffer {
   readonly address: number;
 }
 
-/** An argument word that holds an address in the workspace. */
-interface WorkspaceWord {
+/** An argument word that holds an address: so many bytes after the start of the workspace or of a buffer. */
+interface AddressWord {
   readonly at: number;
   readonly offset: number;
 }
@@ -54,8 +55,8 @@ class CpuExecutable implements Executable {
     /** Address one past the last step of each kernel. */
     readonly kernelEnds: readonly number[],
     /** For each binding, the argument words (by number) that hold its address. */
-    readonly patches: readonly (readonly number[])[],
-    readonly workspaceWords: readonly WorkspaceWord[],
+    readonly patches: readonly (readonly AddressWord[])[],
+    readonly workspaceWords: readonly AddressWord[],
     readonly isSmall: boolean,
     readonly release: (executable: CpuExecutable) => void,
   ) {}
@@ -138,7 +139,7 @@ class CpuBackend implements Backend {
   }
 
   supports(kernel: CompositeKernel): boolean {
-    return supportsAttention(kernel, threadScratchBytes);
+    return supportsAttention(kernel, threadScratchBytes) || supportsCrossEntropy(kernel);
   }
 
   get stridedComposites(): ReadonlySet<string> {
@@ -197,16 +198,19 @@ class CpuBackend implements Backend {
     const steps = lists.flat();
     const tables = new Map<string, { at: number; values: readonly number[] }>();
     let wordCount = steps.length * (stepFields.bytes / 4);
-    const argumentsAt = steps.map((step) => {
-      const at = wordCount;
-      wordCount += step.words.length;
-      return at;
-    });
-    for (const word of steps.flatMap((step) => step.words)) {
-      if (typeof word === "number" || word.kind !== "constants" || tables.has(word.values.join())) continue;
-      tables.set(word.values.join(), { at: wordCount, values: word.values });
-      wordCount += word.values.length;
-    }
+    const blocks = new Map<readonly Word[], number>();
+    const reserve = (block: readonly Word[]): void => {
+      blocks.set(block, wordCount);
+      wordCount += block.length;
+      for (const word of block) {
+        if (typeof word === "number") continue;
+        if (word.kind === "words") reserve(word.words);
+        if (word.kind !== "constants" || tables.has(word.values.join())) continue;
+        tables.set(word.values.join(), { at: wordCount, values: word.values });
+        wordCount += word.values.length;
+      }
+    };
+    for (const step of steps) reserve(step.words);
     const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
     const scratchAt = Math.ceil(scratchBytes / 256) * 256;
     const address = this.#heap.allocate(wordCount * 4);
@@ -219,8 +223,8 @@ class CpuBackend implements Backend {
     }
     const first = address / 4;
     const { words } = this.#heap;
-    const patches = Array.from({ length: plan.bindingCount }, (): number[] => []);
-    const workspaceWords: WorkspaceWord[] = [];
+    const patches = Array.from({ length: plan.bindingCount }, (): AddressWord[] => []);
+    const workspaceWords: AddressWord[] = [];
     const inWorkspace = (at: number, offset: number): number => {
       workspaceWords.push({ at, offset });
       return 0;
@@ -230,15 +234,18 @@ class CpuBackend implements Backend {
       if (typeof word === "number") return word;
       if (word.kind === "scratch") return inWorkspace(at, arenaBytes + word.offset);
       if (word.kind === "constants") return (first + (tables.get(word.values.join())?.at ?? 0)) * 4;
+      if (word.kind === "words") return (first + (blocks.get(word.words) ?? 0)) * 4;
       const slot = plan.slots[word.slot];
-      if (slot?.kind === "arena") return inWorkspace(at, slot.offset);
-      if (slot) patches[slot.binding]?.push(at);
+      const offset = word.byteOffset ?? 0;
+      if (slot?.kind === "arena") return inWorkspace(at, slot.offset + offset);
+      if (slot) patches[slot.binding]?.push({ at, offset });
       return 0;
     };
     for (const [i, step] of steps.entries()) {
-      const at = first + (argumentsAt[i] ?? 0);
-      words.set([step.entry, step.tiles, at * 4], first + i * (stepFields.bytes / 4));
-      for (const [j, word] of step.words.entries()) words[at + j] = resolve(word, at + j);
+      words.set([step.entry, step.tiles, (first + (blocks.get(step.words) ?? 0)) * 4], first + i * (stepFields.bytes / 4));
+    }
+    for (const [block, at] of blocks) {
+      for (const [j, word] of block.entries()) words[first + at + j] = resolve(word, first + at + j);
     }
     const stepAddress = (index: number): number => first * 4 + index * stepFields.bytes;
     let count = 0;
@@ -296,7 +303,7 @@ class CpuBackend implements Backend {
     }
     for (let i = 0; i < addresses.length; i++) {
       const address = addresses[i] ?? 0;
-      for (const at of executable.patches[i] ?? []) words[at] = address;
+      for (const { at, offset } of executable.patches[i] ?? []) words[at] = address + offset;
     }
   }
 

@@ -43,7 +43,8 @@ function tileShape(m: number, n: number, batchCount: number): { rows: number; co
   return { rows, columns };
 }
 
-export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+/** The steps of a product; with `adds` it is added to what `out` holds. */
+export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary, adds: boolean = false): StepList {
   const kernel = collapsed(given);
   const { m, n, k } = kernel;
   const aOffsets = batchOffsets(kernel.batch, kernel.a);
@@ -53,7 +54,7 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
   const bType = dtypeOf(kernel.b.slot);
   const aBytes = dtypeBytes[aType];
   const bBytes = dtypeBytes[bType];
-  const few = fewRowSteps(kernel, { a: aType, b: bType }, { a: aOffsets, b: bOffsets }, library);
+  const few = adds ? null : fewRowSteps(kernel, { a: aType, b: bType }, { a: aOffsets, b: bOffsets }, library);
   if (few) return few;
   const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
   const multiply = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
@@ -109,6 +110,7 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
         tileColumns: tile.columns,
         packPanels,
         packTiles,
+        adds: Number(adds),
       } as const satisfies Record<MatmulWord, Word>;
       const words = matmulWords.map((word) => values[word]);
       const packWords = matmulWords.map((word) =>

@@ -1,18 +1,21 @@
-import type { CopyKernel, Kernel, LoopKernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
-import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
-import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
+import type { CopyKernel, Kernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
+import { groupEntry } from "../../kernels/wasm/driver.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
-import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { DType } from "../../tensor/dtype.js";
 import { attentionBackwardSteps, attentionSteps } from "./attention.js";
+import { crossEntropySteps } from "./cross-entropy.js";
 import type { KernelLibrary } from "./library.js";
+import { loopSteps } from "./loop.js";
 import { matmulSteps } from "./matmul.js";
+import { movedSteps } from "./move.js";
 
-/** A word of a step's arguments: a number, or the address of a slot, or an address in the plan's scratch memory or constants. */
+/** A word of a step's arguments: a number, or the address of a slot, of constants, of more such words, or in the plan's scratch memory. */
 export type Word =
   | number
-  | { readonly kind: "slot"; readonly slot: Slot }
+  | { readonly kind: "slot"; readonly slot: Slot; readonly byteOffset?: number }
   | { readonly kind: "scratch"; readonly offset: number }
-  | { readonly kind: "constants"; readonly values: readonly number[] };
+  | { readonly kind: "constants"; readonly values: readonly number[] }
+  | { readonly kind: "words"; readonly words: readonly Word[] };
 
 /** One call of a kernel function for each of `tiles` tiles. */
 export interface Step {
@@ -28,9 +31,6 @@ export interface StepList {
   readonly steps: readonly Step[];
   readonly scratchBytes: number;
 }
-
-/** Measured time of one cheap vector instruction, in nanoseconds. */
-const vectorNanoseconds = 0.4;
 
 /** Turns a plan's kernels into steps, one list a kernel. */
 export function planSteps(plan: Plan, library: KernelLibrary): StepList[] {
@@ -55,35 +55,36 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
     case "composite":
       if (kernel.name === "attention") return attentionSteps(kernel, library);
       if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
-      throw new Error(`cpu: no kernel for composite ${kernel.name}. Ask supports() first.`);
+      return crossEntropySteps(kernel, plan.slots.length, dtypeOf, library);
+    case "group":
+      return joined(kernel.members.map((member) => kernelSteps(member, plan, library)));
   }
 }
 
-function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
-  const { programs, scratch } = lowerLoop(kernel, slotCount);
-  const { offsets, bytes } = layOut(scratch);
-  const dtypes = (slot: Slot): DType => scratch[slot - slotCount]?.dtype ?? dtypeOf(slot);
-  const steps = programs.map((program): Step => {
-    const entry = library.entry(describeLoop(program, dtypes), (module, scalarMath, name) =>
-      printLoop(module, scalarMath, program, dtypes, name),
-    );
-    const words = slotsOf(program).map((slot): Word => {
-      const offset = offsets.get(slot);
-      return offset === undefined ? { kind: "slot", slot } : { kind: "scratch", offset };
-    });
-    return { entry, tiles: program.tileCount, words, cost: program.work * vectorNanoseconds };
+/** Independent lists of steps side by side: the first step of each as one, then the second of each, and so on. */
+function joined(lists: readonly StepList[]): StepList {
+  let scratchBytes = 0;
+  const apart = lists.map((list) => {
+    const start = scratchBytes;
+    scratchBytes += Math.ceil(list.scratchBytes / 64) * 64;
+    return movedSteps(list.steps, (word) => (word.kind === "scratch" ? { kind: "scratch", offset: start + word.offset } : word));
   });
-  return { steps, scratchBytes: bytes };
+  const depth = Math.max(0, ...apart.map((steps) => steps.length));
+  return { steps: Array.from({ length: depth }, (_, stage) => sideBySide(apart.flatMap((steps) => steps[stage] ?? []))), scratchBytes };
 }
 
-function layOut(scratch: readonly ScratchSlot[]): { offsets: Map<Slot, number>; bytes: number } {
-  const offsets = new Map<Slot, number>();
-  let bytes = 0;
-  for (const { slot, dtype, elementCount } of scratch) {
-    offsets.set(slot, bytes);
-    bytes += Math.ceil((elementCount * dtypeBytes[dtype]) / 64) * 64;
+/** One step that covers the tiles of several; the driver finds the function that a tile belongs to. */
+function sideBySide(steps: readonly Step[]): Step {
+  const [only] = steps;
+  if (only && steps.length === 1) return only;
+  const words: Word[] = [steps.length];
+  let [tiles, cost] = [0, 0];
+  for (const step of steps) {
+    words.push(tiles, step.entry, { kind: "words", words: step.words });
+    tiles += step.tiles;
+    cost += step.cost;
   }
-  return { offsets, bytes };
+  return { entry: groupEntry, tiles, words, cost };
 }
 
 function scatterSteps(kernel: ScatterAddKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {

@@ -36,6 +36,8 @@ export function slotsOf(kernel: Kernel): Set<Slot> {
       return new Set([kernel.from, kernel.to]);
     case "composite":
       return new Set([...kernel.inputs, ...kernel.outputs]);
+    case "group":
+      return new Set(kernel.members.flatMap((member) => [...slotsOf(member)]));
   }
 }
 

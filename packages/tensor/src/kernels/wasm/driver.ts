@@ -34,6 +34,13 @@ export const control = {
 /** A step in memory: number of the kernel function in the table, tiles, address of the slots' addresses. */
 export const stepFields = { entry: 0, tiles: 4, slots: 8, bytes: 16 } as const;
 
+/**
+ * The function number of a step that covers the tiles of several functions. In place of slots it has their count, and for each, ascending,
+ * the number of its first tile, its function and the address of its slots' addresses.
+ */
+export const groupEntry = -1;
+const memberFields = { tile: 4, entry: 8, slots: 12, bytes: 12 } as const;
+
 export interface DriverExports {
   /** Takes part in jobs until `finished` reaches `jobs`; for ever when jobs is -1. after `spins` looks at the signal it sleeps, unless `mayWait` is 0. */
   drive(jobs: number, scratch: number, spins: number, mayWait: number): void;
@@ -51,8 +58,9 @@ const field = (step: Code, offset: number): Code => memory("i32.load", offset, s
 export function printDriver(isShared: boolean): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder({ isShared, usesTable: true, imports: [{ name: "refresh", params: [], results: ["i32"] }] });
   const refresh = 0;
-  const runTile = (step: Code, tile: Code, scratch: Code): Code =>
-    module.callIndirect([...kernelParams], [], field(step, stepFields.entry), field(step, stepFields.slots), tile, scratch);
+  const run = module.function(["i32", "i32", "i32"], []);
+  printRun(run, (entry, ...operands) => module.callIndirect([...kernelParams], [], entry, ...operands));
+  const runTile = (step: Code, tile: Code, scratch: Code): Code => call(run.index, step, tile, scratch);
 
   printSolo(module.function(["i32", "i32", "i32"], [], "solo"), runTile);
   if (!isShared) return module.bytes();
@@ -63,6 +71,36 @@ export function printDriver(isShared: boolean): Uint8Array<ArrayBuffer> {
   start.emit(call(open.index, start.param(0).get, start.param(2).get));
   printDrive(module.function(["i32", "i32", "i32", "i32"], [], "drive"), open.index, refresh, runTile);
   return module.bytes();
+}
+
+/** Calls the function of a tile: the step's own, or the one of the group that the tile belongs to. */
+function printRun(f: FunctionBuilder, kernel: (entry: Code, ...operands: readonly Code[]) => Code): void {
+  const [step, tile, scratch] = [f.param(0), f.param(1), f.param(2)];
+  const entry = f.let("i32", field(step.get, stepFields.entry));
+  const slots = f.let("i32", field(step.get, stepFields.slots));
+  f.if(op("i32.lt_s", entry.get, i32(0)), () => {
+    // The last member whose first tile is not after this one, by halving.
+    const low = f.let("i32", i32(0));
+    const high = f.let("i32", memory("i32.load", 0, slots.get));
+    const middle = f.local("i32");
+    const member = (index: Code): Code => op("i32.add", slots.get, op("i32.mul", index, i32(memberFields.bytes)));
+    f.loop((again) => {
+      f.if(op("i32.gt_s", op("i32.sub", high.get, low.get), i32(1)), () => {
+        f.emit(middle.set(op("i32.shr_u", op("i32.add", low.get, high.get), i32(1))));
+        f.if(
+          op("i32.le_s", field(member(middle.get), memberFields.tile), tile.get),
+          () => f.emit(low.set(middle.get)),
+          () => f.emit(high.set(middle.get)),
+        );
+        f.br(again);
+      });
+    });
+    f.emit(slots.set(member(low.get)));
+    f.emit(tile.set(op("i32.sub", tile.get, field(slots.get, memberFields.tile))));
+    f.emit(entry.set(field(slots.get, memberFields.entry)));
+    f.emit(slots.set(field(slots.get, memberFields.slots)));
+  });
+  f.emit(kernel(entry.get, slots.get, tile.get, scratch.get));
 }
 
 function printSolo(f: FunctionBuilder, runTile: (step: Code, tile: Code, scratch: Code) => Code): void {

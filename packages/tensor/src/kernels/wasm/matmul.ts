@@ -43,6 +43,8 @@ export const matmulWords = [
   /** Panels of b per tile of the packing step, and tiles per matrix. */
   "packPanels",
   "packTiles",
+  /** 1 where the product is added to what `out` holds. */
+  "adds",
 ] as const;
 
 export type MatmulWord = (typeof matmulWords)[number];
@@ -210,6 +212,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
     "tiles",
     "tileRows",
     "tileColumns",
+    "adds",
   ]);
   const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.tiles.get));
   const tile = f.let("i32", op("i32.rem_u", f.param(1).get, words.tiles.get));
@@ -227,6 +230,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
     const depth = minimum(f, i32(blockDepth), sub(words.k.get, depthStart.get));
     const to = f.let("i32", scratch.get);
     const row = f.local("i32");
+    const isLater = f.let("i32", op("i32.or", depthStart.get, words.adds.get));
     f.for(row, tileHeight.get, i32(panelHeight), () => {
       const lanes = minimum(f, i32(panelHeight), sub(tileHeight.get, row.get));
       const from = add(add(a.get, mul(row.get, words.aRow.get)), mul(depthStart.get, words.aColumn.get));
@@ -249,9 +253,9 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
         multiplyPanels(module, f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
         f.if(
           isWhole,
-          () => storeTile(f, acc, target, words.outRow, depthStart),
+          () => storeTile(f, acc, target, words.outRow, isLater),
           () => {
-            storeEdge(f, acc, target, words.outRow, depthStart, rows, columns, add(scratch.get, i32(edge)));
+            storeEdge(f, acc, target, words.outRow, isLater, rows, columns, add(scratch.get, i32(edge)));
           },
         );
       });
@@ -283,8 +287,8 @@ function multiplyPanels(module: ModuleBuilder, f: FunctionBuilder, aPanel: Code,
   });
 }
 
-/** Writes a register tile; blocks of k after the first add to what is there. */
-function storeTile(f: FunctionBuilder, acc: readonly Local[], target: Local, outRow: Local, depthStart: Local): void {
+/** Writes a register tile, or adds it to what is there: blocks of k after the first do. */
+function storeTile(f: FunctionBuilder, acc: readonly Local[], target: Local, outRow: Local, isLater: Local): void {
   const columns = panelWidth / 4;
   const write = (isFirst: boolean): void => {
     const at = f.let("i32", target.get);
@@ -298,7 +302,7 @@ function storeTile(f: FunctionBuilder, acc: readonly Local[], target: Local, out
     }
   };
   f.if(
-    depthStart.get,
+    isLater.get,
     () => write(false),
     () => write(true),
   );
@@ -310,7 +314,7 @@ function storeEdge(
   acc: readonly Local[],
   target: Local,
   outRow: Local,
-  depthStart: Local,
+  isLater: Local,
   rows: Local,
   columns: Local,
   scratch: Code,
@@ -324,7 +328,7 @@ function storeEdge(
     f.for(column, columns.get, i32(1), () => {
       const offset = f.let("i32", op("i32.shl", column.get, i32(2)));
       const sum = memory("f32.load", 0, add(from.get, offset.get));
-      const before = [f32(0), memory("f32.load", 0, add(at.get, offset.get)), op("i32.eqz", depthStart.get), op("select")];
+      const before = [f32(0), memory("f32.load", 0, add(at.get, offset.get)), op("i32.eqz", isLater.get), op("select")];
       f.emit(memory("f32.store", 0, add(at.get, offset.get), op("f32.add", sum, before)));
     });
     f.emit(from.set(add(from.get, i32(panelWidth * 4))));

@@ -26,6 +26,8 @@ export function printKernel(kernel: Kernel, slots: readonly PlanSlot[], name: st
       return kernel.bytes === 0 ? [] : [printCopy(kernel, slots, name, target)];
     case "composite":
       throw new Error(`WebGPU has no kernel for ${kernel.name}; the scheduler should have decomposed it.`);
+    case "group":
+      return kernel.members.flatMap((member) => printKernel(member, slots, name, target));
   }
 }
 

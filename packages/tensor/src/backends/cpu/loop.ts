@@ -1,0 +1,37 @@
+import type { LoopKernel, Slot } from "../../kernels/kernel.js";
+import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
+import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { KernelLibrary } from "./library.js";
+import type { Step, StepList, Word } from "./steps.js";
+
+/** Measured time of one cheap vector instruction, in nanoseconds. */
+const vectorNanoseconds = 0.4;
+
+/** The steps of a loop kernel; `slotCount` is a number above those of all its slots. */
+export function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  const { programs, scratch } = lowerLoop(kernel, slotCount);
+  const { offsets, bytes } = layOut(scratch);
+  const dtypes = (slot: Slot): DType => scratch[slot - slotCount]?.dtype ?? dtypeOf(slot);
+  const steps = programs.map((program): Step => {
+    const entry = library.entry(describeLoop(program, dtypes), (module, scalarMath, name) =>
+      printLoop(module, scalarMath, program, dtypes, name),
+    );
+    const words = slotsOf(program).map((slot): Word => {
+      const offset = offsets.get(slot);
+      return offset === undefined ? { kind: "slot", slot } : { kind: "scratch", offset };
+    });
+    return { entry, tiles: program.tileCount, words, cost: program.work * vectorNanoseconds };
+  });
+  return { steps, scratchBytes: bytes };
+}
+
+function layOut(scratch: readonly ScratchSlot[]): { offsets: Map<Slot, number>; bytes: number } {
+  const offsets = new Map<Slot, number>();
+  let bytes = 0;
+  for (const { slot, dtype, elementCount } of scratch) {
+    offsets.set(slot, bytes);
+    bytes += Math.ceil((elementCount * dtypeBytes[dtype]) / 64) * 64;
+  }
+  return { offsets, bytes };
+}

@@ -1,0 +1,97 @@
+import type { Kernel, SingleKernel } from "../kernels/kernel.js";
+import { sizeOf } from "../tensor/shape.js";
+import type { Draft, DraftSlot } from "./build.js";
+import { dependencies, type Task } from "./dependencies.js";
+import { LiveMemory, lastTasks, orderTasks, peakOf } from "./order.js";
+
+/** Kernels further down the order that may be drawn to the front to join a group. */
+const lookAhead = 24;
+/** Multiplications, or elements times sixteen, below which a kernel takes about as long as the wait between two kernels. */
+const smallWork = 2 ** 24;
+/** Elements of the matrices that all products of a group bring along at most: each is copied before it is multiplied. */
+const packedElements = 2 ** 20;
+
+/**
+ * The plan with independent kernels grouped, so that it takes few turns: small ones that lie near each other, where that raises the peak
+ * of memory not at all, and those of `lastTasks` by their distance from the first.
+ */
+export function grouped(draft: Draft): Draft {
+  const { slots } = draft;
+  const tasks = dependencies(draft.kernels);
+  const last = lastTasks(tasks, slots);
+  const order = orderTasks(tasks, slots, (task) => last.has(task));
+  const groups = [...nearby(order, slots, last), ...levels(order.filter((task) => last.has(task)))];
+  return { slots, kernels: groups.map(join) };
+}
+
+function join(tasks: readonly Task[]): Kernel {
+  const members = tasks.map(({ kernel }) => kernel as SingleKernel);
+  const [only] = members;
+  return only && members.length === 1 ? only : { kind: "group", members };
+}
+
+function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: ReadonlySet<Task>): Task[][] {
+  const limit = peakOf(order, slots);
+  const memory = new LiveMemory(slots, order);
+  const waiting = order.filter((task) => !last.has(task));
+  const done = new Set<Task>();
+  const groups: Task[][] = [];
+  while (waiting.length > 0) {
+    const first = waiting.shift() as Task;
+    const group = [first];
+    let taken = memory.taken(first);
+    let packed = packedBy(first.kernel);
+    let mayHoldLarge = isSmall(first.kernel);
+    for (const task of waiting.slice(0, lookAhead)) {
+      const small = isSmall(task.kernel);
+      const bytes = memory.taken(task);
+      if ((!small && !mayHoldLarge) || [...task.before].some((other) => !done.has(other))) continue;
+      if (memory.bytes + taken + bytes > limit || packed + packedBy(task.kernel) > packedElements) continue;
+      group.push(task);
+      taken += bytes;
+      packed += packedBy(task.kernel);
+      mayHoldLarge &&= small;
+    }
+    for (const task of group) {
+      done.add(task);
+      if (task !== first) waiting.splice(waiting.indexOf(task), 1);
+    }
+    memory.run(group);
+    groups.push(group);
+  }
+  return groups;
+}
+
+/** Tasks by the longest way to them from those that wait for none of the others. */
+function levels(order: readonly Task[]): Task[][] {
+  const level = new Map<Task, number>();
+  const groups: Task[][] = [];
+  for (const task of order) {
+    let own = 0;
+    for (const other of task.before) own = Math.max(own, (level.get(other) ?? -1) + 1);
+    level.set(task, own);
+    const group = groups[own];
+    if (group) group.push(task);
+    else groups[own] = [task];
+  }
+  return groups;
+}
+
+function isSmall(kernel: Kernel): boolean {
+  switch (kernel.kind) {
+    case "loop":
+      return sizeOf(kernel.outer) * kernel.inner * (kernel.reductions.length + kernel.stores.length) * 16 <= smallWork;
+    case "matmul":
+      return sizeOf(kernel.batch) * kernel.m * kernel.n * kernel.k <= smallWork;
+    case "copy":
+      return kernel.bytes * 4 <= smallWork;
+    case "scatterAdd":
+    case "composite":
+    case "group":
+      return false;
+  }
+}
+
+function packedBy(kernel: Kernel): number {
+  return kernel.kind === "matmul" ? sizeOf(kernel.batch) * kernel.k * kernel.n : 0;
+}
