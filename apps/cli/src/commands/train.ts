@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
 import { metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
-import { nodeFiles } from "@lowrank/tensor";
+import { type Device, nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
@@ -24,6 +24,7 @@ import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
+import { TraceRecorder } from "../trace.js";
 
 const flags = {
   model: modelFlag,
@@ -51,6 +52,11 @@ const flags = {
   "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 500 },
   "save-every": { type: "integer", min: 0, help: "steps between checkpoints; 0: at the end only", default: 100 },
   "log-every": { type: "integer", min: 1, help: "steps between lines of metrics.jsonl", default: 1 },
+  profile: {
+    type: "text",
+    value: "FILE.json",
+    help: "write when each kernel ran, in Chrome's trace format (opens in Perfetto); slows the run",
+  },
   json: jsonFlag,
 } as const satisfies Flags;
 
@@ -104,7 +110,8 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
   const canResume = checkFolder(values);
-  return withDevice(values.device, output, async (dev) => {
+  const trace = values.profile === undefined ? null : new TraceRecorder();
+  const run = async (dev: Device): Promise<number> => {
     const isFull = methodOf(method) === fullMethod;
     if (isFull) refuseMethodFlags(given);
     const asPlainLora = values["as-plain-lora"];
@@ -173,6 +180,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
       async onStep(metrics: StepMetrics) {
         losses.push({ x: metrics.step, y: metrics.loss });
         if (metrics.step % values["log-every"] === 0 || metrics.step === steps) await writeMetrics(metrics);
+        trace?.step(metrics.step, metrics.loss);
         progress.step(metrics);
       },
       onEvaluation: (step, loss) => output.say(`held-out loss ${loss.toFixed(4)} ${step === 0 ? "before training" : `at step ${step}`}`),
@@ -209,8 +217,13 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
       peakBytes,
       out,
     });
+    if (trace && values.profile !== undefined) {
+      const { written, lost } = await trace.write(values.profile);
+      output.note(`trace: ${grouped(written)} events in ${values.profile}${lost > 0 ? `, ${grouped(lost)} later ones left out` : ""}`);
+    }
     return result.isFinished ? 0 : 130;
-  });
+  };
+  return withDevice(values.device, output, run, trace ? { onKernel: trace.onKernel } : {});
 }
 
 export const trainCommand = defineCommand({

@@ -34,7 +34,7 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = merged(updateInPlace(buildKernels(drafts, inputs, maxBindings)), maxBindings);
+  const single = merged(updateInPlace(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites)), maxBindings);
   // A group would bind all that its members do.
   const draft = maxBindings === undefined ? grouped(single) : ordered(single);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);

@@ -2,6 +2,7 @@ import type { CopyKernel, Kernel, MatmulKernel, Plan, ScatterAddKernel, Slot } f
 import { groupEntry } from "../../kernels/wasm/driver.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
+import { attentionBackwardSteps, attentionSteps } from "./attention.js";
 import { crossEntropySteps } from "./cross-entropy.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
@@ -52,6 +53,8 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
     case "copy":
       return copySteps(kernel, library);
     case "composite":
+      if (kernel.name === "attention") return attentionSteps(kernel, library);
+      if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
       return crossEntropySteps(kernel, plan.slots.length, dtypeOf, library);
     case "group":
       return joined(kernel.members.map((member) => kernelSteps(member, plan, library)));
