@@ -83,9 +83,9 @@ function operationsOf(kernel: Kernel): number {
       return 2 * pairs * (3 * headDim + 2 * valueDim);
     case "linearCrossEntropy":
       return 2 * rows * width * classes;
-    case "linearCrossEntropyBackward": // the logits once more, and a product for each gradient
-      return 2 * rows * width * classes * (kernel.outputs.length + 1);
-    case "linearCrossEntropyTraining": // beside the gradients it has losses and their logsumexp
+    case "linearCrossEntropyBackward":
+      return 2 * rows * width * classes * (1 + kernel.outputs.length);
+    case "linearCrossEntropyTraining":
       return 2 * rows * width * classes * (kernel.outputs.length - 1);
     default:
       return 0;
@@ -96,9 +96,7 @@ function operationsOf(kernel: Kernel): number {
 function elementsRead(kernel: Kernel): Map<Slot, number> {
   const elements = new Map<Slot, number>();
   const note = (slot: Slot, count: number): void => void elements.set(slot, (elements.get(slot) ?? 0) + count);
-  if (kernel.kind === "group") {
-    for (const member of kernel.members) for (const [slot, count] of elementsRead(member)) note(slot, count);
-  } else if (kernel.kind === "loop") {
+  if (kernel.kind === "loop") {
     for (const load of loadsOf(kernel)) note(load.slot, distinctIndices(load.index));
   } else if (kernel.kind === "matmul") {
     const view = ({ slot, batchStrides }: MatrixView, rows: number, columns: number): void => {
@@ -107,6 +105,11 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
     };
     view(kernel.a, kernel.m, kernel.k);
     view(kernel.b, kernel.k, kernel.n);
+  } else if (kernel.kind === "group") {
+    for (const member of kernel.members) {
+      const own = elementsRead(member);
+      for (const slot of readsOf(member)) note(slot, own.get(slot) ?? Number.POSITIVE_INFINITY);
+    }
   }
   return elements;
 }
