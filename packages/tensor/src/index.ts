@@ -1,5 +1,6 @@
-export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "./backends/backend.js";
+export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
 export { Device, type DeviceName } from "./backends/device.js";
+export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { compile } from "./graph/compile.js";
 export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";

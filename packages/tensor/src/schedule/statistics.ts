@@ -10,6 +10,8 @@ export interface KernelStatistics {
   /** Bytes of memory that it reads, each element counted once however often the kernel loads it. */
   readonly readBytes: number;
   readonly writtenBytes: number;
+  /** Floating-point operations of products: 2 m n k of a matmul, the products inside a composite; 0 for all other kernels. */
+  readonly operations: number;
   /** Bytes of the plan's own intermediates that exist while it runs: its reads, its results, and what later kernels still need. */
   readonly liveBytes: number;
 }
@@ -52,6 +54,7 @@ export function planStatistics(plan: Plan): PlanStatistics {
         return sum + Math.min(bytesOf(slot), touched);
       }, 0),
       writtenBytes: [...new Set(writesOf(kernel))].reduce((sum, slot) => sum + bytesOf(slot), 0),
+      operations: operationsOf(kernel),
       liveBytes: alive.reduce((sum, slot) => sum + kept(slot), 0),
     };
   });
@@ -61,6 +64,25 @@ export function planStatistics(plan: Plan): PlanStatistics {
     arenaBytes: plan.arenaBytes,
     lowerBoundBytes: Math.max(0, ...kernels.map(({ liveBytes }) => liveBytes)),
   };
+}
+
+/** Multiplications and additions of a kernel's matrix products. */
+function operationsOf(kernel: Kernel): number {
+  if (kernel.kind === "matmul") return 2 * kernel.m * kernel.n * kernel.k * kernel.batch.reduce((all, size) => all * size, 1);
+  if (kernel.kind !== "composite") return 0;
+  const [[batch = 0, heads = 0, queries = 0, headDim = 0] = [], [, , keys = 0] = [], [, , , valueDim = headDim] = []] = kernel.inputShapes;
+  const [[rows = 0, width = 0] = [], [classes = 0] = []] = kernel.inputShapes;
+  // Queries see all keys, or, aligned with the last one, half of those that are as many as they are.
+  const seen = kernel.attributes["isCausal"] ? keys - (queries - 1) / 2 : keys;
+  const pairs = batch * heads * queries * seen;
+  switch (kernel.name) {
+    case "attention":
+      return 2 * pairs * (headDim + valueDim);
+    case "attentionBackward":
+      return 2 * pairs * (3 * headDim + 2 * valueDim);
+    default:
+      return 2 * rows * width * classes * kernel.outputs.length;
+  }
 }
 
 /** The most elements that a kernel can read of a slot; slots that are missing are read whole. */
