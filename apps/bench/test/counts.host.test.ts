@@ -10,7 +10,7 @@ import { stepPlan, trainStep } from "../src/steps/train-step.js";
 const quick: ModelShape = { ...shapes.tiny, name: "quick", layers: 2, batch: 2, length: 32 };
 
 /** What is reached so far. The bars themselves, where they are not reached yet: 30 and 4 kernels, 1.5 times the bytes. */
-const reached = { kernelsPerLayer: 64, optimizerKernels: 36, bytes: 4.9, memory: 1.15 };
+const reached = { kernelsPerLayer: 52, optimizerKernels: 36, bytes: 3.7, memory: 1.15 };
 
 let dev: Device;
 beforeAll(async () => {
