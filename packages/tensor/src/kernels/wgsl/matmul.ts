@@ -19,76 +19,48 @@ export interface MatmulVariant {
   readonly isTransposed: boolean;
 }
 
-const tileHeights = [1, 2, 4, 8, 16, 32] as const;
-
-/** Every variant that an adapter can be given, for a tuner and for tests. */
+/** The variants that an adapter can be given. */
 export function matmulVariants(target: Target): MatmulVariant[] {
-  const own = [
-    ...(target.isSoftware
-      ? [[1, 8] as const]
-      : ([
-          [8, 8],
-          [2, 32],
-          [1, 32],
-        ] as const)),
-  ].flatMap(([threadRows, threadColumns]) =>
-    (
-      [
-        [1, 4],
-        [2, 4],
-        [4, 4],
-        [4, 8],
-        [8, 4],
-      ] as const
-    ).map(([tileRows, tileColumns]) => ({ tileRows, tileColumns, threadRows, threadColumns, left: "own" as const, isTransposed: false })),
+  const { isSoftware, subgroupSize } = target;
+  if (isSoftware && subgroupSize > 0) {
+    const tile = { tileColumns: 4, threadRows: 1, threadColumns: subgroupSize, left: "subgroup" } as const;
+    return [false, true].flatMap((isTransposed) => [1, 2, 4, 8, 16, 32].map((tileRows) => ({ ...tile, tileRows, isTransposed })));
+  }
+  const own = { left: "own", isTransposed: false } as const;
+  return [1, 2, 4].flatMap((tileRows) =>
+    isSoftware
+      ? [4, 8].map((tileColumns) => ({ ...own, tileRows, tileColumns, threadRows: 1, threadColumns: 8 }))
+      : [1, 2, 8].map((threadRows) => ({ ...own, tileRows, tileColumns: 4, threadRows, threadColumns: threadRows === 8 ? 8 : 32 })),
   );
-  const lanes = target.subgroupSize;
-  const shared =
-    lanes === 0
-      ? []
-      : [false, true].flatMap((isTransposed) =>
-          tileHeights.map((tileRows) => ({
-            tileRows,
-            tileColumns: 4,
-            threadRows: 1,
-            threadColumns: lanes,
-            left: "subgroup" as const,
-            isTransposed,
-          })),
-        );
-  return [...own, ...shared];
 }
 
 /**
- * The variant for a software adapter with subgroups, by a model of its cost in nanoseconds of one core, fitted on llvmpipe: an access to
- * memory of all lanes runs lane by lane and costs as much for four elements as for one, an arithmetic instruction serves all lanes.
+ * What a product costs on a software adapter whose lanes share, in nanoseconds of one core as fitted on llvmpipe. There an access to memory
+ * runs lane by lane, and costs the same for one element a lane as for four; an arithmetic instruction serves all lanes.
  */
-function chooseSharing(kernel: MatmulKernel, lanes: number): MatmulVariant {
-  let best: { variant: MatmulVariant; cost: number } | null = null;
-  for (const isTransposed of [false, true]) {
-    const [m, n] = isTransposed ? [kernel.n, kernel.m] : [kernel.m, kernel.n];
-    for (const tileRows of tileHeights) {
-      const tiles = Math.ceil(m / tileRows) * Math.ceil(n / (lanes * 4));
-      const accesses = Math.ceil(tileRows / lanes) + 4;
-      const stores = isTransposed && tileRows % 4 !== 0 ? tileRows * 4 : tileRows;
-      const cost = tiles * (Math.ceil(kernel.k / 4) * (accesses * 25 + tileRows * 8) + stores * 30 + 500);
-      if (!best || cost < best.cost) {
-        best = { variant: { tileRows, tileColumns: 4, threadRows: 1, threadColumns: lanes, left: "subgroup", isTransposed }, cost };
-      }
-    }
-  }
-  return (best as { variant: MatmulVariant }).variant;
+function sharingCost(kernel: MatmulKernel, { tileRows, threadColumns: lanes, isTransposed }: MatmulVariant): number {
+  const [m, n] = isTransposed ? [kernel.n, kernel.m] : [kernel.m, kernel.n];
+  const tiles = Math.ceil(m / tileRows) * Math.ceil(n / (lanes * 4));
+  const accesses = Math.ceil(tileRows / lanes) + 4;
+  const stores = isTransposed && tileRows % 4 !== 0 ? tileRows * 4 : tileRows;
+  return tiles * (Math.ceil(kernel.k / 4) * (accesses * 25 + tileRows * 8) + stores * 30 + 500);
 }
 
-/** A variant that suits the shape. */
+/** The variant that suits the shape. */
 export function chooseMatmulVariant(kernel: MatmulKernel, target: Target): MatmulVariant {
   const { m, n } = kernel;
-  if (target.isSoftware && target.subgroupSize > 0) return chooseSharing(kernel, target.subgroupSize);
-  const tileColumns = n >= 8 && target.isSoftware ? 8 : 4;
+  const { isSoftware } = target;
+  const variants = matmulVariants(target);
+  if (variants.some(({ left }) => left === "subgroup")) {
+    const costs = variants.map((variant) => sharingCost(kernel, variant));
+    return variants[costs.indexOf(Math.min(...costs))] as MatmulVariant;
+  }
+  const tileColumns = n >= 8 && isSoftware ? 8 : 4;
   const tileRows = m >= 4 ? 4 : m >= 2 ? 2 : 1;
-  const own = { tileRows, tileColumns, left: "own", isTransposed: false } as const;
-  if (target.isSoftware) return { ...own, threadRows: 1, threadColumns: 8 };
-  return { ...own, threadRows: m >= 32 ? 8 : m >= 8 ? 2 : 1, threadColumns: m >= 32 ? 8 : 32 };
+  const threadRows = isSoftware ? 1 : m >= 32 ? 8 : m >= 8 ? 2 : 1;
+  return variants.find(
+    (variant) => variant.tileRows === tileRows && variant.tileColumns === tileColumns && variant.threadRows === threadRows,
+  ) as MatmulVariant;
 }
 
 const transposed = (view: MatrixView): MatrixView => ({ ...view, rowStride: view.columnStride, columnStride: view.rowStride });
