@@ -177,6 +177,13 @@ function neutral(node: Node): Node | null {
   }
   if ((node.op === "reshape" || node.op === "expand") && node.x.op === "const") return { ...node.x, shape: node.shape };
   if (node.op === "reshape" && node.x.op === "reshape") return { ...node, x: node.x.x };
+  if (node.op === "permute") {
+    const inner = node.x.op === "permute" ? node.x : null;
+    const order = inner ? node.order.map((axis) => inner.order[axis] ?? 0) : node.order;
+    const x = inner ? inner.x : node.x;
+    if (order.every((from, axis) => from === axis)) return x;
+    return inner ? { ...node, x, order } : null;
+  }
   if (node.op === "cast" && node.x.dtype === node.dtype) return node.x;
   return null;
 }

@@ -31,7 +31,7 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     const input = inputs.indexOf(storage);
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
-  const draft = updateInPlace(buildKernels(drafts, inputs, device.limits.maxBindings));
+  const draft = updateInPlace(buildKernels(drafts, inputs, device.limits.maxBindings, device.backend.stridedComposites));
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
   return {
