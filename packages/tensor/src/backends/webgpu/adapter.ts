@@ -7,6 +7,13 @@ export interface AdapterInfo {
   readonly device: string;
   readonly description: string;
   readonly isFallbackAdapter?: boolean;
+  readonly subgroupMinSize?: number;
+  readonly subgroupMaxSize?: number;
+}
+
+/** Lanes of every subgroup, or 0 where the adapter does not promise one size. */
+export function subgroupSize({ subgroupMinSize = 0, subgroupMaxSize = 0 }: AdapterInfo): number {
+  return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
 }
 
 /** True when the adapter is a CPU in disguise (lavapipe, SwiftShader, WARP): our own cpu backend is faster than those. */
@@ -57,11 +64,13 @@ const wantedLimits = [
   "maxComputeWorkgroupStorageSize",
 ] as const satisfies readonly (keyof GPUSupportedLimits)[];
 
-/** Opens the adapter with the largest limits that it offers. Timestamps where it has them. */
+const wantedFeatures = ["timestamp-query", "subgroups"] as const satisfies readonly GPUFeatureName[];
+
+/** Opens the adapter with the largest limits that it offers. Timestamps and subgroups where it has them. */
 export async function requestDevice(adapter: GPUAdapter): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
-  const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query") ? ["timestamp-query"] : [];
+  const requiredFeatures = wantedFeatures.filter((name) => adapter.features.has(name));
   try {
     return await adapter.requestDevice({ label: "lowrank", requiredLimits, requiredFeatures });
   } catch (error) {

@@ -2,7 +2,7 @@ import type { Plan } from "../../kernels/kernel.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
-import { type AdapterInfo, describeAdapter, isSoftwareAdapter, requestAdapter, requestDevice } from "./adapter.js";
+import { type AdapterInfo, describeAdapter, isSoftwareAdapter, requestAdapter, requestDevice, subgroupSize } from "./adapter.js";
 import { SharedArena } from "./arena.js";
 import { BufferPool, type DeviceBuffer } from "./buffers.js";
 import { WebgpuExecutable } from "./executable.js";
@@ -83,6 +83,7 @@ export class WebgpuBackend implements Backend {
       maxInvocations: 256,
       maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
       isSoftware: isSoftwareAdapter(adapterInfo),
+      subgroupSize: device.features.has("subgroups") ? subgroupSize(adapterInfo) : 0,
     };
     this.#faults = new DeviceFaults(device);
     this.#pool = new BufferPool(device, this.counters, budgetBytes, limits.maxBufferSize);

@@ -2,6 +2,7 @@ import { sizeOf } from "../../tensor/shape.js";
 import type { MatmulKernel, MatrixView, PlanSlot } from "../kernel.js";
 import { ProgramFunctions } from "./functions.js";
 import { ProgramMemory } from "./memory.js";
+import { ownLeft, ownRight, subgroupLeft } from "./operands.js";
 import { assemble, foldWorkgroups, type Target, type WgslProgram } from "./program.js";
 
 /** A matmul template's parameters. */
@@ -12,31 +13,57 @@ export interface MatmulVariant {
   /** Invocations of a workgroup along rows and columns. */
   readonly threadRows: number;
   readonly threadColumns: number;
+  /** Each invocation loads its rows, or the lanes of a subgroup share them; then the workgroup is one subgroup, side by side. */
+  readonly left: "own" | "subgroup";
+  /** Computes outᵀ = bᵀ aᵀ, for results that are taller than wide. */
+  readonly isTransposed: boolean;
 }
 
-/** Which axis of an operand four neighbouring elements can be loaded along in one access. */
-export type VectorAlong = "row" | "column" | "none";
+/** The variants that an adapter can be given. */
+export function matmulVariants(target: Target): MatmulVariant[] {
+  const { isSoftware, subgroupSize } = target;
+  if (isSoftware && subgroupSize > 0) {
+    const tile = { tileColumns: 4, threadRows: 1, threadColumns: subgroupSize, left: "subgroup" } as const;
+    return [false, true].flatMap((isTransposed) => [1, 2, 4, 8, 16, 32].map((tileRows) => ({ ...tile, tileRows, isTransposed })));
+  }
+  const own = { left: "own", isTransposed: false } as const;
+  return [1, 2, 4].flatMap((tileRows) =>
+    isSoftware
+      ? [4, 8].map((tileColumns) => ({ ...own, tileRows, tileColumns, threadRows: 1, threadColumns: 8 }))
+      : [1, 2, 8].map((threadRows) => ({ ...own, tileRows, tileColumns: 4, threadRows, threadColumns: threadRows === 8 ? 8 : 32 })),
+  );
+}
 
 /**
- * Decides it: the axis of stride 1, when every other stride and the offset keep addresses at multiples of 4 and, for the axis that is
- * not the summed one, its size is one too.
+ * What a product costs on a software adapter whose lanes share, in nanoseconds of one core as fitted on llvmpipe. There an access to memory
+ * runs lane by lane, and costs the same for one element a lane as for four; an arithmetic instruction serves all lanes.
  */
-export function vectorAlong(view: MatrixView, rows: number, columns: number, summed: "row" | "column"): VectorAlong {
-  const isAligned = (other: number): boolean =>
-    view.offset % 4 === 0 && other % 4 === 0 && view.batchStrides.every((stride) => stride % 4 === 0);
-  if (view.columnStride === 1 && isAligned(view.rowStride) && (summed === "column" || columns % 4 === 0)) return "column";
-  if (view.rowStride === 1 && isAligned(view.columnStride) && (summed === "row" || rows % 4 === 0)) return "row";
-  return "none";
+function sharingCost(kernel: MatmulKernel, { tileRows, threadColumns: lanes, isTransposed }: MatmulVariant): number {
+  const [m, n] = isTransposed ? [kernel.n, kernel.m] : [kernel.m, kernel.n];
+  const tiles = Math.ceil(m / tileRows) * Math.ceil(n / (lanes * 4));
+  const accesses = Math.ceil(tileRows / lanes) + 4;
+  const stores = isTransposed && tileRows % 4 !== 0 ? tileRows * 4 : tileRows;
+  return tiles * (Math.ceil(kernel.k / 4) * (accesses * 25 + tileRows * 8) + stores * 30 + 500);
 }
 
-/** A variant that suits the shape. */
+/** The variant that suits the shape. */
 export function chooseMatmulVariant(kernel: MatmulKernel, target: Target): MatmulVariant {
   const { m, n } = kernel;
-  const tileColumns = n >= 8 && target.isSoftware ? 8 : 4;
+  const { isSoftware } = target;
+  const variants = matmulVariants(target);
+  if (variants.some(({ left }) => left === "subgroup")) {
+    const costs = variants.map((variant) => sharingCost(kernel, variant));
+    return variants[costs.indexOf(Math.min(...costs))] as MatmulVariant;
+  }
+  const tileColumns = n >= 8 && isSoftware ? 8 : 4;
   const tileRows = m >= 4 ? 4 : m >= 2 ? 2 : 1;
-  if (target.isSoftware) return { tileRows, tileColumns, threadRows: 1, threadColumns: 8 };
-  return { tileRows, tileColumns, threadRows: m >= 32 ? 8 : m >= 8 ? 2 : 1, threadColumns: m >= 32 ? 8 : 32 };
+  const threadRows = isSoftware ? 1 : m >= 32 ? 8 : m >= 8 ? 2 : 1;
+  return variants.find(
+    (variant) => variant.tileRows === tileRows && variant.tileColumns === tileColumns && variant.threadRows === threadRows,
+  ) as MatmulVariant;
 }
+
+const transposed = (view: MatrixView): MatrixView => ({ ...view, rowStride: view.columnStride, columnStride: view.rowStride });
 
 /** Prints out = a · b with a register tile in each invocation and no workgroup memory. */
 export function printMatmul(
@@ -46,88 +73,100 @@ export function printMatmul(
   target: Target,
   variant: MatmulVariant,
 ): WgslProgram {
-  const { m, n, k, a, b } = kernel;
-  const { tileRows, tileColumns, threadRows, threadColumns } = variant;
+  const { tileRows, tileColumns, threadRows, threadColumns, isTransposed } = variant;
+  const { k } = kernel;
+  const [m, n] = isTransposed ? [kernel.n, kernel.m] : [kernel.m, kernel.n];
+  const [a, b] = isTransposed ? [transposed(kernel.b), transposed(kernel.a)] : [kernel.a, kernel.b];
+  const isSharing = variant.left === "subgroup";
   const memory = new ProgramMemory(slots, target);
   const functions = new ProgramFunctions();
-  const batchCount = sizeOf(kernel.batch);
   const rowGroups = Math.ceil(m / (tileRows * threadRows));
   const columnGroups = Math.ceil(n / (tileColumns * threadColumns));
-  const workgroups = foldWorkgroups(rowGroups * columnGroups * batchCount, target);
+  const count = rowGroups * columnGroups * sizeOf(kernel.batch);
+  const workgroups = foldWorkgroups(count, target);
   const lines: string[] = [];
 
-  lines.push(`if (group >= ${rowGroups * columnGroups * batchCount}) { return; }`);
+  if (workgroups.x * workgroups.y > count) lines.push(`if (group >= ${count}) { return; }`);
   lines.push(`let columnGroup = i32(u32(group) % ${columnGroups}u);`, `let above = u32(group) / ${columnGroups}u;`);
   lines.push(`let rowGroup = i32(above % ${rowGroups}u);`, `let batch = above / ${rowGroups}u;`);
-  lines.push(`let row = (rowGroup * ${threadRows} + i32(local.y)) * ${tileRows};`);
-  lines.push(`let column = (columnGroup * ${threadColumns} + i32(local.x)) * ${tileColumns};`);
+  lines.push(`let row = (rowGroup * ${threadRows}${isSharing ? "" : " + i32(local.y)"}) * ${tileRows};`);
+  lines.push(`let column = (columnGroup * ${threadColumns} + ${isSharing ? "lane" : "i32(local.x)"}) * ${tileColumns};`);
   lines.push(`let baseA = ${batchOffset(a, kernel.batch)};`, `let baseB = ${batchOffset(b, kernel.batch)};`);
-  lines.push(`if (row >= ${m} || column >= ${n}) { return; }`);
-  // Rows and columns past the end read the last one, and are not stored.
-  for (let r = 0; r < tileRows; r++)
-    lines.push(`let rowA${r} = baseA + ${r === 0 ? "row" : `min(row + ${r}, ${m - 1})`} * ${a.rowStride};`);
-  const alongA = vectorAlong(a, m, k, "column");
-  const alongB = vectorAlong(b, k, n, "row");
-  const vectors = tileColumns / 4;
-  for (let c = 0; c < tileColumns; c++) {
-    if (alongB === "column" && c % 4 !== 0) continue;
-    const last = alongB === "column" ? n - 4 : n - 1;
-    lines.push(`let columnB${c} = baseB + ${c === 0 ? "column" : `min(column + ${c}, ${last})`} * ${b.columnStride};`);
-  }
-  for (let r = 0; r < tileRows; r++) for (let v = 0; v < vectors; v++) lines.push(`var sum${r}_${v} = vec4f(0.0);`);
+  // Lanes that share must all stay; what they compute past the end is not stored.
+  const isWhole = m % (tileRows * threadRows) === 0 && n % (tileColumns * threadColumns) === 0;
+  if (!isSharing && !isWhole) lines.push(`if (row >= ${m} || column >= ${n}) { return; }`);
+  const leftTile = { memory, view: a, m, k, tileRows };
+  const left = isSharing ? subgroupLeft(leftTile, threadColumns) : ownLeft(leftTile);
+  const right = ownRight(memory, b, { n, k, tileColumns });
+  lines.push(...left.setup, ...right.setup);
+  const vectors = Array.from({ length: tileColumns / 4 }, (_, v) => v);
+  const rows = Array.from({ length: tileRows }, (_, r) => r);
+  for (const r of rows) for (const v of vectors) lines.push(`var sum${r}_${v} = vec4f(0.0);`);
 
-  const rowVector = alongA === "row" && tileRows % 4 === 0;
-  const whole = alongA === "column" || alongB === "row" ? Math.floor(k / 4) * 4 : k;
-  const step = whole === k && alongA !== "column" && alongB !== "row" ? 1 : 4;
-  const body = (at: string, count: number): string[] => {
-    const text: string[] = [];
-    const isVectorA = alongA === "column" && count === 4;
-    const isVectorB = alongB === "row" && count === 4;
-    if (isVectorA) for (let r = 0; r < tileRows; r++) text.push(`let a${r} = ${memory.loadVector(a.slot, `rowA${r} + ${at}`)};`);
-    if (isVectorB) for (let c = 0; c < tileColumns; c++) text.push(`let b${c} = ${memory.loadVector(b.slot, `columnB${c} + ${at}`)};`);
-    for (let j = 0; j < count; j++) {
-      const deep = j === 0 ? at : `(${at} + ${j})`;
-      if (rowVector) {
-        for (let r = 0; r < tileRows; r += 4) {
-          const start = r === 0 ? "row" : `min(row + ${r}, ${m - 4})`;
-          text.push(`let a${r}_${j} = ${memory.loadVector(a.slot, `baseA + ${start} + ${deep} * ${a.columnStride}`)};`);
-        }
-      } else if (!isVectorA) {
-        for (let r = 0; r < tileRows; r++) text.push(`let a${r}_${j} = ${memory.load(a.slot, `rowA${r} + ${deep} * ${a.columnStride}`)};`);
-      }
-      for (let v = 0; v < vectors; v++) {
-        const four = [0, 1, 2, 3].map((lane) => v * 4 + lane);
-        const value =
-          alongB === "column"
-            ? memory.loadVector(b.slot, `columnB${v * 4} + ${deep} * ${b.rowStride}`)
-            : isVectorB
-              ? `vec4f(${four.map((c) => `b${c}[${j}]`).join(", ")})`
-              : `vec4f(${four.map((c) => memory.load(b.slot, `columnB${c} + ${deep} * ${b.rowStride}`)).join(", ")})`;
-        text.push(`let w${v}_${j} = ${value};`);
-      }
-      for (let r = 0; r < tileRows; r++) {
-        const left = rowVector ? `a${r - (r % 4)}_${j}[${r % 4}]` : isVectorA ? `a${r}[${j}]` : `a${r}_${j}`;
-        for (let v = 0; v < vectors; v++) text.push(`sum${r}_${v} = fma(vec4f(${left}), w${v}_${j}, sum${r}_${v});`);
+  // All loads first, then row by row: a row's sums stay in registers over the steps, even where the whole tile's do not.
+  const body = (at: string, steps: number): string[] => {
+    const [x, y] = [left.load(at, steps), right.load(at, steps)];
+    const text = [...x.lines, ...y.lines];
+    for (const r of rows) {
+      for (let depth = 0; depth < steps; depth++) text.push(`let x${r}_${depth} = vec4f(${x.value(r, depth)});`);
+      for (const v of vectors) {
+        let sum = `sum${r}_${v}`;
+        for (let depth = 0; depth < steps; depth++) sum = `fma(x${r}_${depth}, ${y.value(v, depth)}, ${sum})`;
+        text.push(`sum${r}_${v} = ${sum};`);
       }
     }
     return text;
   };
-  if (whole > 0) lines.push(`for (var at = 0; at < ${whole}; at += ${step}) {`, ...body("at", step), "}");
-  for (let at = whole; at < k; at++) lines.push("{", ...body(String(at), 1), "}");
+  const whole = Math.floor(k / 4) * 4;
+  if (whole > 0) lines.push(`for (var at = 0; at < ${whole}; at += 4) {`, ...body("at", 4), "}");
+  if (whole < k) lines.push("{", ...body(String(whole), k - whole), "}");
 
-  lines.push(`let baseOut = i32(batch) * ${m * n};`);
-  for (let r = 0; r < tileRows; r++) {
-    lines.push(`if (row + ${r} < ${m}) {`, `let start = baseOut + (row + ${r}) * ${n} + column;`);
-    for (let v = 0; v < vectors; v++) {
-      if (n % 4 === 0)
-        lines.push(`if (column + ${v * 4} < ${n}) { ${memory.storeVector(kernel.out, `start + ${v * 4}`, `sum${r}_${v}`)} }`);
-      else
-        for (let c = 0; c < 4; c++)
-          lines.push(`if (column + ${v * 4 + c} < ${n}) { ${memory.store(kernel.out, `start + ${v * 4 + c}`, `sum${r}_${v}[${c}]`)} }`);
-    }
-    lines.push("}");
+  lines.push(`let baseOut = i32(batch) * ${m * n};`, ...(isTransposed ? storeColumns() : storeRows()));
+  return assemble({
+    name,
+    memory,
+    functions,
+    workgroupSize: [threadColumns, threadRows],
+    workgroups,
+    usesSubgroups: isSharing,
+    body: lines,
+  });
+
+  function when(condition: string, isSure: boolean, statements: readonly string[]): string[] {
+    return isSure ? [...statements] : [`if (${condition}) {`, ...statements, "}"];
   }
-  return assemble({ name, memory, functions, workgroupSize: [threadColumns, threadRows], workgroups, body: lines });
+
+  function storeRows(): string[] {
+    return rows.flatMap((r) => {
+      const stores = vectors.flatMap((v) => {
+        const start = `baseOut + (row + ${r}) * ${n} + column + ${v * 4}`;
+        if (n % 4 === 0) {
+          const isSure = n % (tileColumns * threadColumns) === 0;
+          return when(`column + ${v * 4} < ${n}`, isSure, [memory.storeVector(kernel.out, start, `sum${r}_${v}`)]);
+        }
+        return [0, 1, 2, 3].flatMap((c) =>
+          when(`column + ${v * 4 + c} < ${n}`, false, [memory.store(kernel.out, `${start} + ${c}`, `sum${r}_${v}[${c}]`)]),
+        );
+      });
+      return when(`row + ${r} < ${m}`, m % (tileRows * threadRows) === 0, stores);
+    });
+  }
+
+  /** The transposed tile: its columns are the result's rows, which are m long. */
+  function storeColumns(): string[] {
+    const isVector = m % 4 === 0 && tileRows % 4 === 0;
+    return Array.from({ length: tileColumns }, (_, c) => c).flatMap((c) => {
+      const lane = (r: number): string => `sum${r}_${Math.floor(c / 4)}[${c % 4}]`;
+      const start = (r: number): string => `baseOut + (column + ${c}) * ${m} + row + ${r}`;
+      const stores = rows.flatMap((r) => {
+        if (!isVector) return when(`row + ${r} < ${m}`, m % (tileRows * threadRows) === 0, [memory.store(kernel.out, start(r), lane(r))]);
+        if (r % 4 !== 0) return [];
+        const four = `vec4f(${[0, 1, 2, 3].map((more) => lane(r + more)).join(", ")})`;
+        return when(`row + ${r} < ${m}`, m % (tileRows * threadRows) === 0, [memory.storeVector(kernel.out, start(r), four)]);
+      });
+      return when(`column + ${c} < ${n}`, n % (tileColumns * threadColumns) === 0, stores);
+    });
+  }
 }
 
 /** The element at which the batch's matrix starts. */

@@ -18,6 +18,8 @@ export interface Target {
   readonly maxWorkgroupsPerDimension: number;
   /** A CPU that pretends to be a GPU: few threads, no cost for scattered loads beyond their number, barriers dear. */
   readonly isSoftware: boolean;
+  /** Lanes of each subgroup; 0 where they differ, or programs may not exchange values between lanes. */
+  readonly subgroupSize: number;
 }
 
 /** How many workgroups in x and y cover `count`; a dimension holds 65,535. */
@@ -28,7 +30,7 @@ export function foldWorkgroups(count: number, target: Target): { x: number; y: n
   return { x: Math.ceil(count / y), y };
 }
 
-/** Puts a program's text together; `body` sees `group` (a flat workgroup number) and `local`. */
+/** Puts a program's text together; `body` sees `group` (a flat workgroup number), `local` and, with subgroups, `lane`. */
 export function assemble(parts: {
   readonly name: string;
   readonly memory: ProgramMemory;
@@ -36,17 +38,22 @@ export function assemble(parts: {
   readonly workgroupSize: readonly [number, number];
   readonly workgroups: { readonly x: number; readonly y: number; readonly z?: number };
   readonly globals?: readonly string[];
+  readonly usesSubgroups?: boolean;
   readonly body: readonly string[];
 }): WgslProgram {
   const { memory, functions, workgroupSize, workgroups } = parts;
   const declarations = memory.declarations();
+  const { usesSubgroups = false } = parts;
+  const laneParameter = usesSubgroups ? ", @builtin(subgroup_invocation_id) subgroupLane: u32" : "";
   const code = [
+    usesSubgroups ? "enable subgroups;" : "",
     declarations,
     memory.conversions(),
     functions.declarations(),
     ...(parts.globals ?? []),
     `@compute @workgroup_size(${workgroupSize[0]}, ${workgroupSize[1]})`,
-    "fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) local: vec3u) {",
+    `fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) local: vec3u${laneParameter}) {`,
+    usesSubgroups ? "let lane = i32(subgroupLane);" : "",
     workgroups.y === 1 ? "let group = i32(workgroup.x);" : `let group = i32(workgroup.x + workgroup.y * ${workgroups.x}u);`,
     ...parts.body,
     "}",
