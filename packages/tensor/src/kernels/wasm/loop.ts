@@ -17,6 +17,7 @@ import {
 import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
 import type { ScalarMath } from "./scalarMath.js";
+import type { Segment } from "./segments.js";
 import { newScope, type Position, splat, Values } from "./values.js";
 
 /** Parameters of every kernel function: address of its slots' addresses, number of the tile, address of the thread's own scratch memory. */
@@ -121,8 +122,9 @@ class LoopPrinter {
       const reductions = group.map((k) => kernel.reductions[k] as Reduction);
       const units = Math.max(2, program.units);
       const accumulators = reductions.map((reduction) => new Array(units).fill(0).map(() => f.let("v128", identity(reduction))));
-      this.#innerLoops(units, base, (at, count) => {
-        for (const [k, reduction] of reductions.entries()) {
+      this.#innerLoops(units, base, (at, count, segment) => {
+        for (const [k, number] of group.entries()) {
+          const reduction = segment.reductions[number] as Reduction;
           for (let unit = 0; unit < count; unit++) {
             const local = accumulators[k]?.[unit];
             if (!local) continue;
@@ -144,35 +146,61 @@ class LoopPrinter {
         this.#values.accumulators[group[k] ?? 0] = [this.#acrossLanes(reduction, total)];
       }
     }
-    const elements = kernel.stores.filter((store) => store.scope === "element");
-    if (elements.length > 0) this.#innerLoops(program.units, base, (at, count) => this.#storeAll(elements, at, count));
+    if (kernel.stores.some((store) => store.scope === "element")) {
+      this.#innerLoops(program.units, base, (at, count, { stores }) =>
+        this.#storeAll(
+          stores.filter((store) => store.scope === "element"),
+          at,
+          count,
+        ),
+      );
+    }
     for (const store of kernel.stores) {
       if (store.scope === "row")
         this.#values.store(store.slot, store.index, splat(store.value.dtype, this.#values.scalar(store.value, base)), 0, base);
     }
   }
 
+  /** Every value of a unit before its stores: an updated tensor may be written over what another value still reads. */
   #storeAll(stores: readonly Store[], at: Position, units: number): void {
     for (let unit = 0; unit < units; unit++) {
-      for (const store of stores) this.#values.store(store.slot, store.index, this.#values.vector(store.value, unit, at), unit, at);
+      const values = stores.map((store) => this.f.let("v128", this.#values.vector(store.value, unit, at)));
+      for (const [i, store] of stores.entries()) this.#values.store(store.slot, store.index, values[i]?.get ?? [], unit, at);
     }
   }
 
-  /** Runs over the inner axis with `units` vectors a step, then with one, then with single lanes. */
-  #innerLoops(units: number, base: Position, body: (at: Position, units: number) => void): void {
+  /** Runs over the inner axis, segment by segment, with `units` vectors a step, then with one, then with single lanes. */
+  #innerLoops(units: number, base: Position, body: (at: Position, units: number, segment: Segment) => void): void {
     const { f, program } = this;
-    const { inner } = program.kernel;
-    const lengths = program.chunk === null ? [inner] : [program.chunk, inner % program.chunk];
-    f.emit(this.#inner.set(this.#innerStart.get));
-    let wider = Number.POSITIVE_INFINITY;
-    for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
-      const isUsed = lengths.some((length) => (wider === Number.POSITIVE_INFINITY ? length : length % wider) >= width);
-      wider = width;
-      if (!isUsed) continue;
-      const whole = op("i32.and", op("i32.sub", this.#innerEnd.get, this.#innerStart.get), i32(-width));
-      const end = f.let("i32", op("i32.add", this.#innerStart.get, whole));
-      this.#loop(base, end, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4)));
+    for (const segment of program.segments) {
+      const isWhole = program.segments.length === 1;
+      const [start, end] = isWhole ? [this.#innerStart, this.#innerEnd] : this.#within(segment);
+      const length = segment.end - segment.start;
+      const lengths = program.chunk === null ? [length] : isWhole ? [program.chunk, length % program.chunk] : null;
+      f.emit(this.#inner.set(start.get));
+      let wider = Number.POSITIVE_INFINITY;
+      for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
+        const isUsed = !lengths || lengths.some((size) => (wider === Number.POSITIVE_INFINITY ? size : size % wider) >= width);
+        wider = width;
+        if (!isUsed) continue;
+        const whole = op("i32.and", op("i32.sub", end.get, start.get), i32(-width));
+        const stop = f.let("i32", op("i32.add", start.get, whole));
+        this.#loop(base, stop, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4), segment));
+      }
     }
+  }
+
+  /** The part of a segment that lies in this row's chunk. */
+  #within(segment: Segment): readonly [Local, Local] {
+    const { f, program } = this;
+    const start = f.let("i32", i32(segment.start));
+    const end = f.let("i32", i32(segment.end));
+    if (program.chunk !== null) {
+      f.if(op("i32.lt_u", start.get, this.#innerStart.get), () => f.emit(start.set(this.#innerStart.get)));
+      f.if(op("i32.gt_u", end.get, this.#innerEnd.get), () => f.emit(end.set(this.#innerEnd.get)));
+      f.if(op("i32.lt_u", end.get, start.get), () => f.emit(end.set(start.get)));
+    }
+    return [start, end];
   }
 
   /** One inner loop. Its code goes to a buffer of its own, so that what does not change in it can be written in front of it. */
