@@ -114,7 +114,7 @@ export class ExprMakers {
   }
 
   accumulator(dtype: ComputeDType, index: number): Expr {
-    return this.#intern(`a${index}`, () => ({ op: "accumulator", dtype, index }));
+    return this.#intern(`a${dtype}${index}`, () => ({ op: "accumulator", dtype, index }));
   }
 
   random(key0: Expr, key1: Expr, stream: number, index: Expr): Expr {

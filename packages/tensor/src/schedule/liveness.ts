@@ -2,6 +2,7 @@ import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, Slot } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
+import { sameIndex } from "./space.js";
 
 /** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
 export const slotAlignment = 256;
@@ -73,15 +74,16 @@ export function updateInPlace(draft: Draft): Draft {
 
 function readsOnlyWhereItWrites(kernel: Kernel & { kind: "loop" }, read: Slot, written: Slot): boolean {
   const store = kernel.stores.find((candidate) => candidate.slot === written);
-  if (!store || kernel.reductions.length > 0) return false;
+  // Reductions come before the stores of their row. A value of the row that is stored once might be read later by another thread of it.
+  if (!store || (kernel.reductions.length > 0 && store.scope === "row")) return false;
   const seen = new Set<Expr>();
   const isFine = (expr: Expr): boolean => {
     if (seen.has(expr)) return true;
     seen.add(expr);
-    if (expr.op === "load" && expr.slot === read && expr.index !== store.index) return false;
+    if (expr.op === "load" && expr.slot === read && !sameIndex(expr.index, store.index)) return false;
     return operandsOf(expr).every(isFine);
   };
-  return kernel.stores.every(({ value }) => isFine(value));
+  return kernel.reductions.every(({ value }) => isFine(value)) && kernel.stores.every(({ value }) => isFine(value));
 }
 
 /** The kernel with one slot exchanged for another: its stores if it is the producer, its reads otherwise. */

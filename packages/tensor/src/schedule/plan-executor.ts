@@ -7,6 +7,7 @@ import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
+import { fused } from "./fuse.js";
 import { layOut, updateInPlace } from "./liveness.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
@@ -31,7 +32,8 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     const input = inputs.indexOf(storage);
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
-  const draft = updateInPlace(buildKernels(drafts, inputs, device.limits.maxBindings));
+  const { maxBindings } = device.limits;
+  const draft = updateInPlace(fused(buildKernels(drafts, inputs, maxBindings), maxBindings));
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
   return {
