@@ -119,7 +119,7 @@ class CpuBackend implements Backend {
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
     this.#heap = new Heap(isShared, control.bytes, budgetBytes, this.counters);
     this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)));
-    this.#library = new KernelLibrary(this.#heap, isShared, this.counters);
+    this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: this.#environment.hasRelaxedSimd }, this.counters);
     this.#driverBytes = printDriver(isShared);
     const { memory } = this.#heap;
     const refresh = (): number => this.#heap.words[control.library / 4] ?? 0;

@@ -1,3 +1,5 @@
+import { knowsRelaxedSimd } from "../../kernels/wasm/assembler.js";
+
 /** What a worker is handed when it starts. */
 export interface WorkerData {
   readonly memory: WebAssembly.Memory;
@@ -20,6 +22,8 @@ export interface CpuEnvironment {
   readonly threadCount: number;
   /** False in a browser's main thread, where waiting is forbidden: all kernels then run on workers. */
   readonly mayBlock: boolean;
+  /** Whether kernels may use the relaxed vector instructions. */
+  readonly hasRelaxedSimd: boolean;
   /** Starts a worker that evaluates `program` with a variable `data` in scope; null where workers cannot share memory. */
   readonly spawn: ((program: string, data: WorkerData) => WorkerHandle) | null;
 }
@@ -56,6 +60,7 @@ export function browserEnvironment(): CpuEnvironment {
   return {
     threadCount: canShare ? (scope.navigator?.hardwareConcurrency ?? 1) : 1,
     mayBlock: scope.document === undefined,
+    hasRelaxedSimd: knowsRelaxedSimd(),
     spawn: canShare ? spawnWorker : null,
   };
 }

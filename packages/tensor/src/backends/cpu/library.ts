@@ -1,4 +1,4 @@
-import { ModuleBuilder } from "../../kernels/wasm/assembler.js";
+import { ModuleBuilder, type ModuleOptions } from "../../kernels/wasm/assembler.js";
 import { control } from "../../kernels/wasm/driver.js";
 import { ScalarMath } from "../../kernels/wasm/scalarMath.js";
 import type { BackendCounters } from "../backend.js";
@@ -20,7 +20,7 @@ export class KernelLibrary {
 
   constructor(
     readonly heap: Heap,
-    readonly isShared: boolean,
+    readonly options: ModuleOptions,
     readonly counters: BackendCounters,
   ) {}
 
@@ -37,7 +37,7 @@ export class KernelLibrary {
   /** Compiles what `entry` has gathered. */
   publish(): void {
     if (this.#pending.length === 0) return;
-    const module = new ModuleBuilder({ isShared: this.isShared });
+    const module = new ModuleBuilder(this.options);
     const scalarMath = new ScalarMath(module);
     for (const { entry, print } of this.#pending) print(module, scalarMath, String(entry));
     this.counters.pipelinesCreated += this.#pending.length;
@@ -49,7 +49,7 @@ export class KernelLibrary {
       if (entry >= this.table.length) this.table.grow(Math.max(entry + 1 - this.table.length, this.table.length));
       this.table.set(entry, value);
     }
-    if (this.isShared) this.#share(bytes);
+    if (this.options.isShared) this.#share(bytes);
   }
 
   #share(bytes: Uint8Array): void {

@@ -1,4 +1,5 @@
 import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import { printFewRows } from "../../kernels/wasm/few-rows.js";
 import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
@@ -7,6 +8,8 @@ import type { Step, StepList, Word } from "./steps.js";
 /** Bytes of packed b that one pair of steps works on at most; larger operands are taken in parts. */
 const maxPackedBytes = 8 * 2 ** 20;
 const nanosecondsPerProduct = 0.05;
+/** With so few rows, packing b costs more than it saves. */
+const fewRows = 4;
 
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 function collapsed(kernel: MatmulKernel): MatmulKernel {
@@ -50,6 +53,8 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
   const bType = dtypeOf(kernel.b.slot);
   const aBytes = dtypeBytes[aType];
   const bBytes = dtypeBytes[bType];
+  const few = fewRowSteps(kernel, { a: aType, b: bType }, { a: aOffsets, b: bOffsets }, library);
+  if (few) return few;
   const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
   const multiply = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
 
@@ -125,6 +130,48 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
     }
   }
   return { steps, scratchBytes };
+}
+
+/** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
+function fewRowSteps(
+  kernel: MatmulKernel,
+  types: { readonly a: DType; readonly b: DType },
+  offsets: { readonly a: readonly number[]; readonly b: readonly number[] },
+  library: KernelLibrary,
+): StepList | null {
+  const { m, n, k, a, b } = kernel;
+  const runs = b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
+  if (m > fewRows || runs === null) return null;
+  const entry = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
+  // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.
+  const tileColumns = Math.min(1024, Math.max(64, roundUp(n / 8, 16), roundUp(16384 / Math.max(k, 1), 16)));
+  const tiles = Math.ceil(n / tileColumns);
+  const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
+  const table = (values: readonly number[], bytes: number): Word => ({ kind: "constants", values: values.map((x) => x * bytes) });
+  const values: Partial<Record<MatmulWord, Word>> = {
+    a: { kind: "slot", slot: a.slot },
+    b: { kind: "slot", slot: b.slot },
+    out: { kind: "slot", slot: kernel.out },
+    m,
+    n,
+    k,
+    aRow: a.rowStride * aBytes,
+    aColumn: a.columnStride * aBytes,
+    bRow: b.rowStride * bBytes,
+    bColumn: b.columnStride * bBytes,
+    aOffsets: table(offsets.a, aBytes),
+    bOffsets: table(offsets.b, bBytes),
+    outOffsets: table(
+      offsets.a.map((_, i) => i * m * n),
+      4,
+    ),
+    outRow: n * 4,
+    tiles,
+    tileColumns,
+  };
+  const words = matmulWords.map((word) => values[word] ?? 0);
+  const cost = offsets.a.length * n * k * (0.1 + 0.1 * m);
+  return { steps: [{ entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
 }
 
 function roundUp(value: number, step: number): number {

@@ -260,6 +260,8 @@ export interface ModuleOptions {
   /** Imports `env.table` for calls by number. */
   readonly usesTable?: boolean;
   readonly imports?: readonly FunctionImport[];
+  /** Whether the runtime knows the relaxed instructions, of which `multiplyAdd` makes use. */
+  readonly hasRelaxedSimd?: boolean;
 }
 
 /** A module over the imported memory `env.memory`. */
@@ -294,6 +296,11 @@ export class ModuleBuilder {
   /** Call of table entry `entry` with a signature. */
   callIndirect(params: readonly ValueType[], results: readonly ValueType[], entry: Code, ...operands: readonly Code[]): Code {
     return [...operands, entry, 0x11, unsigned(this.type(params, results)), 0];
+  }
+
+  /** a · b + sum in four f32 lanes, rounded once where the runtime has a fused instruction for it, else twice. */
+  multiplyAdd(a: Code, b: Code, sum: Code): Code {
+    return this.options.hasRelaxedSimd ? op("f32x4.relaxed_madd", a, b, sum) : op("f32x4.add", sum, op("f32x4.mul", a, b));
   }
 
   bytes(): Uint8Array<ArrayBuffer> {
@@ -344,4 +351,12 @@ function flatten(code: Code): number[] {
   };
   walk(code);
   return bytes;
+}
+
+/** Whether this runtime compiles the relaxed vector instructions (WebAssembly 3.0), fused multiply-add among them. */
+export function knowsRelaxedSimd(): boolean {
+  const module = new ModuleBuilder({ isShared: false, hasRelaxedSimd: true });
+  const f = module.function(["v128", "v128", "v128"], ["v128"]);
+  f.emit(module.multiplyAdd(f.param(0).get, f.param(1).get, f.param(2).get));
+  return WebAssembly.validate(module.bytes());
 }

@@ -49,27 +49,27 @@ export type MatmulWord = (typeof matmulWords)[number];
 
 type Words = Record<MatmulWord, Local>;
 
-function readWords(f: FunctionBuilder, names: readonly MatmulWord[]): Words {
+export function readWords(f: FunctionBuilder, names: readonly MatmulWord[]): Words {
   const read = (name: MatmulWord): Local => f.let("i32", memory("i32.load", matmulWords.indexOf(name) * 4, f.param(0).get));
   return Object.fromEntries(names.map((name) => [name, read(name)])) as Words;
 }
 
-const add = (a: Code, b: Code): Code => op("i32.add", a, b);
-const sub = (a: Code, b: Code): Code => op("i32.sub", a, b);
-const mul = (a: Code, b: Code): Code => op("i32.mul", a, b);
+export const add = (a: Code, b: Code): Code => op("i32.add", a, b);
+export const sub = (a: Code, b: Code): Code => op("i32.sub", a, b);
+export const mul = (a: Code, b: Code): Code => op("i32.mul", a, b);
 
-function minimum(f: FunctionBuilder, a: Code, b: Code): Local {
+export function minimum(f: FunctionBuilder, a: Code, b: Code): Local {
   const x = f.let("i32", a);
   const y = f.let("i32", b);
   return f.let("i32", [x.get, y.get, op("i32.lt_u", x.get, y.get), op("select")]);
 }
 
-function tableEntry(table: Local, index: Code): Code {
+export function tableEntry(table: Local, index: Code): Code {
   return memory("i32.load", 0, add(table.get, op("i32.shl", index, i32(2))));
 }
 
 /** Transposes four vectors. */
-function transpose(f: FunctionBuilder, rows: readonly [Local, Local, Local, Local]): readonly [Local, Local, Local, Local] {
+export function transpose(f: FunctionBuilder, rows: readonly [Local, Local, Local, Local]): readonly [Local, Local, Local, Local] {
   const [a, b, c, d] = rows;
   const lowAb = f.let("v128", shuffle32(a.get, b.get, [0, 4, 1, 5]));
   const highAb = f.let("v128", shuffle32(a.get, b.get, [2, 6, 3, 7]));
@@ -246,7 +246,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
           add(add(out.get, mul(add(rowStart.get, row.get), words.outRow.get)), op("i32.shl", column.get, i32(2))),
         );
         const isWhole = op("i32.and", op("i32.eq", rows.get, i32(panelHeight)), op("i32.eq", columns.get, i32(panelWidth)));
-        multiplyPanels(f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
+        multiplyPanels(module, f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
         f.if(
           isWhole,
           () => storeTile(f, acc, target, words.outRow, depthStart),
@@ -262,7 +262,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
 }
 
 /** acc[i][j] = Σ_k a[k][i] · b[k][4 j …]: the inner loop of it all. */
-function multiplyPanels(f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: Code, acc: readonly Local[]): void {
+function multiplyPanels(module: ModuleBuilder, f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: Code, acc: readonly Local[]): void {
   const a = f.let("i32", aPanel);
   const b = f.let("i32", bPanel);
   const end = f.let("i32", add(b.get, mul(depth, i32(panelWidth * 4))));
@@ -276,7 +276,7 @@ function multiplyPanels(f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: C
       f.emit(splat.set(memory("v128.load32_splat", i * 4, a.get)));
       for (const [j, local] of bs.entries()) {
         const sum = acc[i * columns + j] as Local;
-        f.emit(sum.set(op("f32x4.add", sum.get, op("f32x4.mul", splat.get, local.get))));
+        f.emit(sum.set(module.multiplyAdd(splat.get, local.get, sum.get)));
       }
     }
     f.emit(a.set(add(a.get, i32(panelHeight * 4))));

@@ -1,0 +1,183 @@
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import {
+  type Code,
+  extractLane,
+  type FunctionBuilder,
+  f32x4,
+  i32,
+  type Local,
+  type ModuleBuilder,
+  memory,
+  memoryFill,
+  op,
+  replaceLane,
+  shuffle32,
+} from "./assembler.js";
+import { kernelParams } from "./loop.js";
+import { add, minimum, mul, readWords, sub, tableEntry, transpose } from "./matmul.js";
+import { loadScalar, loadVector } from "./storage.js";
+
+/**
+ * The product of a few rows with a matrix, as in decoding: `b` is read once and in its own order, so that packing it would cost more than
+ * the product. Takes the arguments of `printMatmul`; a tile is `tileColumns` columns of all rows.
+ */
+export function printFewRows(
+  module: ModuleBuilder,
+  types: { readonly a: DType; readonly b: DType },
+  runs: "down" | "across",
+  name: string,
+): void {
+  const f = module.function([...kernelParams], [], name);
+  const words = readWords(f, [
+    "a",
+    "b",
+    "out",
+    "m",
+    "n",
+    "k",
+    "aRow",
+    "bRow",
+    "bColumn",
+    "aColumn",
+    "aOffsets",
+    "bOffsets",
+    "outOffsets",
+    "outRow",
+    "tiles",
+    "tileColumns",
+  ]);
+  const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.tiles.get));
+  const first = f.let("i32", mul(op("i32.rem_u", f.param(1).get, words.tiles.get), words.tileColumns.get));
+  const count = minimum(f, words.tileColumns.get, sub(words.n.get, first.get));
+  const tile: Tile = {
+    module,
+    f,
+    types,
+    a: f.let("i32", add(words.a.get, tableEntry(words.aOffsets, batch.get))),
+    b: f.let("i32", add(add(words.b.get, tableEntry(words.bOffsets, batch.get)), mul(first.get, words.bColumn.get))),
+    out: f.let("i32", add(add(words.out.get, tableEntry(words.outOffsets, batch.get)), op("i32.shl", first.get, i32(2)))),
+    count,
+    words,
+  };
+  if (runs === "down") printDown(tile);
+  else printAcross(tile);
+}
+
+interface Tile {
+  readonly module: ModuleBuilder;
+  readonly f: FunctionBuilder;
+  readonly types: { readonly a: DType; readonly b: DType };
+  readonly a: Local;
+  readonly b: Local;
+  readonly out: Local;
+  /** Columns of the tile. */
+  readonly count: Local;
+  readonly words: ReturnType<typeof readWords>;
+}
+
+/** Rows of b are contiguous: four of them at a time are added to out, which stays in cache. */
+function printDown({ module, f, types, a, b, out, count, words }: Tile): void {
+  const row = f.local("i32");
+  const outRow = f.local("i32");
+  f.emit(outRow.set(out.get));
+  f.for(row, words.m.get, i32(1), () => {
+    f.emit(memoryFill(outRow.get, i32(0), op("i32.shl", count.get, i32(2))));
+    f.emit(outRow.set(add(outRow.get, words.outRow.get)));
+  });
+  const bytes = dtypeBytes[types.b];
+  const whole = f.let("i32", op("i32.shl", op("i32.and", count.get, i32(-4)), i32(2)));
+  const depth = f.let("i32", i32(0));
+  const block = (height: number): void => {
+    const aRow = f.let("i32", add(a.get, mul(depth.get, words.aColumn.get)));
+    f.emit(outRow.set(out.get));
+    f.for(row, words.m.get, i32(1), () => {
+      const at = f.let("i32", aRow.get);
+      const factors = Array.from({ length: height }, () => {
+        const factor = f.let("v128", op("f32x4.splat", loadScalar(f, types.a, at.get)));
+        f.emit(at.set(add(at.get, words.aColumn.get)));
+        return factor;
+      });
+      const from = f.let("i32", b.get);
+      const sources = factors.map(() => {
+        const source = f.let("i32", from.get);
+        f.emit(from.set(add(from.get, words.bRow.get)));
+        return source;
+      });
+      const to = f.let("i32", outRow.get);
+      const step = (lanes: 4 | 1): void => {
+        const sum = f.let("v128", memory(lanes === 4 ? "v128.load" : "v128.load32_zero", 0, to.get));
+        for (const [i, factor] of factors.entries()) {
+          const source = sources[i] as Local; // one a factor
+          const value = lanes === 4 ? loadVector(f, types.b, source.get, 0) : op("f32x4.splat", loadScalar(f, types.b, source.get));
+          f.emit(sum.set(module.multiplyAdd(factor.get, value, sum.get)));
+          f.emit(source.set(add(source.get, i32(bytes * lanes))));
+        }
+        if (lanes === 4) f.emit(memory("v128.store", 0, to.get, sum.get));
+        else f.emit(memory("f32.store", 0, to.get, extractLane("f32", 0, sum.get)));
+      };
+      f.while(to, f.let("i32", add(outRow.get, whole.get)).get, i32(16), () => step(4));
+      f.while(to, f.let("i32", add(outRow.get, op("i32.shl", count.get, i32(2)))).get, i32(4), () => step(1));
+      f.emit(aRow.set(add(aRow.get, words.aRow.get)));
+      f.emit(outRow.set(add(outRow.get, words.outRow.get)));
+    });
+    f.emit(b.set(add(b.get, mul(words.bRow.get, i32(height)))));
+  };
+  f.while(depth, f.let("i32", op("i32.and", words.k.get, i32(-4))).get, i32(4), () => block(4));
+  f.while(depth, words.k.get, i32(1), () => block(1));
+}
+
+/** Columns of b and rows of a are contiguous: inner products with four columns at a time. */
+function printAcross({ module, f, types, a, b, out, count, words }: Tile): void {
+  const column = f.let("i32", i32(0));
+  const row = f.local("i32");
+  const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
+  const whole = f.let("i32", mul(op("i32.and", words.k.get, i32(-4)), i32(aBytes)));
+  const all = f.let("i32", mul(words.k.get, i32(aBytes)));
+  const columns = (width: 4 | 1): void => {
+    const aRow = f.let("i32", a.get);
+    const to = f.let("i32", add(out.get, op("i32.shl", column.get, i32(2))));
+    f.for(row, words.m.get, i32(1), () => {
+      const at = f.let("i32", aRow.get);
+      const from = f.let("i32", b.get);
+      const sources = Array.from({ length: width }, () => {
+        const source = f.let("i32", from.get);
+        f.emit(from.set(add(from.get, words.bColumn.get)));
+        return source;
+      });
+      const sums = sources.map(() => f.let("v128", f32x4(0)));
+      const step = (lanes: 4 | 1): void => {
+        const read = (type: DType, address: Code): Code =>
+          lanes === 4 ? loadVector(f, type, address, 0) : replaceLane("f32", 0, f32x4(0), loadScalar(f, type, address));
+        const value = f.let("v128", read(types.a, at.get));
+        for (const [i, source] of sources.entries()) {
+          const sum = sums[i] as Local; // one a source
+          f.emit(sum.set(module.multiplyAdd(value.get, read(types.b, source.get), sum.get)));
+          f.emit(source.set(add(source.get, i32(bBytes * lanes))));
+        }
+      };
+      f.while(at, f.let("i32", add(aRow.get, whole.get)).get, i32(4 * aBytes), () => step(4));
+      f.while(at, f.let("i32", add(aRow.get, all.get)).get, i32(aBytes), () => step(1));
+      const total = acrossLanes(f, sums);
+      if (width === 4) f.emit(memory("v128.store", 0, to.get, total));
+      else f.emit(memory("f32.store", 0, to.get, extractLane("f32", 0, total)));
+      f.emit(aRow.set(add(aRow.get, words.aRow.get)));
+      f.emit(to.set(add(to.get, words.outRow.get)));
+    });
+    f.emit(b.set(add(b.get, mul(words.bColumn.get, i32(width)))));
+  };
+  f.while(column, f.let("i32", op("i32.and", count.get, i32(-4))).get, i32(4), () => columns(4));
+  f.while(column, count.get, i32(1), () => columns(1));
+}
+
+/** The sum of each vector's lanes: of four vectors as the lanes of one, of a single one in every lane. */
+function acrossLanes(f: FunctionBuilder, sums: readonly Local[]): Code {
+  const plus = (a: Code, b: Code): Code => op("f32x4.add", a, b);
+  const [x, y, z, w] = sums;
+  if (x && y && z && w) {
+    const [p, q, r, s] = transpose(f, [x, y, z, w]);
+    return plus(plus(p.get, q.get), plus(r.get, s.get));
+  }
+  if (!x) return f32x4(0);
+  const half = f.let("v128", plus(x.get, shuffle32(x.get, x.get, [2, 3, 0, 1])));
+  return plus(half.get, shuffle32(half.get, half.get, [1, 0, 3, 2]));
+}
