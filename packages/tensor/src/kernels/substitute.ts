@@ -1,11 +1,12 @@
 import type { Expr, ExprMakers } from "./expr.js";
 
-/** Copies an expression into other makers, with every variable replaced. */
+/** Copies an expression into other makers, with every variable replaced, and with `accumulated` every accumulator. */
 export function substitute(
   expr: Expr,
   makers: ExprMakers,
   variable: (axis: number, size: number) => Expr,
   seen: Map<Expr, Expr> = new Map(),
+  accumulated: Expr | null = null,
 ): Expr {
   const walk = (x: Expr): Expr => {
     const known = seen.get(x);
@@ -31,7 +32,7 @@ export function substitute(
       case "cast":
         return makers.cast(x.dtype, walk(x.x));
       case "accumulator":
-        return makers.accumulator(x.dtype, x.index);
+        return accumulated ?? makers.accumulator(x.dtype, x.index);
       case "random":
         return makers.random(walk(x.key0), walk(x.key1), x.stream, walk(x.index));
     }

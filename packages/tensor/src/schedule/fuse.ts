@@ -1,9 +1,10 @@
-import { type Expr, type ExprMakers, operandsOf } from "../kernels/expr.js";
-import type { Kernel, LoopKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { type Expr, ExprMakers, operandsOf } from "../kernels/expr.js";
+import type { Kernel, LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
 import { substitute } from "../kernels/substitute.js";
 import { computeDType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
 import { readsOf, writesOf } from "./liveness.js";
+import { linearIndex } from "./lower.js";
 import { type Aligned, alignments, type Body, sameIndex } from "./space.js";
 
 /** Beyond this many expressions a kernel gains nothing from growing: what it saves is a read, what it costs are registers. */
@@ -18,14 +19,14 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
   for (let j = 0; j < kernels.length; j++) {
     for (let i = j - 1; i >= 0; i--) {
       const [first, second] = [kernels[i], kernels[j]];
-      if (first?.kind !== "loop" || second?.kind !== "loop") continue;
+      if ((first?.kind !== "loop" && first?.kind !== "matmul") || second?.kind !== "loop") continue;
       const written = new Set(writesOf(first));
       if (!readsOf(second).some((slot) => written.has(slot))) continue;
       const dependents = dependentsOf(kernels, i, j);
       if (!dependents) continue;
       const isNeeded = (slot: Slot): boolean =>
         draft.slots[slot]?.binding !== null || kernels.some((other) => other !== first && other !== second && readsOf(other).includes(slot));
-      const joined = join(first, second, draft, isNeeded);
+      const joined = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       if (!joined || new Set([...readsOf(joined), ...writesOf(joined)]).size > maxBindings) continue;
       // What needs the first kernel comes after the two, all else in between before them.
       const between = kernels.slice(i + 1, j);
@@ -72,6 +73,34 @@ function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (sl
     return expressionCount(kernel) <= maxExpressions ? kernel : null;
   }
   return null;
+}
+
+/** A product whose elements go through an elementwise kernel before they are stored. */
+function withEpilogue(first: MatmulKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): MatmulKernel | null {
+  if (second.reductions.length > 0 || first.m * first.n === 0) return null;
+  const joined = join(productLoop(first), second, draft, isNeeded);
+  if (!joined || joined.inner !== first.n || joined.stores.some((store) => store.scope === "row")) return null;
+  const plain = joined.stores.find((store) => store.slot === first.out && store.value.op === "accumulator");
+  const stores = joined.stores.filter((store) => store !== plain);
+  // Where nobody needs the product, its memory is that of a result that replaces it.
+  const holder = plain ?? stores.find((store) => draft.slots[store.slot]?.dtype === "f32");
+  if (!holder) return null;
+  return { ...first, out: holder.slot, epilogue: { outer: joined.outer, inner: joined.inner, stores } };
+}
+
+/** What a product stores, as a loop kernel in which accumulator 0 is its element. */
+function productLoop({ batch, m, n, out, epilogue }: MatmulKernel): LoopKernel {
+  const stores = epilogue?.stores ?? [];
+  const outer = epilogue?.outer ?? [...batch, m];
+  if (stores.some((store) => store.slot === out)) return { kind: "loop", outer, inner: n, reductions: [], stores };
+  const make = new ExprMakers();
+  const index = linearIndex(
+    make,
+    [...outer, n].map((size, axis) => make.variable(axis, size)),
+    [...outer, n],
+  );
+  const product: Store = { scope: "element", slot: out, index, value: make.accumulator("f32", 0) };
+  return { kind: "loop", outer, inner: n, reductions: [], stores: [product, ...stores] };
 }
 
 /** For each load of the second body that reads a result of the first, the value; null when one lies elsewhere or is better kept. */

@@ -1,5 +1,5 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
-import type { Kernel, Slot } from "../kernels/kernel.js";
+import type { Kernel, Reduction, Slot, Store } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { sameIndex } from "./space.js";
@@ -10,24 +10,10 @@ export const slotAlignment = 256;
 /** The slots that a kernel reads. */
 export function readsOf(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
-    case "loop": {
-      const slots = new Set<Slot>();
-      const seen = new Set<Expr>();
-      const visit = (expr: Expr): void => {
-        if (seen.has(expr)) return;
-        seen.add(expr);
-        if (expr.op === "load") slots.add(expr.slot);
-        for (const operand of operandsOf(expr)) visit(operand);
-      };
-      for (const { value } of kernel.reductions) visit(value);
-      for (const { value, index } of kernel.stores) {
-        visit(value);
-        visit(index);
-      }
-      return [...slots];
-    }
+    case "loop":
+      return loadedBy(kernel.reductions, kernel.stores);
     case "matmul":
-      return [kernel.a.slot, kernel.b.slot];
+      return [...new Set([kernel.a.slot, kernel.b.slot, ...loadedBy([], kernel.epilogue?.stores ?? [])])];
     case "scatterAdd":
       return [kernel.indices, kernel.updates];
     case "copy":
@@ -37,12 +23,30 @@ export function readsOf(kernel: Kernel): Slot[] {
   }
 }
 
+function loadedBy(reductions: readonly Reduction[], stores: readonly Store[]): Slot[] {
+  const slots = new Set<Slot>();
+  const seen = new Set<Expr>();
+  const visit = (expr: Expr): void => {
+    if (seen.has(expr)) return;
+    seen.add(expr);
+    if (expr.op === "load") slots.add(expr.slot);
+    for (const operand of operandsOf(expr)) visit(operand);
+  };
+  for (const { value } of reductions) visit(value);
+  for (const { value, index } of stores) {
+    visit(value);
+    visit(index);
+  }
+  return [...slots];
+}
+
 /** The slots that a kernel writes. */
 export function writesOf(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
     case "loop":
       return kernel.stores.map((store) => store.slot);
     case "matmul":
+      return [...new Set([kernel.out, ...(kernel.epilogue?.stores.map((store) => store.slot) ?? [])])];
     case "scatterAdd":
       return [kernel.out];
     case "copy":
@@ -96,14 +100,15 @@ function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Ke
       return {
         ...kernel,
         reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: swapLoads(reduction.value, from, to) })),
-        stores: kernel.stores.map((store) => ({
-          ...store,
-          index: swapLoads(store.index, from, to),
-          value: swapLoads(store.value, from, to),
-        })),
+        stores: swapStores(kernel.stores, from, to),
       };
     case "matmul":
-      return { ...kernel, a: { ...kernel.a, slot: swap(kernel.a.slot) }, b: { ...kernel.b, slot: swap(kernel.b.slot) } };
+      return {
+        ...kernel,
+        a: { ...kernel.a, slot: swap(kernel.a.slot) },
+        b: { ...kernel.b, slot: swap(kernel.b.slot) },
+        ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: swapStores(kernel.epilogue.stores, from, to) } } : {}),
+      };
     case "scatterAdd":
       return { ...kernel, indices: swap(kernel.indices), updates: swap(kernel.updates) };
     case "copy":
@@ -111,6 +116,10 @@ function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Ke
     case "composite":
       return { ...kernel, inputs: kernel.inputs.map(swap) };
   }
+}
+
+function swapStores(stores: readonly Store[], from: Slot, to: Slot): Store[] {
+  return stores.map((store) => ({ ...store, index: swapLoads(store.index, from, to), value: swapLoads(store.value, from, to) }));
 }
 
 function swapLoads(root: Expr, from: Slot, to: Slot): Expr {

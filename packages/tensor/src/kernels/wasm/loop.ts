@@ -40,7 +40,27 @@ export function printLoop(
   dtypes: (slot: Slot) => DType,
   name: string,
 ): void {
-  new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes).print();
+  new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes, 0).print();
+}
+
+/** Rows and columns (ends exclusive) of the loops that a tile covers. */
+export interface TileRange {
+  readonly firstRow: Code;
+  readonly endRow: Code;
+  readonly firstColumn: Code;
+  readonly endColumn: Code;
+}
+
+/** Writes a loop over a tile into a function of which it is a part; the slots' addresses begin at byte `slotsAt` of its arguments. */
+export function printTileLoop(
+  f: FunctionBuilder,
+  scalarMath: ScalarMath,
+  program: LoopProgram,
+  dtypes: (slot: Slot) => DType,
+  slotsAt: number,
+  range: TileRange,
+): void {
+  new LoopPrinter(f, scalarMath, program, dtypes, slotsAt).printTile(range);
 }
 
 class LoopPrinter {
@@ -56,10 +76,11 @@ class LoopPrinter {
     scalarMath: ScalarMath,
     readonly program: LoopProgram,
     dtypes: (slot: Slot) => DType,
+    slotsAt: number,
   ) {
     const { kernel } = program;
     const pointers = new Map<Slot, Local>();
-    for (const [i, slot] of slotsOf(program).entries()) pointers.set(slot, f.let("i32", memory("i32.load", i * 4, f.param(0).get)));
+    for (const [i, slot] of slotsOf(program).entries()) pointers.set(slot, f.let("i32", memory("i32.load", slotsAt + i * 4, f.param(0).get)));
     this.#outer = kernel.outer.map(() => f.local("i32"));
     this.#inner = f.local("i32");
     this.#innerStart = f.local("i32");
@@ -94,6 +115,18 @@ class LoopPrinter {
       }
       if (!this.#isTurned) this.#printRow();
       else this.#printGroup(wide, narrow, single);
+    });
+  }
+
+  printTile({ firstRow, endRow, firstColumn, endColumn }: TileRange): void {
+    const { f } = this;
+    const row = f.let("i32", firstRow);
+    const end = f.let("i32", endRow);
+    f.emit(this.#innerStart.set(firstColumn));
+    f.emit(this.#innerEnd.set(endColumn));
+    f.while(row, end.get, i32(1), () => {
+      this.#unpackRow(row, this.program.kernel.outer);
+      this.#printRow();
     });
   }
 
@@ -176,7 +209,7 @@ class LoopPrinter {
       const isWhole = program.segments.length === 1;
       const [start, end] = isWhole ? [this.#innerStart, this.#innerEnd] : this.#within(segment);
       const length = segment.end - segment.start;
-      const lengths = program.chunk === null ? [length] : isWhole ? [program.chunk, length % program.chunk] : null;
+      const lengths = program.isTile ? null : program.chunk === null ? [length] : isWhole ? [program.chunk, length % program.chunk] : null;
       f.emit(this.#inner.set(start.get));
       let wider = Number.POSITIVE_INFINITY;
       for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
@@ -195,7 +228,7 @@ class LoopPrinter {
     const { f, program } = this;
     const start = f.let("i32", i32(segment.start));
     const end = f.let("i32", i32(segment.end));
-    if (program.chunk !== null) {
+    if (program.chunk !== null || program.isTile) {
       f.if(op("i32.lt_u", start.get, this.#innerStart.get), () => f.emit(start.set(this.#innerStart.get)));
       f.if(op("i32.gt_u", end.get, this.#innerEnd.get), () => f.emit(end.set(this.#innerEnd.get)));
       f.if(op("i32.lt_u", end.get, start.get), () => f.emit(end.set(start.get)));
@@ -321,7 +354,7 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
   };
   const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
   const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
-  const shape = [kernel.outer.join(), kernel.inner, program.chunk, program.vectorAxis, program.units, program.rowsPerTile].join("/");
+  const shape = [kernel.outer.join(), kernel.inner, program.chunk, program.isTile, program.vectorAxis, program.units, program.rowsPerTile].join("/");
   return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
 }
 

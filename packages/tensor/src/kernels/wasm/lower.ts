@@ -11,6 +11,8 @@ export interface LoopProgram {
   readonly makers: ExprMakers;
   /** When set, axis 0 numbers chunks of this many inner steps, and a row covers only its own chunk. */
   readonly chunk: number | null;
+  /** True for a loop over a tile of a product, whose rows and columns follow from the matmul's arguments. */
+  readonly isTile: boolean;
   /** The inner loop in parts within which conditions on its variable are constant; one part is the rule. */
   readonly segments: readonly Segment[];
   /** The axis along which four (times `units`) values are computed at a time: the inner one or the last outer one. */
@@ -71,16 +73,20 @@ function merged(kernel: LoopKernel, axis: number): LoopKernel | null {
   return divisionCount(result) <= divisionCount(kernel) ? result : null;
 }
 
+function withoutSingles(kernel: LoopKernel): LoopKernel {
+  const sizes = [...kernel.outer.filter((size) => size !== 1), kernel.inner];
+  const axes = [...kernel.outer.flatMap((size, axis) => (size === 1 ? [] : [axis])), kernel.outer.length];
+  const makers = new ExprMakers();
+  return withAxes(kernel, sizes, makers, (axis, size) => makers.variable(axes.indexOf(axis), size));
+}
+
 /** The same kernel with as few axes as its indices allow. */
 function collapsed(given: LoopKernel): LoopKernel {
   let kernel = given;
   if (kernel.reductions.length === 0 && kernel.stores.every((store) => store.scope === "row")) {
     kernel = { ...kernel, inner: 1, stores: kernel.stores.map((store) => ({ ...store, scope: "element" })) };
   }
-  const sizes = [...kernel.outer.filter((size) => size !== 1), kernel.inner];
-  const axes = [...kernel.outer.flatMap((size, axis) => (size === 1 ? [] : [axis])), kernel.outer.length];
-  const makers = new ExprMakers();
-  kernel = withAxes(kernel, sizes, makers, (axis, size) => makers.variable(axes.indexOf(axis), size));
+  kernel = withoutSingles(kernel);
   const mayMergeInner = kernel.reductions.length === 0 && kernel.stores.every((store) => store.scope === "element");
   for (let axis = kernel.outer.length - 1; axis >= 0; axis--) {
     if (axis + 1 === kernel.outer.length && !mayMergeInner) continue;
@@ -156,6 +162,15 @@ export function lowerLoop(given: LoopKernel, firstScratch: Slot): { programs: Lo
     };
   }
   return splitReductions(kernel, chunk, firstScratch);
+}
+
+/** The loop that runs over each tile of a product when the tile is finished. */
+export function lowerTileLoop(given: LoopKernel): LoopProgram {
+  let kernel = withoutSingles(given);
+  for (let axis = kernel.outer.length - 2; axis >= 0; axis--) kernel = merged(kernel, axis) ?? kernel;
+  const makers = new ExprMakers();
+  const copy = withAxes(kernel, [...kernel.outer, kernel.inner], makers, (axis, size) => makers.variable(axis, size));
+  return { ...schedule(copy, makers, null), isTile: true };
 }
 
 /** Each group of reductions as partial results of chunks, then their combination in order; at last the stores. */
@@ -254,7 +269,7 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
   const groups = isTurned ? (rows / last) * groupCount(last, units) : rows;
   const work = rows * rowWork;
   const rowsPerTile = Math.max(1, Math.min(groups, Math.round((tileWork * groups) / Math.max(work, 1))));
-  return { kernel, makers, chunk, segments, vectorAxis, units, rowsPerTile, tileCount: Math.ceil(groups / rowsPerTile), work };
+  return { kernel, makers, chunk, isTile: false, segments, vectorAxis, units, rowsPerTile, tileCount: Math.ceil(groups / rowsPerTile), work };
 }
 
 /** How a turned kernel covers its last outer axis: wide groups, then groups of four, then single columns. */
