@@ -12,5 +12,11 @@ export function epilogueLoop({ out }: MatmulKernel, { outer, inner, stores }: Ep
   const product = make.load("f32", out, place);
   const known = new Map<Expr, Expr>();
   const read = (expr: Expr): Expr => substitute(expr, make, (axis, size) => make.variable(axis, size), known, product);
-  return { kind: "loop", outer, inner, reductions: [], stores: stores.map((store) => ({ ...store, index: read(store.index), value: read(store.value) })) };
+  return {
+    kind: "loop",
+    outer,
+    inner,
+    reductions: [],
+    stores: stores.map((store) => ({ ...store, index: read(store.index), value: read(store.value) })),
+  };
 }

@@ -25,7 +25,8 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
       const dependents = dependentsOf(kernels, i, j);
       if (!dependents) continue;
       const isNeeded = (slot: Slot): boolean =>
-        draft.slots[slot]?.binding !== null || kernels.some((other) => other !== first && other !== second && readsOf(other).includes(slot));
+        draft.slots[slot]?.binding !== null ||
+        kernels.some((other) => other !== first && other !== second && readsOf(other).includes(slot));
       const joined = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       if (!joined || new Set([...readsOf(joined), ...writesOf(joined)]).size > maxBindings) continue;
       // What needs the first kernel comes after the two, all else in between before them.
@@ -126,7 +127,8 @@ function isCheap(value: Expr): boolean {
   let [loads, work] = [0, 0];
   for (const expr of below([value])) {
     if (expr.op === "load") loads++;
-    else if (expr.op === "random" || (expr.op === "unary" && expr.kind !== "neg" && expr.kind !== "abs" && expr.kind !== "not")) return false;
+    else if (expr.op === "random" || (expr.op === "unary" && expr.kind !== "neg" && expr.kind !== "abs" && expr.kind !== "not"))
+      return false;
     else if (expr.op === "binary" && (expr.kind === "div" || expr.kind === "mod" || expr.kind === "pow")) return false;
     else if (expr.dtype === "f32" && expr.op !== "const" && expr.op !== "accumulator") work++;
   }

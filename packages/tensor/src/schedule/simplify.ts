@@ -1,5 +1,5 @@
 import type { Node } from "../graph/node.js";
-import { sameShape, type Shape, sizeOf } from "../tensor/shape.js";
+import { type Shape, sameShape, sizeOf } from "../tensor/shape.js";
 
 /** Records a node in the graph being simplified and returns it, or the equal one that is there. */
 export type Make = (node: Node) => Node;
@@ -184,9 +184,6 @@ function lastAxisOnly(x: Node & { op: "reshape" }, part: Part): Part | null {
   const inner = x.x.shape;
   const isCutBefore = part.shape.some((size, axis) => axis < last && (size !== x.shape[axis] || (part.steps[axis] ?? 1) < 0));
   if (last < 0 || isCutBefore || inner.at(-1) !== x.shape[last]) return null;
-  const ends = (values: readonly number[], fill: number): number[] => [
-    ...inner.slice(1).map(() => fill),
-    values[last] ?? fill,
-  ];
+  const ends = (values: readonly number[], fill: number): number[] => [...inner.slice(1).map(() => fill), values[last] ?? fill];
   return { starts: ends(part.starts, 0), steps: ends(part.steps, 1), shape: [...inner.slice(0, -1), part.shape[last] ?? 1] };
 }

@@ -121,7 +121,8 @@ function linearForm(expr: Expr): Map<number, number> | null {
       const a = linearForm(expr.a);
       const b = linearForm(expr.b);
       if (!a || !b) return null;
-      if (expr.kind === "mul" && expr.b.op === "const") return new Map([...a].map(([axis, factor]) => [axis, factor * (expr.b as { value: number }).value]));
+      if (expr.kind === "mul" && expr.b.op === "const")
+        return new Map([...a].map(([axis, factor]) => [axis, factor * (expr.b as { value: number }).value]));
       if (expr.kind !== "add" && expr.kind !== "sub") return null;
       const sign = expr.kind === "add" ? 1 : -1;
       const sum = new Map(a);

@@ -80,7 +80,8 @@ class LoopPrinter {
   ) {
     const { kernel } = program;
     const pointers = new Map<Slot, Local>();
-    for (const [i, slot] of slotsOf(program).entries()) pointers.set(slot, f.let("i32", memory("i32.load", slotsAt + i * 4, f.param(0).get)));
+    for (const [i, slot] of slotsOf(program).entries())
+      pointers.set(slot, f.let("i32", memory("i32.load", slotsAt + i * 4, f.param(0).get)));
     this.#outer = kernel.outer.map(() => f.local("i32"));
     this.#inner = f.local("i32");
     this.#innerStart = f.local("i32");
@@ -354,7 +355,15 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
   };
   const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
   const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
-  const shape = [kernel.outer.join(), kernel.inner, program.chunk, program.isTile, program.vectorAxis, program.units, program.rowsPerTile].join("/");
+  const shape = [
+    kernel.outer.join(),
+    kernel.inner,
+    program.chunk,
+    program.isTile,
+    program.vectorAxis,
+    program.units,
+    program.rowsPerTile,
+  ].join("/");
   return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
 }
 

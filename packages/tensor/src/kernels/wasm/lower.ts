@@ -269,7 +269,18 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
   const groups = isTurned ? (rows / last) * groupCount(last, units) : rows;
   const work = rows * rowWork;
   const rowsPerTile = Math.max(1, Math.min(groups, Math.round((tileWork * groups) / Math.max(work, 1))));
-  return { kernel, makers, chunk, isTile: false, segments, vectorAxis, units, rowsPerTile, tileCount: Math.ceil(groups / rowsPerTile), work };
+  return {
+    kernel,
+    makers,
+    chunk,
+    isTile: false,
+    segments,
+    vectorAxis,
+    units,
+    rowsPerTile,
+    tileCount: Math.ceil(groups / rowsPerTile),
+    work,
+  };
 }
 
 /** How a turned kernel covers its last outer axis: wide groups, then groups of four, then single columns. */
