@@ -20,9 +20,7 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const ownFormats: ReadonlySet<string> = new Set(["BITFIT", "BOTTLENECK", "FULL", "P_TUNING_V2"]);
 /** Two parameters on one memory: refused by name (methods/lora.test.ts). */
 const refused: ReadonlySet<string> = new Set(["methods/llama-tied-embedding-ensured"]);
-/** First values that are not built, and refused by name (methods/lora.test.ts). */
-const missing = /-(pissa|olora|eva|eva-uniform)$/;
-const adapters = [...cases, ...methodCases.filter(({ name }) => !refused.has(name) && !missing.test(name))].filter(
+const adapters = [...cases, ...methodCases.filter(({ name }) => !refused.has(name))].filter(
   ({ isAdapter, settings }) => isAdapter && !ownFormats.has(settings.method ?? ""),
 );
 
@@ -59,6 +57,11 @@ async function prepare(golden: Case): Promise<void> {
   await saveAdapter(adapter, join(folder, "adapter"));
   const job = { base: golden.modelFolder, adapter: join(folder, "adapter"), ids: rows, out: join(folder, "adapter.bin") };
   expected.set(`${golden.name} adapter`, { logits: await logits(), job });
+  if (/-(pissa|olora)$/.test(golden.name)) {
+    await saveAdapter(adapter, join(folder, "plain"), { asPlainLora: true });
+    const plain = { ...job, adapter: join(folder, "plain"), out: join(folder, "plain.bin") };
+    expected.set(`${golden.name} as plain LoRA`, { logits: await logits(), job: plain });
+  }
   if (golden.settings.merge === false || golden.settings.merge_exact === false || mergesShared.has(golden.name)) return;
   merge(adapter);
   await saveModel(model, join(folder, "merged"));

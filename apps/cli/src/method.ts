@@ -31,7 +31,11 @@ export const methodFlags = {
   dropout: { type: "number", min: 0, below: 1, help: "dropout on the bypass (0)" },
   targets: { type: "list", value: "q_proj,v_proj", help: "layers by name, or all-linear (the family's attention projections)" },
   rslora: { type: "switch", help: "scale by alpha / sqrt(rank)" },
-  init: { type: "text", value: "NAME", help: "first values, for instance kaiming or gaussian (kaiming)" },
+  init: {
+    type: "text",
+    value: "NAME",
+    help: "first values: kaiming, gaussian, orthogonal, default, pissa, pissa_niter_4, olora, eva (kaiming)",
+  },
   "virtual-tokens": { type: "integer", min: 1, help: "positions that a prefix or a prompt takes" },
   bottleneck: { type: "integer", min: 1, help: "inner size of a bottleneck adapter" },
   set: { type: "pairs", value: "name=value", help: "any other option of the method, as often as needed; values are JSON or plain words" },
@@ -177,6 +181,11 @@ export function methodOptions(
 
 function understood(name: string, { names }: KnownOptions): string {
   return names.size === 0 ? `${name} has no options.` : `${name} understands ${[...names].join(", ")}.`;
+}
+
+/** Whether a method's adapters can be saved as plain pairs of LoRA. */
+export function hasPlainForm(name: string): boolean {
+  return tableEntry(name)?.asPlain !== undefined;
 }
 
 /** Throws UsageError when a flag that sets an adapter up was written out for full fine-tuning. */

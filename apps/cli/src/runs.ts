@@ -1,9 +1,50 @@
-import type { CausalLM, RunState } from "@lowrank/models";
+import type { Adapter, DataRun } from "@lowrank/lora";
+import { BatchSequence, type CausalLM, type Example, type RunState } from "@lowrank/models";
+import { tensor } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
+import type { Output } from "./output.js";
 
 /** Positions that a row can take: the model's context without the virtual tokens of an adapter. */
 export function contextOf(model: Pick<CausalLM, "contextLength" | "virtualTokens">): number {
   return model.contextLength - model.virtualTokens.length;
+}
+
+/** Batches whose forward a method may look at before training. */
+const initialBatchCount = 16;
+
+/** How the first batches are made: as the training makes them. */
+interface FirstBatches {
+  readonly batchSize: number;
+  readonly seed: number;
+  readonly lengthLimit: number;
+}
+
+/** The model's forward over the first training batches, for first values that come from data (EVA): tokens that are learned count, as in PEFT. */
+function firstRuns(model: CausalLM, examples: readonly Example[], settings: FirstBatches): DataRun[] {
+  const { batchSize } = settings;
+  const batches = new BatchSequence(examples, settings);
+  const count = Math.min(initialBatchCount, Math.ceil(examples.length / batchSize));
+  return Array.from({ length: count }, (_, i) => {
+    const { ids, labels, rowCount, length } = batches.batch(i);
+    return {
+      run: () => model.hidden(tensor(ids, { device: model.device, dtype: "i32", shape: [rowCount, length] })),
+      mask: labels.map((label) => Number(label !== -100)),
+    };
+  });
+}
+
+/** Sets an adapter's first values, and says so where that takes a while. Rejects with AdapterError where the data say too little. */
+export async function setFirstValues(
+  adapter: Adapter,
+  model: CausalLM,
+  examples: readonly Example[],
+  settings: FirstBatches,
+  output: Pick<Output, "note">,
+): Promise<void> {
+  const { init } = adapter.options as { readonly init?: unknown };
+  if (/^(pissa|olora|eva)/.test(String(init)))
+    output.note(`first values (${String(init)}) out of the ${init === "eva" ? "data" : "weights"} …`);
+  await adapter.initialize({ runs: firstRuns(model, examples, settings) });
 }
 
 /** Throws UsageError when a run in a folder was started with other settings than those of now. */

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { type Adapter, loadAdapter } from "@lowrank/lora";
 import { type DataSet, encodeRows, type LoadedModel, loadModel, parseRows, type Tokenizer } from "@lowrank/models";
-import { type Device, device } from "@lowrank/tensor";
+import { type Device, type DeviceOptions, device } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import type { Output } from "./output.js";
@@ -29,8 +29,9 @@ export async function withDevice<R>(
   name: "auto" | "cpu" | "webgpu",
   output: Output | null,
   use: (device: Device) => Promise<R>,
+  options: DeviceOptions = {},
 ): Promise<R> {
-  const opened = await device(name);
+  const opened = await device(name, options);
   output?.note(`device: ${opened.name} (${opened.description})`);
   try {
     return await use(opened);

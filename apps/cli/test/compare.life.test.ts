@@ -77,6 +77,26 @@ describe("compare", () => {
     for (const name of ["lora", "dora", "full"]) expect(existsSync(join(broken, name, "training-state.safetensors"))).toBe(false);
   });
 
+  test("BitFit on a model without biases is trained in a variant, and the output says so", async () => {
+    const out = join(folder, "bitfit");
+    const few = ["--methods", "bitfit", "--lr", "bitfit=1e-2", "--steps", "8", "--latency-seconds", "1"];
+    const { code, stdout, stderr } = await lowrank(["compare", ...common, ...few, "--out", out, "--json"]);
+    expect(code, stderr).toBe(0);
+    const result = JSON.parse(stdout) as { methods: Row[]; variants: object; leftOut: object; base: { evalLoss: number } };
+    expect(result.variants).toEqual({ bitfit: expect.stringContaining("addMissing") });
+    expect(result.leftOut).toEqual({});
+    const [bitfit] = result.methods as [Row];
+    // Four projections, three layers of the MLP, and the output layer.
+    expect(bitfit.parameters.trainable).toBe(2 * (4 * 32 + 2 * 64 + 32) + 257);
+    expect(bitfit.evalLoss).toBeLessThan(result.base.evalLoss);
+    expect(bitfit.decoding.mergedRatio).toBeNull();
+    expect(readFileSync(join(out, "compare.html"), "utf8")).toContain("bitfit: a variant");
+    const asked = [...common, ...few, "--set", "bitfit.addMissing=false", "--out", join(folder, "asked")];
+    const refused = await lowrank(["compare", ...asked]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain("no biases");
+  });
+
   test("Ctrl-C says how to go on", async () => {
     const out = join(folder, "interrupted");
     const long = args(out).map((arg) => (arg === "24" ? "3000" : arg));

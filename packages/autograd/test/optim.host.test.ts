@@ -44,6 +44,21 @@ const adamwLoop =
     return p;
   };
 
+/** transformers' old AdamW: eps beside the uncorrected root, and the decay last. */
+const oldAdamwLoop =
+  ({ rate = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-6, decay = 0 }): Loop =>
+  (p, gradient) => {
+    let [m, v] = [0, 0];
+    for (let t = 0; t < steps; t++) {
+      const g = gradient(t);
+      m = beta1 * m + (1 - beta1) * g;
+      v = beta2 * v + (1 - beta2) * g * g;
+      p -= ((rate * Math.sqrt(1 - beta2 ** (t + 1))) / (1 - beta1 ** (t + 1))) * (m / (Math.sqrt(v) + eps));
+      p -= rate * decay * p;
+    }
+    return p;
+  };
+
 const sgdLoop =
   ({ rate = 1e-3, momentum = 0, nesterov = false, decay = 0 }): Loop =>
   (p, gradient) => {
@@ -70,6 +85,11 @@ describe.each<[string, (p: Tensor) => optim.Optimizer, Loop, ((t: number) => num
     "adamw with a group",
     (p) => optim.adamw([{ parameters: [p], learningRateFactor: 16, weightDecay: 0 }], { learningRate: 0.01 }),
     adamwLoop({ rate: 0.16, decay: 0 }),
+  ],
+  [
+    "adamw in transformers' form",
+    (p) => optim.adamw([p], { learningRate: 0.03, eps: 1e-3, weightDecay: 0.1, form: "transformers" }),
+    oldAdamwLoop({ rate: 0.03, eps: 1e-3, decay: 0.1 }),
   ],
   ["sgd", (p) => optim.sgd([p], { learningRate: 0.1 }), sgdLoop({ rate: 0.1 })],
   ["sgd with momentum", (p) => optim.sgd([p], { learningRate: 0.1, momentum: 0.9 }), sgdLoop({ rate: 0.1, momentum: 0.9 })],

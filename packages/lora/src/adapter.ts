@@ -1,6 +1,6 @@
 import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
-import { AdapterError } from "./errors.js";
-import type { Attachment, TrainingRules } from "./methods/method.js";
+import { AdapterError, listed } from "./errors.js";
+import type { AdapterParts, Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
 import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
 import { setActive } from "./several/active.js";
@@ -35,26 +35,43 @@ export type AdapterOptions = ApplyOptions & { [Name in MethodName]: { readonly m
 /** A trained or trainable adapter on a model. Made by `applyAdapter` and `loadAdapter`. */
 export class Adapter {
   #removers: (() => void)[] = [];
-  /** What the method asks of the training loop beyond gradients. */
-  readonly training: TrainingRules;
+  #parts: AdapterParts<unknown, unknown>;
+  #training: TrainingRules | null = null;
   /** Makes the merged weights the old ones again; null while not merged. For `merge` and `unmerge`. */
   undoMerge: (() => void) | null = null;
 
   constructor(
     readonly model: AdaptableModel,
     readonly method: AnyMethod,
-    /** The method's options, defaults filled in. */
-    readonly options: unknown,
-    /** What the method chose to go on, by name. */
-    readonly places: ReadonlyMap<string, unknown>,
-    /** What was put there. */
-    readonly attachments: ReadonlyMap<string, Attachment>,
+    parts: AdapterParts<unknown, unknown>,
     /** What is trained beside the method's own. */
     readonly riders: { readonly options: RiderOptions; readonly passengers: readonly Passenger[] },
     readonly dropoutGenerator: Generator,
     readonly origin: AdapterOrigin,
   ) {
-    this.training = method.training?.(attachments, options) ?? {};
+    this.#parts = parts;
+  }
+
+  /** The method's options, defaults filled in. */
+  get options(): unknown {
+    return this.#parts.options;
+  }
+
+  /** What the method chose to go on, by name. */
+  get places(): ReadonlyMap<string, unknown> {
+    return this.#parts.places;
+  }
+
+  /** What was put there. */
+  get attachments(): ReadonlyMap<string, Attachment> {
+    return this.#parts.attachments;
+  }
+
+  /** What the method asks of the training loop beyond gradients. */
+  get training(): TrainingRules {
+    // Made once: it may hold state.
+    this.#training ??= this.method.training?.(this.attachments, this.options, this.riders.passengers) ?? {};
+    return this.#training;
   }
 
   /** What the method put on its places, and what rides along. */
@@ -85,9 +102,9 @@ export class Adapter {
     return this.#named(({ parameters, constants }) => ({ ...parameters, ...constants }));
   }
 
-  /** What a file holds. */
-  savedTensors(): Map<string, Tensor> {
-    return this.#named(({ parameters, constants, saved }) => saved?.() ?? { ...parameters, ...constants });
+  /** What a file holds; `isPlain`: as a plain low-rank pair, where the method can be one. */
+  savedTensors(isPlain = false): Map<string, Tensor> {
+    return this.#named(({ parameters, constants, saved, plain }) => (isPlain && plain?.()) || saved?.() || { ...parameters, ...constants });
   }
 
   /** True while the base's weights hold the adapter. */
@@ -115,13 +132,53 @@ export class Adapter {
     this.#removers = [];
     setActive(this.model, this, this.isMerged);
   }
+
+  /**
+   * Sets first values that depend on the base's weights (PiSSA, OLoRA) or on data (EVA), and reads what LoRA-FA needs of A; nothing for other
+   * methods, and nothing the second time. EVA gives layers other tensors: call it before `parameters()`. Rejects with AdapterError when data
+   * is needed and not given, or says too little.
+   */
+  async initialize(data: InitializationData = {}): Promise<void> {
+    const wasEnabled = this.isEnabled;
+    // What layers are given is the base's business, and those that are left out afterwards must go.
+    this.disable();
+    try {
+      const parts = (await this.method.initialize?.(this.#parts, data)) ?? this.#parts;
+      for (const { initialize } of parts.attachments.values()) await initialize?.();
+      if (parts !== this.#parts) {
+        this.#refuseStray(parts);
+        this.#parts = parts;
+        this.#training = null;
+      }
+    } finally {
+      if (wasEnabled) this.enable();
+    }
+  }
+
+  /** Throws AdapterError where something rides on a layer that the method has left. */
+  #refuseStray({ attachments }: AdapterParts<unknown, unknown>): void {
+    const stray = this.riders.passengers
+      .filter(
+        ({ place, attachment }) =>
+          !attachments.has(place) && Object.keys(attachment.parameters).some((key) => key.startsWith("base_layer.")),
+      )
+      .map(({ place }) => place);
+    if (stray.length > 0) {
+      throw new AdapterError(
+        `The data leaves ${listed(stray)} without a pair, and the biases there were to be trained as those of adapted layers. Set eva.rho to 1, or leave bias out.`,
+        stray,
+      );
+    }
+  }
 }
 
 /**
  * Puts trainable parameters beside a model's frozen weights and its forward through them:
  * `applyAdapter(model, { method: "lora", rank: 8, alpha: 16, targets: ["q_proj", "v_proj"] })`.
  * Only the adapter's `parameters()` are meant for `grad`; weights that are not asked for get no gradient. The output is at first exactly
- * the base's, except where the method says otherwise (virtual tokens are random). Throws AdapterError for options out of range and for targets that fit no layer, before anything is changed.
+ * the base's, except where the method says otherwise (virtual tokens are random). First values that come from weights or data need
+ * `await adapter.initialize()` before the first forward. Throws AdapterError for options out of range and for targets that fit no layer,
+ * before anything is changed.
  * peft.get_peft_model.
  */
 export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Adapter {
@@ -161,7 +218,8 @@ export function attach(model: AdaptableModel, method: AnyMethod, given: object, 
   const context = { model, generator, dropoutGenerator, isLoaded, warn };
   const attachments = method.attach(places, options, context);
   const passengers = ride(riders, { ...context, targeted: new Set(places.keys()) }, (options as TargetOptions).targets);
-  const adapter = new Adapter(model, method, options, places, attachments, { options: riders, passengers }, dropoutGenerator, origin);
+  const parts = { options, places, attachments };
+  const adapter = new Adapter(model, method, parts, { options: riders, passengers }, dropoutGenerator, origin);
   realizeNow([...adapter.namedTensors().values()]);
   return adapter;
 }

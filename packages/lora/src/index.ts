@@ -14,15 +14,19 @@ export type { BottleneckOptions, BottleneckPlace } from "./methods/bottleneck.js
 export { dora } from "./methods/dora.js";
 export { houlsby } from "./methods/houlsby.js";
 export { type Ia3Options, ia3 } from "./methods/ia3.js";
+export type { EvaOptions } from "./methods/init/eva-options.js";
+export type { InitName } from "./methods/init/table.js";
 export { type LohaOptions, loha } from "./methods/loha.js";
 export { type LokrOptions, lokr } from "./methods/lokr.js";
-
-export { type LoraOptions, type LowRankPair, lora } from "./methods/lora.js";
+export { type LoraOptions, lora } from "./methods/lora.js";
 export {
+  type AdapterParts,
   type AttachContext,
   type Attachment,
   copyOf,
+  type DataRun,
   defineMethod,
+  type InitializationData,
   type MergedWeight,
   type Method,
   onEach,
@@ -34,6 +38,7 @@ export {
 
 export { type NormsOptions, norms } from "./methods/norms.js";
 export { type OftAttachment, type OftOptions, oft } from "./methods/oft.js";
+export type { LowRankPair } from "./methods/pair.js";
 export { parallel } from "./methods/parallel.js";
 export { pfeiffer } from "./methods/pfeiffer.js";
 export { type PrefixOptions, prefix } from "./methods/prefix.js";
@@ -42,6 +47,7 @@ export { type PtuningOptions, ptuning } from "./methods/ptuning.js";
 export { ptuningV2 } from "./methods/ptuning-v2.js";
 export type { TripletAttachment } from "./methods/rank-allocation.js";
 export { type AnyMethod, type MethodName, methods, type OptionsOf } from "./methods/table.js";
+export type { LoraTrainingOptions } from "./methods/training.js";
 export { type VeraOptions, vera } from "./methods/vera.js";
 export type { VirtualTokenOptions, VirtualTokenPlace } from "./methods/virtual-tokens.js";
 export type { LycorisOptions } from "./methods/whole-delta.js";

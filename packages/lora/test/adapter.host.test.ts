@@ -212,7 +212,7 @@ describe("files that do not fit are refused before anything is changed", () => {
     ],
     ["an option that nobody knows", (c) => Object.assign(c, { use_magic: 3 }), /use_magic: 3/],
     ["biases of an unknown kind", (c) => Object.assign(c, { bias: "some" }), /bias is "some"/],
-    ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "pissa" }), /init_lora_weights: "pissa"/],
+    ["an initialisation that changes the base", (c) => Object.assign(c, { init_lora_weights: "corda" }), /init_lora_weights: "corda"/],
     [
       "a method of another kind",
       (c) => Object.assign(c, { peft_type: "POLY" }),

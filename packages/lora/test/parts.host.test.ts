@@ -162,3 +162,33 @@ describe("what no one pair can say is refused, and nothing is changed", () => {
     expect([...model.namedModules().values()].every(({ wrappers }) => wrappers.length === 0)).toBe(true);
   });
 });
+
+test("LoRA-FA trains B of each part along the gradient that makes up for a fixed A", async () => {
+  const model = new Fused();
+  const adapter = applyAdapter(model, { method: "lora", rank: 2, alpha: 6, freezeA: true, targets: ["c_attn.q", "c_attn.v"] });
+  await adapter.initialize();
+  const named = adapter.namedParameters();
+  expect([...named.keys()].map((name) => name.replace(/.*c_attn\./, ""))).toEqual(
+    Array.from({ length: 2 }, () => ["q.lora_B.weight", "v.lora_B.weight"]).flat(),
+  );
+  const gradients = grad(
+    model
+      .forward(rows(dev, 4, 8, 2))
+      .square()
+      .mean(),
+    [...named.values()],
+  );
+  const given = new Map([...named.keys()].map((name, i) => [name, gradients[i] as Tensor] as const)); // one a parameter
+  const changed = adapter.training.changeGradients?.(given) ?? expect.fail("no rule");
+  const tensors = adapter.namedTensors();
+  for (const [name, gradient] of given) {
+    const a = tensors.get(name.replace("lora_B", "lora_A")) ?? expect.fail(name);
+    // g (A Aᵀ) s² is the gradient again.
+    const back = (changed.get(name) ?? expect.fail(name)).matmul(a.matmul(a.t())).mul(9);
+    expect(await distance(back, await values(gradient)), name).toBeLessThan(1e-5);
+  }
+});
+
+test.each(["pissa", "olora", "eva"] as const)('init "%s" needs a whole weight', (init) => {
+  expect(() => applyAdapter(new Fused(), { method: "lora", rank: 2, init, targets: ["c_attn.q"] })).toThrow(/needs a whole weight/);
+});

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { orthonormalized, product, transposed } from "../src/linalg/qr.js";
-import { svd } from "../src/linalg/svd.js";
+import { leadingDirections, svd } from "../src/linalg/svd.js";
 
 /** Numbers that look random and are the same at each run. */
 function numbers(count: number): Float64Array {
@@ -49,6 +49,32 @@ test("the truncated decomposition of a large matrix has the values that it was m
   // Values are settled to 1e-12, vectors to about its square root.
   expect(worst(composed(found, rows, columns), best)).toBeLessThan(1e-6);
   expect(worst(composed(svd(matrix, rows, columns, 8, 16), rows, columns), best)).toBeLessThan(1e-4);
+});
+
+test.each([
+  [12, 7, 3],
+  [7, 12, 3],
+  [40, 150, 5],
+  [210, 30, 5],
+])("the leading directions of a matrix [%i, %i] are those of its decomposition", (rows, columns, rank) => {
+  // Values that fall, so that directions are determined.
+  const matrix = numbers(rows * columns).map((value, i) => value * 0.5 ** (i % columns));
+  const [found, wanted] = [leadingDirections(matrix, rows, columns, rank), svd(matrix, rows, columns, rank)];
+  expect(worst(found.s, wanted.s)).toBeLessThan(1e-9 * (wanted.s[0] ?? 0));
+  expect(worst(found.v, wanted.v)).toBeLessThan(1e-7);
+});
+
+test("the leading directions of a matrix of low rank are orthonormal all the same", () => {
+  for (const [rows, columns] of [
+    [4, 9],
+    [9, 4],
+  ] as const) {
+    for (const matrix of [new Float64Array(36), new Float64Array(36).fill(1)]) {
+      const { s, v } = leadingDirections(matrix, rows, columns, 3);
+      expect(s[1]).toBeLessThan(1e-9);
+      expect(worst(product(v, v, 3, columns, 3, true), identity(3))).toBeLessThan(1e-9);
+    }
+  }
 });
 
 test("a matrix of zeros, and one of rank 1, have as many orthonormal vectors as others", () => {

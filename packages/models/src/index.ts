@@ -20,6 +20,7 @@ export { Gpt2 } from "./gpt2/model.js";
 export { initModel } from "./init-model.js";
 export { type LlamaConfig, llamaConfig } from "./llama/config.js";
 export { Llama } from "./llama/model.js";
+export { modelOutline } from "./model-outline.js";
 export { type ChatMessage, Tokenizer } from "./tokenizer/tokenizer.js";
 export * from "./train/index.js";
 export { type KeyValuePrefix, type VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";

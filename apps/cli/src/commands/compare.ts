@@ -24,7 +24,7 @@ import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
-import { contextOf } from "../runs.js";
+import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
 
@@ -86,6 +86,14 @@ function settingsOf(values: Values<typeof flags>): RunState["settings"] {
   };
 }
 
+/** What lets a method train on a model that has no place for it as published, and what is said of it. */
+const variants: Readonly<Record<string, { readonly options: Readonly<Record<string, unknown>>; readonly note: string }>> = {
+  bitfit: {
+    options: { addMissing: true },
+    note: "this model has no biases, so each dense layer is given one, 0 at first (addMissing), which the paper does not do; they cannot be merged",
+  },
+};
+
 /** Why a method cannot be put on the model at all; null where it can. */
 function whyNot(model: LoadedModel["model"], name: string, own: Readonly<Record<string, unknown>>): string | null {
   try {
@@ -104,6 +112,8 @@ async function runCompare(context: CompareContext): Promise<number> {
   const rates = ratesOf(asked, values.lr);
   /** Methods that this model has no place for, and why. */
   const left = new Map<string, string>();
+  /** Methods that are trained in a variant, and in which. */
+  const varying = new Map<string, string>();
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
   if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
@@ -129,9 +139,18 @@ async function runCompare(context: CompareContext): Promise<number> {
     const { model, tokenizer } = loaded;
     for (const [name, own] of optionsOf(model, asked, values, given, values.steps)) options.set(name, own);
     for (const name of asked) {
-      const reason = methodOf(name) === fullMethod ? null : whyNot(model, name, options.get(name) ?? {});
-      if (reason !== null) left.set(name, reason);
+      const own = options.get(name) ?? {};
+      const reason = methodOf(name) === fullMethod ? null : whyNot(model, name, own);
+      if (reason === null) continue;
+      const variant = variants[methodOf(name)];
+      // What the user has set is not set otherwise.
+      const varied = variant && { ...variant.options, ...own };
+      if (variant && varied && whyNot(model, name, varied) === null) {
+        options.set(name, varied);
+        varying.set(name, variant.note);
+      } else left.set(name, reason);
     }
+    for (const [name, note] of varying) output.note(`${name} is a variant: ${note}`);
     for (const [name, reason] of left) output.note(`${name} is left out: ${reason}`);
     if (left.size === asked.length) throw new UsageError(`None of the methods has a place on this model. ${[...left.values()][0]}`);
     const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
@@ -171,6 +190,8 @@ async function runCompare(context: CompareContext): Promise<number> {
         const { data, heldOut } = await rowsFor(loaded);
         const onWarning = (message: string): void => output.note(`warning: ${message}`);
         const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, baseModel: values.model, onWarning });
+        const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit: start.context };
+        if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
         const trained = await trainInFolder({
           model,
           adapter,
@@ -233,6 +254,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rates", names.map((name) => `${name} ${rates.get(name)}`).join(", ")],
     ["device", start.description],
+    ...[...varying].map(([name, note]): [string, string] => [`${name}: a variant`, note]),
     ...[...left].map(([name, reason]): [string, string] => [`${name}: left out`, reason]),
   ];
   const general = start.generalSource;
@@ -244,9 +266,17 @@ async function runCompare(context: CompareContext): Promise<number> {
   output.say();
   output.say(conclusion(start.base, results));
   output.say(`forgetting: rise of the loss on ${general}`);
+  for (const [name, note] of varying) output.say(`${name} is a variant: ${note}`);
   for (const [name, reason] of left) output.say(`${name} is left out: ${reason}`);
   output.say(`page: ${path}`);
-  output.result({ base: start.base, methods: results, leftOut: Object.fromEntries(left), generalText: general, page: path });
+  output.result({
+    base: start.base,
+    methods: results,
+    variants: Object.fromEntries(varying),
+    leftOut: Object.fromEntries(left),
+    generalText: general,
+    page: path,
+  });
   return 0;
 }
 

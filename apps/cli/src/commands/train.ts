@@ -3,13 +3,14 @@ import { join, resolve } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
 import { metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
-import { nodeFiles } from "@lowrank/tensor";
+import { type Device, nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import {
   applyMethod,
   fullMethod,
+  hasPlainForm,
   methodFlags,
   methodNames,
   methodOf,
@@ -18,11 +19,12 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
-import { checkSettings, contextOf } from "../runs.js";
+import { checkSettings, contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
+import { TraceRecorder } from "../trace.js";
 
 const flags = {
   model: modelFlag,
@@ -45,10 +47,16 @@ const flags = {
   out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
   resume: { type: "switch", help: "go on with the run in --out" },
   overwrite: { type: "switch", help: "replace the run in --out" },
+  "as-plain-lora": { type: "switch", help: "write an adapter that began as pissa or olora as plain LoRA of twice the rank" },
   "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
   "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 500 },
   "save-every": { type: "integer", min: 0, help: "steps between checkpoints; 0: at the end only", default: 100 },
   "log-every": { type: "integer", min: 1, help: "steps between lines of metrics.jsonl", default: 1 },
+  profile: {
+    type: "text",
+    value: "FILE.json",
+    help: "write when each kernel ran, in Chrome's trace format (opens in Perfetto); slows the run",
+  },
   json: jsonFlag,
 } as const satisfies Flags;
 
@@ -102,9 +110,13 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
   const canResume = checkFolder(values);
-  return withDevice(values.device, output, async (dev) => {
+  const trace = values.profile === undefined ? null : new TraceRecorder();
+  const run = async (dev: Device): Promise<number> => {
     const isFull = methodOf(method) === fullMethod;
     if (isFull) refuseMethodFlags(given);
+    const asPlainLora = values["as-plain-lora"];
+    if (asPlainLora && !hasPlainForm(method))
+      throw new UsageError(`--as-plain-lora is for methods with pairs of LoRA, and ${method} has none. Leave it out.`);
     const loaded = await openModel(values.model, dev, isFull ? { dtype: "f32" } : {});
     const { model } = loaded;
     const warn = (message: string): void => output.note(`warning: ${message}`);
@@ -115,6 +127,10 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const evalPath = values["eval-data"];
     const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
 
+    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
+    const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
+    const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit };
+    if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;
@@ -137,13 +153,12 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const writeMetrics = await metricsFile(join(out, "metrics.jsonl"), state?.step ?? 0);
     const progress = new Progress(output, steps, state?.step ?? 0);
     const losses: { x: number; y: number }[] = [];
-    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
     const result = await train({
       model,
       parameters,
       ...(adapter ? { rules: adapter.training } : {}),
       examples: data.examples,
-      lengthLimit: Math.min(contextOf(model), Math.max(longest, 2)),
+      lengthLimit,
       steps,
       batchSize: values["batch-size"],
       accumulate: values.accumulate,
@@ -158,13 +173,14 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
         path: out,
         every: values["save-every"],
         settings,
-        save: () => (adapter ? saveAdapter(adapter, out) : saveModel(model, out)),
+        save: () => (adapter ? saveAdapter(adapter, out, asPlainLora ? { asPlainLora } : {}) : saveModel(model, out)),
       },
       resume: state !== null,
       signal,
       async onStep(metrics: StepMetrics) {
         losses.push({ x: metrics.step, y: metrics.loss });
         if (metrics.step % values["log-every"] === 0 || metrics.step === steps) await writeMetrics(metrics);
+        trace?.step(metrics.step, metrics.loss);
         progress.step(metrics);
       },
       onEvaluation: (step, loss) => output.say(`held-out loss ${loss.toFixed(4)} ${step === 0 ? "before training" : `at step ${step}`}`),
@@ -201,8 +217,13 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
       peakBytes,
       out,
     });
+    if (trace && values.profile !== undefined) {
+      const { written, lost } = await trace.write(values.profile);
+      output.note(`trace: ${grouped(written)} events in ${values.profile}${lost > 0 ? `, ${grouped(lost)} later ones left out` : ""}`);
+    }
     return result.isFinished ? 0 : 130;
-  });
+  };
+  return withDevice(values.device, output, run, trace ? { onKernel: trace.onKernel } : {});
 }
 
 export const trainCommand = defineCommand({

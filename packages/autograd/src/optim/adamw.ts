@@ -21,6 +21,11 @@ export interface AdamWOptions {
   readonly eps?: number;
   /** λ; 0.01 when absent. */
   readonly weightDecay?: number;
+  /**
+   * Where eps and the decay stand: "torch" as below, or "transformers" as in the AdamW that transformers had (and LoRA-FA has): eps is added
+   * to √v before its bias is corrected, p −= η √c2 / c1 · m / (√v + eps), and the decay comes last, p −= η λ p.
+   */
+  readonly form?: "torch" | "transformers";
 }
 
 /**
@@ -29,7 +34,7 @@ export interface AdamWOptions {
  * State: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>` and the scalars `bias_correction1` and `bias_correction2`.
  */
 export function adamw(parameters: Parameters | readonly ParameterGroup[], options: AdamWOptions = {}): Optimizer {
-  const { learningRate = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = options;
+  const { learningRate = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, form = "torch" } = options;
   const [beta1, beta2] = betas;
   if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1))
     throw new RangeError(`adamw: betas are ${beta1} and ${beta2}. Use numbers from 0 to below 1.`);
@@ -71,9 +76,15 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
         const nextV = v.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
         m.assign(nextM);
         v.assign(nextV);
-        const kept = decay === 0 ? parameter : parameter.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
-        const denominator = nextV.sqrt().div(root2).add(eps);
-        parameter.assign(kept.sub(nextM.div(denominator).mul(mul(correction1.reciprocal(), rate))));
+        const decayed = (value: Tensor): Tensor =>
+          decay === 0 ? value : value.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
+        if (form === "torch") {
+          const denominator = nextV.sqrt().div(root2).add(eps);
+          parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(mul(correction1.reciprocal(), rate))));
+        } else {
+          const size = mul(root2.div(correction1), rate);
+          parameter.assign(decayed(parameter.sub(nextM.div(nextV.sqrt().add(eps)).mul(size))));
+        }
       }
     },
   };

@@ -4,6 +4,7 @@ import { AdapterError, listed } from "../errors.js";
 import { type HostMatrix, product } from "../linalg/qr.js";
 import { svd } from "../linalg/svd.js";
 import type { LoraOptions } from "../methods/lora.js";
+import { asPlain } from "../methods/pair.js";
 import { type Factors, factorsOf } from "../several/factors.js";
 import { deviceOf } from "../targeting/model.js";
 import { checkedDensity, type MajoritySign, magnitudePruned, randomPruned, signedMean, weightedSum } from "./arithmetic.js";
@@ -87,7 +88,7 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
       ["rank"],
     );
   const factors = adapters.map((adapter) => factorsOf(adapter, "combined"));
-  const ranks = adapters.map((adapter) => largestRank(adapter.options as LoraOptions));
+  const ranks = adapters.map((adapter) => largestRank(asPlain(adapter.options as LoraOptions)));
   const isFactorwise = !isSvd && method !== "cat";
   if (isFactorwise && new Set(ranks).size > 1) {
     throw new AdapterError(

@@ -1,23 +1,24 @@
-import type { Tensor } from "@lowrank/tensor";
-import { NotApplicableError } from "../errors.js";
+import { type Tensor, zeros } from "@lowrank/tensor";
+import { AdapterError, NotApplicableError } from "../errors.js";
 import { namesOrNull } from "../peft/targets.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
-import type { AdaptableModel, AdaptableModule } from "../targeting/model.js";
-import { copyOf, defineMethod, type Method, onEach, replacing } from "./method.js";
+import { type AdaptableModel, type AdaptableModule, type DenseLayer, isDense } from "../targeting/model.js";
+import { type Attachment, copyOf, defineMethod, type Method, onEach, replacing, wrapping } from "./method.js";
 
 /** Which modules' biases are trained; all of them when `targets` is absent. */
 export interface BitfitOptions extends Pick<TargetOptions, "exclude"> {
   readonly targets?: readonly string[] | string;
+  /** Gives every dense layer without a bias one that starts at 0 and is trained too: a variant for models like Llama. Default false. */
+  readonly addMissing?: boolean;
 }
 
-/** A module with a bias. */
-export interface BiasedModule {
-  readonly module: AdaptableModule;
-  readonly bias: Tensor;
-}
+/** A module with a bias, or a dense layer that is given one. */
+export type BiasedModule =
+  | { readonly module: AdaptableModule; readonly bias: Tensor }
+  | { readonly module: DenseLayer; readonly bias: null };
 
-/** Throws NotApplicableError for a model without any. */
-function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
+/** Throws NotApplicableError for a model without any, where none are to be added. */
+function biasedModules(model: AdaptableModel, addMissing: boolean): Map<string, BiasedModule> {
   const modules = model.namedModules();
   const found = new Map<string, BiasedModule>();
   for (const [name, bias] of model.namedParameters()) {
@@ -26,21 +27,52 @@ function biasedModules(model: AdaptableModel): Map<string, BiasedModule> {
     const module = modules.get(path);
     if (module) found.set(path, { module, bias });
   }
-  if (found.size === 0)
+  if (addMissing) {
+    const all = new Map<string, BiasedModule>();
+    for (const [name, module] of modules) {
+      const own = found.get(name) ?? (isDense(module) && !module.bias ? { module, bias: null } : undefined);
+      if (own) all.set(name, own);
+    }
+    return all;
+  }
+  if (found.size === 0) {
     throw new NotApplicableError(
-      "The model has no biases, so BitFit has nothing to train. Use a method that adds parameters, for instance lora.",
+      "The model has no biases, so BitFit has nothing to train. Give its dense layers some (addMissing), or use a method that adds parameters, for instance lora.",
     );
+  }
   return found;
+}
+
+/** A bias where the layer has none, 0 at first: y = W x + b. */
+function addedBias(layer: DenseLayer, name: string): Attachment {
+  const bias = zeros([layer.outFeatures], { device: layer.weight.device });
+  return {
+    parameters: { bias },
+    enable: wrapping(layer, (x, next) => next(x).add(bias)),
+    merge: () => {
+      throw new AdapterError(
+        `${name} has no bias, and the checkpoint's configuration no place for the one that was added (addMissing). Keep the adapter beside the model.`,
+        [name],
+      );
+    },
+  };
 }
 
 /**
  * BitFit (Ben Zaken et al. 2022): only biases are trained, as copies that stand in the place of the model's own. The file holds the
- * biases themselves. Merged: they are written over the model's. PEFT has no such method; the file is our own.
+ * biases themselves. Merged: they are written over the model's; not where some were added (`addMissing`), which the paper does not do.
+ * PEFT has no such method; the file is our own.
  */
 export const bitfit: Method<BitfitOptions, BiasedModule> = defineMethod("bitfit", {
-  options: (given) => ({ ...given }),
-  places: (model, options, isStrict) => matchAmong(biasedModules(model), options.targets ?? /.*/, options, isStrict, "module with a bias"),
-  attach: onEach(({ module, bias }) => {
+  options: ({ addMissing = false, ...given }) => {
+    if (typeof addMissing !== "boolean")
+      throw new AdapterError(`addMissing is ${String(addMissing)}. It is true or false.`, ["addMissing"]);
+    return { ...given, addMissing };
+  },
+  places: (model, options, isStrict) =>
+    matchAmong(biasedModules(model, options.addMissing ?? false), options.targets ?? /.*/, options, isStrict, "module with a bias"),
+  attach: onEach(({ module, bias }, _options, { name }) => {
+    if (!bias) return addedBias(module, name);
     const copy = copyOf(bias);
     return {
       parameters: { bias: copy },
@@ -48,8 +80,9 @@ export const bitfit: Method<BitfitOptions, BiasedModule> = defineMethod("bitfit"
       merge: () => [{ weight: bias, value: copy }],
     };
   }),
-  toPeft: ({ targets, exclude }) => ({
+  toPeft: ({ targets, exclude, addMissing }) => ({
     peft_type: "BITFIT",
+    ...(addMissing === true && { add_missing: true }),
     ...(targets !== undefined && { target_modules: namesOrNull(targets) }),
     ...(exclude !== undefined && { exclude_modules: namesOrNull(exclude) }),
   }),
@@ -58,6 +91,7 @@ export const bitfit: Method<BitfitOptions, BiasedModule> = defineMethod("bitfit"
     fields.pass("peft_type");
     const targets = fields.takeNames("target_modules");
     const exclude = fields.takeNames("exclude_modules");
-    return { ...(targets !== undefined && { targets }), ...(exclude !== undefined && { exclude }) };
+    const addMissing = fields.takeFlag("add_missing");
+    return { addMissing, ...(targets !== undefined && { targets }), ...(exclude !== undefined && { exclude }) };
   },
 });

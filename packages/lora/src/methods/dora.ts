@@ -3,8 +3,11 @@ import { AdapterError } from "../errors.js";
 import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 
 import { rowNorms } from "./embedding.js";
-import { attachPairs, inLayout, type LoraOptions, type LoraPlace, loraOptions, loraPlaces, lowRankPair } from "./lora.js";
-import { defineMethod, type Method, wrapping } from "./method.js";
+import { initializeEva } from "./init/eva.js";
+import { attachPairs, inLayout, type LoraOptions, type LoraPlace, loraOptions, loraPlaces, needsPlain } from "./lora.js";
+import { defineMethod, type Method } from "./method.js";
+import { asPlain, lowRankPair } from "./pair.js";
+import { loraTraining } from "./training.js";
 
 /**
  * DoRA (Liu et al. 2024, eq. 5): h = m · (W0 + s B A) x / ‖W0 + s B A‖, the norm of each output row and a constant to the gradient
@@ -15,6 +18,10 @@ export const dora: Method<LoraOptions, LoraPlace> = defineMethod("dora", {
     const options = loraOptions(given);
     if (options.loraBias || options.targetParameters.length > 0)
       throw new AdapterError("DoRA goes with neither loraBias nor targetParameters, as in PEFT. Use method lora for them.", ["loraBias"]);
+    if (options.freezeA)
+      throw new AdapterError('freezeA (LoRA-FA) projects the gradient of a plain pair and does not go with DoRA. Use method "lora".', [
+        "freezeA",
+      ]);
     return options;
   },
   places: loraPlaces,
@@ -23,14 +30,15 @@ export const dora: Method<LoraOptions, LoraPlace> = defineMethod("dora", {
     const pair = lowRankPair(layer, options, context);
     const weight = (): Tensor => inLayout(layer, layer.weight).cast("f32");
     const norms = (): Tensor => rowNorms(weight().add(pair.delta())).detach();
-    const magnitude = norms();
-    return {
-      parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b, lora_magnitude_vector: magnitude },
-      enable: wrapping(layer, (x, next) => {
+    // A pair that waits for its first values will start as what it takes out of the base, or at 0.
+    const magnitude = pair.values.isReady ? norms() : rowNorms(weight());
+    return pair.attachment({
+      more: { lora_magnitude_vector: magnitude },
+      enable: pair.around(layer, (x, next) => {
         const factor = magnitude.div(norms());
         const result = next(x);
         const input = pair.input(x);
-        const base = input !== x ? input.matmul(weight().t()) : layer.bias ? result.sub(layer.bias) : result;
+        const base = input !== x ? input.matmul(pair.values.frozen(weight()).t()) : layer.bias ? result.sub(layer.bias) : result;
         return result.add(factor.sub(1).mul(base)).add(factor.mul(pair.bypass(input)));
       }),
       merge: () => {
@@ -44,8 +52,12 @@ export const dora: Method<LoraOptions, LoraPlace> = defineMethod("dora", {
           },
         ];
       },
-    };
+    });
   }, true),
+  initialize: initializeEva,
+  training: loraTraining,
+  asPlain,
+  needsPlain,
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: true }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: true }),
 });

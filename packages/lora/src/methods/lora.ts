@@ -1,18 +1,22 @@
-import { nn } from "@lowrank/autograd";
 import { type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { targetsFor } from "../targeting/defaults.js";
-import { byPattern, matchAmong, type TargetOptions } from "../targeting/match.js";
+import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, denseLayers, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
 import { type FusedPlace, LayerPart, namesParts, partsOf } from "../targeting/parts.js";
 import { embeddingPair } from "./embedding.js";
+import { initializeEva } from "./init/eva.js";
+import { type EvaOptions, evaOptions } from "./init/eva-options.js";
+import { type InitName, initNamed } from "./init/table.js";
 import { type Attachment, defineMethod, type MergedWeight, type Method, type PlaceContext, wrapping } from "./method.js";
+import { asPlain, lowRankPair } from "./pair.js";
 import { partsAttachment } from "./parts.js";
 import { checkSizes } from "./sizes.js";
+import { checkTraining, type LoraTrainingOptions, loraTraining } from "./training.js";
 
 /** How a low-rank pair is set up. Names in parentheses are PEFT's. */
-export interface LoraOptions extends TargetOptions {
+export interface LoraOptions extends TargetOptions, LoraTrainingOptions {
   /** Inner size of the pair (`r`), at least 1. Default 8. */
   readonly rank: number;
   /** Numerator of the scaling (`lora_alpha`). Default 8. */
@@ -21,8 +25,14 @@ export interface LoraOptions extends TargetOptions {
   readonly dropout: number;
   /** Scales by alpha / √rank instead of alpha / rank (`use_rslora`; Kalajdzievski 2023). */
   readonly rslora: boolean;
-  /** A's first values (`init_lora_weights`): "kaiming" uniform in ±1/√in as PEFT, or "gaussian" with deviation 1/rank as the paper. */
-  readonly init: "kaiming" | "gaussian";
+  /**
+   * First values (`init_lora_weights`): A "kaiming" uniform in ±1/√in (or true) or "gaussian" with deviation 1/rank as the paper, and B 0;
+   * "default", a dense layer's own values for both (or false); "orthogonal"; out of the weights "pissa", "pissa_niter_N" (faster, less exact)
+   * and "olora", which need `await adapter.initialize()`; out of data "eva", which needs `await adapter.initialize({ runs })`.
+   */
+  readonly init: InitName;
+  /** How EVA looks at data (`eva_config`). */
+  readonly eva: Partial<EvaOptions>;
   /** Another rank for modules whose name ends in a pattern (`rank_pattern`). */
   readonly rankPattern: Readonly<Record<string, number>>;
   /** Another alpha likewise (`alpha_pattern`). */
@@ -33,65 +43,51 @@ export interface LoraOptions extends TargetOptions {
   readonly targetParameters: readonly string[];
 }
 
-/** The pair on one layer. */
-export interface LowRankPair {
-  /** [rank, in] */
-  readonly a: Tensor;
-  /** [out, rank] */
-  readonly b: Tensor;
-  readonly scaling: number;
-  /** What the bypass sees: x with dropout while the layer trains. */
-  input(x: Tensor): Tensor;
-  /** scaling · B A x over the last axis, [..., in] → [..., out]. */
-  bypass(x: Tensor): Tensor;
-  /** scaling · B A, [out, in]. */
-  delta(): Tensor;
-}
-
 /** Defaults and checks that all methods with a low-rank pair share. Throws AdapterError. */
 export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
-  const { rank = 8, alpha = 8, dropout = 0, rslora = false, init = "kaiming", rankPattern = {}, alphaPattern = {}, ...rest } = given;
-  const { loraBias = false, targetParameters = [], ...targets } = rest;
+  const {
+    rank = 8,
+    alpha = 8,
+    dropout = 0,
+    rslora = false,
+    rankPattern = {},
+    alphaPattern = {},
+    loraBias = false,
+    targetParameters = [],
+    init: asked = "kaiming",
+    eva,
+    freezeA = false,
+    loraPlusRatio,
+    loraPlusEmbeddingRatio,
+    ...targets
+  } = given;
   checkSizes({ rank, alpha, dropout, rankPattern, alphaPattern });
-  if (init !== "kaiming" && init !== "gaussian")
-    throw new AdapterError(`init is "${String(init)}". Use "kaiming" or "gaussian".`, ["init"]);
+  const init = typeof asked === "boolean" ? (asked ? "kaiming" : "default") : asked;
+  const { fromWeight, needsData } = initNamed(init);
+  if (loraBias && init !== "kaiming" && init !== "default")
+    throw new AdapterError(`loraBias goes with init "kaiming" or "default", as in PEFT, and not with "${init}". Leave one of them out.`, [
+      "loraBias",
+      "init",
+    ]);
+  if (targetParameters.length > 0 && (fromWeight || needsData))
+    throw new AdapterError(`init "${init}" is for layers, not for targetParameters. Name the layers in targets instead.`, [
+      "targetParameters",
+      "init",
+    ]);
   if (targetParameters.length > 0 && (dropout > 0 || loraBias)) {
     throw new AdapterError(
       "targetParameters change weights, so they go with neither dropout nor loraBias. Name the layers in targets instead.",
       ["targetParameters"],
     );
   }
-  return { ...targets, rank, alpha, dropout, rslora, init, rankPattern, alphaPattern, loraBias, targetParameters };
-}
-
-/** What B A is multiplied by on a layer whose pair has this rank. */
-export function scalingOf(options: LoraOptions, name: string, rank: number): number {
-  return byPattern(options.alphaPattern, name, options.alpha) / (options.rslora ? Math.sqrt(rank) : rank);
-}
-
-/** A and B for a layer, A random and B zero, so that training starts exactly at the pretrained model. */
-export function lowRankPair(
-  layer: Pick<DenseLayer, "inFeatures" | "outFeatures" | "isTraining">,
-  options: LoraOptions,
-  { name, generator, dropoutGenerator, warn }: PlaceContext,
-): LowRankPair {
-  const rank = byPattern(options.rankPattern, name, options.rank);
-  const { inFeatures, outFeatures } = layer;
-  const full = Math.min(inFeatures, outFeatures);
-  if (rank > full)
-    warn(`rank ${rank} on ${name} (${inFeatures} to ${outFeatures}) is above the full rank ${full}: it costs more and can learn no more.`);
-  const a =
-    options.init === "gaussian" ? generator.normal([rank, inFeatures], 0, 1 / rank) : nn.kaimingUniform([rank, inFeatures], { generator });
-  const b = zeros([outFeatures, rank], { device: generator.device });
-  const scaling = scalingOf(options, name, rank);
-  return {
-    a,
-    b,
-    scaling,
-    input: (x) => (layer.isTraining ? nn.dropout(x, options.dropout, dropoutGenerator) : x),
-    bypass: (x) => x.matmul(a.t()).matmul(b.t()).mul(scaling),
-    delta: () => b.matmul(a).mul(scaling),
+  const training = {
+    freezeA,
+    ...(loraPlusRatio !== undefined && { loraPlusRatio }),
+    ...(loraPlusEmbeddingRatio !== undefined && { loraPlusEmbeddingRatio }),
   };
+  checkTraining(training);
+  const values = { init, eva: evaOptions(eva) };
+  return { ...targets, rank, alpha, dropout, rslora, ...values, rankPattern, alphaPattern, loraBias, targetParameters, ...training };
 }
 
 /** A matrix [out, in] in the layout of the layer's own weight, and back. */
@@ -153,21 +149,39 @@ function addPart(places: Map<string, LoraPlace>, path: string, part: LayerPart):
 /** The pair on one weight as it is stored [m, k]: A [rank, k], B [m, rank], W + s B A. */
 function weightPair({ layer, path }: NamedWeight, options: LoraOptions, context: PlaceContext): Attachment {
   // As of a layer whose weight is [out, in]; for GPT-2's [in, out] the roles of in and out change places.
-  const [outFeatures = 0, inFeatures = 0] = layer.weight.shape;
-  const { a, b, scaling } = lowRankPair({ inFeatures, outFeatures, isTraining: false }, options, { ...context, name: path });
-  const delta = (): Tensor => b.matmul(a).mul(scaling);
-  return {
-    parameters: { "lora_A.weight": a, "lora_B.weight": b },
+  const { weight } = layer;
+  const [outFeatures = 0, inFeatures = 0] = weight.shape;
+  const pair = lowRankPair({ weight, inFeatures, outFeatures, isTransposed: false, isTraining: false }, options, {
+    ...context,
+    name: path,
+  });
+  const { a, b, scaling, delta } = pair;
+  return pair.attachment({
     enable: wrapping(layer, (x, next) =>
       next(x).add((layer.isTransposed ? x.matmul(b).matmul(a) : x.matmul(a.t()).matmul(b.t())).mul(scaling)),
     ),
-    merge: () => [{ weight: layer.weight, value: layer.weight.add(delta()), restore: (merged) => merged.sub(delta()) }],
-  };
+    merge: () => [{ weight, value: weight.add(delta()), restore: (merged) => merged.sub(delta()) }],
+  });
 }
 
-/** `lora_B.bias` where it is asked for. */
-export function biasOf(layer: DenseLayer, { loraBias }: LoraOptions, { generator }: PlaceContext): Tensor | null {
-  return loraBias ? zeros([layer.outFeatures], { device: generator.device }) : null;
+/** `lora_B.bias` where it is asked for: 0, or with init "default" a dense layer's own, uniform in ±1/√rank. */
+function biasOf(layer: DenseLayer, { loraBias, init }: LoraOptions, { generator }: PlaceContext, rank: number): Tensor | null {
+  if (!loraBias) return null;
+  if (init !== "default") return zeros([layer.outFeatures], { device: generator.device });
+  const bound = 1 / Math.sqrt(rank);
+  return generator
+    .uniform([layer.outFeatures])
+    .mul(2 * bound)
+    .sub(bound);
+}
+
+/**
+ * True where PEFT would take something else out of the base when it loads the file: its OLoRA takes Conv1D's weight as it is stored, and the
+ * directions from which "pissa_niter_N" starts are random there.
+ */
+export function needsPlain({ init }: LoraOptions, places: ReadonlyMap<string, LoraPlace>): boolean {
+  const isConv = (place: LoraPlace): boolean => "isTransposed" in place && place.isTransposed;
+  return (init === "olora" && [...places.values()].some(isConv)) || String(init).startsWith("pissa_niter_");
 }
 
 /** `attach` of a method with a low-rank pair: `onDense` for dense layers; embeddings and named weights are alike for all. */
@@ -196,17 +210,17 @@ export function attachPairs(
   };
 }
 
-/** LoRA (Hu et al. 2021, eq. 3): h = W0 x + (alpha / r) B A x, with W0 frozen, A random and B zero. Merged: W = W0 + (alpha / r) B A. */
+/** LoRA (Hu et al. 2021, eq. 3): h = W0 x + (alpha / r) B A x, with W0 frozen, and A random and B zero at first (`init` has others). Merged: W = W0 + (alpha / r) B A. */
 export const lora: Method<LoraOptions, LoraPlace> = defineMethod("lora", {
   options: loraOptions,
   places: loraPlaces,
   riders: ["bias", "modulesToSave", "trainableTokens", "ensureWeightTying"],
   attach: attachPairs((layer, options, context) => {
     const pair = lowRankPair(layer, options, context);
-    const bias = biasOf(layer, options, context);
-    return {
-      parameters: { "lora_A.weight": pair.a, "lora_B.weight": pair.b, ...(bias && { "lora_B.bias": bias }) },
-      enable: wrapping(layer, (x, next) => {
+    const bias = biasOf(layer, options, context, pair.a.shape[0] ?? 1);
+    return pair.attachment({
+      ...(bias && { more: { "lora_B.bias": bias } }),
+      enable: pair.around(layer, (x, next) => {
         const adapted = next(x).add(pair.bypass(pair.input(x)));
         return bias ? adapted.add(bias.mul(pair.scaling)) : adapted;
       }),
@@ -224,8 +238,12 @@ export const lora: Method<LoraOptions, LoraPlace> = defineMethod("lora", {
         const scaled = (): Tensor => bias.mul(pair.scaling);
         return [merged, { weight: layer.bias, value: layer.bias.add(scaled()), restore: (value) => value.sub(scaled()) }];
       },
-    };
+    });
   }, false),
+  initialize: initializeEva,
+  training: loraTraining,
+  asPlain,
+  needsPlain,
   toPeft: (options, places) => loraToPeft(options, places, { use_dora: false }),
   fromPeft: (fields) => loraFromPeft(fields, { use_dora: false }),
 });

@@ -1,7 +1,9 @@
+import type { optim } from "@lowrank/autograd";
 import type { Generator, Tensor } from "@lowrank/tensor";
 import type { PeftFields } from "../peft/fields.js";
-import type { RiderName } from "../riders/rider.js";
+import type { Passenger, RiderName } from "../riders/rider.js";
 import type { AdaptableModel, AdaptableModule, Wrapper } from "../targeting/model.js";
+import type { LowRankPair } from "./pair.js";
 
 /** One of the base's weights with an adapter in it, and the way back. */
 export interface MergedWeight {
@@ -29,6 +31,33 @@ export interface Attachment {
   readonly enable: () => () => void;
   /** Present where the adapter can become part of the base's weights. Lazy. */
   readonly merge?: () => readonly MergedWeight[];
+  /** Reads the weights for first values, or for what training needs. Until it has run, the forward throws AdapterError where values lack. */
+  readonly initialize?: () => Promise<void>;
+  /** What the optimizer is given in place of the gradient of one of the parameters, by its key. Lazy. */
+  readonly changeGradient?: (key: string, gradient: Tensor) => Tensor;
+  /** What the file holds of the adapter as a plain pair, where that is not `saved`; for methods with `asPlain`. Lazy. */
+  readonly plain?: () => Readonly<Record<string, Tensor>>;
+  /** The low-rank pair, where there is one and nothing else. */
+  readonly pair?: LowRankPair;
+}
+
+/** What `initialize` may look at. */
+export interface InitializationData {
+  /** Each runs the base on a batch and gives its result, as often as asked for: EVA looks at what layers are given meanwhile. */
+  readonly runs?: Iterable<DataRun>;
+}
+
+/** A run of the base on a batch; with a mask, only tokens count whose number in it, in the batch's order, is not 0. */
+export type DataRun = (() => Tensor) | { readonly run: () => Tensor; readonly mask: ArrayLike<number> };
+
+/** An adapter's parts, which `Method.initialize` may choose anew. */
+export interface AdapterParts<Options, Place, Made extends Attachment = Attachment> {
+  /** The method's options, defaults filled in. */
+  readonly options: Options;
+  /** What the method chose to go on, by name. */
+  readonly places: ReadonlyMap<string, Place>;
+  /** What was put there. */
+  readonly attachments: ReadonlyMap<string, Made>;
 }
 
 /** What `attach` is given besides the places and the options. */
@@ -54,9 +83,13 @@ export interface PlaceContext extends AttachContext {
 export interface TrainingRules {
   /** What the learning rate is multiplied by, for parameters that differ (LoRA+). */
   readonly learningRateFactors?: ReadonlyMap<string, number>;
+  /** The weight decay of parameters that differ (LoRA+), by name. */
+  readonly weightDecays?: ReadonlyMap<string, number>;
+  /** AdamW's settings where the method was published with others (LoRA-FA). */
+  readonly adamw?: Pick<optim.AdamWOptions, "eps" | "form">;
   /** A scalar that is added to the loss. Lazy. */
   readonly regularization?: () => Tensor;
-  /** Other gradients in place of the loss's, by parameter name. Lazy. */
+  /** Other gradients for the optimizer in place of the loss's, which are clipped by then; by parameter name, in the same order. Lazy. */
   readonly changeGradients?: (gradients: ReadonlyMap<string, Tensor>) => ReadonlyMap<string, Tensor>;
   /** Part of the compiled step, before the optimizer reads the parameters: may assign to them. */
   readonly beforeUpdate?: () => void;
@@ -84,8 +117,17 @@ export interface Method<Options, Place = AdaptableModule, Made extends Attachmen
   readonly attach: (places: ReadonlyMap<string, Place>, options: Options, context: AttachContext) => ReadonlyMap<string, Made>;
   /** A tensor's name in the file; `base_model.model.<place>.<key>` when absent. */
   readonly fileName?: (place: string, key: string) => string;
-  /** What it asks of the training loop. */
-  readonly training?: (attachments: ReadonlyMap<string, Made>, options: Options) => TrainingRules;
+  /** First values that places find together (EVA), while the adapter is out of the forward; gives its parts from then on. */
+  readonly initialize?: (
+    parts: AdapterParts<Options, Place, Made>,
+    data: InitializationData,
+  ) => Promise<AdapterParts<Options, Place, Made>>;
+  /** The options under which `Attachment.plain` is the same adapter as a plain pair. */
+  readonly asPlain?: (options: Options) => Options;
+  /** True where PEFT would not find the same function in the usual file, so that the plain one is written unless asked otherwise. */
+  readonly needsPlain?: (options: Options, places: ReadonlyMap<string, Place>) => boolean;
+  /** What it asks of the training loop; `passengers`: what is trained beside its own. */
+  readonly training?: (attachments: ReadonlyMap<string, Made>, options: Options, passengers: readonly Passenger[]) => TrainingRules;
   /** What may be trained beside its own tensors (riders/), by the names of the options. */
   readonly riders?: readonly RiderName[];
   /** What PEFT calls the biases of its own layers: `lora` in "lora_only", which is the default. */

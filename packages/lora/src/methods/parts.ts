@@ -2,11 +2,9 @@ import { concat, type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { byPattern } from "../targeting/match.js";
 import type { FusedPlace, LayerPart } from "../targeting/parts.js";
+import { initNamed } from "./init/table.js";
 import type { LoraOptions } from "./lora.js";
 import type { Attachment, MergedWeight } from "./method.js";
-
-/** First values that look at neither the weight nor data: those of a part are then those of any layer. */
-const plainInits: ReadonlySet<string> = new Set(["kaiming", "gaussian", "default", "orthogonal"]);
 
 /** Rank, and alpha of the same scaling, of the one pair that does what the pairs on a fused layer's parts do. */
 export function wholePair({ parts }: FusedPlace, options: LoraOptions): { readonly rank: number; readonly alpha: number } {
@@ -32,7 +30,8 @@ function check(place: FusedPlace, options: LoraOptions): void {
   };
   if (options.dropout > 0) refuse("parts of a layer would each have a dropout of their own, which no file can say", "Set dropout to 0.");
   if (options.loraBias) refuse("loraBias is for whole layers", "Leave it out, or target the whole layer.");
-  if (!plainInits.has(options.init)) refuse(`init "${options.init}" needs a whole weight`, 'Use "kaiming", or target the whole layer.');
+  const { fromWeight, needsData } = initNamed(options.init);
+  if (fromWeight || needsData) refuse(`init "${String(options.init)}" needs a whole weight`, 'Use "kaiming", or target the whole layer.');
   wholePair(place, options);
 }
 
@@ -82,6 +81,13 @@ export function partsAttachment(
         ),
         "lora_B.weight": concat(columns, 1),
       };
+    },
+    initialize: async () => {
+      for (const { attachment } of made) await attachment.initialize?.();
+    },
+    changeGradient: (name, gradient) => {
+      const own = made.find(({ part }) => name.startsWith(`${part.key}.`));
+      return own?.attachment.changeGradient?.(name.slice(own.part.key.length + 1), gradient) ?? gradient;
     },
     enable: () => {
       const removers = made.map(({ attachment }) => attachment.enable());

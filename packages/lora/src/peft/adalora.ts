@@ -20,6 +20,7 @@ export function adaloraToPeft(
     targetParameters: [],
     rslora: false,
     init: "kaiming",
+    eva: {},
     rankPattern: {},
     alphaPattern: {},
   } as const;

@@ -12,6 +12,7 @@ import {
 import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
+import type { LoraTrainingOptions } from "../methods/training.js";
 import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
 import { PeftFields } from "./fields.js";
@@ -24,6 +25,8 @@ export interface LoadOptions {
   readonly seed?: number;
   /** Dropout's random numbers, where a training run keeps its own. */
   readonly dropoutGenerator?: Generator;
+  /** How to train on, which files do not say: LoRA+ and LoRA-FA. Only for adapters of methods that have these options. */
+  readonly training?: LoraTrainingOptions;
   /** Told what is unusual but allowed; `console.warn` when absent. */
   readonly onWarning?: (message: string) => void;
 }
@@ -34,16 +37,22 @@ export interface LoadOptions {
  * CheckpointError for damaged files. peft.PeftModel.from_pretrained.
  */
 export async function loadAdapter(model: AdaptableModel, folder: string, options: LoadOptions): Promise<Adapter> {
-  const { files, seed = 0, dropoutGenerator, onWarning: warn = console.warn } = options;
+  const { files, seed = 0, dropoutGenerator, training, onWarning: warn = console.warn } = options;
   const configSource = await files.open(files.join(folder, "adapter_config.json"));
   if (!configSource)
     throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
   const { method, given, origin } = readConfig(await readText(configSource), configSource.name);
+  if (training && !method.asPlain)
+    throw new AdapterError(
+      `The options ${Object.keys(training).join(", ")} are LoRA's; ${folder} holds an adapter of method "${method.name}". Load it without them.`,
+      Object.keys(training),
+    );
   const source = await openTensors(files, folder);
   const file = await readSafetensors(source);
   try {
-    const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn, isLoaded: true });
+    const adapter = attach(model, method, { ...given, ...training }, { seed, dropoutGenerator, origin, warn, isLoaded: true });
     await fill(adapter, file, model);
+    await adapter.initialize();
     adapter.enable();
     return adapter;
   } finally {

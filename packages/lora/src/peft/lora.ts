@@ -1,3 +1,5 @@
+import { evaFromPeft, evaOptions, evaToPeft } from "../methods/init/eva-options.js";
+import { initNamed, initOfPeft } from "../methods/init/table.js";
 import type { LoraOptions, LoraPlace } from "../methods/lora.js";
 import { wholePair } from "../methods/parts.js";
 import type { PeftFields } from "./fields.js";
@@ -22,10 +24,10 @@ export function loraToPeft(
     bias: "none",
     corda_config: null,
     ensure_weight_tying: false,
-    eva_config: null,
+    eva_config: options.init === "eva" ? evaToPeft(evaOptions(options.eva)) : null,
     exclude_modules: namesOrNull(options.exclude),
     fan_in_fan_out: [...places.values()].some((place) => isTransposed("parts" in place ? place.layer : place)),
-    init_lora_weights: options.init === "gaussian" ? "gaussian" : true,
+    init_lora_weights: initNamed(options.init).peft,
     kasa_config: null,
     layer_replication: null,
     loftq_config: {},
@@ -86,9 +88,10 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
   fields.pass("megatron_core", "qalora_group_size", "fan_in_fan_out", "runtime_config");
   if (fields.peek("bias") === "none") fields.pass("bias");
 
-  const init = fields.peek("init_lora_weights") ?? true;
-  const isKnown = typeof init === "boolean" || init === "gaussian";
-  if (isKnown) fields.pass("init_lora_weights");
+  // What is not known stays, to be refused by name.
+  const init = initOfPeft(fields.peek("init_lora_weights") ?? true);
+  if (init) fields.pass("init_lora_weights");
+  const eva = init === "eva" ? evaFromPeft(fields) : undefined;
   const parameters = fields.takeNames("target_parameters") ?? [];
   const isUnnamed = (fields.peek("target_modules") ?? null) === null;
   if (parameters.length > 0 && isUnnamed) fields.pass("target_modules");
@@ -99,7 +102,8 @@ export function loraFromPeft(fields: PeftFields, variant: Variant): Partial<Lora
     alpha: fields.takeNumber("lora_alpha", 8),
     dropout: fields.takeNumber("lora_dropout", 0),
     rslora: fields.takeFlag("use_rslora"),
-    init: init === "gaussian" ? "gaussian" : "kaiming",
+    init: init ?? "kaiming",
+    ...(eva && { eva }),
     rankPattern: fields.takeNumbers("rank_pattern"),
     alphaPattern: fields.takeNumbers("alpha_pattern"),
     ...(parameters.length > 0 && isUnnamed ? {} : takeTargets(fields)),

@@ -46,11 +46,17 @@ async function readIsTransposed(folder: string, files: FileSystem): Promise<bool
       `${source.name}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Save the adapter again.`,
     );
   }
-  const { peft_type: type, use_dora, fan_in_fan_out } = (config ?? {}) as Readonly<Record<string, unknown>>;
+  const { peft_type: type, use_dora, fan_in_fan_out, init_lora_weights: init } = (config ?? {}) as Readonly<Record<string, unknown>>;
   if (type !== "LORA" || use_dora === true) {
     throw new AdapterError(
       `${folder} holds an adapter of type ${use_dora === true ? "DoRA" : String(type)}; this needs plain LoRA. Merge it into its base (lowrank merge) and extract a LoRA from the difference (lowrank extract).`,
       ["peft_type"],
+    );
+  }
+  if (/^(pissa|olora)/.test(String(init))) {
+    throw new AdapterError(
+      `${folder} began as "${String(init)}", which took something out of the base's weights that is not in the file. Load it on its base and save it as plain LoRA (saveAdapter with asPlainLora, or lowrank train --resume --as-plain-lora).`,
+      ["init_lora_weights"],
     );
   }
   return fan_in_fan_out === true;

@@ -1,5 +1,6 @@
 import { type FileSystem, writeSafetensors } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
+import { AdapterError } from "../errors.js";
 import { ridersToPeft } from "../riders/index.js";
 
 /** The version of PEFT whose layout is written. */
@@ -9,11 +10,17 @@ export const peftVersion = "0.21.0";
 export interface SaveOptions {
   /** Where `folder` lies; Node's files when absent (in Node). */
   readonly files: FileSystem;
+  /**
+   * Writes PiSSA and OLoRA as plain LoRA of twice the rank, [A; A0] and [B, −B0], which any reader loads on the base without a decomposition.
+   * Training goes on better from the usual form. When absent, it is done where PEFT would read the usual form as another function (OLoRA on
+   * GPT-2's Conv1D, pissa_niter_N). peft's path_initial_model_for_weight_conversion.
+   */
+  readonly asPlainLora?: boolean;
 }
 
 /** adapter_config.json as PEFT writes it: every field, keys sorted. */
-export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> {
-  const { method, options, places, attachments, riders, origin } = adapter;
+export function peftConfig(adapter: Adapter, options: unknown = adapter.options): Readonly<Record<string, unknown>> {
+  const { method, places, attachments, riders, origin } = adapter;
   const fields: Record<string, unknown> = {
     auto_mapping: origin.autoMapping,
     base_model_name_or_path: origin.baseModel,
@@ -33,10 +40,15 @@ export function peftConfig(adapter: Adapter): Readonly<Record<string, unknown>> 
 
 /**
  * Writes adapter_model.safetensors and adapter_config.json, as PEFT does. Each file is whole or untouched; the configuration comes last,
- * so that a folder with one holds an adapter. Rejects with CheckpointError when the folder cannot be written.
+ * so that a folder with one holds an adapter. Rejects with CheckpointError when the folder cannot be written, and with
+ * AdapterError for asPlainLora where there is no pair, and before `initialize` where first values lack.
  */
-export async function saveAdapter(adapter: Adapter, folder: string, { files }: SaveOptions): Promise<void> {
-  const config = `${JSON.stringify(peftConfig(adapter), null, 2)}\n`;
-  await files.write(files.join(folder, "adapter_model.safetensors"), writeSafetensors(adapter.savedTensors(), { format: "pt" }));
+export async function saveAdapter(adapter: Adapter, folder: string, { files, asPlainLora }: SaveOptions): Promise<void> {
+  const { method, options, places } = adapter;
+  if (asPlainLora && !method.asPlain)
+    throw new AdapterError(`Adapters of method "${method.name}" are no pairs of LoRA. Save without asPlainLora.`, ["asPlainLora"]);
+  const isPlain = asPlainLora ?? method.needsPlain?.(options, places) ?? false;
+  const config = `${JSON.stringify(peftConfig(adapter, isPlain ? method.asPlain?.(options) : options), null, 2)}\n`;
+  await files.write(files.join(folder, "adapter_model.safetensors"), writeSafetensors(adapter.savedTensors(isPlain), { format: "pt" }));
   await files.write(files.join(folder, "adapter_config.json"), new TextEncoder().encode(config));
 }

@@ -1,10 +1,13 @@
 import type { Tensor } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import { type LoraOptions, type LoraPlace, scalingOf } from "../methods/lora.js";
+import type { LoraPlace } from "../methods/lora.js";
 import type { DenseLayer } from "../targeting/model.js";
 
-/** A LoRA adapter's part on one layer: what it adds is scaling · B A. */
+/**
+ * A LoRA adapter's part on one layer: what it adds is scaling · B A. One that began as PiSSA or OLoRA adds scaling · (B A − B0 A0), so that A
+ * is [A; A0] and B is [B, −B0] here, of twice its rank.
+ */
 export interface Factors {
   readonly layer: DenseLayer;
   /** [rank, in] */
@@ -17,7 +20,7 @@ export interface Factors {
 
 /**
  * The factors of a LoRA adapter by layer. Throws AdapterError when it is of another method or holds more than A and B on a layer, naming
- * what; `what` says for whom, as in "combined".
+ * what, and when first values lack; `what` says for whom, as in "combined".
  */
 export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> {
   const { method } = adapter;
@@ -27,19 +30,17 @@ export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> 
       [method.name],
     );
   }
-  // The method's own options, since it is LoRA.
-  const options = adapter.options as LoraOptions;
   const factors = new Map<string, Factors>();
   const others: string[] = [];
-  for (const [name, { parameters, constants }] of adapter.attachments) {
-    const { "lora_A.weight": a, "lora_B.weight": b, ...rest } = { ...parameters, ...constants };
+  for (const [name, { parameters, constants, pair }] of adapter.attachments) {
+    const { "lora_A.weight": _a, "lora_B.weight": _b, ...rest } = { ...parameters, ...constants };
     others.push(...Object.keys(rest).map((key) => `${name}.${key}`));
-    if (!a || !b) continue;
+    if (!pair) continue;
     // LoRA's own places: a pair of matrices is on a dense layer, or on a weight by its name.
     const place = adapter.places.get(name) as LoraPlace;
     if ("path" in place) others.push(place.path);
-    const rank = a.shape[0] ?? 1;
-    factors.set(name, { layer: place as DenseLayer, a, b, rank, scaling: scalingOf(options, name, rank) });
+    const { a, b } = pair.plain();
+    factors.set(name, { layer: place as DenseLayer, a, b, rank: a.shape[0] ?? 1, scaling: pair.scaling });
   }
   for (const { place, attachment } of adapter.riders.passengers)
     others.push(...Object.keys(attachment.parameters).map((key) => `${place}.${key}`));

@@ -1,12 +1,17 @@
+import type { optim } from "@lowrank/autograd";
 import type { Tensor } from "@lowrank/tensor";
 
 /** What a way of training asks beyond moving parameters along the loss's gradients. Adapter methods of @lowrank/lora bring their own. */
 export interface TrainingRules {
   /** What the learning rate is multiplied by, for parameters that differ, by name. */
   readonly learningRateFactors?: ReadonlyMap<string, number>;
+  /** Weight decay of parameters that differ, by name. */
+  readonly weightDecays?: ReadonlyMap<string, number>;
+  /** AdamW's settings where they differ from torch's. */
+  readonly adamw?: Pick<optim.AdamWOptions, "eps" | "form">;
   /** A scalar that is added to the loss. */
   readonly regularization?: () => Tensor;
-  /** Other gradients in place of the loss's, by parameter name. */
+  /** Other gradients for the optimizer in place of the loss's, which are clipped by then; by parameter name, in the same order. */
   readonly changeGradients?: (gradients: ReadonlyMap<string, Tensor>) => ReadonlyMap<string, Tensor>;
   /** Part of the compiled step, before the optimizer reads the parameters. */
   readonly beforeUpdate?: () => void;

@@ -55,13 +55,14 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   const scalar = (value: number): Tensor => tensor(value, { device });
 
   const regularized = (loss: Tensor): Tensor => (rules.regularization ? loss.add(rules.regularization()) : loss);
-  const update = (plain: readonly Tensor[], learningRate: Tensor): Tensor => {
-    const grads = rules.changeGradients ? [...rules.changeGradients(byName(plain)).values()] : plain;
+  const update = (grads: readonly Tensor[], learningRate: Tensor): Tensor => {
     const norm = optim.globalNorm(grads);
-    const clipped = maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads;
+    const clipped = byName(maxGradNorm > 0 ? optim.clipByGlobalNorm(grads, maxGradNorm, norm) : grads);
+    // What a method makes of gradients is a matter of the optimizer's, whose sizes say nothing about the loss.
+    const changed = rules.changeGradients?.(clipped) ?? clipped;
     rules.beforeUpdate?.();
-    optimizer.update(clipped, { learningRate });
-    rules.afterUpdate?.(byName(clipped));
+    optimizer.update([...changed.values()], { learningRate });
+    rules.afterUpdate?.(changed);
     return norm;
   };
 

@@ -99,8 +99,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const groups = [...parameters].map(([name, t]) => ({
     parameters: new Map([[name, t]]),
     learningRateFactor: rules.learningRateFactors?.get(name) ?? 1,
+    weightDecay: rules.weightDecays?.get(name) ?? options.weightDecay ?? 0,
   }));
-  const optimizer = optim.adamw(groups, { weightDecay: options.weightDecay ?? 0 });
+  const optimizer = optim.adamw(groups, { ...rules.adamw });
   const step = trainingStep({ model, parameters, rules, optimizer, maxGradNorm: options.maxGradNorm ?? 1 });
   const heldOut = evaluation && {
     ...evaluation,

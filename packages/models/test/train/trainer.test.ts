@@ -70,6 +70,38 @@ async function run(
 }
 
 describe("train", () => {
+  it("gives rules the clipped gradients, and parameters a decay of their own", async () => {
+    const sizes: number[] = [];
+    const model = bigram(dev, 0);
+    const before = await Promise.all([...model.parameters.values()].map(async (t) => Array.from(await t.data())));
+    const metrics: StepMetrics[] = [];
+    await train({
+      model,
+      parameters: model.parameters,
+      rules: {
+        weightDecays: new Map([["embed", 0]]),
+        // Nothing moves but by decay.
+        changeGradients: (gradients) => {
+          sizes.push(gradients.size);
+          return new Map([...gradients].map(([name, gradient]) => [name, gradient.mul(0)]));
+        },
+      },
+      examples,
+      lengthLimit: 8,
+      steps: 2,
+      batchSize: 3,
+      seed: 5,
+      schedule: optim.constant({ peak: 0.5 }),
+      weightDecay: 0.5,
+      onStep: (m) => void metrics.push(m),
+    });
+    expect(new Set(sizes)).toEqual(new Set([2]));
+    for (const { gradNorm } of metrics) expect(gradNorm).toBeGreaterThan(0);
+    const [embed = [], head = []] = await Promise.all([...model.parameters.values()].map(async (t) => Array.from(await t.data())));
+    expect(embed).toEqual(before[0]);
+    for (const [i, value] of head.entries()) expect(value).toBeCloseTo((before[1]?.[i] ?? 0) * 0.75 ** 2, 6);
+  });
+
   it("lowers the loss and reports every step", async () => {
     const { result, metrics } = await run(memoryFiles(), { steps: 30, schedule: optim.constant({ peak: 0.05 }) });
     expect(result.isFinished).toBe(true);

@@ -1,4 +1,5 @@
 import type { CompositeKernel, Plan } from "../kernels/kernel.js";
+import type { KernelStatistics } from "../schedule/statistics.js";
 
 /** Device memory of one tensor. Opaque outside its backend. Its capacity is at least the bytes asked for. */
 export interface BackendBuffer {
@@ -31,6 +32,16 @@ export interface BackendCounters {
   peakBytes: number;
 }
 
+/** When one kernel of one run ran, as a backend's `onKernel` gets it. */
+export interface KernelTime {
+  readonly name: string;
+  /** Milliseconds since some moment that all times of the device share. */
+  readonly startMs: number;
+  readonly ms: number;
+  /** What the kernel moves and computes; absent where it is a part of a plan's kernel. */
+  readonly work?: KernelStatistics;
+}
+
 /**
  * What a device must do. Everything is synchronous to call and happens in call order; `read` is the one place that waits.
  * `allocate` may hand out a pooled buffer with old contents.
@@ -43,11 +54,15 @@ export interface Backend {
   readonly counters: BackendCounters;
   /** True when the backend has a kernel of its own for this composite; otherwise the scheduler decomposes it into primitives. */
   supports(kernel: CompositeKernel): boolean;
+  /** Names of composites whose operands may be strided views with a contiguous last axis, so that nothing is copied for their sake. */
+  readonly stridedComposites?: ReadonlySet<string>;
   /** Throws DeviceError when the budget does not hold it. */
   allocate(bytes: number): BackendBuffer;
   free(buffer: BackendBuffer): void;
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset?: number): void;
   read(buffer: BackendBuffer, byteLength: number, byteOffset?: number): Promise<Uint8Array>;
+  /** Bytes beside the arena that running a plan takes, where there are any. */
+  workspaceBytes?(plan: Plan): number;
   prepare(plan: Plan): Executable;
   /** Enqueues all kernels. `bindings[i]` is the buffer of every slot with `binding: i`. */
   run(executable: Executable, bindings: readonly BackendBuffer[]): void;

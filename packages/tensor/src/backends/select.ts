@@ -1,6 +1,6 @@
 import { planExecutor } from "../schedule/plan-executor.js";
 import { DeviceError } from "../tensor/errors.js";
-import type { Backend } from "./backend.js";
+import type { Backend, KernelTime } from "./backend.js";
 import { createCpuBackend } from "./cpu/backend.js";
 import { Device } from "./device.js";
 import { referenceDevice } from "./reference.js";
@@ -21,17 +21,24 @@ export interface DeviceOptions {
   readonly budgetBytes?: number;
   /** Text that the WebGPU adapter's name must contain, case-insensitive (for machines with several). */
   readonly adapter?: string;
+  /** Called with the time of each kernel, once it is known. Kernels then run one by one, which costs some speed. */
+  readonly onKernel?: (time: KernelTime) => void;
 }
 
 /** What a browser offers; the Node entry puts its own in place. */
 let environment: Environment = {
-  cpu: ({ threads, budgetBytes }) =>
+  cpu: ({ threads, budgetBytes, onKernel }) =>
     createCpuBackend({
+      ...(onKernel && { onKernel }),
       ...(threads === undefined ? {} : { threadCount: threads }),
       ...(budgetBytes === undefined ? {} : { budgetBytes }),
     }),
-  webgpu: ({ budgetBytes, adapter }) =>
-    createWebgpuBackend({ ...(budgetBytes === undefined ? {} : { budgetBytes }), ...(adapter === undefined ? {} : { adapter }) }),
+  webgpu: ({ budgetBytes, adapter, onKernel }) =>
+    createWebgpuBackend({
+      ...(onKernel && { onKernel }),
+      ...(budgetBytes === undefined ? {} : { budgetBytes }),
+      ...(adapter === undefined ? {} : { adapter }),
+    }),
   hasGpu: async () => typeof navigator !== "undefined" && navigator.gpu !== undefined && hasRealGpu(navigator.gpu),
 };
 

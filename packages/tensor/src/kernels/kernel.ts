@@ -91,7 +91,13 @@ export interface CopyKernel {
   readonly to: Slot;
 }
 
-/** A composite that the backend runs natively; all operands contiguous. The attributes are those of the graph node. */
+/** Where the elements of an operand lie in its slot: element [i, j, …] at offset + i · strides[0] + j · strides[1] + …, in elements. */
+export interface StridedView {
+  readonly offset: number;
+  readonly strides: readonly number[];
+}
+
+/** A composite that the backend runs natively. The attributes are those of the graph node. */
 export interface CompositeKernel {
   readonly kind: "composite";
   readonly name: string;
@@ -100,6 +106,8 @@ export interface CompositeKernel {
   readonly inputShapes: readonly (readonly number[])[];
   readonly outputs: readonly Slot[];
   readonly outputShapes: readonly (readonly number[])[];
+  /** The operands' layouts, for composites in `Backend.stridedComposites`: last axis contiguous. All operands of others are contiguous. */
+  readonly views?: { readonly inputs: readonly StridedView[]; readonly outputs: readonly StridedView[] };
 }
 
 export type Kernel = LoopKernel | MatmulKernel | ScatterAddKernel | CopyKernel | CompositeKernel;

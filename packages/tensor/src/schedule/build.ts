@@ -1,12 +1,12 @@
 import { inputsOf, type Node, topological } from "../graph/node.js";
-import type { Kernel, PlanSlot, Slot } from "../kernels/kernel.js";
+import type { Kernel, PlanSlot, Slot, StridedView } from "../kernels/kernel.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
-import { sizeOf } from "../tensor/shape.js";
+import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 import { type FindSlot, lowerKernel, Unfusable } from "./lower.js";
 import { behindReshapes, isView, partition } from "./partition.js";
 import { splitPoint } from "./split.js";
-import { matrixView } from "./views.js";
+import { matrixView, stridedView } from "./views.js";
 
 /** A slot before memory was planned: `binding` for storages from outside, null for what lives inside the plan. */
 export interface DraftSlot {
@@ -40,13 +40,14 @@ export function buildKernels(
   targets: readonly DraftTarget[],
   inputs: readonly Storage[],
   maxBindings: number = Number.POSITIVE_INFINITY,
+  strided: ReadonlySet<string> = new Set(),
 ): Draft {
   const roots = targets.map((target) => target.value);
   const order = topological(roots);
   const forced = new Set<Node>();
   for (;;) {
     try {
-      return attempt(targets, inputs, order, partition(roots, order, forced), maxBindings);
+      return attempt(targets, inputs, order, partition(roots, order, forced, strided), maxBindings, strided);
     } catch (error) {
       if (!(error instanceof NeedsStoring) || forced.has(error.node)) throw error;
       forced.add(error.node);
@@ -60,6 +61,7 @@ function attempt(
   order: readonly Node[],
   stored: ReadonlySet<Node>,
   maxBindings: number,
+  strided: ReadonlySet<string>,
 ): Draft {
   const kernels: Kernel[] = [];
   const slots: DraftSlot[] = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
@@ -90,24 +92,49 @@ function attempt(
     if (isFresh && node.op !== "buffer" && node.dtype === dtype && !direct.has(node)) direct.set(node, binding);
   }
 
+  const roots = new Set(targets.map(({ value }) => behindReshapes(value)));
+  // Results that lie in memory in another order of axes than their own.
+  const permuted = new Map<Node, StridedView & { readonly slot: Slot }>();
+  const viewOf = (node: Node): StridedView & { readonly slot: Slot } => {
+    const known = permuted.get(node);
+    if (known) return known;
+    const result = stridedView(node, findSlot);
+    if ("store" in result) throw new NeedsStoring(result.store);
+    const { strides } = result.view;
+    if ((node.shape.at(-1) ?? 1) > 1 && strides.at(-1) !== 1) throw new NeedsStoring(node);
+    return result.view;
+  };
+
   for (const node of order) {
-    if (!stored.has(node) || node.op === "buffer" || node.op === "output") continue;
+    if (!stored.has(node) || slotOf.has(node) || node.op === "buffer" || node.op === "output") continue;
     if (node.op === "composite") {
+      const isStrided = strided.has(node.name);
+      const inputs = node.inputs.map((input) =>
+        isStrided ? viewOf(input) : { slot: mustFind(input), offset: 0, strides: stridesOf(input.shape) },
+      );
       const used = order.filter((user): user is Node & { op: "output" } => user.op === "output" && user.of === node);
       const outputs = node.outputs.map((output, index) => {
         const user = used.find((candidate) => candidate.index === index);
-        const outSlot = newSlot(output.dtype, sizeOf(output.shape), user ? (direct.get(user) ?? null) : null);
-        if (user) slotOf.set(user, outSlot);
-        return outSlot;
+        const reader = user && isStrided && !roots.has(user) ? permutedReader(user, order, strided) : null;
+        const holder = reader ?? user;
+        const slot = newSlot(output.dtype, sizeOf(output.shape), holder ? (direct.get(holder) ?? null) : null);
+        if (holder) slotOf.set(holder, slot);
+        const view = { slot, offset: 0, strides: stridesOf(output.shape) };
+        if (!user || !reader) return view;
+        const strides = stridesOf(reader.shape);
+        const moved = { ...view, strides: output.shape.map((_, axis) => strides[reader.order.indexOf(axis)] ?? 0) };
+        permuted.set(user, moved);
+        return moved;
       });
       kernels.push({
         kind: "composite",
         name: node.name,
         attributes: node.attributes,
-        inputs: node.inputs.map(mustFind),
+        inputs: inputs.map(({ slot }) => slot),
         inputShapes: node.inputs.map((input) => input.shape),
-        outputs,
+        outputs: outputs.map(({ slot }) => slot),
         outputShapes: node.outputs.map((output) => output.shape),
+        ...(isStrided ? { views: { inputs, outputs } } : {}),
       });
       continue;
     }
@@ -136,6 +163,14 @@ function attempt(
     if (from !== to && count > 0) kernels.push({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to });
   }
   return { kernels, slots };
+}
+
+/** The one permutation through which a result is read, but by composites that take strided views; it keeps the last axis. Null if none. */
+function permutedReader(output: Node, order: readonly Node[], strided: ReadonlySet<string>): (Node & { readonly op: "permute" }) | null {
+  const users = order.filter((user) => inputsOf(user).includes(output) && !(user.op === "composite" && strided.has(user.name)));
+  const [reader] = users;
+  if (users.length !== 1 || reader?.op !== "permute") return null;
+  return reader.order.at(-1) === reader.order.length - 1 ? reader : null;
 }
 
 function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: Node) => Slot, written: ReadonlySet<number>): Kernel {

@@ -44,14 +44,22 @@ interface Cost {
  * Decides which nodes get memory. `forced` are nodes that lowering found impossible to fuse. A node outside the set is computed inside
  * the kernels of those that use it: when that is one kernel, or when recomputing is cheaper than a round trip through memory.
  */
-export function partition(roots: readonly Node[], order: readonly Node[], forced: ReadonlySet<Node>): Set<Node> {
+export function partition(
+  roots: readonly Node[],
+  order: readonly Node[],
+  forced: ReadonlySet<Node>,
+  strided: ReadonlySet<string>,
+): Set<Node> {
   const stored = new Set<Node>(forced);
   for (const root of roots) stored.add(behindReshapes(root));
   for (const node of order) {
     if (hasOwnKernel(node) || isNarrowing(node)) stored.add(node);
     if (node.op === "matmul") for (const input of inputsOf(node)) store(stored, behindViews(input));
     if (node.op === "scatterAdd") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
-    if (node.op === "composite") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
+    if (node.op === "composite") {
+      const behind = strided.has(node.name) ? behindViews : behindReshapes;
+      for (const input of inputsOf(node)) store(stored, behind(input));
+    }
     if (node.op === "random") store(stored, behindReshapes(node.key));
   }
   for (const node of stored) if (isFree(node) && !forced.has(node)) stored.delete(node);

@@ -20,6 +20,8 @@ export function simplify(node: Node, make: Make): Node | null {
       return node.x.op === "const" ? { ...node.x, shape: node.shape } : null;
     case "cast":
       return node.x.dtype === node.dtype ? node.x : null;
+    case "permute":
+      return permuted(node);
     case "slice":
       return new Slicer(make).part(node.x, {
         starts: node.starts,
@@ -44,6 +46,15 @@ function neutral(node: Node & { op: "binary" }): Node | null {
   if (node.kind === "add" && isConst(node.b, 0)) return node.a;
   if (node.kind === "add" && isConst(node.a, 0)) return node.b;
   return null;
+}
+
+/** Permutations of a permutation as one; those that change nothing go. */
+function permuted(node: Node & { op: "permute" }): Node | null {
+  const inner = node.x.op === "permute" ? node.x : null;
+  const order = inner ? node.order.map((axis) => inner.order[axis] ?? 0) : node.order;
+  const x = inner ? inner.x : node.x;
+  if (order.every((from, axis) => from === axis)) return x;
+  return inner ? { ...node, x, order } : null;
 }
 
 /** (c x) w → c (x w): the product reads x where it lies, and c joins what is done to the result. */

@@ -1,14 +1,14 @@
 import type { Node } from "../graph/node.js";
 import { type Expr, ExprMakers, strideOf } from "../kernels/expr.js";
-import type { MatrixView, Slot } from "../kernels/kernel.js";
+import type { MatrixView, Slot, StridedView } from "../kernels/kernel.js";
 import { type FindSlot, linearIndex, throughView } from "./lower.js";
 import { isView } from "./partition.js";
 
-/** A matmul operand as strides over stored memory, or the node that has to be stored to make it so. */
-export type ViewResult = { readonly view: MatrixView } | { readonly store: Node };
+/** An operand as strides over stored memory, or the node that has to be stored to make it so. */
+export type ViewResult<View> = { readonly view: View & { readonly slot: Slot } } | { readonly store: Node };
 
-/** Follows the views below an operand [...batch, rows, columns] down to memory. */
-export function matrixView(operand: Node, findSlot: FindSlot): ViewResult {
+/** Follows the views below an operand down to memory. Axes of size 1 have stride 0. */
+export function stridedView(operand: Node, findSlot: FindSlot): ViewResult<StridedView> {
   const make = new ExprMakers();
   const variables = operand.shape.map((size, axis) => make.variable(axis, size));
   const found = locate(make, operand, variables, findSlot);
@@ -23,10 +23,16 @@ export function matrixView(operand: Node, findSlot: FindSlot): ViewResult {
     findSlot,
   );
   if (origin?.index.op !== "const") return { store: operand };
-  const [rowStride = 0, columnStride = 0] = strides.slice(-2) as number[];
-  return {
-    view: { slot: found.slot, offset: origin.index.value, batchStrides: strides.slice(0, -2) as number[], rowStride, columnStride },
-  };
+  return { view: { slot: found.slot, offset: origin.index.value, strides: strides as number[] } };
+}
+
+/** An operand [...batch, rows, columns] of a matmul. */
+export function matrixView(operand: Node, findSlot: FindSlot): ViewResult<MatrixView> {
+  const result = stridedView(operand, findSlot);
+  if ("store" in result) return result;
+  const { slot, offset, strides } = result.view;
+  const [rowStride = 0, columnStride = 0] = strides.slice(-2);
+  return { view: { slot, offset, batchStrides: strides.slice(0, -2), rowStride, columnStride } };
 }
 
 function locate(make: ExprMakers, node: Node, at: readonly Expr[], findSlot: FindSlot): { slot: Slot; index: Expr } | null {

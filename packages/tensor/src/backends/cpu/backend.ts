@@ -1,18 +1,14 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { control, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import { DeviceError } from "../../tensor/errors.js";
-import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
+import { attentionNames, supportsAttention } from "./attention.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
 import { planSteps, type Step, type Word } from "./steps.js";
 import { Workspace } from "./workspace.js";
-
-/** Time of one kernel of one run, as `onKernel` gets it. */
-export interface KernelTiming {
-  readonly name: string;
-  readonly ms: number;
-}
 
 export interface CpuOptions {
   /** Where the backend runs; `nodeEnvironment()` in Node. Default: what a browser offers. */
@@ -24,7 +20,7 @@ export interface CpuOptions {
   /** Plans whose estimated time is below this many nanoseconds run on the calling thread alone. */
   readonly soloNanoseconds?: number;
   /** Called after each kernel with its time. Kernels then run one by one, which costs some speed. */
-  readonly onKernel?: (timing: KernelTiming) => void;
+  readonly onKernel?: (time: KernelTime) => void;
 }
 
 /** Memory of the thread's own: a packed block of a matmul's left operand and a register tile. */
@@ -46,6 +42,7 @@ interface WorkspaceWord {
 
 /** A prepared plan: its block of memory holds steps and arguments; its intermediates lie in the workspace that all plans share. */
 class CpuExecutable implements Executable {
+  #statistics: PlanStatistics | null = null;
   isDisposed = false;
   /** The workspace's generation that the argument words are of. */
   generation = -1;
@@ -62,6 +59,12 @@ class CpuExecutable implements Executable {
     readonly isSmall: boolean,
     readonly release: (executable: CpuExecutable) => void,
   ) {}
+
+  /** Counted when somebody asks. */
+  get statistics(): PlanStatistics {
+    this.#statistics ??= planStatistics(this.plan);
+    return this.#statistics;
+  }
 
   dispose(): void {
     if (this.isDisposed) return;
@@ -95,7 +98,7 @@ class CpuBackend implements Backend {
   readonly #environment: CpuEnvironment;
   readonly #threadCount: number;
   readonly #soloNanoseconds: number;
-  readonly #onKernel: ((timing: KernelTiming) => void) | undefined;
+  readonly #onKernel: ((time: KernelTime) => void) | undefined;
   readonly #heap: Heap;
   readonly #library: KernelLibrary;
   readonly #workspace: Workspace;
@@ -134,8 +137,12 @@ class CpuBackend implements Backend {
     return this.#environment.mayBlock || this.#environment.spawn === null;
   }
 
-  supports(_kernel: CompositeKernel): boolean {
-    return false;
+  supports(kernel: CompositeKernel): boolean {
+    return supportsAttention(kernel, threadScratchBytes);
+  }
+
+  get stridedComposites(): ReadonlySet<string> {
+    return attentionNames;
   }
 
   allocate(bytes: number): BackendBuffer {
@@ -167,6 +174,10 @@ class CpuBackend implements Backend {
     await this.finish();
     const start = (buffer as CpuBuffer).address + byteOffset;
     return this.#heap.bytes.slice(start, start + byteLength);
+  }
+
+  workspaceBytes(plan: Plan): number {
+    return Math.max(0, ...planSteps(plan, this.#library).map((list) => list.scratchBytes));
   }
 
   prepare(plan: Plan): Executable {
@@ -294,11 +305,14 @@ class CpuBackend implements Backend {
       this.#runSteps(executable.firstStep, executable.endStep, executable.isSmall);
       return;
     }
+    const { kernels } = executable.statistics;
     let first = executable.firstStep;
     for (const [i, end] of executable.kernelEnds.entries()) {
-      const before = performance.now();
+      const startMs = performance.now();
       this.#runSteps(first, end, executable.isSmall);
-      this.#onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, ms: performance.now() - before });
+      const ms = performance.now() - startMs;
+      const work = kernels[i];
+      this.#onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
       first = end;
     }
   }

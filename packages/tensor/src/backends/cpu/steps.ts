@@ -3,6 +3,7 @@ import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import { attentionBackwardSteps, attentionSteps } from "./attention.js";
 import type { KernelLibrary } from "./library.js";
 import { matmulSteps } from "./matmul.js";
 
@@ -52,6 +53,8 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
     case "copy":
       return copySteps(kernel, library);
     case "composite":
+      if (kernel.name === "attention") return attentionSteps(kernel, library);
+      if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
       throw new Error(`cpu: no kernel for composite ${kernel.name}. Ask supports() first.`);
   }
 }

@@ -1,8 +1,9 @@
 import { debugLevel, debugPrint, setDebugLevel } from "../../schedule/debug.js";
 import { DeviceError } from "../../tensor/errors.js";
+import type { KernelTime } from "../backend.js";
 import { createCpuBackend } from "../cpu/backend.js";
 import { nodeEnvironment } from "../cpu/node.js";
-import { setEnvironment } from "../select.js";
+import { type DeviceOptions, setEnvironment } from "../select.js";
 import { loadDawn } from "../webgpu/dawn.js";
 import { createWebgpuBackend, hasRealGpu } from "../webgpu/index.js";
 
@@ -10,19 +11,19 @@ import { createWebgpuBackend, hasRealGpu } from "../webgpu/index.js";
 export function setNodeEnvironment(): void {
   setDebugLevel(Number(process.env["LOWRANK_DEBUG"] ?? 0));
   setEnvironment({
-    cpu: ({ threads, budgetBytes }) =>
+    cpu: ({ threads, budgetBytes, onKernel }) =>
       createCpuBackend({
         environment: nodeEnvironment(),
         ...(threads === undefined ? {} : { threadCount: threads }),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
-        ...(debugLevel() >= 1 ? { onKernel: printKernelTime } : {}),
+        ...timing(onKernel),
       }),
-    webgpu: async ({ budgetBytes, adapter }) =>
+    webgpu: async ({ budgetBytes, adapter, onKernel }) =>
       createWebgpuBackend({
         gpu: await loadDawn(),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
         ...(adapter === undefined ? {} : { adapter }),
-        ...(debugLevel() >= 1 ? { onKernel: printKernelTime } : {}),
+        ...timing(onKernel),
         ...(debugLevel() >= 3 ? { onProgram: printProgram } : {}),
       }),
     // Without Dawn, or with a Dawn that finds nothing, "auto" is the cpu.
@@ -34,7 +35,18 @@ export function setNodeEnvironment(): void {
   });
 }
 
-function printKernelTime({ name, ms }: { readonly name: string; readonly ms: number }): void {
+/** Who is told of kernel times: the caller, and with LOWRANK_DEBUG=1 the terminal. */
+function timing(onKernel: DeviceOptions["onKernel"]): { readonly onKernel?: (time: KernelTime) => void } {
+  if (debugLevel() < 1) return onKernel ? { onKernel } : {};
+  return {
+    onKernel(time) {
+      printKernelTime(time);
+      onKernel?.(time);
+    },
+  };
+}
+
+function printKernelTime({ name, ms }: KernelTime): void {
   debugPrint(`${ms.toFixed(3).padStart(9)} ms  ${name}`);
 }
 

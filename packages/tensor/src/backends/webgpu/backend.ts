@@ -1,14 +1,14 @@
 import type { Plan } from "../../kernels/kernel.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
-import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable } from "../backend.js";
+import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { type AdapterInfo, describeAdapter, isSoftwareAdapter, requestAdapter, requestDevice } from "./adapter.js";
 import { SharedArena } from "./arena.js";
 import { BufferPool, type DeviceBuffer } from "./buffers.js";
 import { WebgpuExecutable } from "./executable.js";
 import { DeviceFaults } from "./faults.js";
 import { PipelineCache } from "./pipelines.js";
-import { type KernelTime, Profiler } from "./profile.js";
+import { Profiler } from "./profile.js";
 import { Transfers } from "./transfer.js";
 
 export interface WebgpuOptions {

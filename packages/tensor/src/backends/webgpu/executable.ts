@@ -1,5 +1,6 @@
 import type { Plan, PlanSlot } from "../../kernels/kernel.js";
 import { printKernel, type Target, type WgslProgram } from "../../kernels/wgsl/print.js";
+import { planStatistics } from "../../schedule/statistics.js";
 import type { Executable } from "../backend.js";
 import { type ArenaLayout, layOutArena, type SharedArena } from "./arena.js";
 import type { DeviceBuffer } from "./buffers.js";
@@ -62,8 +63,11 @@ export class WebgpuExecutable implements Executable {
   /** Records all steps into one compute pass; with a profiler, each into a pass of its own. */
   encode(encoder: GPUCommandEncoder, bindings: readonly DeviceBuffer[], profiler: Profiler | null): void {
     let pass = profiler ? null : encoder.beginComputePass();
-    for (const step of this.steps) {
-      const own = pass ?? encoder.beginComputePass(profiler?.begin(step.program.name) ?? {});
+    // A kernel that was split into several steps is counted as none.
+    const works = profiler && this.steps.length === this.plan.kernels.length ? planStatistics(this.plan).kernels : [];
+    for (const [i, step] of this.steps.entries()) {
+      const work = works[i];
+      const own = pass ?? encoder.beginComputePass(profiler?.begin({ name: step.program.name, ...(work && { work }) }) ?? {});
       own.setPipeline(step.pipeline.gpu);
       own.setBindGroup(0, this.#group(step, bindings));
       own.dispatchWorkgroups(...step.program.workgroups);

@@ -1,3 +1,2 @@
 export { type AdapterInfo, isSoftwareAdapter } from "./adapter.js";
 export { createWebgpuBackend, hasRealGpu, WebgpuBackend, type WebgpuOptions } from "./backend.js";
-export type { KernelTime } from "./profile.js";

@@ -1,13 +1,15 @@
+import type { KernelStatistics } from "../../schedule/statistics.js";
+import type { KernelTime } from "../backend.js";
 import { mapRead, usage } from "./constants.js";
 
-/** How long one kernel ran. */
-export interface KernelTime {
+/** What a timed pass runs. */
+interface Timed {
   readonly name: string;
-  readonly ms: number;
+  readonly work?: KernelStatistics;
 }
 
 interface Batch {
-  readonly names: string[];
+  readonly kernels: Timed[];
   readonly queries: GPUQuerySet;
   readonly resolved: GPUBuffer;
   readonly staging: GPUBuffer;
@@ -23,33 +25,36 @@ export class Profiler {
   constructor(readonly device: GPUDevice) {}
 
   /** The descriptor of the next kernel's pass. */
-  begin(name: string): GPUComputePassDescriptor {
+  begin(kernel: Timed): GPUComputePassDescriptor {
     let batch = this.#batches.at(-1);
-    if (!batch || batch.names.length === batchSize) {
+    if (!batch || batch.kernels.length === batchSize) {
       const size = batchSize * 16;
       batch = {
-        names: [],
+        kernels: [],
         queries: this.device.createQuerySet({ type: "timestamp", count: batchSize * 2 }),
         resolved: this.device.createBuffer({ size, usage: usage.queryResolve | usage.copySource }),
         staging: this.device.createBuffer({ size, usage: usage.mapRead | usage.copyTarget }),
       };
       this.#batches.push(batch);
     }
-    const at = batch.names.push(name) - 1;
+    const at = batch.kernels.push(kernel) - 1;
     return { timestampWrites: { querySet: batch.queries, beginningOfPassWriteIndex: at * 2, endOfPassWriteIndex: at * 2 + 1 } };
   }
 
   /** Times of all kernels since the last call, in order of running. */
   async take(): Promise<KernelTime[]> {
     const times: KernelTime[] = [];
-    for (const { names, queries, resolved, staging } of this.#batches.splice(0)) {
+    for (const { kernels, queries, resolved, staging } of this.#batches.splice(0)) {
       const encoder = this.device.createCommandEncoder({ label: "profile" });
-      encoder.resolveQuerySet(queries, 0, names.length * 2, resolved, 0);
-      encoder.copyBufferToBuffer(resolved, 0, staging, 0, names.length * 16);
+      encoder.resolveQuerySet(queries, 0, kernels.length * 2, resolved, 0);
+      encoder.copyBufferToBuffer(resolved, 0, staging, 0, kernels.length * 16);
       this.device.queue.submit([encoder.finish()]);
       await staging.mapAsync(mapRead);
-      const ticks = new BigUint64Array(staging.getMappedRange(0, names.length * 16));
-      for (const [i, name] of names.entries()) times.push({ name, ms: Number((ticks[i * 2 + 1] ?? 0n) - (ticks[i * 2] ?? 0n)) / 1e6 });
+      const ticks = new BigUint64Array(staging.getMappedRange(0, kernels.length * 16));
+      for (const [i, kernel] of kernels.entries()) {
+        const [start = 0n, end = 0n] = ticks.subarray(i * 2, i * 2 + 2);
+        times.push({ ...kernel, startMs: Number(start) / 1e6, ms: Number(end - start) / 1e6 });
+      }
       staging.unmap();
       for (const buffer of [resolved, staging]) buffer.destroy();
       queries.destroy();

@@ -96,7 +96,7 @@ interface PanelSource {
 }
 
 /** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
-function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
+export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
   const { dtype, laneStride, depthStride, lanes, depth } = source;
   const elementBytes = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4, u8: 1, bool: 1 }[dtype];
   const from = f.let("i32", source.from);

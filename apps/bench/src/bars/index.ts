@@ -1,0 +1,19 @@
+import type { Bar } from "./bar.js";
+import { generationBars } from "./generation.js";
+import { lifeBars, runBars } from "./life.js";
+import { matmulBars, webgpuMatmulBars } from "./matmul.js";
+import { planBars } from "./plan.js";
+import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
+
+/** Every bar, in the order in which they are measured and shown. */
+export const bars: readonly Bar[] = [
+  ...matmulBars,
+  ...stepBars,
+  ...webgpuMatmulBars,
+  ...webgpuStepBars,
+  ...savingBars,
+  ...runBars,
+  ...generationBars,
+  ...planBars,
+  ...lifeBars,
+];

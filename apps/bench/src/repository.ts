@@ -1,0 +1,40 @@
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+/** The repository that the suite is part of. */
+export const root: string = fileURLToPath(new URL("../../..", import.meta.url));
+
+/** The command line's program. */
+export const commandLine: string = join(root, "apps", "cli", "bin", "lowrank.js");
+
+/** The small pretrained model that ships with the repository. */
+export const embeddedModel: string = join(root, "examples", "base-model", "model");
+
+/** Big models and data, which do not ship: `$LOWRANK_SHARED`, else `../shared` beside the clone; null where a path below it is absent. */
+export function shared(...parts: readonly string[]): string | null {
+  const path = join(process.env["LOWRANK_SHARED"] ?? resolve(root, "../shared"), ...parts);
+  return existsSync(path) ? path : null;
+}
+
+/** Rows of the example task, made anew: the same for the same seed. */
+export async function exampleRows(count: number): Promise<readonly object[]> {
+  const path = join(root, "examples", "orders", "generate.mjs");
+  const { generateOrders } = (await import(pathToFileURL(path).href)) as {
+    generateOrders(options: { trainCount: number; heldOutCount: number; seed: number }): { train: readonly object[] };
+  };
+  return generateOrders({ trainCount: count, heldOutCount: 1, seed: 1 }).train;
+}
+
+/**
+ * Makes the Vulkan loader of this process and of those that it starts see one software driver only; says why not where it is absent.
+ * The loader reads its environment once, so this comes before the first WebGPU device.
+ */
+export async function useDriver(driver: "lavapipe" | "swiftshader"): Promise<string | null> {
+  const path = join(root, "scripts", "vulkan.mjs");
+  const vulkan = (await import(pathToFileURL(path).href)) as { findVulkan(name: string): object | string; useVulkan(name: string): void };
+  const found = vulkan.findVulkan(driver);
+  if (typeof found === "string") return found;
+  vulkan.useVulkan(driver);
+  return null;
+}

@@ -1,0 +1,32 @@
+/** A GPU's published peaks: f32 arithmetic outside tensor cores in 10^12 operations a second, memory in 10^9 bytes a second. */
+export interface Card {
+  readonly name: string;
+  readonly teraflops: number;
+  readonly gigabytes: number;
+}
+
+/** Of the makers' data sheets: NVIDIA's for T4, RTX 3060, RTX 4090, A100 80 GB SXM and H100 SXM; Apple's for the M2 Max with 38 cores. */
+export const cards: readonly Card[] = [
+  { name: "Apple M2 Max", teraflops: 13.6, gigabytes: 400 },
+  { name: "NVIDIA T4", teraflops: 8.1, gigabytes: 320 },
+  { name: "NVIDIA RTX 3060", teraflops: 12.7, gigabytes: 360 },
+  { name: "NVIDIA RTX 4090", teraflops: 82.6, gigabytes: 1008 },
+  { name: "NVIDIA A100", teraflops: 19.5, gigabytes: 2039 },
+  { name: "NVIDIA H100", teraflops: 67, gigabytes: 3350 },
+];
+
+/** What a kernel does, as `planStatistics` counts it. */
+export interface KernelWork {
+  readonly operations: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+}
+
+/** The least seconds that kernels one after another can take (Williams et al. 2009): each at the peak that it meets first. */
+export function leastSeconds(kernels: readonly KernelWork[], card: Card): number {
+  return kernels.reduce(
+    (sum, { operations, readBytes, writtenBytes }) =>
+      sum + Math.max(operations / (card.teraflops * 1e12), (readBytes + writtenBytes) / (card.gigabytes * 1e9)),
+    0,
+  );
+}

@@ -1,0 +1,90 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { optim } from "@lowrank/autograd";
+import { applyAdapter } from "@lowrank/lora";
+import { initModel, trainingStep } from "@lowrank/models";
+import { device } from "@lowrank/tensor";
+import { describe, expect, it } from "vitest";
+import { lowrank } from "./cli.js";
+
+const folder = mkdtempSync(join(tmpdir(), "lowrank-plan-"));
+
+const gpt2 = { model_type: "gpt2", n_layer: 3, n_embd: 192, n_head: 6, vocab_size: 2048, n_positions: 192 };
+const llama = {
+  model_type: "llama",
+  vocab_size: 1024,
+  hidden_size: 160,
+  intermediate_size: 320,
+  num_hidden_layers: 3,
+  num_attention_heads: 5,
+  max_position_embeddings: 192,
+};
+
+/** The peak of a real step with the same shapes. */
+async function measured(config: Readonly<Record<string, unknown>>, method: "lora" | "full", rows: number, length: number): Promise<number> {
+  const dev = await device("cpu");
+  try {
+    const model = await initModel(config, { device: dev });
+    const adapter = method === "lora" ? applyAdapter(model, { method: "lora", rank: 8, alpha: 16 }) : null;
+    const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
+    const step = trainingStep({ model, parameters, optimizer: optim.adamw(parameters, { weightDecay: 0 }), maxGradNorm: 1 });
+    const ids = new Int32Array(rows * length).map((_, i) => i % 512);
+    const count = rows * length;
+    for (let i = 0; i < 3; i++)
+      await step.run([{ ids, labels: ids, rowCount: rows, length, learnedTokenCount: count, tokenCount: count }], 1e-3);
+    return dev.counters.peakBytes;
+  } finally {
+    dev.dispose();
+  }
+}
+
+describe("lowrank plan", () => {
+  it.each([
+    ["gpt2", "lora", 8, 128],
+    ["gpt2", "full", 4, 192],
+    ["llama", "lora", 8, 128],
+    ["llama", "full", 8, 64],
+  ] as const)("foretells the memory of a step of %s with %s", async (name, method, rows, length) => {
+    const config = { gpt2, llama }[name];
+    const path = join(folder, `${name}.json`);
+    writeFileSync(path, JSON.stringify(config));
+    const { code, stdout, stderr } = await lowrank([
+      "plan",
+      ...["--model", path, "--method", method, "--batch", String(rows), "--seq", String(length), "--json"],
+      ...(method === "lora" ? ["--rank", "8"] : []),
+    ]);
+    expect(stderr + String(code)).toMatch(/0$/);
+    const plan = JSON.parse(stdout) as { peakBytes: number; stepBytes: number };
+    const real = await measured(config, method, rows, length);
+    // Beside tensors the backend keeps argument words of its plans and two small blocks for its threads, a few hundred kB in all.
+    expect(Math.abs(plan.peakBytes - real) - 600_000).toBeLessThan(0.01 * real);
+  });
+
+  it("plans a Llama of 1 B parameters without building it", async () => {
+    const path = join(folder, "1b.json");
+    const sizes = { hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16, num_attention_heads: 32, num_key_value_heads: 8 };
+    const rest = {
+      model_type: "llama",
+      vocab_size: 128256,
+      tie_word_embeddings: true,
+      max_position_embeddings: 8192,
+      torch_dtype: "bfloat16",
+    };
+    writeFileSync(path, JSON.stringify({ ...sizes, ...rest }));
+    const { code, stdout } = await lowrank(["plan", "--model", path, "--batch", "1", "--seq", "1024", "--json"]);
+    expect(code).toBe(0);
+    const plan = JSON.parse(stdout) as { parameters: { frozen: number }; weightBytes: { frozen: number }; cards: readonly unknown[] };
+    expect(plan.parameters.frozen).toBe(1_235_814_400);
+    expect(plan.weightBytes.frozen).toBe(2 * 1_235_814_400);
+    expect(plan.cards.length).toBeGreaterThan(3);
+  });
+
+  it("says what is wrong with its arguments", async () => {
+    const path = join(folder, "gpt2.json");
+    const tooLong = await lowrank(["plan", "--model", path, "--seq", "9999"]);
+    expect([tooLong.code, tooLong.stderr]).toEqual([2, expect.stringContaining("context of 192")]);
+    const missing = await lowrank(["plan", "--model", join(folder, "none.json")]);
+    expect([missing.code, missing.stderr]).toEqual([2, expect.stringContaining("none.json")]);
+  });
+});

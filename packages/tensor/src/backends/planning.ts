@@ -1,0 +1,66 @@
+import type { Plan } from "../kernels/kernel.js";
+import { planExecutor } from "../schedule/plan-executor.js";
+import type { Backend, BackendBuffer, BackendCounters, Executable } from "./backend.js";
+import { Device } from "./device.js";
+
+/** A device that plans and computes nothing, with the plans that were made on it, oldest first. */
+export interface PlanningDevice {
+  readonly device: Device;
+  readonly plans: readonly Plan[];
+}
+
+/**
+ * A device on which programs are scheduled as for `like` and nothing is allocated or run: what a model would take is known without
+ * building it. Its counters are what the other device's would be; reading gives zeros.
+ */
+export function planningDevice(like: Device): PlanningDevice {
+  const plans: Plan[] = [];
+  const counters: BackendCounters = {
+    buffersCreated: 0,
+    pipelinesCreated: 0,
+    plansPrepared: 0,
+    kernelsRun: 0,
+    bytesInUse: 0,
+    peakBytes: 0,
+  };
+  let bufferBytes = 0;
+  let arenaBytes = 0;
+  const count = (): void => {
+    counters.bytesInUse = bufferBytes + arenaBytes;
+    counters.peakBytes = Math.max(counters.peakBytes, counters.bytesInUse);
+  };
+  const backend: Backend = {
+    name: like.backend.name,
+    description: `plans for ${like.description}`,
+    // Whether it fits is what is asked, so that nothing is refused.
+    limits: { ...like.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes: Number.MAX_SAFE_INTEGER },
+    counters,
+    supports: (kernel) => like.backend.supports(kernel),
+    allocate(bytes): BackendBuffer {
+      counters.buffersCreated++;
+      bufferBytes += bytes;
+      count();
+      return { bytes };
+    },
+    free({ bytes }) {
+      bufferBytes -= bytes;
+      count();
+    },
+    write() {},
+    read: async (_buffer, byteLength) => new Uint8Array(byteLength),
+    prepare(plan): Executable {
+      plans.push(plan);
+      counters.plansPrepared++;
+      // One arena serves all plans, because they run one after another.
+      arenaBytes = Math.max(arenaBytes, plan.arenaBytes + (like.backend.workspaceBytes?.(plan) ?? 0));
+      count();
+      return { plan, dispose() {} };
+    },
+    run({ plan }) {
+      counters.kernelsRun += plan.kernels.length;
+    },
+    finish: async () => {},
+    dispose() {},
+  };
+  return { device: new Device(like.name, backend, planExecutor()), plans };
+}

@@ -1,0 +1,265 @@
+import { type FunctionBuilder, f32x4, i32, type Local, type ModuleBuilder, memory, memoryFill, op } from "./assembler.js";
+import {
+  add,
+  exp2,
+  groupKeys,
+  lastSeen,
+  least,
+  loadRow,
+  mul,
+  panelQueries,
+  product,
+  readWords,
+  roundedUp,
+  rowBytes,
+  scalePanel,
+  scores,
+  storePanel,
+  storeRow,
+  sub,
+  tableEntry,
+  tileLocals,
+  words,
+} from "./attentionPanels.js";
+import { kernelParams } from "./loop.js";
+import { log } from "./math.js";
+import { packPanel } from "./matmul.js";
+
+/**
+ * Attention by blocks (Dao 2023, FlashAttention-2, algorithm 1). One step packs keys and values, block after block; the next takes a block
+ * of queries a tile past all keys that they see, keeping the largest score and the sum of weights of each. Scores are in powers of two:
+ * the queries are packed times scale · log₂ e. Sizes and strides are arguments, addresses and strides in bytes.
+ */
+export const attentionWords = [
+  "queries",
+  "keys",
+  "values",
+  "out",
+  "logsumexp",
+  "packedKeys",
+  "packedValues",
+  /** Tables of the byte offsets of each head's rows, and the bytes between rows. */
+  "queryOffsets",
+  "keyOffsets",
+  "valueOffsets",
+  "outOffsets",
+  "logsumexpOffsets",
+  "queryRow",
+  "keyRow",
+  "valueRow",
+  "outRow",
+  "queryCount",
+  "keyCount",
+  /** Elements of a query or key, and of a value. */
+  "dim",
+  "valueDim",
+  /** keys - queries where attention is causal, else beyond all keys. */
+  "offset",
+  /** The bits of scale · log₂ e. */
+  "factor",
+  /** Query heads to a key head. */
+  "group",
+  "blockKeys",
+  "keyBlocks",
+  "blockQueries",
+  "queryBlocks",
+] as const;
+
+export type AttentionWord = (typeof attentionWords)[number];
+
+/** Packs `count` keys by fours, [depth][4] each. Advances `to`. */
+export function packKeys(f: FunctionBuilder, from: Local, row: Local, dim: Local, count: Local, to: Local): void {
+  const key = f.local("i32");
+  const depthStride = f.let("i32", i32(4));
+  f.for(key, count.get, i32(groupKeys), () => {
+    const lanes = least(f, sub(count.get, key.get), i32(groupKeys));
+    packPanel(
+      f,
+      groupKeys,
+      { dtype: "f32", from: add(from.get, mul(key.get, row.get)), laneStride: row, depthStride, lanes, depth: dim },
+      to,
+    );
+  });
+}
+
+/** Packs `count` rows by fours of their elements: [element / 4][blockKeys][4], zero up to a multiple of four rows. */
+export function packElements(f: FunctionBuilder, from: Local, row: Local, dim: Local, count: Local, blockKeys: Local, to: Local): void {
+  const d = f.local("i32");
+  const laneStride = f.let("i32", i32(4));
+  f.for(d, dim.get, i32(4), () => {
+    const lanes = least(f, sub(dim.get, d.get), i32(4));
+    const target = f.let("i32", add(to.get, words(mul(d.get, blockKeys.get))));
+    const end = f.let("i32", add(target.get, mul(roundedUp(count.get, groupKeys), i32(16))));
+    packPanel(f, 4, { dtype: "f32", from: add(from.get, words(d.get)), laneStride, depthStride: row, lanes, depth: count }, target);
+    f.while(target, end.get, i32(16), () => f.emit(memory("v128.store", 0, target.get, f32x4(0))));
+  });
+}
+
+/** Packs one block of keys and values of one head. */
+export function printPackAttention(module: ModuleBuilder, name: string): void {
+  const f = module.function([...kernelParams], [], name);
+  const w = readWords(f, attentionWords, [
+    "keys",
+    "values",
+    "packedKeys",
+    "packedValues",
+    "keyOffsets",
+    "valueOffsets",
+    "keyRow",
+    "valueRow",
+    "keyCount",
+    "dim",
+    "valueDim",
+    "blockKeys",
+    "keyBlocks",
+  ]);
+  const tile = f.param(1);
+  const head = f.let("i32", op("i32.div_u", tile.get, w.keyBlocks.get));
+  const firstKey = f.let("i32", mul(op("i32.rem_u", tile.get, w.keyBlocks.get), w.blockKeys.get));
+  const count = least(f, w.blockKeys.get, sub(w.keyCount.get, firstKey.get));
+  const before = f.let("i32", mul(tile.get, w.blockKeys.get));
+  const keys = f.let("i32", add(add(w.keys.get, tableEntry(w.keyOffsets, head.get)), mul(firstKey.get, w.keyRow.get)));
+  const values = f.let("i32", add(add(w.values.get, tableEntry(w.valueOffsets, head.get)), mul(firstKey.get, w.valueRow.get)));
+  const toKeys = f.let("i32", add(w.packedKeys.get, words(mul(before.get, w.dim.get))));
+  const toValues = f.let("i32", add(w.packedValues.get, words(mul(before.get, roundedUp(w.valueDim.get, 4)))));
+  packKeys(f, keys, w.keyRow, w.dim, count, toKeys);
+  packElements(f, values, w.valueRow, w.valueDim, count, w.blockKeys, toValues);
+}
+
+/** Bytes beside each panel: largest score, sum of weights, and what the last block multiplied the earlier ones by. */
+const stateBytes = 3 * rowBytes;
+
+/** Scratch memory of a thread that `printAttend` needs. */
+export function attendScratchBytes(dim: number, valueDim: number, blockQueries: number, blockKeys: number): number {
+  return blockQueries * 4 * (dim + Math.ceil(valueDim / 4) * 4) + (blockQueries / panelQueries) * stateBytes + blockKeys * rowBytes;
+}
+
+/** Computes one block of queries of one head. Scratch memory: panels of queries, panels of out, their states, weights of one panel. */
+export function printAttend(module: ModuleBuilder, name: string): void {
+  const f = module.function([...kernelParams], [], name);
+  const scratch = f.param(2);
+  const w = readWords(
+    f,
+    attentionWords,
+    attentionWords.filter((word) => !["keys", "values", "keyOffsets", "valueOffsets", "keyRow", "valueRow"].includes(word)),
+  );
+  const head = f.let("i32", op("i32.div_u", f.param(1).get, w.queryBlocks.get));
+  const firstQuery = f.let("i32", mul(op("i32.rem_u", f.param(1).get, w.queryBlocks.get), w.blockQueries.get));
+  const rows = least(f, w.blockQueries.get, sub(w.queryCount.get, firstQuery.get));
+  const outDim = f.let("i32", roundedUp(w.valueDim.get, 4));
+  const panels = f.let("i32", add(scratch.get, words(mul(w.blockQueries.get, w.dim.get))));
+  const states = f.let("i32", add(panels.get, words(mul(w.blockQueries.get, outDim.get))));
+  const weights = f.let("i32", add(states.get, mul(op("i32.shr_u", w.blockQueries.get, i32(3)), i32(stateBytes))));
+
+  const source = f.let("i32", add(add(w.queries.get, tableEntry(w.queryOffsets, head.get)), mul(firstQuery.get, w.queryRow.get)));
+  const packed = f.let("i32", scratch.get);
+  const depthStride = f.let("i32", i32(4));
+  const row = f.local("i32");
+  const state = f.let("i32", states.get);
+  f.for(row, rows.get, i32(panelQueries), () => {
+    const lanes = least(f, sub(rows.get, row.get), i32(panelQueries));
+    const from = add(source.get, mul(row.get, w.queryRow.get));
+    packPanel(f, panelQueries, { dtype: "f32", from, laneStride: w.queryRow, depthStride, lanes, depth: w.dim }, packed);
+    storeRow(f, state, [f32x4(Number.NEGATIVE_INFINITY), f32x4(Number.NEGATIVE_INFINITY), f32x4(0), f32x4(0)]);
+    f.emit(state.set(add(state.get, i32(stateBytes))));
+  });
+  const factor = op("f32x4.splat", op("f32.reinterpret_i32", w.factor.get));
+  scalePanel(f, scratch.get, op("i32.div_u", sub(packed.get, scratch.get), i32(rowBytes)), [factor, factor]);
+  f.emit(memoryFill(panels.get, i32(0), sub(states.get, panels.get)));
+
+  const keyHead = f.let("i32", mul(mul(op("i32.div_u", head.get, w.group.get), w.keyBlocks.get), w.blockKeys.get));
+  const keys = f.let("i32", add(w.packedKeys.get, words(mul(keyHead.get, w.dim.get))));
+  const values = f.let("i32", add(w.packedValues.get, words(mul(keyHead.get, outDim.get))));
+  const end = f.let("i32", add(lastSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), w).get, i32(1)));
+  const firstKey = f.let("i32", i32(0));
+  const tile = tileLocals(f);
+  f.while(firstKey, end.get, w.blockKeys.get, () => {
+    f.for(row, rows.get, i32(panelQueries), () => {
+      const query = f.let("i32", add(firstQuery.get, row.get));
+      const seen = f.let("i32", sub(add(lastSeen(f, add(query.get, i32(panelQueries - 1)), w).get, i32(1)), firstKey.get));
+      f.if(op("i32.gt_s", seen.get, i32(0)), () => {
+        const count = least(f, roundedUp(seen.get, groupKeys), w.blockKeys.get);
+        const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
+        const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
+        scores(module, f, tile, {
+          ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, firstQuery: query, to: weights, toRow: rowBytes },
+          ...{ keys, queries, firstKey, count },
+        });
+        weigh(module, f, weights, count, own);
+        const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
+        const value = f.let("i32", values.get);
+        const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
+        f.while(out, outEnd.get, i32(4 * rowBytes), () => {
+          const factors = loadRow(own.get, 2 * rowBytes).map((code) => f.let("v128", code));
+          for (const [index, sum] of tile.entries()) {
+            f.emit(sum.set(op("f32x4.mul", memory("v128.load", index * 16, out.get), (factors[index & 1] as Local).get)));
+          }
+          product(module, f, tile, { a: value.get, aLane: 4, aStep: 16, b: weights.get, bStep: i32(rowBytes), depth: count.get });
+          for (const [index, sum] of tile.entries()) f.emit(memory("v128.store", index * 16, out.get, sum.get));
+          f.emit(value.set(add(value.get, mul(w.blockKeys.get, i32(16)))));
+        });
+      });
+    });
+    f.emit(keys.set(add(keys.get, words(mul(w.blockKeys.get, w.dim.get)))));
+    f.emit(values.set(add(values.get, words(mul(w.blockKeys.get, outDim.get)))));
+  });
+
+  const out = f.let("i32", add(add(w.out.get, tableEntry(w.outOffsets, head.get)), mul(firstQuery.get, w.outRow.get)));
+  const logsumexp = f.let("i32", add(add(w.logsumexp.get, tableEntry(w.logsumexpOffsets, head.get)), words(firstQuery.get)));
+  f.for(row, rows.get, i32(panelQueries), () => {
+    const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
+    const panel = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
+    const sums = loadRow(own.get, rowBytes).map((code) => f.let("v128", code)) as [Local, Local];
+    const inverses = sums.map((sum) => f.let("v128", op("f32x4.div", f32x4(1), sum.get))) as [Local, Local];
+    scalePanel(f, panel.get, outDim.get, [inverses[0].get, inverses[1].get]);
+    const left = f.let("i32", sub(rows.get, row.get));
+    storePanel(f, panel, w.valueDim, left, add(out.get, mul(row.get, w.outRow.get)), w.outRow);
+    const largest = loadRow(own.get).map((code) => f.let("v128", code));
+    const logs = largest.map((local, j) => module.multiplyAdd(local.get, f32x4(Math.LN2), log(f, (sums[j] as Local).get)));
+    storeRow(f, own, logs);
+    const lane = f.local("i32");
+    const lanes = least(f, left.get, i32(panelQueries));
+    const target = f.let("i32", add(logsumexp.get, words(row.get)));
+    f.for(lane, lanes.get, i32(1), () => {
+      f.emit(memory("f32.store", 0, add(target.get, words(lane.get)), memory("f32.load", 0, add(own.get, words(lane.get)))));
+    });
+  });
+}
+
+/** Turns a block's scores into weights 2^(score - largest so far) and updates the panel's state. */
+function weigh(module: ModuleBuilder, f: FunctionBuilder, weights: Local, count: Local, state: Local): void {
+  const end = f.let("i32", add(weights.get, mul(count.get, i32(rowBytes))));
+  const before = loadRow(state.get).map((code) => f.let("v128", code));
+  const largest = before.map((local) => f.let("v128", local.get));
+  const at = f.let("i32", weights.get);
+  f.while(at, end.get, i32(rowBytes), () => {
+    for (const [j, code] of loadRow(at.get).entries()) {
+      const local = largest[j] as Local;
+      f.emit(local.set(op("f32x4.max", local.get, code)));
+    }
+  });
+  const sums = [f.let("v128", f32x4(0)), f.let("v128", f32x4(0))];
+  f.emit(at.set(weights.get));
+  f.while(at, end.get, i32(rowBytes), () => {
+    for (const [j, code] of loadRow(at.get).entries()) {
+      const weight = f.let("v128", exp2(module, f, op("f32x4.sub", code, (largest[j] as Local).get)));
+      const sum = sums[j] as Local;
+      f.emit(sum.set(op("f32x4.add", sum.get, weight.get)));
+      f.emit(memory("v128.store", j * 16, at.get, weight.get));
+    }
+  });
+  const factors = before.map((local, j) => f.let("v128", exp2(module, f, op("f32x4.sub", local.get, (largest[j] as Local).get))));
+  const totals = loadRow(state.get, rowBytes).map((code, j) => module.multiplyAdd(code, (factors[j] as Local).get, (sums[j] as Local).get));
+  storeRow(
+    f,
+    state,
+    largest.map((local) => local.get),
+  );
+  storeRow(f, state, totals, rowBytes);
+  storeRow(
+    f,
+    state,
+    factors.map((local) => local.get),
+    2 * rowBytes,
+  );
+}

@@ -1,0 +1,298 @@
+import { type Code, type FunctionBuilder, f32, f32x4, i32, type Local, type ModuleBuilder, memory, memoryFill, op } from "./assembler.js";
+import { packElements, packKeys } from "./attention.js";
+import { type BackwardWord, backwardWords, blockQueries, stateBytes } from "./attentionBackward.js";
+import {
+  add,
+  exp2,
+  groupKeys,
+  lastSeen,
+  least,
+  loadRow,
+  mul,
+  panelQueries,
+  positive,
+  product,
+  readWords,
+  roundedUp,
+  rowBytes,
+  scores,
+  storeRow,
+  sub,
+  tableEntry,
+  tileLocals,
+  words,
+} from "./attentionPanels.js";
+import { kernelParams } from "./loop.js";
+
+/** Bytes of a row of weights in scratch memory. The algorithm is at the head of attentionBackward.ts, whose second step this is. */
+const weightRow = blockQueries * 4;
+
+/** Scratch memory of a thread that `printBackward` needs. */
+export function backwardScratchBytes(dim: number, valueDim: number, blockKeys: number): number {
+  const up = (count: number, step: number): number => Math.ceil(count / step) * step;
+  return blockKeys * (4 * (dim + valueDim + up(dim, 4) + up(dim, 8) + up(valueDim, 8)) + 2 * weightRow);
+}
+
+type MainWords = Record<BackwardWord, Local>;
+
+/** What a tile keeps in scratch memory: addresses. */
+interface Scratch {
+  /** Keys and values packed by fours, keys packed by elements. */
+  readonly keys: Local;
+  readonly values: Local;
+  readonly elements: Local;
+  /** Sums of dK and dV, rows of whole eights. */
+  readonly dKeys: Local;
+  readonly dValues: Local;
+  /** P and dS, [blockKeys][blockQueries] each. */
+  readonly weights: Local;
+  readonly dScores: Local;
+}
+
+/** A block of keys: its first, how many there are, and the same in whole fours. */
+interface KeyBlock {
+  readonly first: Local;
+  readonly count: Local;
+  readonly whole: Local;
+  /** 1 for the first block of the chunk. */
+  readonly isFirst: Local;
+}
+
+/** Computes dK and dV of one chunk of the keys of one key head, and its part of dQ. */
+export function printBackward(module: ModuleBuilder, name: string): void {
+  const f = module.function([...kernelParams], [], name);
+  const w = readWords(
+    f,
+    backwardWords,
+    backwardWords.filter((word) => !/^(out|logsum|dQuer|factor)/.test(word)),
+  );
+  const keyHead = f.let("i32", op("i32.div_u", f.param(1).get, w.chunks.get));
+  const chunk = f.let("i32", op("i32.rem_u", f.param(1).get, w.chunks.get));
+  const dimUp = f.let("i32", roundedUp(w.dim.get, 8));
+  const valueDimUp = f.let("i32", roundedUp(w.valueDim.get, 8));
+  let next: Code = f.param(2).get;
+  const take = (rowWords: Code): Local => {
+    const address = f.let("i32", next);
+    next = add(address.get, words(mul(w.blockKeys.get, rowWords)));
+    return address;
+  };
+  const scratch: Scratch = {
+    keys: take(w.dim.get),
+    values: take(w.valueDim.get),
+    elements: take(roundedUp(w.dim.get, 4)),
+    dKeys: take(dimUp.get),
+    dValues: take(valueDimUp.get),
+    weights: take(i32(blockQueries)),
+    dScores: take(i32(blockQueries)),
+  };
+  const chunkFirst = f.let("i32", mul(chunk.get, w.chunkKeys.get));
+  const end = least(f, w.keyCount.get, add(chunkFirst.get, w.chunkKeys.get));
+  const first = f.let("i32", chunkFirst.get);
+  f.while(first, end.get, w.blockKeys.get, () => {
+    const count = least(f, w.blockKeys.get, sub(end.get, first.get));
+    const whole = f.let("i32", roundedUp(count.get, groupKeys));
+    const block: KeyBlock = { first, count, whole, isFirst: f.let("i32", op("i32.eq", first.get, chunkFirst.get)) };
+    const start = (base: Local, offsets: Local, row: Local): Local =>
+      f.let("i32", add(add(base.get, tableEntry(offsets, keyHead.get)), mul(first.get, row.get)));
+    const keys = start(w.keys, w.keyOffsets, w.keyRow);
+    const values = start(w.values, w.valueOffsets, w.valueRow);
+    packKeys(f, keys, w.keyRow, w.dim, count, f.let("i32", scratch.keys.get));
+    packKeys(f, values, w.valueRow, w.valueDim, count, f.let("i32", scratch.values.get));
+    packElements(f, keys, w.keyRow, w.dim, count, w.blockKeys, scratch.elements);
+    f.emit(memoryFill(scratch.dKeys.get, i32(0), sub(scratch.weights.get, scratch.dKeys.get)));
+
+    const firstSeeing = f.let("i32", op("i32.and", positive(f, sub(first.get, w.offset.get)).get, i32(-panelQueries)));
+    const member = f.local("i32");
+    f.for(member, w.group.get, i32(1), () => {
+      const head = f.let("i32", add(mul(keyHead.get, w.group.get), member.get));
+      const query = f.let("i32", firstSeeing.get);
+      f.while(query, w.queryCount.get, i32(blockQueries), () => {
+        const rows = least(f, i32(blockQueries), sub(w.queryCount.get, query.get));
+        queryGradients(module, f, w, scratch, block, { head, chunk, query, rows });
+        const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
+        const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
+        const span = { query, rows, offset: w.offset };
+        keyGradients(module, f, block, span, {
+          weights: scratch.weights,
+          rows: dOut,
+          row: w.dOutRow,
+          dim: valueDimUp,
+          to: scratch.dValues,
+        });
+        keyGradients(module, f, block, span, { weights: scratch.dScores, rows: queries, row: w.queryRow, dim: dimUp, to: scratch.dKeys });
+      });
+    });
+    const scale = f.let("f32", op("f32.reinterpret_i32", w.scale.get));
+    const dKeys = start(w.dKeys, w.dKeyOffsets, w.dKeyRow);
+    const dValues = start(w.dValues, w.dValueOffsets, w.dValueRow);
+    storeRows(f, { from: scratch.dKeys, fromRow: dimUp, count, dim: w.dim, to: dKeys, toRow: w.dKeyRow, scale: scale.get });
+    storeRows(f, { from: scratch.dValues, fromRow: valueDimUp, count, dim: w.valueDim, to: dValues, toRow: w.dValueRow, scale: f32(1) });
+  });
+}
+
+interface QueryBlock {
+  readonly head: Local;
+  readonly chunk: Local;
+  readonly query: Local;
+  readonly rows: Local;
+}
+
+/** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
+function queryGradients(
+  module: ModuleBuilder,
+  f: FunctionBuilder,
+  w: MainWords,
+  scratch: Scratch,
+  block: KeyBlock,
+  { head, chunk, query, rows }: QueryBlock,
+): void {
+  const tile = tileLocals(f);
+  const row = f.local("i32");
+  const dimFours = f.let("i32", roundedUp(w.dim.get, 4));
+  f.for(row, rows.get, i32(panelQueries), () => {
+    const firstQuery = f.let("i32", add(query.get, row.get));
+    const seen = sub(add(lastSeen(f, add(firstQuery.get, i32(panelQueries - 1)), w).get, i32(1)), block.first.get);
+    const count = least(f, roundedUp(seen, groupKeys), block.whole.get);
+    const panel = f.let("i32", add(mul(head.get, w.panels.get), op("i32.shr_u", firstQuery.get, i32(3))));
+    const queries = f.let("i32", add(w.packedQueries.get, mul(mul(panel.get, w.dim.get), i32(rowBytes))));
+    const dOut = f.let("i32", add(w.packedDOut.get, mul(mul(panel.get, w.valueDim.get), i32(rowBytes))));
+    const state = f.let("i32", add(w.states.get, mul(panel.get, i32(stateBytes))));
+    const weights = f.let("i32", add(scratch.weights.get, words(row.get)));
+    const dScores = f.let("i32", add(scratch.dScores.get, words(row.get)));
+    const at = f.local("i32");
+    const end = f.let("i32", add(weights.get, mul(count.get, i32(weightRow))));
+
+    scores(module, f, tile, {
+      ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, toRow: weightRow, firstKey: block.first },
+      ...{ keys: scratch.keys, queries, firstQuery, count, to: weights },
+    });
+    const totals = loadRow(state.get).map((code) => f.let("v128", code));
+    f.emit(at.set(weights.get));
+    f.while(at, end.get, i32(weightRow), () => {
+      storeRow(
+        f,
+        at,
+        loadRow(at.get).map((code, j) => exp2(module, f, op("f32x4.sub", code, (totals[j] as Local).get))),
+      );
+    });
+
+    const to = f.let("i32", dScores.get);
+    const value = f.let("i32", scratch.values.get);
+    f.emit(at.set(weights.get));
+    f.while(at, end.get, i32(groupKeys * weightRow), () => {
+      for (const local of tile) f.emit(local.set(f32x4(0)));
+      product(module, f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
+      const deltas = loadRow(state.get, rowBytes).map((code) => f.let("v128", code));
+      for (const [index, dWeight] of tile.entries()) {
+        const place = (index >> 1) * weightRow + (index & 1) * 16;
+        const rest = op("f32x4.sub", dWeight.get, (deltas[index & 1] as Local).get);
+        f.emit(memory("v128.store", place, to.get, op("f32x4.mul", memory("v128.load", place, at.get), rest)));
+      }
+      f.emit(to.set(add(to.get, i32(groupKeys * weightRow))));
+      f.emit(value.set(add(value.get, mul(w.valueDim.get, i32(groupKeys * 4)))));
+    });
+
+    const partPanel = add(mul(chunk.get, mul(w.heads.get, w.panels.get)), panel.get);
+    const part = f.let("i32", add(w.parts.get, mul(mul(partPanel, dimFours.get), i32(rowBytes))));
+    const partEnd = f.let("i32", add(part.get, mul(dimFours.get, i32(rowBytes))));
+    const element = f.let("i32", scratch.elements.get);
+    f.while(part, partEnd.get, i32(4 * rowBytes), () => {
+      f.if(
+        block.isFirst.get,
+        () => {
+          for (const local of tile) f.emit(local.set(f32x4(0)));
+        },
+        () => {
+          for (const [index, local] of tile.entries()) f.emit(local.set(memory("v128.load", index * 16, part.get)));
+        },
+      );
+      product(module, f, tile, { a: element.get, aLane: 4, aStep: 16, b: dScores.get, bStep: i32(weightRow), depth: count.get });
+      for (const [index, local] of tile.entries()) f.emit(memory("v128.store", index * 16, part.get, local.get));
+      f.emit(element.set(add(element.get, mul(w.blockKeys.get, i32(16)))));
+    });
+  });
+}
+
+interface KeyOperands {
+  /** P or dS. */
+  readonly weights: Local;
+  /** Rows of dOut or of queries from the head's first on; bytes between them. */
+  readonly rows: Local;
+  readonly row: Local;
+  /** Their elements in whole eights. */
+  readonly dim: Local;
+  readonly to: Local;
+}
+
+/**
+ * to[key] += Σ weights[key][query] · rows[query] over the queries of a block that see the key. The last eight elements may lie
+ * beyond the row: what they add is never stored.
+ */
+function keyGradients(
+  module: ModuleBuilder,
+  f: FunctionBuilder,
+  block: KeyBlock,
+  { query, rows, offset }: { readonly query: Local; readonly rows: Local; readonly offset: Local },
+  operands: KeyOperands,
+): void {
+  const { weights, row, dim, to } = operands;
+  const tile = tileLocals(f);
+  const key = f.local("i32");
+  const rowLength = f.let("i32", words(dim.get));
+  f.for(key, block.whole.get, i32(groupKeys), () => {
+    const seeing = sub(sub(add(block.first.get, key.get), offset.get), query.get);
+    const first = f.let("i32", op("i32.and", positive(f, seeing).get, i32(-panelQueries)));
+    f.if(op("i32.lt_s", first.get, rows.get), () => {
+      const a = f.let("i32", add(add(weights.get, mul(key.get, i32(weightRow))), words(first.get)));
+      const b = f.let("i32", add(operands.rows.get, mul(add(query.get, first.get), row.get)));
+      const depth = f.let("i32", sub(rows.get, first.get));
+      const target = f.let("i32", add(to.get, mul(key.get, rowLength.get)));
+      const end = f.let("i32", add(target.get, rowLength.get));
+      f.while(target, end.get, i32(rowBytes), () => {
+        const at = f.let("i32", target.get);
+        for (let i = 0; i < groupKeys; i++) {
+          for (const [j, code] of loadRow(at.get).entries()) f.emit((tile[i * 2 + j] as Local).set(code));
+          f.emit(at.set(add(at.get, rowLength.get)));
+        }
+        product(module, f, tile, { a: a.get, aLane: weightRow, aStep: 4, b: b.get, bStep: row.get, depth: depth.get });
+        f.emit(at.set(target.get));
+        for (let i = 0; i < groupKeys; i++) {
+          storeRow(f, at, [(tile[i * 2] as Local).get, (tile[i * 2 + 1] as Local).get]);
+          f.emit(at.set(add(at.get, rowLength.get)));
+        }
+        f.emit(b.set(add(b.get, i32(rowBytes))));
+      });
+    });
+  });
+}
+
+interface Rows {
+  readonly from: Local;
+  /** Elements from row to row. */
+  readonly fromRow: Local;
+  readonly count: Local;
+  readonly dim: Local;
+  readonly to: Local;
+  readonly toRow: Local;
+  readonly scale: Code;
+}
+
+/** to[row][d] = from[row][d] · scale. */
+function storeRows(f: FunctionBuilder, { from, fromRow, count, dim, to, toRow, scale }: Rows): void {
+  const row = f.local("i32");
+  const whole = f.let("i32", op("i32.and", dim.get, i32(-4)));
+  const source = f.let("i32", from.get);
+  const target = f.let("i32", to.get);
+  f.for(row, count.get, i32(1), () => {
+    const d = f.let("i32", i32(0));
+    const at = (base: Local): Code => add(base.get, words(d.get));
+    f.while(d, whole.get, i32(4), () => {
+      f.emit(memory("v128.store", 0, at(target), op("f32x4.mul", memory("v128.load", 0, at(source)), op("f32x4.splat", scale))));
+    });
+    f.while(d, dim.get, i32(1), () => {
+      f.emit(memory("f32.store", 0, at(target), op("f32.mul", memory("f32.load", 0, at(source)), scale)));
+    });
+    f.emit(source.set(add(source.get, words(fromRow.get))));
+    f.emit(target.set(add(target.get, toRow.get)));
+  });
+}

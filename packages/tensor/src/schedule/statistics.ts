@@ -1,0 +1,136 @@
+import { type Expr, operandsOf } from "../kernels/expr.js";
+import type { Kernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
+import { dtypeBytes } from "../tensor/dtype.js";
+import { readsOf, slotAlignment, writesOf } from "./liveness.js";
+
+/** What one kernel of a plan moves, and what is alive while it runs. */
+export interface KernelStatistics {
+  readonly name: string;
+  readonly kind: Kernel["kind"];
+  /** Bytes of memory that it reads, each element counted once however often the kernel loads it. */
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  /** Floating-point operations of products: 2 m n k of a matmul, the products inside a composite; 0 for all other kernels. */
+  readonly operations: number;
+  /** Bytes of the plan's own intermediates that exist while it runs: its reads, its results, and what later kernels still need. */
+  readonly liveBytes: number;
+}
+
+/** What a plan costs, known without running it. */
+export interface PlanStatistics {
+  readonly kernels: readonly KernelStatistics[];
+  /** Bytes of all buffers that are handed to each run. */
+  readonly boundBytes: number;
+  /** Bytes that the memory plan reserves for intermediates. */
+  readonly arenaBytes: number;
+  /** The largest `liveBytes`: no memory plan for these kernels in this order can need less. */
+  readonly lowerBoundBytes: number;
+}
+
+/**
+ * Counts kernels, bytes moved and bytes alive of a plan, for benchmarks and tests. `plan` is what `Backend.prepare` is given, and what
+ * an `Executable` holds. A kernel that loads part of a buffer is charged for the part: at most one element a load and iteration.
+ */
+export function planStatistics(plan: Plan): PlanStatistics {
+  const bytesOf = (slot: Slot): number => plan.slots[slot]?.bytes ?? 0;
+  const kept = (slot: Slot): number => Math.ceil(Math.max(bytesOf(slot), 4) / slotAlignment) * slotAlignment;
+  const first = new Map<Slot, number>();
+  const last = new Map<Slot, number>();
+  for (const [step, kernel] of plan.kernels.entries()) {
+    for (const slot of [...writesOf(kernel), ...readsOf(kernel)]) {
+      if (plan.slots[slot]?.kind !== "arena") continue;
+      if (!first.has(slot)) first.set(slot, step);
+      last.set(slot, step);
+    }
+  }
+  const kernels = plan.kernels.map((kernel, step): KernelStatistics => {
+    const alive = [...first.keys()].filter((slot) => (first.get(slot) ?? 0) <= step && (last.get(slot) ?? 0) >= step);
+    const elements = elementsRead(kernel);
+    return {
+      name: plan.names[step] ?? `kernel ${step}`,
+      kind: kernel.kind,
+      readBytes: [...new Set(readsOf(kernel))].reduce((sum, slot) => {
+        const touched = (elements.get(slot) ?? Number.POSITIVE_INFINITY) * dtypeBytes[plan.slots[slot]?.dtype ?? "f32"];
+        return sum + Math.min(bytesOf(slot), touched);
+      }, 0),
+      writtenBytes: [...new Set(writesOf(kernel))].reduce((sum, slot) => sum + bytesOf(slot), 0),
+      operations: operationsOf(kernel),
+      liveBytes: alive.reduce((sum, slot) => sum + kept(slot), 0),
+    };
+  });
+  return {
+    kernels,
+    boundBytes: plan.slots.reduce((sum, slot) => sum + (slot.kind === "bound" ? slot.bytes : 0), 0),
+    arenaBytes: plan.arenaBytes,
+    lowerBoundBytes: Math.max(0, ...kernels.map(({ liveBytes }) => liveBytes)),
+  };
+}
+
+/** Multiplications and additions of a kernel's matrix products. */
+function operationsOf(kernel: Kernel): number {
+  if (kernel.kind === "matmul") return 2 * kernel.m * kernel.n * kernel.k * kernel.batch.reduce((all, size) => all * size, 1);
+  if (kernel.kind !== "composite") return 0;
+  const [[batch = 0, heads = 0, queries = 0, headDim = 0] = [], [, , keys = 0] = [], [, , , valueDim = headDim] = []] = kernel.inputShapes;
+  const [[rows = 0, width = 0] = [], [classes = 0] = []] = kernel.inputShapes;
+  // Queries see all keys, or, aligned with the last one, half of those that are as many as they are.
+  const seen = kernel.attributes["isCausal"] ? keys - (queries - 1) / 2 : keys;
+  const pairs = batch * heads * queries * seen;
+  switch (kernel.name) {
+    case "attention":
+      return 2 * pairs * (headDim + valueDim);
+    case "attentionBackward":
+      return 2 * pairs * (3 * headDim + 2 * valueDim);
+    default:
+      return 2 * rows * width * classes * kernel.outputs.length;
+  }
+}
+
+/** The most elements that a kernel can read of a slot; slots that are missing are read whole. */
+function elementsRead(kernel: Kernel): Map<Slot, number> {
+  const elements = new Map<Slot, number>();
+  const note = (slot: Slot, count: number): void => void elements.set(slot, (elements.get(slot) ?? 0) + count);
+  if (kernel.kind === "loop") {
+    for (const load of loadsOf(kernel)) note(load.slot, distinctIndices(load.index));
+  } else if (kernel.kind === "matmul") {
+    const view = ({ slot, batchStrides }: MatrixView, rows: number, columns: number): void => {
+      const batch = kernel.batch.reduce((product, size, axis) => product * (batchStrides[axis] === 0 ? 1 : size), 1);
+      note(slot, batch * rows * columns);
+    };
+    view(kernel.a, kernel.m, kernel.k);
+    view(kernel.b, kernel.k, kernel.n);
+  }
+  return elements;
+}
+
+type Load = Expr & { readonly op: "load" };
+
+function loadsOf(kernel: Kernel & { readonly kind: "loop" }): Load[] {
+  const loads: Load[] = [];
+  const seen = new Set<Expr>();
+  const visit = (expr: Expr): void => {
+    if (seen.has(expr)) return;
+    seen.add(expr);
+    if (expr.op === "load") loads.push(expr);
+    for (const operand of operandsOf(expr)) visit(operand);
+  };
+  for (const { value } of kernel.reductions) visit(value);
+  for (const { value, index } of kernel.stores) {
+    visit(value);
+    visit(index);
+  }
+  return loads;
+}
+
+/** The product of the sizes of the loop variables that an index depends on. */
+function distinctIndices(root: Expr): number {
+  const sizes = new Map<number, number>();
+  const seen = new Set<Expr>();
+  const visit = (expr: Expr): void => {
+    if (seen.has(expr)) return;
+    seen.add(expr);
+    if (expr.op === "variable") sizes.set(expr.axis, expr.size);
+    for (const operand of operandsOf(expr)) visit(operand);
+  };
+  visit(root);
+  return [...sizes.values()].reduce((product, size) => product * size, 1);
+}

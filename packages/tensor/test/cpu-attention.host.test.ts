@@ -1,0 +1,166 @@
+import { attention, attentionBackward, device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import { Device } from "../src/backends/device.js";
+import { planExecutor } from "../src/schedule/plan-executor.js";
+
+const environment = nodeEnvironment();
+const cpu = (threadCount: number, hasRelaxedSimd: boolean): Device =>
+  new Device("cpu", createCpuBackend({ environment: { ...environment, hasRelaxedSimd }, threadCount, soloNanoseconds: 0 }), planExecutor());
+/** With fused multiply-add where the runtime has it, and without; each on one, two and three threads. */
+const variants = [...new Set([environment.hasRelaxedSimd, false])].map((isRelaxed) => [1, 2, 3].map((threads) => cpu(threads, isRelaxed)));
+let reference: Device;
+
+beforeAll(async () => {
+  reference = await device("reference");
+});
+afterAll(() => {
+  for (const dev of variants.flat()) dev.dispose();
+});
+
+interface Row {
+  readonly batch?: number;
+  readonly heads: number;
+  readonly keyHeads?: number;
+  readonly queries: number;
+  readonly keys?: number;
+  readonly dim: number;
+  readonly valueDim?: number;
+  /** Multiplies queries and keys, for scores that are far apart. */
+  readonly size?: number;
+}
+
+/** Deterministic values that differ everywhere. */
+function values(shape: readonly number[], seed: number, size = 1): Float32Array {
+  const count = shape.reduce((a, b) => a * b, 1);
+  return Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7 + seed * 3.1 + i * i * 1e-3) * size);
+}
+
+/**
+ * [out, logsumexp, dQueries, dKeys, dValues] on one device. Strided: operands are heads side by side in the middle of wider rows, as a
+ * model's are, and so are results read.
+ */
+async function run(dev: Device, row: Row, isCausal: boolean, isStrided: boolean): Promise<(ArrayLike<number> & Iterable<number>)[]> {
+  const { batch = 2, heads, keyHeads = heads, queries, keys = queries, dim, valueDim = dim, size = 1 } = row;
+  let seed = 0;
+  const make = (count: number, length: number, width: number, scale = 1): Tensor => {
+    seed++;
+    if (!isStrided) {
+      const shape = [batch, count, length, width];
+      return tensor(values(shape, seed, scale), { shape, device: dev });
+    }
+    const data = values([batch, length, count * width + 6], seed, scale);
+    return tensor(data, { shape: [batch, length, count * width + 6], device: dev })
+      .slice([0, batch], [0, length], [3, 3 + count * width])
+      .reshape([batch, length, count, width])
+      .permute([0, 2, 1, 3]);
+  };
+  const q = make(heads, queries, dim, size);
+  const k = make(keyHeads, keys, dim, size);
+  const v = make(keyHeads, keys, valueDim);
+  const dOut = make(heads, queries, valueDim);
+  const out = attention(q, k, v, { isCausal });
+  const { node } = out;
+  if (node.op !== "output") throw new Error("attention is no composite");
+  const logsumexp = new Tensor({ op: "output", of: node.of, index: 1, shape: [batch, heads, queries], dtype: "f32" }, dev);
+  const gradients = attentionBackward([q, k, v, out, logsumexp, dOut], node.of.attributes);
+  const merged = (x: Tensor): Tensor =>
+    isStrided
+      ? x
+          .permute([0, 2, 1, 3])
+          .reshape([batch, x.shape[2] ?? 1, -1])
+          .mul(2)
+      : x;
+  const results = [merged(out), logsumexp, ...gradients.map(merged)];
+  await realize(...results);
+  return Promise.all(results.map((result) => result.data()));
+}
+
+async function check(row: Row, isCausal: boolean, isStrided: boolean): Promise<void> {
+  const want = await run(reference, row, isCausal, isStrided);
+  for (const devices of variants) {
+    const [got = [], ...others] = await Promise.all(devices.map((dev) => run(dev, row, isCausal, isStrided)));
+    for (const other of others) for (const [i, result] of other.entries()) expect(result).toEqual(got[i]);
+    compare(got, want, row);
+  }
+}
+
+function compare(got: readonly ArrayLike<number>[], want: readonly ArrayLike<number>[], row: Row): void {
+  for (const [i, name] of ["out", "logsumexp", "dQueries", "dKeys", "dValues"].entries()) {
+    const exact = Array.from(want[i] ?? []);
+    const result = got[i] ?? [];
+    expect(result.length).toBe(exact.length);
+    // dP and delta, sums of `dim` products, cancel where a query sees little; the scores' rounding grows with their size.
+    const largest = exact.reduce((most, x) => Math.max(most, Math.abs(x)), Math.sqrt(row.dim) / 4);
+    const tolerance = 2e-6 * largest * Math.max(1, (row.size ?? 1) ** 2);
+    for (const [at, x] of exact.entries()) {
+      const y = result[at] ?? Number.NaN;
+      if (!(Math.abs(x - y) <= tolerance))
+        throw new Error(`${name}[${at}]: ${y} instead of ${x}, off by ${Math.abs(x - y)} > ${tolerance}`);
+    }
+  }
+}
+
+const rows: Record<string, Row> = {
+  "one of everything": { batch: 1, heads: 1, queries: 1, dim: 1 },
+  "fewer queries than a panel": { heads: 2, queries: 3, dim: 8 },
+  "a few panels": { heads: 3, queries: 17, dim: 20 },
+  primes: { batch: 3, heads: 5, queries: 67, dim: 13 },
+  "several blocks": { batch: 1, heads: 2, queries: 193, dim: 64 },
+  "more keys than queries": { heads: 2, queries: 19, keys: 131, dim: 32 },
+  "one query of many keys": { heads: 4, queries: 1, keys: 77, dim: 16 },
+  "grouped heads": { heads: 6, keyHeads: 2, queries: 71, dim: 20 },
+  "one key head, chunks of keys": { batch: 1, heads: 4, keyHeads: 1, queries: 130, keys: 300, dim: 8 },
+  "one head, chunks of keys": { batch: 1, heads: 1, queries: 513, dim: 24 },
+  "values of another width": { heads: 4, keyHeads: 2, queries: 37, keys: 41, dim: 12, valueDim: 29 },
+  "wide heads": { batch: 1, heads: 2, queries: 37, dim: 256 },
+  "very wide heads": { batch: 1, heads: 1, queries: 21, keys: 35, dim: 515 },
+  "scores far apart": { heads: 2, queries: 70, dim: 16, size: 6 },
+};
+
+describe("cpu attention against float64, with the same bits for 1, 2 and 3 threads", () => {
+  for (const [name, row] of Object.entries(rows)) {
+    for (const isCausal of [false, true]) {
+      for (const isStrided of [false, true]) {
+        it(`${name}${isCausal ? ", causal" : ""}${isStrided ? ", strided" : ""}`, () => check(row, isCausal, isStrided));
+      }
+    }
+  }
+});
+
+describe("cpu attention's memory", () => {
+  const peak = async (length: number): Promise<number> => {
+    const dev = cpu(2, environment.hasRelaxedSimd);
+    await run(dev, { batch: 1, heads: 4, queries: length, dim: 32 }, true, true);
+    const { peakBytes } = dev.backend.counters;
+    dev.dispose();
+    return peakBytes;
+  };
+
+  it("grows linearly with the sequence", async () => {
+    const [one, two, four] = [await peak(256), await peak(512), await peak(1024)];
+    expect((four - two) / (two - one)).toBeLessThan(2.1);
+    // A matrix of weights alone would take 4 heads · 1024² · 4 bytes = 16 MiB.
+    expect(four).toBeLessThan(12 * 2 ** 20);
+  });
+
+  it("holds no copy of a model's queries, keys, values or results: one kernel between the products before and after it", async () => {
+    const dev = cpu(2, environment.hasRelaxedSimd);
+    const [batch, length, heads, dim] = [2, 40, 3, 8];
+    const make = (...shape: number[]): Tensor => tensor(values(shape, shape.length), { shape, device: dev });
+    const x = make(batch * length, 16).matmul(make(16, 3 * heads * dim));
+    const [q, k, v] = x
+      .reshape([batch, length, 3 * heads * dim])
+      .split(3, -1)
+      .map((part) => part.reshape([batch, length, heads, dim]).permute([0, 2, 1, 3])) as [Tensor, Tensor, Tensor];
+    const merged = attention(q, k, v, { isCausal: true })
+      .permute([0, 2, 1, 3])
+      .reshape([batch * length, heads * dim]);
+    const result = merged.matmul(make(heads * dim, 5));
+    const before = dev.backend.counters.kernelsRun;
+    await result.realize();
+    expect(dev.backend.counters.kernelsRun - before).toBe(3);
+    dev.dispose();
+  });
+});
