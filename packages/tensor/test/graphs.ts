@@ -100,6 +100,73 @@ export const cases: Record<string, Build> = {
       .add(1)
       .matmul(t([5, 4]).exp().t())
       .relu(),
+  "a product with bias, activation and residual": (t) => {
+    const x = t([2, 13, 11]);
+    return x
+      .matmul(t([11, 19]))
+      .add(t([19]))
+      .gelu("tanh")
+      .matmul(t([19, 11]))
+      .add(t([11]))
+      .add(x);
+  },
+  "a product that is needed before and after its activation": (t) => {
+    const before = t([37, 5])
+      .matmul(t([5, 33]))
+      .add(t([33]));
+    const after = before.silu().mul(t([37, 33]));
+    return after.matmul(t([33, 3])).add(before.matmul(t([33, 3])));
+  },
+  "a few rows of a product with a residual": (t) =>
+    t([3, 40])
+      .matmul(t([40, 70]))
+      .mul(0.5)
+      .add(t([3, 70]))
+      .tanh()
+      .matmul(t([70, 2])),
+  "products of a batch, scaled and masked": (t) => {
+    const scores = t([2, 3, 9, 5])
+      .matmul(t([2, 3, 5, 17]))
+      .mul(0.25)
+      .add(t([2, 1, 9, 17]));
+    return scores
+      .exp()
+      .matmul(t([2, 3, 17, 4]))
+      .add(t([3, 1, 4]));
+  },
+  "a product that columns of others are added to": (t) => {
+    const parts = t([10, 6])
+      .matmul(t([6, 12]))
+      .split(3, -1) as [Tensor, Tensor, Tensor];
+    const low = t([10, 6])
+      .matmul(t([6, 2]))
+      .matmul(t([2, 4]))
+      .mul(2);
+    const whole = concat([parts[0].add(low), parts[1], parts[2].sub(low)], -1);
+    const [q, k, v] = whole.split(3, -1) as [Tensor, Tensor, Tensor];
+    return q.matmul(k.t()).matmul(v);
+  },
+  "numbers multiplied into both sides of a product": (t) =>
+    t([4, 5])
+      .mul(3)
+      .t()
+      .matmul(t([4, 6]).reshape([6, 4]).t().mul(0.5))
+      .add(1),
+  "an empty product with a bias": (t) =>
+    t([4, 0])
+      .matmul(t([0, 6]))
+      .add(t([6]))
+      .matmul(t([6, 2])),
+  "norms whose statistics are kept": (t) => {
+    const x = t([2, 7, 30]).add(t([30]));
+    const centred = x.sub(x.mean(-1, { keepDims: true }));
+    const scale = centred.square().mean(-1, { keepDims: true }).add(1e-5).rsqrt();
+    const y = centred.mul(scale).matmul(t([30, 9]));
+    return y
+      .mul(scale)
+      .add(x.sum(-1, { keepDims: true }))
+      .add(x.max(-1, { keepDims: true }));
+  },
   "matrix times vector": (t) => t([3, 4]).matmul(t([4])),
   "batch of products with heads split off": (t) => {
     const heads = (x: Tensor): Tensor => x.reshape([2, 3, 2, 4]).permute([0, 2, 1, 3]);

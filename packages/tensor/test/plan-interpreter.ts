@@ -1,6 +1,7 @@
 import type { Backend, BackendBuffer, Executable } from "../src/backends/backend.js";
 import { Device } from "../src/backends/device.js";
 import { philox } from "../src/graph/philox.js";
+import { epilogueLoop } from "../src/kernels/epilogue.js";
 import type { Expr } from "../src/kernels/expr.js";
 import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../src/kernels/kernel.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
@@ -91,6 +92,7 @@ function runKernel(
         }
       }
       write(kernel.out, out);
+      if (kernel.epilogue) runLoop(epilogueLoop(kernel, kernel.epilogue), read, write);
       return;
     }
     case "scatterAdd": {

@@ -66,7 +66,7 @@ export function randomLoop(seed: number): LoopCase {
     let index: Expr = makers.int(0);
     for (const axis of order) index = makers.add(makers.mul(index, makers.int(sizes[axis] ?? 1)), variables[axis] as Expr);
     const count = order.reduce((all, axis) => all * (sizes[axis] ?? 1), 1);
-    const style = random.int(8);
+    const style = random.int(9);
     if (style === 0) {
       // Flipped.
       return makers.load(computeDType(dtype), newSlot(dtype, count), makers.binary("sub", makers.int(count - 1), index));
@@ -87,6 +87,19 @@ export function randomLoop(seed: number): LoopCase {
     if (style === 3) {
       // Halved, as a repeat.
       return makers.load(computeDType(dtype), newSlot(dtype, count), makers.binary("div", index, makers.int(2)));
+    }
+    if (style === 4) {
+      // A piece beside others: only part of the innermost variable's values see it.
+      const axis = axes.at(-1) ?? 0;
+      const size = sizes[axis] ?? 1;
+      const before = random.int(size);
+      const count = 1 + random.int(size - before);
+      const shifted = makers.add(variables[axis] as Expr, makers.int(-before));
+      const clamped = makers.binary("min", makers.binary("max", shifted, makers.int(0)), makers.int(count - 1));
+      const value = makers.load(computeDType(dtype), newSlot(dtype, count), clamped);
+      const isFrom = makers.binary("le", makers.int(before), variables[axis] as Expr);
+      const isTo = makers.binary(random.pick(["lt", "le"] as const), variables[axis] as Expr, makers.int(before + count - 1));
+      return makers.select(makers.binary("and", isFrom, isTo), value, makers.constant(value.dtype, 0));
     }
     const offset = random.int(3);
     return makers.load(computeDType(dtype), newSlot(dtype, count + offset), makers.add(index, makers.int(offset)));

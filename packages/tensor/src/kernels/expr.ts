@@ -54,7 +54,7 @@ export type Expr =
     };
 
 /** Smallest and largest value of an integer expression; infinite where unknown. */
-interface Range {
+export interface Range {
   readonly low: number;
   readonly high: number;
 }
@@ -67,6 +67,12 @@ export class ExprMakers {
   readonly #interned = new Map<string, Expr>();
   readonly #ids = new Map<Expr, number>();
   readonly #ranges = new Map<Expr, Range>();
+  readonly #bounds: ReadonlyMap<number, Range>;
+
+  /** `bounds` narrows what variables take, by axis: conditions and clamps that are constant within it fold away. */
+  constructor(bounds: ReadonlyMap<number, Range> = new Map()) {
+    this.#bounds = bounds;
+  }
 
   #intern(key: string, make: () => Expr): Expr {
     const found = this.#interned.get(key);
@@ -108,7 +114,7 @@ export class ExprMakers {
   }
 
   accumulator(dtype: ComputeDType, index: number): Expr {
-    return this.#intern(`a${index}`, () => ({ op: "accumulator", dtype, index }));
+    return this.#intern(`a${dtype}${index}`, () => ({ op: "accumulator", dtype, index }));
   }
 
   random(key0: Expr, key1: Expr, stream: number, index: Expr): Expr {
@@ -149,6 +155,11 @@ export class ExprMakers {
       const simple = this.#simplifyInteger(kind, a, b);
       if (simple) return simple;
     }
+    // As in the graph: x + 0 is x, though it would turn −0 into 0. Sums of padded tensors are full of it.
+    if (a.dtype === "f32" && kind === "add") {
+      if (a.op === "const" && a.value === 0) return b;
+      if (b.op === "const" && b.value === 0) return a;
+    }
     if (a.dtype === "bool" && (kind === "and" || kind === "or")) {
       for (const [x, y] of [
         [a, b],
@@ -185,7 +196,7 @@ export class ExprMakers {
       case "const":
         return { low: expr.value, high: expr.value };
       case "variable":
-        return { low: 0, high: expr.size - 1 };
+        return this.#bounds.get(expr.axis) ?? { low: 0, high: expr.size - 1 };
       case "select": {
         const a = this.range(expr.a);
         const b = this.range(expr.b);

@@ -46,6 +46,16 @@ export interface MatrixView {
   readonly columnStride: number;
 }
 
+/**
+ * What becomes of a product while it is in registers or cache: element stores over the loops [outer…, inner], whose rows are the product's
+ * rows of all batches in order and whose inner axis are its columns. Accumulator 0 is the product's element.
+ */
+export interface Epilogue {
+  readonly outer: readonly number[];
+  readonly inner: number;
+  readonly stores: readonly Store[];
+}
+
 /** out[batch…, m, n] = Σ_k a[batch…, m, k] · b[batch…, k, n], f32 sums; `out` is contiguous. Operands may be stored in f16 or bf16. */
 export interface MatmulKernel {
   readonly kind: "matmul";
@@ -58,6 +68,8 @@ export interface MatmulKernel {
   readonly out: Slot;
   /** True when `b` is a parameter that no step of the plan writes, so that a backend may keep a packed copy of it. */
   readonly isFrozenB: boolean;
+  /** When one of its stores goes to `out`, with the product's own place as index, that is kept there and not the product. */
+  readonly epilogue?: Epilogue;
 }
 
 /** out[rows, width] = 0, then out[indices[n], :] += updates[n, :] for n in ascending order. Indices outside 0 … rows-1 are skipped. All contiguous. */

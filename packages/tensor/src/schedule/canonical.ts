@@ -6,6 +6,7 @@ import { compositeDefinition } from "../ops/composite.js";
 import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
 import type { Target } from "./executor.js";
+import { simplify } from "./simplify.js";
 
 /** What identifies a graph apart from which storages it reads and writes. */
 export interface Structure {
@@ -124,10 +125,15 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
       }
       const inputs = inputsOf(node).map((input) => canonical.get(input) as Node);
       const rebuilt = withInputs(node, inputs);
-      const replaced = replace(rebuilt, device.backend) ?? rebuilt;
-      canonical.set(node, numbers.has(replaced) ? replaced : intern(replaced));
+      canonical.set(node, make(rebuilt));
     }
     return from.map((node) => canonical.get(node) as Node);
+  };
+  /** A node over canonical inputs, as simple as it can be said. */
+  const make = (node: Node): Node => {
+    const replaced = replace(node, device.backend);
+    if (!replaced) return intern(node);
+    return numbers.has(replaced) ? replaced : make(replaced);
   };
   const decomposed = new Map<Node, readonly Node[]>();
   const replace = (node: Node, backend: Backend): Node | null => {
@@ -145,7 +151,7 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
       }
       return results[node.index] ?? null;
     }
-    return neutral(node);
+    return simplify(node, make);
   };
   return visit(roots);
 }
@@ -161,29 +167,4 @@ export function isNative(node: Node & { op: "composite" }, backend: Backend): bo
     outputs: node.outputs.map((_, i) => i),
     outputShapes: node.outputs.map((output) => output.shape),
   });
-}
-
-/** x + 0, x · 1, x / 1 and views of nothing new → x. */
-function neutral(node: Node): Node | null {
-  if (node.op === "binary") {
-    const isConst = (n: Node, value: number): boolean => n.op === "const" && n.value === value && !Object.is(n.value, -0);
-    if (node.kind === "mul" && isConst(node.b, 1)) return node.a;
-    if (node.kind === "mul" && isConst(node.a, 1)) return node.b;
-    if (node.kind === "div" && isConst(node.b, 1)) return node.a;
-    if (node.kind === "sub" && isConst(node.b, 0)) return node.a;
-    // x + 0 turns −0 into 0; nothing that trains depends on that sign.
-    if (node.kind === "add" && isConst(node.b, 0)) return node.a;
-    if (node.kind === "add" && isConst(node.a, 0)) return node.b;
-  }
-  if ((node.op === "reshape" || node.op === "expand") && node.x.op === "const") return { ...node.x, shape: node.shape };
-  if (node.op === "reshape" && node.x.op === "reshape") return { ...node, x: node.x.x };
-  if (node.op === "permute") {
-    const inner = node.x.op === "permute" ? node.x : null;
-    const order = inner ? node.order.map((axis) => inner.order[axis] ?? 0) : node.order;
-    const x = inner ? inner.x : node.x;
-    if (order.every((from, axis) => from === axis)) return x;
-    return inner ? { ...node, x, order } : null;
-  }
-  if (node.op === "cast" && node.x.dtype === node.dtype) return node.x;
-  return null;
 }

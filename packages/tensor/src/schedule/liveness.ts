@@ -1,7 +1,8 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
-import type { Kernel, Slot } from "../kernels/kernel.js";
+import type { Kernel, Reduction, Slot, Store } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
+import { sameIndex } from "./space.js";
 
 /** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
 export const slotAlignment = 256;
@@ -9,24 +10,10 @@ export const slotAlignment = 256;
 /** The slots that a kernel reads. */
 export function readsOf(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
-    case "loop": {
-      const slots = new Set<Slot>();
-      const seen = new Set<Expr>();
-      const visit = (expr: Expr): void => {
-        if (seen.has(expr)) return;
-        seen.add(expr);
-        if (expr.op === "load") slots.add(expr.slot);
-        for (const operand of operandsOf(expr)) visit(operand);
-      };
-      for (const { value } of kernel.reductions) visit(value);
-      for (const { value, index } of kernel.stores) {
-        visit(value);
-        visit(index);
-      }
-      return [...slots];
-    }
+    case "loop":
+      return loadedBy(kernel.reductions, kernel.stores);
     case "matmul":
-      return [kernel.a.slot, kernel.b.slot];
+      return [...new Set([kernel.a.slot, kernel.b.slot, ...loadedBy([], kernel.epilogue?.stores ?? [])])];
     case "scatterAdd":
       return [kernel.indices, kernel.updates];
     case "copy":
@@ -38,12 +25,30 @@ export function readsOf(kernel: Kernel): Slot[] {
   }
 }
 
+function loadedBy(reductions: readonly Reduction[], stores: readonly Store[]): Slot[] {
+  const slots = new Set<Slot>();
+  const seen = new Set<Expr>();
+  const visit = (expr: Expr): void => {
+    if (seen.has(expr)) return;
+    seen.add(expr);
+    if (expr.op === "load") slots.add(expr.slot);
+    for (const operand of operandsOf(expr)) visit(operand);
+  };
+  for (const { value } of reductions) visit(value);
+  for (const { value, index } of stores) {
+    visit(value);
+    visit(index);
+  }
+  return [...slots];
+}
+
 /** The slots that a kernel writes. */
 export function writesOf(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
     case "loop":
       return kernel.stores.map((store) => store.slot);
     case "matmul":
+      return [...new Set([kernel.out, ...(kernel.epilogue?.stores.map((store) => store.slot) ?? [])])];
     case "scatterAdd":
       return [kernel.out];
     case "copy":
@@ -77,15 +82,16 @@ export function updateInPlace(draft: Draft): Draft {
 
 function readsOnlyWhereItWrites(kernel: Kernel & { kind: "loop" }, read: Slot, written: Slot): boolean {
   const store = kernel.stores.find((candidate) => candidate.slot === written);
-  if (!store || kernel.reductions.length > 0) return false;
+  // Reductions come before the stores of their row. A value of the row that is stored once might be read later by another thread of it.
+  if (!store || (kernel.reductions.length > 0 && store.scope === "row")) return false;
   const seen = new Set<Expr>();
   const isFine = (expr: Expr): boolean => {
     if (seen.has(expr)) return true;
     seen.add(expr);
-    if (expr.op === "load" && expr.slot === read && expr.index !== store.index) return false;
+    if (expr.op === "load" && expr.slot === read && !sameIndex(expr.index, store.index)) return false;
     return operandsOf(expr).every(isFine);
   };
-  return kernel.stores.every(({ value }) => isFine(value));
+  return kernel.reductions.every(({ value }) => isFine(value)) && kernel.stores.every(({ value }) => isFine(value));
 }
 
 /** The kernel with one slot exchanged for another: its stores if it is the producer, its reads otherwise. */
@@ -98,14 +104,15 @@ function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Ke
       return {
         ...kernel,
         reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: swapLoads(reduction.value, from, to) })),
-        stores: kernel.stores.map((store) => ({
-          ...store,
-          index: swapLoads(store.index, from, to),
-          value: swapLoads(store.value, from, to),
-        })),
+        stores: swapStores(kernel.stores, from, to),
       };
     case "matmul":
-      return { ...kernel, a: { ...kernel.a, slot: swap(kernel.a.slot) }, b: { ...kernel.b, slot: swap(kernel.b.slot) } };
+      return {
+        ...kernel,
+        a: { ...kernel.a, slot: swap(kernel.a.slot) },
+        b: { ...kernel.b, slot: swap(kernel.b.slot) },
+        ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: swapStores(kernel.epilogue.stores, from, to) } } : {}),
+      };
     case "scatterAdd":
       return { ...kernel, indices: swap(kernel.indices), updates: swap(kernel.updates) };
     case "copy":
@@ -115,6 +122,10 @@ function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Ke
     case "group":
       throw new Error("Kernels are grouped last.");
   }
+}
+
+function swapStores(stores: readonly Store[], from: Slot, to: Slot): Store[] {
+  return stores.map((store) => ({ ...store, index: swapLoads(store.index, from, to), value: swapLoads(store.value, from, to) }));
 }
 
 function swapLoads(root: Expr, from: Slot, to: Slot): Expr {

@@ -1,6 +1,6 @@
 import { type Expr, ExprMakers, operandsOf } from "../kernels/expr.js";
 import type { Kernel, LoopKernel, Slot, Store } from "../kernels/kernel.js";
-import { substitute } from "../kernels/wasm/lower.js";
+import { substitute } from "../kernels/substitute.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task, taskOf } from "./dependencies.js";

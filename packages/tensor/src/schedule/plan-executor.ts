@@ -7,6 +7,7 @@ import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
+import { fused } from "./fuse.js";
 import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
 import { merged } from "./merge.js";
@@ -34,7 +35,10 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = merged(updateInPlace(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites)), maxBindings);
+  const single = merged(
+    updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings)),
+    maxBindings,
+  );
   // A group would bind all that its members do.
   const draft = maxBindings === undefined ? grouped(single) : ordered(single);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);

@@ -41,7 +41,7 @@ const refresh = () => {
     const next = Atomics.load(words, (tail >>> 0) / 4) >>> 0;
     if (next === 0) return version;
     const bytes = new Uint8Array(memory.buffer, next + 8, words[next / 4 + 1]).slice();
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory, table } });
     for (const [name, value] of Object.entries(exports)) {
       const entry = Number(name);
       if (entry >= table.length) table.grow(Math.max(entry + 1 - table.length, table.length));

@@ -37,13 +37,13 @@ export class KernelLibrary {
   /** Compiles what `entry` has gathered. */
   publish(): void {
     if (this.#pending.length === 0) return;
-    const module = new ModuleBuilder(this.options);
+    const module = new ModuleBuilder({ ...this.options, usesTable: true });
     const scalarMath = new ScalarMath(module);
     for (const { entry, print } of this.#pending) print(module, scalarMath, String(entry));
     this.counters.pipelinesCreated += this.#pending.length;
     this.#pending = [];
     const bytes = module.bytes();
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.heap.memory } });
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.heap.memory, table: this.table } });
     for (const [name, value] of Object.entries(instance.exports)) {
       const entry = Number(name);
       if (entry >= this.table.length) this.table.grow(Math.max(entry + 1 - this.table.length, this.table.length));

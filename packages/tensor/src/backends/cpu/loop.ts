@@ -6,7 +6,7 @@ import type { KernelLibrary } from "./library.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Measured time of one cheap vector instruction, in nanoseconds. */
-const vectorNanoseconds = 0.4;
+export const vectorNanoseconds = 0.4;
 
 /** The steps of a loop kernel; `slotCount` is a number above those of all its slots. */
 export function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {

@@ -1,8 +1,13 @@
+import { epilogueLoop } from "../../kernels/epilogue.js";
 import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import { printEpilogue } from "../../kernels/wasm/epilogue.js";
 import { printFewRows } from "../../kernels/wasm/few-rows.js";
+import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
+import { lowerTileLoop } from "../../kernels/wasm/lower.js";
 import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
+import { vectorNanoseconds } from "./loop.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Bytes of packed b that one pair of steps works on at most; larger operands are taken in parts. */
@@ -43,6 +48,28 @@ function tileShape(m: number, n: number, batchCount: number): { rows: number; co
   return { rows, columns };
 }
 
+/** A function that computes tiles of a product and does with them what the kernel asks for. */
+interface Multiply {
+  readonly entry: number;
+  /** What its arguments are after the matmul's own, for the part of the product that begins at a row (of all batches) and a column. */
+  readonly words: (firstRow: number, firstColumn: number) => readonly Word[];
+  /** Nanoseconds for an element beside its products. */
+  readonly cost: number;
+}
+
+function multiplyWith(kernel: MatmulKernel, entry: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): Multiply {
+  const { epilogue } = kernel;
+  if (!epilogue) return { entry, words: () => [], cost: 1 };
+  const program = lowerTileLoop(epilogueLoop(kernel, epilogue));
+  const slots = slotsOf(program).map((slot): Word => ({ kind: "slot", slot }));
+  const key = `matmul ${entry};${describeLoop(program, dtypeOf)}`;
+  return {
+    entry: library.entry(key, (module, scalarMath, name) => printEpilogue(module, scalarMath, entry, program, dtypeOf, name)),
+    words: (firstRow, firstColumn) => [firstRow, firstColumn, ...slots],
+    cost: 1 + (program.work * vectorNanoseconds) / (epilogue.inner * program.kernel.outer.reduce((all, size) => all * size, 1)),
+  };
+}
+
 /** The steps of a product; with `adds` it is added to what `out` holds. */
 export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary, adds: boolean = false): StepList {
   const kernel = collapsed(given);
@@ -54,10 +81,11 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
   const bType = dtypeOf(kernel.b.slot);
   const aBytes = dtypeBytes[aType];
   const bBytes = dtypeBytes[bType];
-  const few = adds ? null : fewRowSteps(kernel, { a: aType, b: bType }, { a: aOffsets, b: bOffsets }, library);
+  const few = adds ? null : fewRowSteps(kernel, dtypeOf, { a: aOffsets, b: bOffsets }, library);
   if (few) return few;
   const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
-  const multiply = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
+  const plain = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
+  const multiply = multiplyWith(kernel, plain, dtypeOf, library);
 
   const steps: Step[] = [];
   let scratchBytes = 0;
@@ -123,10 +151,10 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
       );
       if (k > 0) steps.push({ entry: pack, tiles: packTiles * unique.length, words: packWords, cost: unique.length * columns * k * 0.3 });
       steps.push({
-        entry: multiply,
+        entry: multiply.entry,
         tiles: tiles * aPart.length,
-        words,
-        cost: aPart.length * m * columns * k * nanosecondsPerProduct + m * columns,
+        words: [...words, ...multiply.words(batch * m, column)],
+        cost: aPart.length * m * columns * (k * nanosecondsPerProduct + multiply.cost),
       });
       scratchBytes = Math.max(scratchBytes, matrixBytes * unique.length);
     }
@@ -137,14 +165,15 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
 /** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
 function fewRowSteps(
   kernel: MatmulKernel,
-  types: { readonly a: DType; readonly b: DType },
+  dtypeOf: (slot: Slot) => DType,
   offsets: { readonly a: readonly number[]; readonly b: readonly number[] },
   library: KernelLibrary,
 ): StepList | null {
   const { m, n, k, a, b } = kernel;
   const runs = b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
   if (m > fewRows || runs === null) return null;
-  const entry = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
+  const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
+  const plain = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
   // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.
   const tileColumns = Math.min(1024, Math.max(64, roundUp(n / 8, 16), roundUp(16384 / Math.max(k, 1), 16)));
   const tiles = Math.ceil(n / tileColumns);
@@ -168,12 +197,16 @@ function fewRowSteps(
       4,
     ),
     outRow: n * 4,
+    // All rows in one tile.
+    rowTiles: 1,
+    tileRows: m,
     tiles,
     tileColumns,
   };
-  const words = matmulWords.map((word) => values[word] ?? 0);
-  const cost = offsets.a.length * n * k * (0.1 + 0.1 * m);
-  return { steps: [{ entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
+  const multiply = multiplyWith(kernel, plain, dtypeOf, library);
+  const words = [...matmulWords.map((word) => values[word] ?? 0), ...multiply.words(0, 0)];
+  const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
+  return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
 }
 
 function roundUp(value: number, step: number): number {

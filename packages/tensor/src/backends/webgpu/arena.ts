@@ -1,5 +1,6 @@
 import { type Expr, operandsOf } from "../../kernels/expr.js";
 import type { Kernel, Plan, Slot } from "../../kernels/kernel.js";
+import { readsOf, writesOf } from "../../schedule/liveness.js";
 import type { BufferPool, DeviceBuffer } from "./buffers.js";
 
 /** Where a plan's arena slots lie: chunk number and byte offset. */
@@ -29,7 +30,7 @@ export function slotsOf(kernel: Kernel): Set<Slot> {
       return slots;
     }
     case "matmul":
-      return new Set([kernel.a.slot, kernel.b.slot, kernel.out]);
+      return new Set([...readsOf(kernel), ...writesOf(kernel)]);
     case "scatterAdd":
       return new Set([kernel.indices, kernel.updates, kernel.out]);
     case "copy":

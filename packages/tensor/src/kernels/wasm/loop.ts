@@ -17,6 +17,7 @@ import {
 import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
 import type { ScalarMath } from "./scalarMath.js";
+import type { Segment } from "./segments.js";
 import { newScope, type Position, splat, Values } from "./values.js";
 
 /** Parameters of every kernel function: address of its slots' addresses, number of the tile, address of the thread's own scratch memory. */
@@ -39,7 +40,27 @@ export function printLoop(
   dtypes: (slot: Slot) => DType,
   name: string,
 ): void {
-  new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes).print();
+  new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes, 0).print();
+}
+
+/** Rows and columns (ends exclusive) of the loops that a tile covers. */
+export interface TileRange {
+  readonly firstRow: Code;
+  readonly endRow: Code;
+  readonly firstColumn: Code;
+  readonly endColumn: Code;
+}
+
+/** Writes a loop over a tile into a function of which it is a part; the slots' addresses begin at byte `slotsAt` of its arguments. */
+export function printTileLoop(
+  f: FunctionBuilder,
+  scalarMath: ScalarMath,
+  program: LoopProgram,
+  dtypes: (slot: Slot) => DType,
+  slotsAt: number,
+  range: TileRange,
+): void {
+  new LoopPrinter(f, scalarMath, program, dtypes, slotsAt).printTile(range);
 }
 
 class LoopPrinter {
@@ -55,10 +76,12 @@ class LoopPrinter {
     scalarMath: ScalarMath,
     readonly program: LoopProgram,
     dtypes: (slot: Slot) => DType,
+    slotsAt: number,
   ) {
     const { kernel } = program;
     const pointers = new Map<Slot, Local>();
-    for (const [i, slot] of slotsOf(program).entries()) pointers.set(slot, f.let("i32", memory("i32.load", i * 4, f.param(0).get)));
+    for (const [i, slot] of slotsOf(program).entries())
+      pointers.set(slot, f.let("i32", memory("i32.load", slotsAt + i * 4, f.param(0).get)));
     this.#outer = kernel.outer.map(() => f.local("i32"));
     this.#inner = f.local("i32");
     this.#innerStart = f.local("i32");
@@ -96,6 +119,18 @@ class LoopPrinter {
     });
   }
 
+  printTile({ firstRow, endRow, firstColumn, endColumn }: TileRange): void {
+    const { f } = this;
+    const row = f.let("i32", firstRow);
+    const end = f.let("i32", endRow);
+    f.emit(this.#innerStart.set(firstColumn));
+    f.emit(this.#innerEnd.set(endColumn));
+    f.while(row, end.get, i32(1), () => {
+      this.#unpackRow(row, this.program.kernel.outer);
+      this.#printRow();
+    });
+  }
+
   /** Splits a row number into the outer variables. */
   #unpackRow(row: Local, sizes: readonly number[]): void {
     const { f } = this;
@@ -121,8 +156,9 @@ class LoopPrinter {
       const reductions = group.map((k) => kernel.reductions[k] as Reduction);
       const units = Math.max(2, program.units);
       const accumulators = reductions.map((reduction) => new Array(units).fill(0).map(() => f.let("v128", identity(reduction))));
-      this.#innerLoops(units, base, (at, count) => {
-        for (const [k, reduction] of reductions.entries()) {
+      this.#innerLoops(units, base, (at, count, segment) => {
+        for (const [k, number] of group.entries()) {
+          const reduction = segment.reductions[number] as Reduction;
           for (let unit = 0; unit < count; unit++) {
             const local = accumulators[k]?.[unit];
             if (!local) continue;
@@ -144,35 +180,61 @@ class LoopPrinter {
         this.#values.accumulators[group[k] ?? 0] = [this.#acrossLanes(reduction, total)];
       }
     }
-    const elements = kernel.stores.filter((store) => store.scope === "element");
-    if (elements.length > 0) this.#innerLoops(program.units, base, (at, count) => this.#storeAll(elements, at, count));
+    if (kernel.stores.some((store) => store.scope === "element")) {
+      this.#innerLoops(program.units, base, (at, count, { stores }) =>
+        this.#storeAll(
+          stores.filter((store) => store.scope === "element"),
+          at,
+          count,
+        ),
+      );
+    }
     for (const store of kernel.stores) {
       if (store.scope === "row")
         this.#values.store(store.slot, store.index, splat(store.value.dtype, this.#values.scalar(store.value, base)), 0, base);
     }
   }
 
+  /** Every value of a unit before its stores: an updated tensor may be written over what another value still reads. */
   #storeAll(stores: readonly Store[], at: Position, units: number): void {
     for (let unit = 0; unit < units; unit++) {
-      for (const store of stores) this.#values.store(store.slot, store.index, this.#values.vector(store.value, unit, at), unit, at);
+      const values = stores.map((store) => this.f.let("v128", this.#values.vector(store.value, unit, at)));
+      for (const [i, store] of stores.entries()) this.#values.store(store.slot, store.index, values[i]?.get ?? [], unit, at);
     }
   }
 
-  /** Runs over the inner axis with `units` vectors a step, then with one, then with single lanes. */
-  #innerLoops(units: number, base: Position, body: (at: Position, units: number) => void): void {
+  /** Runs over the inner axis, segment by segment, with `units` vectors a step, then with one, then with single lanes. */
+  #innerLoops(units: number, base: Position, body: (at: Position, units: number, segment: Segment) => void): void {
     const { f, program } = this;
-    const { inner } = program.kernel;
-    const lengths = program.chunk === null ? [inner] : [program.chunk, inner % program.chunk];
-    f.emit(this.#inner.set(this.#innerStart.get));
-    let wider = Number.POSITIVE_INFINITY;
-    for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
-      const isUsed = lengths.some((length) => (wider === Number.POSITIVE_INFINITY ? length : length % wider) >= width);
-      wider = width;
-      if (!isUsed) continue;
-      const whole = op("i32.and", op("i32.sub", this.#innerEnd.get, this.#innerStart.get), i32(-width));
-      const end = f.let("i32", op("i32.add", this.#innerStart.get, whole));
-      this.#loop(base, end, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4)));
+    for (const segment of program.segments) {
+      const isWhole = program.segments.length === 1;
+      const [start, end] = isWhole ? [this.#innerStart, this.#innerEnd] : this.#within(segment);
+      const length = segment.end - segment.start;
+      const lengths = program.isTile ? null : program.chunk === null ? [length] : isWhole ? [program.chunk, length % program.chunk] : null;
+      f.emit(this.#inner.set(start.get));
+      let wider = Number.POSITIVE_INFINITY;
+      for (const width of units > 1 ? [4 * units, 4, 1] : [4, 1]) {
+        const isUsed = !lengths || lengths.some((size) => (wider === Number.POSITIVE_INFINITY ? size : size % wider) >= width);
+        wider = width;
+        if (!isUsed) continue;
+        const whole = op("i32.and", op("i32.sub", end.get, start.get), i32(-width));
+        const stop = f.let("i32", op("i32.add", start.get, whole));
+        this.#loop(base, stop, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4), segment));
+      }
     }
+  }
+
+  /** The part of a segment that lies in this row's chunk. */
+  #within(segment: Segment): readonly [Local, Local] {
+    const { f, program } = this;
+    const start = f.let("i32", i32(segment.start));
+    const end = f.let("i32", i32(segment.end));
+    if (program.chunk !== null || program.isTile) {
+      f.if(op("i32.lt_u", start.get, this.#innerStart.get), () => f.emit(start.set(this.#innerStart.get)));
+      f.if(op("i32.gt_u", end.get, this.#innerEnd.get), () => f.emit(end.set(this.#innerEnd.get)));
+      f.if(op("i32.lt_u", end.get, start.get), () => f.emit(end.set(start.get)));
+    }
+    return [start, end];
   }
 
   /** One inner loop. Its code goes to a buffer of its own, so that what does not change in it can be written in front of it. */
@@ -293,7 +355,15 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
   };
   const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
   const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
-  const shape = [kernel.outer.join(), kernel.inner, program.chunk, program.vectorAxis, program.units, program.rowsPerTile].join("/");
+  const shape = [
+    kernel.outer.join(),
+    kernel.inner,
+    program.chunk,
+    program.isTile,
+    program.vectorAxis,
+    program.units,
+    program.rowsPerTile,
+  ].join("/");
   return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
 }
 

@@ -1,7 +1,9 @@
 import type { ComputeDType } from "../../tensor/dtype.js";
 import { type Expr, ExprMakers } from "../expr.js";
 import type { LoopKernel, Reduction, Slot, Store } from "../kernel.js";
+import { substitute } from "../substitute.js";
 import { Analysis } from "./analysis.js";
+import { type Segment, segmentsOf, wholeLoop } from "./segments.js";
 
 /** A loop kernel in the form that the printer takes, with its schedule. All of it follows from the kernel alone, never from the machine. */
 export interface LoopProgram {
@@ -9,6 +11,10 @@ export interface LoopProgram {
   readonly makers: ExprMakers;
   /** When set, axis 0 numbers chunks of this many inner steps, and a row covers only its own chunk. */
   readonly chunk: number | null;
+  /** True for a loop over a tile of a product, whose rows and columns follow from the matmul's arguments. */
+  readonly isTile: boolean;
+  /** The inner loop in parts within which conditions on its variable are constant; one part is the rule. */
+  readonly segments: readonly Segment[];
   /** The axis along which four (times `units`) values are computed at a time: the inner one or the last outer one. */
   readonly vectorAxis: number;
   readonly units: number;
@@ -27,45 +33,6 @@ export interface ScratchSlot {
 
 /** Work of a tile in vector instructions: some ten microseconds. */
 const tileWork = 32768;
-
-/** Copies an expression into other makers, with every variable replaced. */
-export function substitute(
-  expr: Expr,
-  makers: ExprMakers,
-  variable: (axis: number, size: number) => Expr,
-  seen: Map<Expr, Expr> = new Map(),
-): Expr {
-  const walk = (x: Expr): Expr => {
-    const known = seen.get(x);
-    if (known) return known;
-    const made = remake(x);
-    seen.set(x, made);
-    return made;
-  };
-  const remake = (x: Expr): Expr => {
-    switch (x.op) {
-      case "const":
-        return makers.constant(x.dtype, x.value);
-      case "variable":
-        return variable(x.axis, x.size);
-      case "load":
-        return makers.load(x.dtype, x.slot, walk(x.index));
-      case "unary":
-        return makers.unary(x.kind, walk(x.x));
-      case "binary":
-        return makers.binary(x.kind, walk(x.a), walk(x.b));
-      case "select":
-        return makers.select(walk(x.condition), walk(x.a), walk(x.b));
-      case "cast":
-        return makers.cast(x.dtype, walk(x.x));
-      case "accumulator":
-        return makers.accumulator(x.dtype, x.index);
-      case "random":
-        return makers.random(walk(x.key0), walk(x.key1), x.stream, walk(x.index));
-    }
-  };
-  return walk(expr);
-}
 
 /** The kernel over other axes: `sizes` are the new ones (inner last), `variable` gives each old variable in terms of them. */
 function withAxes(
@@ -106,16 +73,20 @@ function merged(kernel: LoopKernel, axis: number): LoopKernel | null {
   return divisionCount(result) <= divisionCount(kernel) ? result : null;
 }
 
+function withoutSingles(kernel: LoopKernel): LoopKernel {
+  const sizes = [...kernel.outer.filter((size) => size !== 1), kernel.inner];
+  const axes = [...kernel.outer.flatMap((size, axis) => (size === 1 ? [] : [axis])), kernel.outer.length];
+  const makers = new ExprMakers();
+  return withAxes(kernel, sizes, makers, (axis, size) => makers.variable(axes.indexOf(axis), size));
+}
+
 /** The same kernel with as few axes as its indices allow. */
 function collapsed(given: LoopKernel): LoopKernel {
   let kernel = given;
   if (kernel.reductions.length === 0 && kernel.stores.every((store) => store.scope === "row")) {
     kernel = { ...kernel, inner: 1, stores: kernel.stores.map((store) => ({ ...store, scope: "element" })) };
   }
-  const sizes = [...kernel.outer.filter((size) => size !== 1), kernel.inner];
-  const axes = [...kernel.outer.flatMap((size, axis) => (size === 1 ? [] : [axis])), kernel.outer.length];
-  const makers = new ExprMakers();
-  kernel = withAxes(kernel, sizes, makers, (axis, size) => makers.variable(axes.indexOf(axis), size));
+  kernel = withoutSingles(kernel);
   const mayMergeInner = kernel.reductions.length === 0 && kernel.stores.every((store) => store.scope === "element");
   for (let axis = kernel.outer.length - 1; axis >= 0; axis--) {
     if (axis + 1 === kernel.outer.length && !mayMergeInner) continue;
@@ -193,6 +164,15 @@ export function lowerLoop(given: LoopKernel, firstScratch: Slot): { programs: Lo
   return splitReductions(kernel, chunk, firstScratch);
 }
 
+/** The loop that runs over each tile of a product when the tile is finished. */
+export function lowerTileLoop(given: LoopKernel): LoopProgram {
+  let kernel = withoutSingles(given);
+  for (let axis = kernel.outer.length - 2; axis >= 0; axis--) kernel = merged(kernel, axis) ?? kernel;
+  const makers = new ExprMakers();
+  const copy = withAxes(kernel, [...kernel.outer, kernel.inner], makers, (axis, size) => makers.variable(axis, size));
+  return { ...schedule(copy, makers, null), isTile: true };
+}
+
 /** Each group of reductions as partial results of chunks, then their combination in order; at last the stores. */
 function splitReductions(given: LoopKernel, chunk: number, firstScratch: Slot): { programs: LoopProgram[]; scratch: ScratchSlot[] } {
   const rows = product(given.outer);
@@ -263,7 +243,11 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
   const analysis = new Analysis();
   const innerAxis = kernel.outer.length;
   const steps = Math.min(kernel.inner, chunk ?? kernel.inner);
-  const innerCost = analysis.cost(kernel, innerAxis);
+  let segments = segmentsOf(kernel);
+  const innerCost = segments.reduce(
+    (sum, { start, end, ...part }) => sum + (analysis.cost({ ...kernel, ...part }, innerAxis) * (end - start)) / Math.max(kernel.inner, 1),
+    kernel.inner === 0 ? 2 : 0,
+  );
   const last = kernel.outer.at(-1) ?? 1;
   const perRow = (Math.ceil(steps / 4) + (steps % 4)) * innerCost + 12 * kernel.reductions.length;
   let vectorAxis = innerAxis;
@@ -278,13 +262,25 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
     }
   }
   const isTurned = vectorAxis !== innerAxis;
+  if (isTurned) segments = wholeLoop(kernel);
   const cost = isTurned ? analysis.cost(kernel, vectorAxis) : innerCost;
   const units = cost <= 10 ? 4 : cost <= 24 ? 2 : 1;
   const rows = product(kernel.outer);
   const groups = isTurned ? (rows / last) * groupCount(last, units) : rows;
   const work = rows * rowWork;
   const rowsPerTile = Math.max(1, Math.min(groups, Math.round((tileWork * groups) / Math.max(work, 1))));
-  return { kernel, makers, chunk, vectorAxis, units, rowsPerTile, tileCount: Math.ceil(groups / rowsPerTile), work };
+  return {
+    kernel,
+    makers,
+    chunk,
+    isTile: false,
+    segments,
+    vectorAxis,
+    units,
+    rowsPerTile,
+    tileCount: Math.ceil(groups / rowsPerTile),
+    work,
+  };
 }
 
 /** How a turned kernel covers its last outer axis: wide groups, then groups of four, then single columns. */

@@ -1,9 +1,10 @@
 import { type ComputeDType, type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { Expr } from "../expr.js";
 import type { Slot } from "../kernel.js";
+import { substitute } from "../substitute.js";
 import type { Analysis } from "./analysis.js";
 import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, op, replaceLane } from "./assembler.js";
-import { type LoopProgram, substitute } from "./lower.js";
+import type { LoopProgram } from "./lower.js";
 import { choose, erf, exp, log, philox, tanh } from "./math.js";
 import type { ScalarMath } from "./scalarMath.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";

@@ -1,4 +1,5 @@
 import { DeviceError } from "../../tensor/errors.js";
+import { epilogueLoop } from "../epilogue.js";
 import type { Kernel, LoopKernel, PlanSlot } from "../kernel.js";
 import { chooseLoopVariant, loadsOf, printLoop, rootsOf } from "./loop.js";
 import { chooseMatmulVariant, printMatmul } from "./matmul.js";
@@ -15,7 +16,10 @@ export function printKernel(kernel: Kernel, slots: readonly PlanSlot[], name: st
     }
     case "matmul": {
       const isEmpty = kernel.m === 0 || kernel.n === 0 || kernel.batch.some((size) => size === 0);
-      return isEmpty ? [] : [printMatmul(kernel, slots, name, target, chooseMatmulVariant(kernel, target))];
+      if (isEmpty) return [];
+      const product = printMatmul(kernel, slots, name, target, chooseMatmulVariant(kernel, target));
+      const { epilogue } = kernel;
+      return epilogue ? [product, ...printSplit(epilogueLoop(kernel, epilogue), slots, `${name}_epilogue`, target)] : [product];
     }
     case "scatterAdd": {
       if (kernel.rows * kernel.width === 0) return [];

@@ -1,0 +1,165 @@
+import { type Expr, ExprMakers, operandsOf } from "../kernels/expr.js";
+import type { Kernel, LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { substitute } from "../kernels/substitute.js";
+import { computeDType } from "../tensor/dtype.js";
+import type { Draft } from "./build.js";
+import { readsOf, writesOf } from "./liveness.js";
+import { linearIndex } from "./lower.js";
+import { type Aligned, alignments, type Body, sameIndex } from "./space.js";
+
+/** Beyond this many expressions a kernel gains nothing from growing: what it saves is a read, what it costs are registers. */
+const maxExpressions = 600;
+
+/**
+ * Kernels that run over the same rows and elements, where one reads what the other writes only at its own position, become one: the value
+ * stays in a register, and is stored as well if others need it. Works on plans that write each slot once.
+ */
+export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY): Draft {
+  const kernels = [...draft.kernels];
+  for (let j = 0; j < kernels.length; j++) {
+    for (let i = j - 1; i >= 0; i--) {
+      const [first, second] = [kernels[i], kernels[j]];
+      if ((first?.kind !== "loop" && first?.kind !== "matmul") || second?.kind !== "loop") continue;
+      const written = new Set(writesOf(first));
+      if (!readsOf(second).some((slot) => written.has(slot))) continue;
+      const dependents = dependentsOf(kernels, i, j);
+      if (!dependents) continue;
+      const isNeeded = (slot: Slot): boolean =>
+        draft.slots[slot]?.binding !== null ||
+        kernels.some((other) => other !== first && other !== second && readsOf(other).includes(slot));
+      const joined = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
+      if (!joined || new Set([...readsOf(joined), ...writesOf(joined)]).size > maxBindings) continue;
+      // What needs the first kernel comes after the two, all else in between before them.
+      const between = kernels.slice(i + 1, j);
+      const before = between.filter((kernel) => !dependents.has(kernel));
+      kernels.splice(i, j - i + 1, ...before, joined, ...between.filter((kernel) => dependents.has(kernel)));
+      // The joined kernel stands at i + before.length now; look at it again.
+      j = i + before.length;
+      i = j;
+    }
+  }
+  return { slots: draft.slots, kernels };
+}
+
+/** The kernels between two that need the first one's results; null when the second needs one of them. */
+function dependentsOf(kernels: readonly Kernel[], i: number, j: number): Set<Kernel> | null {
+  const dependents = new Set<Kernel>();
+  const written = new Set(writesOf(kernels[i] as Kernel));
+  for (const kernel of kernels.slice(i + 1, j)) {
+    if (!readsOf(kernel).some((slot) => written.has(slot))) continue;
+    dependents.add(kernel);
+    for (const slot of writesOf(kernel)) written.add(slot);
+  }
+  const late = new Set([...dependents].flatMap(writesOf));
+  return readsOf(kernels[j] as Kernel).some((slot) => late.has(slot)) ? null : dependents;
+}
+
+function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): LoopKernel | null {
+  for (const aligned of alignments(first, second)) {
+    const values = valuesFor(aligned, draft);
+    if (!values) continue;
+    const { make, outer, inner } = aligned;
+    const shift = aligned.first.reductions.length;
+    const to = (expr: Expr): Expr => renumbered(expr, make, shift, values);
+    const reductions: Reduction[] = [
+      ...aligned.first.reductions,
+      ...aligned.second.reductions.map((reduction) => ({ ...reduction, value: to(reduction.value) })),
+    ];
+    const stores: Store[] = [
+      ...aligned.first.stores.filter((store) => isNeeded(store.slot)),
+      ...aligned.second.stores.map((store) => ({ ...store, index: to(store.index), value: to(store.value) })),
+    ];
+    const isInnerUsed = reductions.length > 0 || stores.some((store) => store.scope === "element");
+    const kernel: LoopKernel = { kind: "loop", outer, inner: isInnerUsed ? inner : 1, reductions, stores };
+    return expressionCount(kernel) <= maxExpressions ? kernel : null;
+  }
+  return null;
+}
+
+/** A product whose elements go through an elementwise kernel before they are stored. */
+function withEpilogue(first: MatmulKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): MatmulKernel | null {
+  if (second.reductions.length > 0 || first.m * first.n === 0) return null;
+  const joined = join(productLoop(first), second, draft, isNeeded);
+  if (!joined || joined.inner !== first.n || joined.stores.some((store) => store.scope === "row")) return null;
+  const plain = joined.stores.find((store) => store.slot === first.out && store.value.op === "accumulator");
+  const stores = joined.stores.filter((store) => store !== plain);
+  // Where nobody needs the product, its memory is that of a result that replaces it.
+  const holder = plain ?? stores.find((store) => draft.slots[store.slot]?.dtype === "f32");
+  if (!holder) return null;
+  return { ...first, out: holder.slot, epilogue: { outer: joined.outer, inner: joined.inner, stores } };
+}
+
+/** What a product stores, as a loop kernel in which accumulator 0 is its element. */
+function productLoop({ batch, m, n, out, epilogue }: MatmulKernel): LoopKernel {
+  const stores = epilogue?.stores ?? [];
+  const outer = epilogue?.outer ?? [...batch, m];
+  if (stores.some((store) => store.slot === out)) return { kind: "loop", outer, inner: n, reductions: [], stores };
+  const make = new ExprMakers();
+  const index = linearIndex(
+    make,
+    [...outer, n].map((size, axis) => make.variable(axis, size)),
+    [...outer, n],
+  );
+  const product: Store = { scope: "element", slot: out, index, value: make.accumulator("f32", 0) };
+  return { kind: "loop", outer, inner: n, reductions: [], stores: [product, ...stores] };
+}
+
+/** For each load of the second body that reads a result of the first, the value; null when one lies elsewhere or is better kept. */
+function valuesFor({ first, second }: Aligned, { slots }: Draft): Map<Expr, Expr> | null {
+  const stores = new Map(first.stores.map((store) => [store.slot, store]));
+  const values = new Map<Expr, Expr>();
+  const reduced = below(second.reductions.map((reduction) => reduction.value));
+  for (const load of below(rootsOf(second))) {
+    const store = load.op === "load" ? stores.get(load.slot) : undefined;
+    if (load.op !== "load" || !store) continue;
+    const dtype = slots[store.slot]?.dtype ?? "f32";
+    // A narrow type rounds what is stored.
+    if (!sameIndex(store.index, load.index) || (dtype !== "bool" && computeDType(dtype) !== dtype)) return null;
+    // A reduction computes its operand again, before the pass that stores it.
+    if (store.scope === "element" && reduced.has(load) && !isCheap(store.value)) return null;
+    values.set(load, store.value);
+  }
+  return values;
+}
+
+/** True when computing a value again costs no more than a few reads. */
+function isCheap(value: Expr): boolean {
+  let [loads, work] = [0, 0];
+  for (const expr of below([value])) {
+    if (expr.op === "load") loads++;
+    else if (expr.op === "random" || (expr.op === "unary" && expr.kind !== "neg" && expr.kind !== "abs" && expr.kind !== "not"))
+      return false;
+    else if (expr.op === "binary" && (expr.kind === "div" || expr.kind === "mod" || expr.kind === "pow")) return false;
+    else if (expr.dtype === "f32" && expr.op !== "const" && expr.op !== "accumulator") work++;
+  }
+  return loads <= 4 && work <= 8;
+}
+
+function rootsOf({ reductions, stores }: Body): Expr[] {
+  return [...reductions.map((reduction) => reduction.value), ...stores.flatMap((store) => [store.index, store.value])];
+}
+
+/** Every expression below the roots, each once. */
+function below(roots: readonly Expr[]): Set<Expr> {
+  const seen = new Set<Expr>();
+  const visit = (expr: Expr): void => {
+    if (seen.has(expr)) return;
+    seen.add(expr);
+    for (const operand of operandsOf(expr)) visit(operand);
+  };
+  for (const root of roots) visit(root);
+  return seen;
+}
+
+function expressionCount(kernel: LoopKernel): number {
+  return below(rootsOf(kernel)).size;
+}
+
+/** The expression with its accumulators numbered after those of another kernel, and values in place of loads. */
+function renumbered(root: Expr, make: ExprMakers, shift: number, values: ReadonlyMap<Expr, Expr>): Expr {
+  const known = new Map(values);
+  for (const expr of below([root])) {
+    if (expr.op === "accumulator" && !known.has(expr)) known.set(expr, make.accumulator(expr.dtype, expr.index + shift));
+  }
+  return substitute(root, make, (axis, size) => make.variable(axis, size), known);
+}
