@@ -1,5 +1,5 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
-import type { Kernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
+import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { readsOf, slotAlignment, writesOf } from "./liveness.js";
 
@@ -105,6 +105,7 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
     };
     view(kernel.a, kernel.m, kernel.k);
     view(kernel.b, kernel.k, kernel.n);
+    for (const load of loadsOf({ reductions: [], stores: kernel.epilogue?.stores ?? [] })) note(load.slot, distinctIndices(load.index));
   } else if (kernel.kind === "group") {
     for (const member of kernel.members) {
       const own = elementsRead(member);
@@ -116,7 +117,7 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
 
 type Load = Expr & { readonly op: "load" };
 
-function loadsOf(kernel: Kernel & { readonly kind: "loop" }): Load[] {
+function loadsOf(kernel: Pick<LoopKernel, "reductions" | "stores">): Load[] {
   const loads: Load[] = [];
   const seen = new Set<Expr>();
   const visit = (expr: Expr): void => {
