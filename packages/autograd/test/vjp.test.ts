@@ -1,5 +1,5 @@
 import { grad } from "@lowrank/autograd";
-import { type Device, device, type Tensor } from "@lowrank/tensor";
+import { type Device, device, sum, type Tensor, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { beforeAll, expect, test } from "vitest";
 import { slope } from "./differences.js";
@@ -32,4 +32,16 @@ test.each(Object.entries(expressions))("first and second derivatives of %s = the
       expect(Math.abs((got[i]?.[j] ?? Number.NaN) - value), message).toBeLessThanOrEqual(tolerance * largest);
     }
   }
+});
+
+test.each(["silu", "sigmoid", "gelu"] as const)("%s has a finite gradient however far out", async (name) => {
+  const values = [-1e4, -200, -90, -11, -1, 0, 1, 11, 90, 200, 1e4];
+  const x = tensor(values, { device: tested });
+  const y = name === "gelu" ? x.gelu("tanh") : x[name]();
+  const [dx] = grad(sum(y), [x]);
+  const slopes = [...((await dx?.data()) ?? [])];
+  expect(slopes.every(Number.isFinite), slopes.join()).toBe(true);
+  const [far = Number.NaN, right = Number.NaN] = [slopes[0], slopes.at(-1)];
+  expect(far).toBeCloseTo(0, 6);
+  expect(right).toBeCloseTo(name === "sigmoid" ? 0 : 1, 6);
 });

@@ -36,6 +36,7 @@ export function planningDevice(like: Device): PlanningDevice {
     limits: { ...like.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes: Number.MAX_SAFE_INTEGER },
     counters,
     supports: (kernel) => like.backend.supports(kernel),
+    ...(like.backend.stridedComposites && { stridedComposites: like.backend.stridedComposites }),
     allocate(bytes): BackendBuffer {
       counters.buffersCreated++;
       bufferBytes += bytes;

@@ -34,11 +34,14 @@ function isNarrowing(node: Node): boolean {
 
 const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "pow", "div", "mod"]);
 
-/** What computing one element of a node costs, from values in memory: arithmetic, and how many full-size operands it reads. */
+/** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
 interface Cost {
   readonly work: number;
-  readonly operands: number;
+  /** Two of them stand for more. */
+  readonly operands: ReadonlySet<Node>;
 }
+
+const nothing: ReadonlySet<Node> = new Set();
 
 /**
  * Decides which nodes get memory. `forced` are nodes that lowering found impossible to fuse. A node outside the set is computed inside
@@ -102,16 +105,16 @@ function store(stored: Set<Node>, node: Node): void {
 
 function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Cost> {
   const costs = new Map<Node, Cost>();
-  const inMemory = { work: 0, operands: 1 };
   for (const node of order) {
-    let work = isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 20 : 1;
+    let work = isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 40 : 1;
     if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) work = 6;
-    let operands = node.op === "buffer" ? 1 : 0;
+    const operands = new Set<Node>(node.op === "buffer" ? [node] : []);
     for (const input of inputsOf(node)) {
-      const cost = stored.has(input) ? inMemory : (costs.get(input) ?? inMemory);
-      work += cost.work;
+      const cost = stored.has(input) ? null : costs.get(input);
+      work += cost?.work ?? 0;
       // What is broadcast stays in cache.
-      operands += node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape) ? 0 : cost.operands;
+      const read = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape) ? nothing : (cost?.operands ?? [input]);
+      for (const operand of read) if (operands.size < 2) operands.add(operand);
     }
     if (node.op === "reduce") work += 100;
     costs.set(node, { work, operands });
@@ -121,7 +124,9 @@ function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Co
 
 function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, users: readonly Node[]): boolean {
   if (!cost) return false;
-  if (isShared) return cost.operands > 1 || cost.work > 3;
+  // Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
+  // the forward pass to the backward pass, which an activation then does not take.
+  if (isShared) return cost.operands.size > 1 || cost.work > 24;
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
   const repeats = users.some(
     (user) => user.op === "expand" && user.shape.some((size, axis) => axis < user.shape.length - 1 && size !== node.shape[axis]),

@@ -144,6 +144,7 @@ export class FunctionBuilder {
     readonly index: number,
     readonly paramTypes: readonly ValueType[],
     readonly resultTypes: readonly ValueType[],
+    readonly hasRelaxedSimd: boolean = false,
   ) {
     this.params = paramTypes.map((type, i) => makeLocal(type, i));
   }
@@ -157,6 +158,11 @@ export class FunctionBuilder {
   local(type: ValueType): Local {
     this.#locals.push(type);
     return makeLocal(type, this.params.length + this.#locals.length - 1);
+  }
+
+  /** a · b + sum in four f32 lanes, rounded once where the runtime has a fused instruction for it, else twice. */
+  multiplyAdd(a: Code, b: Code, sum: Code): Code {
+    return this.hasRelaxedSimd ? op("f32x4.relaxed_madd", a, b, sum) : op("f32x4.add", sum, op("f32x4.mul", a, b));
   }
 
   /** A new local that holds `value` from here on. */
@@ -278,7 +284,7 @@ export class ModuleBuilder {
 
   /** Adds a function; with a name it is exported. */
   function(params: readonly ValueType[], results: readonly ValueType[], name?: string): FunctionBuilder {
-    const built = new FunctionBuilder(this.#imports.length + this.#functions.length, params, results);
+    const built = new FunctionBuilder(this.#imports.length + this.#functions.length, params, results, this.options.hasRelaxedSimd);
     this.#functions.push(built);
     if (name !== undefined) this.#exports.push([text(name), 0, unsigned(built.index)]);
     return built;
@@ -296,11 +302,6 @@ export class ModuleBuilder {
   /** Call of table entry `entry` with a signature. */
   callIndirect(params: readonly ValueType[], results: readonly ValueType[], entry: Code, ...operands: readonly Code[]): Code {
     return [...operands, entry, 0x11, unsigned(this.type(params, results)), 0];
-  }
-
-  /** a · b + sum in four f32 lanes, rounded once where the runtime has a fused instruction for it, else twice. */
-  multiplyAdd(a: Code, b: Code, sum: Code): Code {
-    return this.options.hasRelaxedSimd ? op("f32x4.relaxed_madd", a, b, sum) : op("f32x4.add", sum, op("f32x4.mul", a, b));
   }
 
   bytes(): Uint8Array<ArrayBuffer> {
@@ -357,6 +358,6 @@ function flatten(code: Code): number[] {
 export function knowsRelaxedSimd(): boolean {
   const module = new ModuleBuilder({ isShared: false, hasRelaxedSimd: true });
   const f = module.function(["v128", "v128", "v128"], ["v128"]);
-  f.emit(module.multiplyAdd(f.param(0).get, f.param(1).get, f.param(2).get));
+  f.emit(f.multiplyAdd(f.param(0).get, f.param(1).get, f.param(2).get));
   return WebAssembly.validate(module.bytes());
 }

@@ -181,11 +181,11 @@ export function printAttend(module: ModuleBuilder, name: string): void {
         const count = least(f, roundedUp(seen.get, groupKeys), w.blockKeys.get);
         const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
         const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
-        scores(module, f, tile, {
+        scores(f, tile, {
           ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, firstQuery: query, to: weights, toRow: rowBytes },
           ...{ keys, queries, firstKey, count },
         });
-        weigh(module, f, weights, count, own);
+        weigh(f, weights, count, own);
         const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
         const value = f.let("i32", values.get);
         const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
@@ -194,7 +194,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
           for (const [index, sum] of tile.entries()) {
             f.emit(sum.set(op("f32x4.mul", memory("v128.load", index * 16, out.get), (factors[index & 1] as Local).get)));
           }
-          product(module, f, tile, { a: value.get, aLane: 4, aStep: 16, b: weights.get, bStep: i32(rowBytes), depth: count.get });
+          product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: weights.get, bStep: i32(rowBytes), depth: count.get });
           for (const [index, sum] of tile.entries()) f.emit(memory("v128.store", index * 16, out.get, sum.get));
           f.emit(value.set(add(value.get, mul(w.blockKeys.get, i32(16)))));
         });
@@ -215,7 +215,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
     const left = f.let("i32", sub(rows.get, row.get));
     storePanel(f, panel, w.valueDim, left, add(out.get, mul(row.get, w.outRow.get)), w.outRow);
     const largest = loadRow(own.get).map((code) => f.let("v128", code));
-    const logs = largest.map((local, j) => module.multiplyAdd(local.get, f32x4(Math.LN2), log(f, (sums[j] as Local).get)));
+    const logs = largest.map((local, j) => f.multiplyAdd(local.get, f32x4(Math.LN2), log(f, (sums[j] as Local).get)));
     storeRow(f, own, logs);
     const lane = f.local("i32");
     const lanes = least(f, left.get, i32(panelQueries));
@@ -227,7 +227,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
 }
 
 /** Turns a block's scores into weights 2^(score - largest so far) and updates the panel's state. */
-function weigh(module: ModuleBuilder, f: FunctionBuilder, weights: Local, count: Local, state: Local): void {
+function weigh(f: FunctionBuilder, weights: Local, count: Local, state: Local): void {
   const end = f.let("i32", add(weights.get, mul(count.get, i32(rowBytes))));
   const before = loadRow(state.get).map((code) => f.let("v128", code));
   const largest = before.map((local) => f.let("v128", local.get));
@@ -242,14 +242,14 @@ function weigh(module: ModuleBuilder, f: FunctionBuilder, weights: Local, count:
   f.emit(at.set(weights.get));
   f.while(at, end.get, i32(rowBytes), () => {
     for (const [j, code] of loadRow(at.get).entries()) {
-      const weight = f.let("v128", exp2(module, f, op("f32x4.sub", code, (largest[j] as Local).get)));
+      const weight = f.let("v128", exp2(f, op("f32x4.sub", code, (largest[j] as Local).get)));
       const sum = sums[j] as Local;
       f.emit(sum.set(op("f32x4.add", sum.get, weight.get)));
       f.emit(memory("v128.store", j * 16, at.get, weight.get));
     }
   });
-  const factors = before.map((local, j) => f.let("v128", exp2(module, f, op("f32x4.sub", local.get, (largest[j] as Local).get))));
-  const totals = loadRow(state.get, rowBytes).map((code, j) => module.multiplyAdd(code, (factors[j] as Local).get, (sums[j] as Local).get));
+  const factors = before.map((local, j) => f.let("v128", exp2(f, op("f32x4.sub", local.get, (largest[j] as Local).get))));
+  const totals = loadRow(state.get, rowBytes).map((code, j) => f.multiplyAdd(code, (factors[j] as Local).get, (sums[j] as Local).get));
   storeRow(
     f,
     state,

@@ -129,7 +129,7 @@ export function printPrepareBackward(module: ModuleBuilder, name: string): void 
       const at = f.let("i32", add(state.get, words(lane.get)));
       const total = memory("f32.load", 0, add(logsumexp.get, words(add(row.get, lane.get))));
       f.emit(memory("f32.store", 0, at.get, op("f32.mul", total, f32(Math.LOG2E))));
-      f.emit(memory("f32.store", rowBytes, at.get, dot(module, f, a, b, w.valueDim).get));
+      f.emit(memory("f32.store", rowBytes, at.get, dot(f, a, b, w.valueDim).get));
       f.emit(a.set(add(a.get, w.outRow.get)));
       f.emit(b.set(add(b.get, w.dOutRow.get)));
     });
@@ -138,13 +138,13 @@ export function printPrepareBackward(module: ModuleBuilder, name: string): void 
 }
 
 /** Σ a[d] · b[d]. */
-function dot(module: ModuleBuilder, f: FunctionBuilder, a: Local, b: Local, dim: Local): Local {
+function dot(f: FunctionBuilder, a: Local, b: Local, dim: Local): Local {
   const d = f.let("i32", i32(0));
   const whole = f.let("i32", op("i32.and", dim.get, i32(-4)));
   const sums = f.let("v128", f32x4(0));
   const at = (base: Local): Code => add(base.get, words(d.get));
   f.while(d, whole.get, i32(4), () => {
-    f.emit(sums.set(module.multiplyAdd(memory("v128.load", 0, at(a)), memory("v128.load", 0, at(b)), sums.get)));
+    f.emit(sums.set(f.multiplyAdd(memory("v128.load", 0, at(a)), memory("v128.load", 0, at(b)), sums.get)));
   });
   const sum = f.let("f32", laneSum(sums));
   f.while(d, dim.get, i32(1), () => {

@@ -108,18 +108,18 @@ export function printBackward(module: ModuleBuilder, name: string): void {
       const query = f.let("i32", firstSeeing.get);
       f.while(query, w.queryCount.get, i32(blockQueries), () => {
         const rows = least(f, i32(blockQueries), sub(w.queryCount.get, query.get));
-        queryGradients(module, f, w, scratch, block, { head, chunk, query, rows });
+        queryGradients(f, w, scratch, block, { head, chunk, query, rows });
         const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
         const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
         const span = { query, rows, offset: w.offset };
-        keyGradients(module, f, block, span, {
+        keyGradients(f, block, span, {
           weights: scratch.weights,
           rows: dOut,
           row: w.dOutRow,
           dim: valueDimUp,
           to: scratch.dValues,
         });
-        keyGradients(module, f, block, span, { weights: scratch.dScores, rows: queries, row: w.queryRow, dim: dimUp, to: scratch.dKeys });
+        keyGradients(f, block, span, { weights: scratch.dScores, rows: queries, row: w.queryRow, dim: dimUp, to: scratch.dKeys });
       });
     });
     const scale = f.let("f32", op("f32.reinterpret_i32", w.scale.get));
@@ -139,7 +139,6 @@ interface QueryBlock {
 
 /** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
 function queryGradients(
-  module: ModuleBuilder,
   f: FunctionBuilder,
   w: MainWords,
   scratch: Scratch,
@@ -162,7 +161,7 @@ function queryGradients(
     const at = f.local("i32");
     const end = f.let("i32", add(weights.get, mul(count.get, i32(weightRow))));
 
-    scores(module, f, tile, {
+    scores(f, tile, {
       ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, toRow: weightRow, firstKey: block.first },
       ...{ keys: scratch.keys, queries, firstQuery, count, to: weights },
     });
@@ -172,7 +171,7 @@ function queryGradients(
       storeRow(
         f,
         at,
-        loadRow(at.get).map((code, j) => exp2(module, f, op("f32x4.sub", code, (totals[j] as Local).get))),
+        loadRow(at.get).map((code, j) => exp2(f, op("f32x4.sub", code, (totals[j] as Local).get))),
       );
     });
 
@@ -181,7 +180,7 @@ function queryGradients(
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(groupKeys * weightRow), () => {
       for (const local of tile) f.emit(local.set(f32x4(0)));
-      product(module, f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
+      product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
       const deltas = loadRow(state.get, rowBytes).map((code) => f.let("v128", code));
       for (const [index, dWeight] of tile.entries()) {
         const place = (index >> 1) * weightRow + (index & 1) * 16;
@@ -206,7 +205,7 @@ function queryGradients(
           for (const [index, local] of tile.entries()) f.emit(local.set(memory("v128.load", index * 16, part.get)));
         },
       );
-      product(module, f, tile, { a: element.get, aLane: 4, aStep: 16, b: dScores.get, bStep: i32(weightRow), depth: count.get });
+      product(f, tile, { a: element.get, aLane: 4, aStep: 16, b: dScores.get, bStep: i32(weightRow), depth: count.get });
       for (const [index, local] of tile.entries()) f.emit(memory("v128.store", index * 16, part.get, local.get));
       f.emit(element.set(add(element.get, mul(w.blockKeys.get, i32(16)))));
     });
@@ -229,7 +228,6 @@ interface KeyOperands {
  * beyond the row: what they add is never stored.
  */
 function keyGradients(
-  module: ModuleBuilder,
   f: FunctionBuilder,
   block: KeyBlock,
   { query, rows, offset }: { readonly query: Local; readonly rows: Local; readonly offset: Local },
@@ -254,7 +252,7 @@ function keyGradients(
           for (const [j, code] of loadRow(at.get).entries()) f.emit((tile[i * 2 + j] as Local).set(code));
           f.emit(at.set(add(at.get, rowLength.get)));
         }
-        product(module, f, tile, { a: a.get, aLane: weightRow, aStep: 4, b: b.get, bStep: row.get, depth: depth.get });
+        product(f, tile, { a: a.get, aLane: weightRow, aStep: 4, b: b.get, bStep: row.get, depth: depth.get });
         f.emit(at.set(target.get));
         for (let i = 0; i < groupKeys; i++) {
           storeRow(f, at, [(tile[i * 2] as Local).get, (tile[i * 2 + 1] as Local).get]);

@@ -1,15 +1,4 @@
-import {
-  type Code,
-  extractLane,
-  type FunctionBuilder,
-  f32x4,
-  i32,
-  i32x4,
-  type Local,
-  type ModuleBuilder,
-  memory,
-  op,
-} from "./assembler.js";
+import { type Code, extractLane, type FunctionBuilder, f32x4, i32, i32x4, type Local, memory, op } from "./assembler.js";
 import { choose } from "./math.js";
 import { transpose } from "./matmul.js";
 
@@ -81,7 +70,7 @@ export interface ProductOperands {
 }
 
 /** tile[i][j] += Σ a[step][i] · b[step][j]: where nearly all time goes. */
-export function product(module: ModuleBuilder, f: FunctionBuilder, tile: readonly Local[], operands: ProductOperands): void {
+export function product(f: FunctionBuilder, tile: readonly Local[], operands: ProductOperands): void {
   const a = f.let("i32", operands.a);
   const b = f.let("i32", operands.b);
   const end = f.let("i32", add(a.get, mul(operands.depth, i32(operands.aStep))));
@@ -93,7 +82,7 @@ export function product(module: ModuleBuilder, f: FunctionBuilder, tile: readonl
       f.emit(splat.set(memory("v128.load32_splat", i * operands.aLane, a.get)));
       for (const [j, local] of row.entries()) {
         const sum = tile[i * 2 + j] as Local;
-        f.emit(sum.set(module.multiplyAdd(splat.get, local.get, sum.get)));
+        f.emit(sum.set(f.multiplyAdd(splat.get, local.get, sum.get)));
       }
     }
     f.emit(b.set(add(b.get, operands.bStep)));
@@ -104,7 +93,7 @@ export function product(module: ModuleBuilder, f: FunctionBuilder, tile: readonl
  * 2ˣ for x ≤ 127, by Cephes' polynomial (exp2f) on |x - round(x)| ≤ ½; 2 units in the last place. 0 below -126, where the result would be
  * subnormal: no weight of a softmax counts that is so small. NaN gives NaN.
  */
-export function exp2(module: ModuleBuilder, f: FunctionBuilder, argument: Code): Code {
+export function exp2(f: FunctionBuilder, argument: Code): Code {
   const given = f.let("v128", argument);
   const isZero = f.let("v128", op("f32x4.lt", given.get, f32x4(-126)));
   const x = f.let("v128", op("v128.andnot", given.get, isZero.get));
@@ -115,7 +104,7 @@ export function exp2(module: ModuleBuilder, f: FunctionBuilder, argument: Code):
   const [first = 0, ...rest] = [
     1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1, 1,
   ];
-  const power = rest.reduce<Code>((sum, c) => module.multiplyAdd(sum, r.get, f32x4(c)), f32x4(first));
+  const power = rest.reduce<Code>((sum, c) => f.multiplyAdd(sum, r.get, f32x4(c)), f32x4(first));
   return op("v128.andnot", op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23))), isZero.get);
 }
 
@@ -146,7 +135,7 @@ export interface ScoreOperands extends Sight {
 }
 
 /** to[key][query] = keys · queries, -∞ where the query does not see the key. */
-export function scores(module: ModuleBuilder, f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands): void {
+export function scores(f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands): void {
   const { keys, queries, depth, firstKey, firstQuery, count, to, toRow } = operands;
   const seenByAll = lastSeen(f, firstQuery.get, operands);
   const key = f.let("i32", firstKey.get);
@@ -155,7 +144,7 @@ export function scores(module: ModuleBuilder, f: FunctionBuilder, tile: readonly
   const target = f.let("i32", to.get);
   f.while(key, end.get, i32(groupKeys), () => {
     for (const local of tile) f.emit(local.set(f32x4(0)));
-    product(module, f, tile, { a: from.get, aLane: 4, aStep: 16, b: queries.get, bStep: i32(rowBytes), depth: depth.get });
+    product(f, tile, { a: from.get, aLane: 4, aStep: 16, b: queries.get, bStep: i32(rowBytes), depth: depth.get });
     f.if(op("i32.gt_s", add(key.get, i32(groupKeys - 1)), seenByAll.get), () => {
       const last = op("i32x4.splat", sub(operands.keyCount.get, i32(1)));
       const lane = op("i32x4.splat", add(firstQuery.get, operands.offset.get));

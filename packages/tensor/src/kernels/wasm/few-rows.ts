@@ -50,7 +50,6 @@ export function printFewRows(
   const first = f.let("i32", mul(op("i32.rem_u", f.param(1).get, words.tiles.get), words.tileColumns.get));
   const count = minimum(f, words.tileColumns.get, sub(words.n.get, first.get));
   const tile: Tile = {
-    module,
     f,
     types,
     a: f.let("i32", add(words.a.get, tableEntry(words.aOffsets, batch.get))),
@@ -64,7 +63,6 @@ export function printFewRows(
 }
 
 interface Tile {
-  readonly module: ModuleBuilder;
   readonly f: FunctionBuilder;
   readonly types: { readonly a: DType; readonly b: DType };
   readonly a: Local;
@@ -76,7 +74,7 @@ interface Tile {
 }
 
 /** Rows of b are contiguous: four of them at a time are added to out, which stays in cache. */
-function printDown({ module, f, types, a, b, out, count, words }: Tile): void {
+function printDown({ f, types, a, b, out, count, words }: Tile): void {
   const row = f.local("i32");
   const outRow = f.local("i32");
   f.emit(outRow.set(out.get));
@@ -109,7 +107,7 @@ function printDown({ module, f, types, a, b, out, count, words }: Tile): void {
         for (const [i, factor] of factors.entries()) {
           const source = sources[i] as Local; // one a factor
           const value = lanes === 4 ? loadVector(f, types.b, source.get, 0) : op("f32x4.splat", loadScalar(f, types.b, source.get));
-          f.emit(sum.set(module.multiplyAdd(factor.get, value, sum.get)));
+          f.emit(sum.set(f.multiplyAdd(factor.get, value, sum.get)));
           f.emit(source.set(add(source.get, i32(bytes * lanes))));
         }
         if (lanes === 4) f.emit(memory("v128.store", 0, to.get, sum.get));
@@ -127,7 +125,7 @@ function printDown({ module, f, types, a, b, out, count, words }: Tile): void {
 }
 
 /** Columns of b and rows of a are contiguous: inner products with four columns at a time. */
-function printAcross({ module, f, types, a, b, out, count, words }: Tile): void {
+function printAcross({ f, types, a, b, out, count, words }: Tile): void {
   const column = f.let("i32", i32(0));
   const row = f.local("i32");
   const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
@@ -151,7 +149,7 @@ function printAcross({ module, f, types, a, b, out, count, words }: Tile): void 
         const value = f.let("v128", read(types.a, at.get));
         for (const [i, source] of sources.entries()) {
           const sum = sums[i] as Local; // one a source
-          f.emit(sum.set(module.multiplyAdd(value.get, read(types.b, source.get), sum.get)));
+          f.emit(sum.set(f.multiplyAdd(value.get, read(types.b, source.get), sum.get)));
           f.emit(source.set(add(source.get, i32(bBytes * lanes))));
         }
       };

@@ -7,9 +7,9 @@ import { type Code, type FunctionBuilder, f32x4, i32, i32x4, op, shuffle32 } fro
  */
 
 /** c[0] xⁿ + c[1] xⁿ⁻¹ + … by Horner's rule. */
-function polynomial(x: Code, coefficients: readonly number[]): Code {
+function polynomial(f: FunctionBuilder, x: Code, coefficients: readonly number[]): Code {
   const [first = 0, ...rest] = coefficients;
-  return rest.reduce<Code>((sum, c) => op("f32x4.add", op("f32x4.mul", sum, x), f32x4(c)), f32x4(first));
+  return rest.reduce<Code>((sum, c) => f.multiplyAdd(sum, x, f32x4(c)), f32x4(first));
 }
 
 /** The lanes of `a` where `mask` is set, else those of `b`. */
@@ -21,28 +21,35 @@ export function choose(mask: Code, a: Code, b: Code): Code {
 const ln2High = 0.693359375;
 const ln2Low = -0.00021219444005469057;
 
-/** eˣ = 2ⁿ eʳ with n = round(x / ln 2), and eʳ by Cephes' polynomial on |r| ≤ ln 2 / 2. 2ⁿ is applied in two factors, for subnormal results. */
+/**
+ * eˣ = 2ⁿ eʳ with n = round(x / ln 2), and eʳ by Cephes' polynomial on |r| ≤ ln 2 / 2. 2ⁿ goes straight into the exponent's bits; where
+ * that would leave the normal numbers in some lane, it is applied in two factors.
+ */
 export function exp(f: FunctionBuilder, argument: Code): Code {
   // Below -104 the result is 0 in f32. A processor takes a hundred cycles to find that out by underflow, and half of a causal mask is
   // there (e^-∞), so those lanes compute e⁰ and are cleared at the end. pmin keeps a NaN in its first operand.
   const given = f.let("v128", argument);
   const isZero = f.let("v128", op("f32x4.lt", given.get, f32x4(-104)));
   const x = f.let("v128", op("v128.andnot", op("f32x4.pmin", given.get, f32x4(89)), isZero.get));
-  // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits.
+  // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits; shifted by 23, nothing else of the sum is left.
   const magic = 12582912;
-  const rounded = f.let("v128", op("f32x4.add", op("f32x4.mul", x.get, f32x4(Math.LOG2E)), f32x4(magic)));
+  const rounded = f.let("v128", f.multiplyAdd(x.get, f32x4(Math.LOG2E), f32x4(magic)));
   const n = f.let("v128", op("f32x4.sub", rounded.get, f32x4(magic)));
-  const r = f.let(
-    "v128",
-    op("f32x4.sub", op("f32x4.sub", x.get, op("f32x4.mul", n.get, f32x4(ln2High))), op("f32x4.mul", n.get, f32x4(ln2Low))),
-  );
-  const p = polynomial(r.get, [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]);
-  const power = f.let("v128", op("f32x4.add", op("f32x4.add", op("f32x4.mul", op("f32x4.mul", r.get, r.get), p), r.get), f32x4(1)));
-  const exponent = f.let("v128", op("i32x4.sub", rounded.get, i32x4(0x4b400000)));
-  const half = f.let("v128", op("i32x4.shr_s", exponent.get, i32(1)));
-  const scale = (e: Code): Code => op("i32x4.shl", op("i32x4.add", e, i32x4(127)), i32(23));
-  const scaled = op("f32x4.mul", op("f32x4.mul", power.get, scale(half.get)), scale(op("i32x4.sub", exponent.get, half.get)));
-  return op("v128.andnot", scaled, isZero.get);
+  const near = f.multiplyAdd(n.get, f32x4(-ln2High), x.get);
+  const r = f.let("v128", f.multiplyAdd(n.get, f32x4(-ln2Low), near));
+  const p = polynomial(f, r.get, [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]);
+  const power = f.let("v128", op("f32x4.add", f.multiplyAdd(op("f32x4.mul", r.get, r.get), p, r.get), f32x4(1)));
+  const result = f.let("v128", op("i32x4.add", power.get, op("i32x4.shl", rounded.get, i32(23))));
+  // n from -125 to 126 leaves room for a power on either side of 1.
+  const beyond = op("i32x4.gt_u", op("i32x4.sub", rounded.get, i32x4(0x4b400000 - 125)), i32x4(251));
+  f.if(op("v128.any_true", beyond), () => {
+    const exponent = f.let("v128", op("i32x4.sub", rounded.get, i32x4(0x4b400000)));
+    const half = f.let("v128", op("i32x4.shr_s", exponent.get, i32(1)));
+    const scale = (e: Code): Code => op("i32x4.shl", op("i32x4.add", e, i32x4(127)), i32(23));
+    const scaled = op("f32x4.mul", op("f32x4.mul", power.get, scale(half.get)), scale(op("i32x4.sub", exponent.get, half.get)));
+    f.emit(result.set(scaled));
+  });
+  return op("v128.andnot", result.get, isZero.get);
 }
 
 /** log x = e ln 2 + log m with m in [√½, √2), by Cephes' polynomial in m - 1. */
@@ -58,6 +65,7 @@ export function log(f: FunctionBuilder, argument: Code): Code {
   const m = f.let("v128", op("f32x4.sub", op("i32x4.sub", bits.get, op("v128.and", above.get, i32x4(0xff800000))), f32x4(1)));
   const z = f.let("v128", op("f32x4.mul", m.get, m.get));
   const p = polynomial(
+    f,
     m.get,
     [
       7.0376836292e-2, -1.151461031e-1, 1.167699874e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1,
@@ -78,7 +86,7 @@ const signBit = -0x80000000;
 export function tanh(f: FunctionBuilder, argument: Code): Code {
   const x = f.let("v128", argument);
   const z = f.let("v128", op("f32x4.mul", x.get, x.get));
-  const p = polynomial(z.get, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
+  const p = polynomial(f, z.get, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
   const small = f.let("v128", op("f32x4.add", op("f32x4.mul", op("f32x4.mul", z.get, p), x.get), x.get));
   const size = f.let("v128", op("f32x4.abs", x.get));
   const power = exp(f, op("f32x4.add", size.get, size.get));
@@ -92,9 +100,10 @@ export function erf(f: FunctionBuilder, argument: Code): Code {
   const x = f.let("v128", argument);
   const t = f.let("v128", op("f32x4.pmin", op("f32x4.abs", x.get), f32x4(4)));
   const s = f.let("v128", op("f32x4.mul", t.get, t.get));
-  const p = polynomial(s.get, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]);
+  const p = polynomial(f, s.get, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]);
   const small = f.let("v128", op("f32x4.add", op("f32x4.mul", p, x.get), x.get));
   const q = polynomial(
+    f,
     t.get,
     [-1.7285347e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1],
   );

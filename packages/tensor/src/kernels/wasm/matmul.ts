@@ -250,7 +250,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
           add(add(out.get, mul(add(rowStart.get, row.get), words.outRow.get)), op("i32.shl", column.get, i32(2))),
         );
         const isWhole = op("i32.and", op("i32.eq", rows.get, i32(panelHeight)), op("i32.eq", columns.get, i32(panelWidth)));
-        multiplyPanels(module, f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
+        multiplyPanels(f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
         f.if(
           isWhole,
           () => storeTile(f, acc, target, words.outRow, isLater),
@@ -266,7 +266,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
 }
 
 /** acc[i][j] = Σ_k a[k][i] · b[k][4 j …]: the inner loop of it all. */
-function multiplyPanels(module: ModuleBuilder, f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: Code, acc: readonly Local[]): void {
+function multiplyPanels(f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: Code, acc: readonly Local[]): void {
   const a = f.let("i32", aPanel);
   const b = f.let("i32", bPanel);
   const end = f.let("i32", add(b.get, mul(depth, i32(panelWidth * 4))));
@@ -280,7 +280,7 @@ function multiplyPanels(module: ModuleBuilder, f: FunctionBuilder, aPanel: Code,
       f.emit(splat.set(memory("v128.load32_splat", i * 4, a.get)));
       for (const [j, local] of bs.entries()) {
         const sum = acc[i * columns + j] as Local;
-        f.emit(sum.set(module.multiplyAdd(splat.get, local.get, sum.get)));
+        f.emit(sum.set(f.multiplyAdd(splat.get, local.get, sum.get)));
       }
     }
     f.emit(a.set(add(a.get, i32(panelHeight * 4))));
