@@ -16,10 +16,10 @@ import {
 import { memoryFiles, type Tensor, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { expect, test } from "vitest";
-import { type Case, integers, io, load, type Model, methodCases, modelOf, relativeNorm } from "../golden.js";
+import { type Case, everyMethodCase, integers, io, load, type Model, modelOf, relativeNorm } from "../golden.js";
 
 const named = (name: string): Case => {
-  const golden = methodCases.find((one) => one.name === `methods/${name}`);
+  const golden = everyMethodCase.find((one) => one.name === `methods/${name}`);
   if (!golden) throw new Error(`There is no case ${name}.`);
   return golden;
 };

@@ -10,10 +10,23 @@ import { installedPeers, isSkipped, type PeerName, Peers } from "./peers/peer.js
 import { changeLines } from "./report/compare.js";
 import { type BarResult, machine, method, type Report } from "./report/json.js";
 import { page } from "./report/page.js";
-import { absenceLines, barDetail, barHead, barLine, caseLine, familyHead, required, rooflineLines, wrapped } from "./report/terminal.js";
+import {
+  absenceLines,
+  barDetail,
+  barHead,
+  barLine,
+  caseLine,
+  familyHead,
+  required,
+  rooflineLines,
+  scaleHead,
+  scaleLine,
+  wrapped,
+} from "./report/terminal.js";
 import { useDriver } from "./repository.js";
 import { measureRoofline } from "./roofline/index.js";
 import { stepsFamily, wholeCases } from "./steps/measure.js";
+import { measureScale } from "./steps/scale.js";
 
 const familyNames: string = [...families, stepsFamily].map(({ name }) => name).join(", ");
 
@@ -21,8 +34,10 @@ const help = `lowrank-bench: the kernel benchmark suite of Lowrank
 
   npm run bench                 every family on the cpu, beside the peers there are
   npm run bench -- --bars       the table of bars; status 1 when one is short
+  npm run bench -- --scale      how cost grows with length, rank, width and so on
 
   --bars           measure the bars instead of the families
+  --scale          how a LoRA step's time and memory grow, on the cpu
   --only TEXT      only bars, or cases, whose name holds TEXT
   --family NAME    only this family:
 ${wrapped(familyNames, 19).join("\n")}
@@ -47,6 +62,7 @@ class UsageError extends Error {
 
 const options = {
   bars: { type: "boolean", default: false },
+  scale: { type: "boolean", default: false },
   only: { type: "string" },
   family: { type: "string" },
   device: { type: "string", default: "cpu" },
@@ -176,6 +192,13 @@ async function runBars(given: Given, say: (line: string) => void): Promise<Repor
   }
 }
 
+async function runScale(given: Given, say: (line: string) => void): Promise<Report> {
+  const threads = availableParallelism();
+  for (const line of scaleHead) say(line);
+  const scale = await measureScale(threads, given.quick, (row) => say(scaleLine(row)));
+  return { machine: machine("cpu", threads), method, roofline: null, cases: [], bars: [], peers: {}, scale };
+}
+
 /** Runs the suite and returns the exit status: 0, 1 when a bar is short or a result wrong, 2 for a mistake on the command line. */
 async function main(args: readonly string[]): Promise<number> {
   const given = parse(args);
@@ -196,7 +219,7 @@ async function main(args: readonly string[]): Promise<number> {
       `The machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores). Sides with threads suffer unequally: measure again when it is quiet.\n`,
     );
   const before = given.compare === undefined ? null : (JSON.parse(readFileSync(given.compare, "utf8")) as Report);
-  const report = await (given.bars ? runBars(given, say) : runFamilies(given, say));
+  const report = await (given.bars ? runBars(given, say) : given.scale ? runScale(given, say) : runFamilies(given, say));
   if (before) for (const line of ["", ...changeLines(before, report)]) say(line);
   if (given.json === "-") process.stdout.write(`${JSON.stringify(report)}\n`);
   else if (given.json !== undefined) writeFileSync(given.json, `${JSON.stringify(report, null, 1)}\n`);

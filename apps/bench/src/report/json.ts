@@ -2,6 +2,7 @@ import { cpus, totalmem } from "node:os";
 import type { Outcome } from "../bars/bar.js";
 import type { CaseResult } from "../families/measure.js";
 import type { Roofline } from "../roofline/index.js";
+import type { ScaleRow } from "../steps/scale.js";
 
 /** Where and with what a report was measured. */
 export interface Machine {
@@ -31,6 +32,8 @@ export interface Report {
   readonly roofline: Roofline | null;
   readonly cases: readonly CaseResult[];
   readonly bars: readonly BarResult[];
+  /** How a step's cost grows; what `--scale` measures. */
+  readonly scale?: readonly ScaleRow[];
   /** Peers that took part, as they describe themselves, and those that did not, with the reason. */
   readonly peers: Readonly<Record<string, string>>;
 }

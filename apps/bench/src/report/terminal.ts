@@ -1,6 +1,7 @@
 import { type Bar, type Limit, type Outcome, verdict } from "../bars/bar.js";
 import type { CaseResult } from "../families/measure.js";
 import type { Roofline } from "../roofline/index.js";
+import type { ScaleRow } from "../steps/scale.js";
 
 /** Columns that a line may take. */
 export const columns = 80;
@@ -47,6 +48,18 @@ function barRow(name: string, value: string, limit: string, word: string): strin
 /** A bar's one line: name, measured, required, verdict. */
 export function barLine(bar: Bar, outcome: Outcome): string {
   return barRow(bar.brief, measured(outcome), required(bar.limits), verdict(bar, outcome));
+}
+
+/** The head of the table of growing sizes. */
+export const scaleHead: readonly string[] = [scaleColumns("what grows", "to", "ms a step", "peak MB"), "─".repeat(columns)];
+
+function scaleColumns(sweep: string, value: string, ms: string, megabytes: string): string {
+  return `${sweep.padEnd(20)} ${value.padStart(10)} ${ms.padStart(14)} ${megabytes.padStart(14)}`;
+}
+
+/** One size's line. */
+export function scaleLine({ sweep, value, seconds, peakBytes }: ScaleRow): string {
+  return scaleColumns(sweep, String(value), figure(seconds * 1000), figure(peakBytes / 1e6));
 }
 
 /** What lies behind a bar's values, or why there are none. */

@@ -37,6 +37,8 @@ const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos",
 /** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
 interface Cost {
   readonly work: number;
+  /** Whether it takes sums or maxima over rows. */
+  readonly reduces: boolean;
   /** Two of them stand for more. */
   readonly operands: ReadonlySet<Node>;
 }
@@ -76,8 +78,20 @@ export function partition(
       else users.set(input, [node]);
     }
   }
-  const costs = costOf(order, stored);
-  // From the results backwards: the kernels that would compute each node.
+  // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
+  const first = decided(order, users, stored, costOf(order, stored));
+  return decided(order, users, stored, costOf(order, first));
+}
+
+/** The set grown, from the results backwards, by what is worth storing at these costs. */
+function decided(
+  order: readonly Node[],
+  users: ReadonlyMap<Node, readonly Node[]>,
+  fixed: ReadonlySet<Node>,
+  costs: ReadonlyMap<Node, Cost>,
+): Set<Node> {
+  const stored = new Set(fixed);
+  // The kernels that would compute each node.
   const kernels = new Map<Node, Set<Node>>();
   for (let i = order.length - 1; i >= 0; i--) {
     const node = order[i] as Node;
@@ -108,28 +122,29 @@ function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Co
   for (const node of order) {
     let work = isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 40 : 1;
     if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) work = 6;
+    let reduces = node.op === "reduce";
     const operands = new Set<Node>(node.op === "buffer" ? [node] : []);
     for (const input of inputsOf(node)) {
       const cost = stored.has(input) ? null : costs.get(input);
       work += cost?.work ?? 0;
+      reduces ||= cost?.reduces ?? false;
       // What is broadcast stays in cache.
       const read = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape) ? nothing : (cost?.operands ?? [input]);
       for (const operand of read) if (operands.size < 2) operands.add(operand);
     }
-    if (node.op === "reduce") work += 100;
-    costs.set(node, { work, operands });
+    costs.set(node, { work, reduces, operands });
   }
   return costs;
 }
 
 function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, users: readonly Node[]): boolean {
   if (!cost) return false;
-  // Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
+  // Reductions that several kernels use are stored themselves. Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
   // the forward pass to the backward pass, which an activation then does not take.
   if (isShared) return cost.operands.size > 1 || cost.work > 24;
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
   const repeats = users.some(
     (user) => user.op === "expand" && user.shape.some((size, axis) => axis < user.shape.length - 1 && size !== node.shape[axis]),
   );
-  return repeats && cost.work > 6;
+  return repeats && (cost.work > 6 || cost.reduces);
 }

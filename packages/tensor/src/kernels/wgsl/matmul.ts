@@ -34,6 +34,10 @@ export function matmulVariants(target: Target): MatmulVariant[] {
   );
 }
 
+/** A row of a tile makes the program longer: what that takes to compile on llvmpipe, spread over the runs that a program may expect. */
+const compileNanoseconds = 23e6;
+const expectedRuns = 1000;
+
 /**
  * What a product costs on a software adapter whose lanes share, in nanoseconds of one core as fitted on llvmpipe. There an access to memory
  * runs lane by lane, and costs the same for one element a lane as for four; an arithmetic instruction serves all lanes.
@@ -43,7 +47,8 @@ function sharingCost(kernel: MatmulKernel, { tileRows, threadColumns: lanes, isT
   const tiles = Math.ceil(m / tileRows) * Math.ceil(n / (lanes * 4));
   const accesses = Math.ceil(tileRows / lanes) + 4;
   const stores = isTransposed && tileRows % 4 !== 0 ? tileRows * 4 : tileRows;
-  return tiles * (Math.ceil(kernel.k / 4) * (accesses * 25 + tileRows * 8) + stores * 30 + 500);
+  const running = tiles * (Math.ceil(kernel.k / 4) * (accesses * 25 + tileRows * 8) + stores * 30 + 500);
+  return running + (tileRows * compileNanoseconds) / expectedRuns;
 }
 
 /** The variant that suits the shape. */

@@ -1,0 +1,67 @@
+import { device } from "@lowrank/tensor";
+import { type ModelShape, shapes } from "../shapes.js";
+import { alternate } from "../timing.js";
+import { type Training, trainStep } from "./train-step.js";
+
+/** One size of a sweep, and what a step of it takes. */
+export interface ScaleRow {
+  readonly sweep: string;
+  readonly value: number;
+  readonly training: Training;
+  /** Seconds, the median of the rounds. */
+  readonly seconds: number;
+  /** The device's largest memory so far, in bytes: weights, state and the step. */
+  readonly peakBytes: number;
+}
+
+/** A series of shapes in which one thing grows. */
+interface Sweep {
+  readonly name: string;
+  readonly values: readonly number[];
+  readonly shape: (value: number) => ModelShape;
+  readonly threads?: (value: number) => number;
+}
+
+const { tiny, small } = shapes;
+
+const sweeps: readonly Sweep[] = [
+  { name: "tokens a row", values: [256, 512, 1024, 2048, 4096, 8192], shape: (length) => ({ ...tiny, batch: 1, length }) },
+  { name: "rank", values: [1, 4, 16, 64, 256], shape: (rank) => ({ ...tiny, width: 256, rank }) },
+  { name: "width", values: [64, 128, 256, 512, 1024], shape: (width) => ({ ...tiny, width, heads: width / 32 }) },
+  { name: "layers", values: [1, 2, 4, 8, 16, 32], shape: (layers) => ({ ...tiny, layers }) },
+  { name: "vocabulary", values: [512, 4096, 32768, 131072], shape: (vocab) => ({ ...tiny, vocab }) },
+  { name: "threads", values: [1, 2, 4, 8, 16], shape: () => small, threads: (value) => value },
+];
+
+/** The largest thread count that is worth a row. */
+function isWorth(sweep: Sweep, value: number, cores: number): boolean {
+  return sweep.threads === undefined || value <= cores;
+}
+
+/** Measures LoRA steps on the cpu as one thing grows, each on a device of its own; `onRow` hears of every row as it is done. */
+export async function measureScale(cores: number, isQuick: boolean, onRow: (row: ScaleRow) => void): Promise<ScaleRow[]> {
+  const rows: ScaleRow[] = [];
+  for (const sweep of sweeps) {
+    for (const value of isQuick ? sweep.values.slice(0, 2) : sweep.values) {
+      if (!isWorth(sweep, value, cores)) continue;
+      const dev = await device("cpu", sweep.threads ? { threads: sweep.threads(value) } : {});
+      try {
+        const step = trainStep(dev, sweep.shape(value), "lora");
+        const [timing] = await alternate([step.side], { rounds: isQuick ? 1 : 5, seconds: 0.3, maxCount: 20 });
+        const row: ScaleRow = {
+          sweep: sweep.name,
+          value,
+          training: "lora",
+          seconds: timing?.median ?? Number.NaN,
+          peakBytes: dev.counters.peakBytes,
+        };
+        rows.push(row);
+        onRow(row);
+        step.dispose();
+      } finally {
+        dev.dispose();
+      }
+    }
+  }
+  return rows;
+}
