@@ -68,6 +68,9 @@ const shapes: readonly (readonly [batch: number, m: number, n: number, k: number
   [1, 9, 1030, 2100],
   [3, 8, 1030, 900],
   [1, 5, 6, 0],
+  // Few rows, the depth in parts.
+  [1, 1, 515, 136],
+  [1, 3, 1030, 72],
 ];
 
 for (const shape of shapes) {

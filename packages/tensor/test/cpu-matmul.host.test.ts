@@ -59,6 +59,8 @@ describe("cpu matmul against float64", () => {
     { name: "several blocks of k", m: 9, n: 17, k: 1031 },
     { name: "one row, a transposed weight", m: 1, n: 259, k: 300, b: "t" },
     { name: "one row, a weight", m: 1, n: 259, k: 300 },
+    { name: "one row, a weight whose depth is split", m: 1, n: 259, k: 304 },
+    { name: "three rows, a bf16 weight whose depth is split", m: 3, n: 1030, k: 72, bType: "bf16" },
     { name: "three rows, a transposed weight", m: 3, n: 130, k: 517, b: "t" },
     { name: "four rows, a weight", m: 4, n: 1100, k: 33 },
     { name: "rows for a batch, as attention decodes", m: 2, n: 37, k: 19, batch: [3, 2], repeats: { b: [1] } },

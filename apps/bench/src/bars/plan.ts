@@ -42,11 +42,12 @@ export function movedBytes({ statistics }: StepPlan): number {
 
 /** Peak bytes on the device during a step, and the least that its plan can do with: what is bound, and liveness' bound for the rest. */
 export async function memoryOfStep(dev: Device, shape: ModelShape): Promise<{ peak: number; bound: number; arena: number; least: number }> {
-  const { statistics } = await stepPlan(dev, shape, "lora");
   const step = trainStep(dev, shape, "lora");
   for (let i = 0; i < 3; i++) await step.loss();
   const peak = await peakOfStep(step);
   step.dispose();
+  // Only now: it puts a model of its own on the device.
+  const { statistics } = await stepPlan(dev, shape, "lora");
   return { peak, bound: statistics.boundBytes, arena: statistics.arenaBytes, least: statistics.lowerBoundBytes };
 }
 

@@ -1,7 +1,7 @@
 import { epilogueLoop } from "../../kernels/epilogue.js";
 import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
 import { printEpilogue } from "../../kernels/wasm/epilogue.js";
-import { printFewRows } from "../../kernels/wasm/few-rows.js";
+import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerTileLoop } from "../../kernels/wasm/lower.js";
 import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
@@ -15,6 +15,9 @@ const maxPackedBytes = 8 * 2 ** 20;
 const nanosecondsPerProduct = 0.05;
 /** With so few rows, packing b costs more than it saves. */
 const fewRows = 4;
+/** Into so many parts the depth is split where few rows meet a large b, of at least this many elements. */
+const depthParts = 8;
+const leastSplit = 65536;
 
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 function collapsed(kernel: MatmulKernel): MatmulKernel {
@@ -203,8 +206,43 @@ function fewRowSteps(
     tiles,
     tileColumns,
   };
+  const argumentsOf = (given: Partial<Record<MatmulWord, Word>>): Word[] => matmulWords.map((word) => given[word] ?? 0);
+  if (runs === "down" && offsets.a.length === 1 && k % depthParts === 0 && k * n >= leastSplit) {
+    // A part of the depth is one stretch of memory, which a processor reads twice as fast as columns side by side.
+    const part = k / depthParts;
+    const parts = Array.from({ length: depthParts }, (_, i) => i);
+    const partial = argumentsOf({
+      ...values,
+      out: { kind: "scratch", offset: 0 },
+      k: part,
+      aOffsets: table(
+        parts.map((i) => (offsets.a[0] ?? 0) + i * part * a.columnStride),
+        aBytes,
+      ),
+      bOffsets: table(
+        parts.map((i) => (offsets.b[0] ?? 0) + i * part * b.rowStride),
+        bBytes,
+      ),
+      outOffsets: table(
+        parts.map((i) => i * m * n),
+        4,
+      ),
+      tiles: 1,
+      tileColumns: n,
+    });
+    const sum = library.entry("sumParts", (module, _, name) => printSumParts(module, name));
+    const finish = multiplyWith(kernel, sum, dtypeOf, library);
+    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: depthParts }), ...finish.words(0, 0)];
+    return {
+      steps: [
+        { entry: plain, tiles: depthParts, words: partial, cost: n * k * (0.1 + 0.1 * m) },
+        { entry: finish.entry, tiles, words, cost: m * n * (depthParts * 0.1 + finish.cost) },
+      ],
+      scratchBytes: depthParts * m * n * 4,
+    };
+  }
   const multiply = multiplyWith(kernel, plain, dtypeOf, library);
-  const words = [...matmulWords.map((word) => values[word] ?? 0), ...multiply.words(0, 0)];
+  const words = [...argumentsOf(values), ...multiply.words(0, 0)];
   const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
   return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
 }

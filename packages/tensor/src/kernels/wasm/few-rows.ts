@@ -62,6 +62,39 @@ export function printFewRows(
   else printAcross(tile);
 }
 
+/**
+ * Adds up partial products: `k` of them, each m rows of n columns, one after another at `packed`. A tile is `tileColumns` columns of all rows
+ * of out.
+ */
+export function printSumParts(module: ModuleBuilder, name: string): void {
+  const f = module.function([...kernelParams], [], name);
+  const words = readWords(f, ["out", "packed", "m", "n", "k", "outRow", "tileColumns"]);
+  const first = f.let("i32", mul(f.param(1).get, words.tileColumns.get));
+  const count = minimum(f, words.tileColumns.get, sub(words.n.get, first.get));
+  const partBytes = f.let("i32", op("i32.shl", mul(words.m.get, words.n.get), i32(2)));
+  const row = f.local("i32");
+  f.for(row, words.m.get, i32(1), () => {
+    const start = f.let("i32", op("i32.shl", first.get, i32(2)));
+    const from = f.let("i32", add(add(words.packed.get, start.get), op("i32.shl", mul(row.get, words.n.get), i32(2))));
+    const to = f.let("i32", add(add(words.out.get, start.get), mul(row.get, words.outRow.get)));
+    const step = (lanes: 4 | 1): void => {
+      const load = (address: Code): Code => memory(lanes === 4 ? "v128.load" : "v128.load32_zero", 0, address);
+      const sum = f.let("v128", load(from.get));
+      const at = f.let("i32", from.get);
+      const part = f.let("i32", i32(1));
+      f.while(part, words.k.get, i32(1), () => {
+        f.emit(at.set(add(at.get, partBytes.get)));
+        f.emit(sum.set(op("f32x4.add", sum.get, load(at.get))));
+      });
+      if (lanes === 4) f.emit(memory("v128.store", 0, to.get, sum.get));
+      else f.emit(memory("f32.store", 0, to.get, extractLane("f32", 0, sum.get)));
+      f.emit(from.set(add(from.get, i32(4 * lanes))));
+    };
+    f.while(to, f.let("i32", add(to.get, op("i32.shl", op("i32.and", count.get, i32(-4)), i32(2)))).get, i32(16), () => step(4));
+    f.while(to, f.let("i32", add(to.get, op("i32.shl", op("i32.and", count.get, i32(3)), i32(2)))).get, i32(4), () => step(1));
+  });
+}
+
 interface Tile {
   readonly f: FunctionBuilder;
   readonly types: { readonly a: DType; readonly b: DType };
