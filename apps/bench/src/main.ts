@@ -10,6 +10,7 @@ import { installedPeers, isSkipped, type PeerName, Peers } from "./peers/peer.js
 import { changeLines } from "./report/compare.js";
 import { type BarResult, machine, method, type Report } from "./report/json.js";
 import { page } from "./report/page.js";
+import { scaleSheet } from "./report/scale-plot.js";
 import {
   absenceLines,
   barDetail,
@@ -38,6 +39,7 @@ const help = `lowrank-bench: the kernel benchmark suite of Lowrank
 
   --bars           measure the bars instead of the families
   --scale          how a LoRA step's time and memory grow, on the cpu
+  --svg FILE       with --scale: the same as a sheet of plots
   --only TEXT      only bars, or cases, whose name holds TEXT
   --family NAME    only this family:
 ${wrapped(familyNames, 19).join("\n")}
@@ -63,6 +65,7 @@ class UsageError extends Error {
 const options = {
   bars: { type: "boolean", default: false },
   scale: { type: "boolean", default: false },
+  svg: { type: "string" },
   only: { type: "string" },
   family: { type: "string" },
   device: { type: "string", default: "cpu" },
@@ -196,6 +199,7 @@ async function runScale(given: Given, say: (line: string) => void): Promise<Repo
   const threads = availableParallelism();
   for (const line of scaleHead) say(line);
   const scale = await measureScale(threads, given.quick, (row) => say(scaleLine(row)));
+  if (given.svg !== undefined) writeFileSync(given.svg, scaleSheet(scale));
   return { machine: machine("cpu", threads), method, roofline: null, cases: [], bars: [], peers: {}, scale };
 }
 
@@ -206,6 +210,7 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(help);
     return 0;
   }
+  if (given.svg !== undefined && !given.scale) throw new UsageError("--svg draws what --scale measures. Give both.");
   const say = speaker(given);
   if (given.driver !== undefined) {
     if (given.driver !== "lavapipe" && given.driver !== "swiftshader")

@@ -7,9 +7,11 @@ import { inputValues, samplePositions } from "../src/inputs.js";
 import { changeLines, changes } from "../src/report/compare.js";
 import type { Report } from "../src/report/json.js";
 import { page } from "../src/report/page.js";
+import { scaleSheet } from "../src/report/scale-plot.js";
 import { barDetail, barLine, caseLine, familyHead, required, wrapped } from "../src/report/terminal.js";
 import { arithmeticModule, triadModule } from "../src/roofline/module.js";
 import { shapes, stepFlops } from "../src/shapes.js";
+import type { ScaleRow } from "../src/steps/scale.js";
 import { alternate, quantile, speedup, summary } from "../src/timing.js";
 
 const width = (line: string): number => [...line].length;
@@ -187,4 +189,19 @@ describe("the page", () => {
     expect(data.names).toEqual(["square", "square, pytorch"]);
     expect(data.data[0]).toEqual([1, 2]);
   });
+});
+
+it("the sheet of growing sizes has a panel for each sweep, and a point for each size", () => {
+  const row = (sweep: string, value: number, seconds: number): ScaleRow => ({
+    sweep,
+    value,
+    seconds,
+    peakBytes: value * 1e6,
+    training: "lora",
+  });
+  const sheet = scaleSheet([row("rank", 1, 0.01), row("rank", 1024, 0.02), row("threads", 2, 0.5)]);
+  expect(sheet.match(/<g /g)).toHaveLength(2);
+  expect(sheet.match(/<circle /g)).toHaveLength(6);
+  for (const text of [">rank<", ">threads<", ">1k<", ">10<", ">20<"]) expect(sheet).toContain(text);
+  expect(sheet).not.toContain("NaN");
 });
