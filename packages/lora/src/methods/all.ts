@@ -7,6 +7,7 @@ export { ia3 } from "./ia3.js";
 export { loha } from "./loha.js";
 export { lokr } from "./lokr.js";
 export { lora } from "./lora.js";
+export { miss } from "./miss.js";
 export { norms } from "./norms.js";
 export { oft } from "./oft.js";
 export { parallel } from "./parallel.js";
