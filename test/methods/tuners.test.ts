@@ -2,7 +2,7 @@
 import { describe } from "vitest";
 import { methodCases, testAdapter } from "../golden.js";
 
-const tuners: ReadonlySet<string> = new Set(["IA3", "LN_TUNING", "BITFIT", "VERA", "LOHA", "LOKR", "OFT", "ADALORA"]);
+const tuners: ReadonlySet<string> = new Set(["IA3", "LN_TUNING", "BITFIT", "VERA", "LOHA", "LOKR", "OFT", "MISS", "ADALORA"]);
 const cases = methodCases.filter(({ settings }) => tuners.has(settings.method ?? ""));
 
 describe.each(cases)("$name", testAdapter);

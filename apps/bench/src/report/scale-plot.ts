@@ -23,7 +23,7 @@ export function scaleSheet(rows: readonly ScaleRow[]): string {
     return `<g transform="${at}">${panelOf(sweep, own)}</g>`;
   });
   const legend = `<text x="46" y="${height - 8}" fill="${colors.time}">milliseconds a step (left)</text><text x="240" y="${height - 8}" fill="${colors.memory}">peak megabytes (right)</text>`;
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="11"><rect width="${width}" height="${height}" fill="#fff"/>${panels.join("")}${legend}</svg>\n`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="11" role="img"><title>How the time and memory of a LoRA step grow</title><rect width="${width}" height="${height}" fill="#fff"/>${panels.join("")}${legend}</svg>\n`;
 }
 
 function panelOf(sweep: string, rows: readonly ScaleRow[]): string {

@@ -58,7 +58,7 @@ from pathlib import Path
 import peft
 import torch
 from peft import (AdaLoraConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PrefixTuningConfig,
-                  PromptEncoderConfig, PromptTuningConfig, VeraConfig, get_peft_model, initialize_lora_eva_weights)
+                  MissConfig, PromptEncoderConfig, PromptTuningConfig, VeraConfig, get_peft_model, initialize_lora_eva_weights)
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, lorafa
 from peft.utils.incremental_pca import IncrementalPCA
 from safetensors.torch import save_file
@@ -416,6 +416,7 @@ def of(make):
     return config
 
 
+miss = of(MissConfig)
 lora, adalora, vera, loha, lokr = of(LoraConfig), of(AdaLoraConfig), of(VeraConfig), of(LoHaConfig), of(LoKrConfig)
 oft, ia3, norms = of(OFTConfig), of(IA3Config), of(LNTuningConfig)
 prefix, prompt, p_tuning = of(PrefixTuningConfig), of(PromptTuningConfig), of(PromptEncoderConfig)
@@ -511,6 +512,9 @@ def cases():
         "llama-adalora": adapted(adalora(
             "q_proj", "v_proj", "down_proj", init_r=4, tinit=3, tfinal=3, deltaT=1, orth_reg_weight=0.1, **SCHEDULE)),
         # VeRA
+        "llama-miss": adapted(miss("q_proj", "v_proj", "down_proj", r=5)),
+        "llama-miss-mini": adapted(miss("k_proj", "up_proj", r=4, init_weights="mini", mini_r=2)),
+        "llama-miss-random": adapted(miss("q_proj", "down_proj", r=7, init_weights=False, exclude_modules=["layers.0.self_attn.q_proj"])),
         "gpt2-vera": adapted(vera("c_attn", "c_proj", r=5, projection_prng_key=3, fan_in_fan_out=True), "gpt2"),
         "llama-vera": adapted(vera("q_proj", "down_proj", r=4, projection_prng_key=7, save_projection=False, d_initial=0.2)),
         # LoHa, LoKr, OFT: PEFT has them for nn.Linear only, which GPT-2's Conv1D is not
