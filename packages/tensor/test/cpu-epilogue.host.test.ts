@@ -47,7 +47,6 @@ function made(batch: number, m: number, n: number, k: number, keepsProduct: bool
       a: view(a, m, k),
       b: view(b, k, n),
       out,
-      isFrozenB: false,
       epilogue,
     },
     slots: [rows * k, batch * k * n, n, rows * n, rows * n, rows * n, rows * n].map((count, i) => ({

@@ -41,7 +41,7 @@ describe.skipIf(!hasWebgpu())("each WGSL matmul variant against float64", () => 
     const { m, n, k, batch = [], aType = "f32", bType = "f32" } = row;
     const a = view(0, m, k, batch, row.a ?? "n", row.repeats?.a ?? [], offset);
     const b = view(1, k, n, batch, row.b ?? "n", row.repeats?.b ?? [], offset);
-    const kernel: MatmulKernel = { kind: "matmul", batch, m, n, k, a: a.view, b: b.view, out: 2, isFrozenB: false };
+    const kernel: MatmulKernel = { kind: "matmul", batch, m, n, k, a: a.view, b: b.view, out: 2 };
     const slots = [
       { dtype: aType, values: values(a.count, 1, aType) },
       { dtype: bType, values: values(b.count, 2, bType) },

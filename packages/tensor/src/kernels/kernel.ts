@@ -66,8 +66,6 @@ export interface MatmulKernel {
   readonly a: MatrixView;
   readonly b: MatrixView;
   readonly out: Slot;
-  /** True when `b` is a parameter that no step of the plan writes, so that a backend may keep a packed copy of it. */
-  readonly isFrozenB: boolean;
   /** When one of its stores goes to `out`, with the product's own place as index, that is kept there and not the product. */
   readonly epilogue?: Epilogue;
 }

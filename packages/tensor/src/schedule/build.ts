@@ -142,7 +142,7 @@ function attempt(
     const slot = newSlot(node.dtype, count, direct.get(node) ?? null);
     slotOf.set(node, slot);
     if (count === 0) continue;
-    kernels.push(kernelOf(node, slot, findSlot, mustFind, written));
+    kernels.push(kernelOf(node, slot, findSlot, mustFind));
     // One binding is for the result.
     const cut = node.op === "matmul" || node.op === "scatterAdd" ? null : splitPoint(node, findSlot, maxBindings - 1);
     if (cut) throw new NeedsStoring(cut);
@@ -173,7 +173,7 @@ function permutedReader(output: Node, order: readonly Node[], strided: ReadonlyS
   return reader.order.at(-1) === reader.order.length - 1 ? reader : null;
 }
 
-function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: Node) => Slot, written: ReadonlySet<number>): Kernel {
+function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: Node) => Slot): Kernel {
   if (node.op === "matmul") {
     const [m = 1, k = 1] = node.a.shape.slice(-2);
     const n = node.shape[node.shape.length - 1] ?? 1;
@@ -192,7 +192,6 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
       a,
       b,
       out: slot,
-      isFrozenB: isParameter(node.b) && !written.has(b.slot),
     };
   }
   if (node.op === "scatterAdd") {
@@ -212,11 +211,6 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
   } catch (error) {
     throw error instanceof Unfusable ? new NeedsStoring(error.node) : error;
   }
-}
-
-/** True for a view of memory from outside the plan. */
-function isParameter(node: Node): boolean {
-  return node.op === "buffer" || (isView(node) && isParameter(node.x));
 }
 
 /** Slots as the backends see them, once every inner slot has its place. */

@@ -91,7 +91,7 @@ export function crossEntropySteps(
         steps.push(step);
     };
     const multiply = (sizes: Sizes, a: MatrixView, b: MatrixView, out: Slot, adds: boolean): void => {
-      const product: MatmulKernel = { kind: "matmul", batch: [], ...sizes, a, b, out, isFrozenB: false };
+      const product: MatmulKernel = { kind: "matmul", batch: [], ...sizes, a, b, out };
       add(matmulSteps(product, typeOf, library, adds));
     };
     const hidden = view(of("hidden"), width, 1);
