@@ -29,6 +29,7 @@ describe("tables", () => {
     expect(bestMarked(["3", "1", "–"], [3, 1, null])).toEqual(["3", { text: "1", tone: "best" }, "–"]);
     expect(bestMarked(["3", "1"], [3, 1], true)[0]).toEqual({ text: "3", tone: "best" });
     expect(bestMarked(["3"], [3])).toEqual(["3"]);
+    expect(bestMarked(["0", "0"], [0, 0])).toEqual(["0", "0"]);
   });
 });
 

@@ -21,9 +21,9 @@ export function htmlTable(caption: string, head: readonly string[], rows: readon
   return `<div class="scroll" tabindex="0" role="region" aria-label="${escaped(caption)}"><table>\n<thead><tr>${headCells}</tr></thead>\n<tbody>\n${body}\n</tbody></table></div>`;
 }
 
-/** The rows with the best of a column marked: the smallest finite value, or the largest. Values that are not numbers stay as they are. */
+/** The rows with the best of a column marked: the smallest finite value, or the largest. Values that are not numbers stay as they are, and all where none is better than another. */
 export function bestMarked(texts: readonly string[], values: readonly (number | null)[], isLargest = false): Cell[] {
   const finite = values.filter((value): value is number => value !== null && Number.isFinite(value));
   const best = isLargest ? Math.max(...finite) : Math.min(...finite);
-  return texts.map((text, i) => (finite.length > 1 && values[i] === best ? { text, tone: "best" } : text));
+  return texts.map((text, i) => (new Set(finite).size > 1 && values[i] === best ? { text, tone: "best" } : text));
 }
