@@ -4,7 +4,7 @@ import { readsOf, writesOf } from "./liveness.js";
 /** A kernel of a plan with the kernels that must run before and after it. */
 export interface Task {
   /** Place in the order that the dependencies were read from. */
-  index: number;
+  readonly index: number;
   readonly kernel: Kernel;
   readonly reads: readonly Slot[];
   readonly writes: readonly Slot[];
@@ -42,7 +42,7 @@ export function dependencies(kernels: readonly Kernel[]): Task[] {
 }
 
 /** A kernel as a task that depends on nothing yet. */
-export function taskOf(kernel: Kernel, index: number): Task {
+function taskOf(kernel: Kernel, index: number): Task {
   const [reads, writes] = [readsOf(kernel), writesOf(kernel)];
   return { index, kernel, reads, writes, slots: [...new Set([...reads, ...writes])], before: new Set(), after: new Set() };
 }

@@ -10,7 +10,6 @@ import type { Executor, Program, Target } from "./executor.js";
 import { fused } from "./fuse.js";
 import { grouped } from "./group.js";
 import { layOut, updateInPlace } from "./liveness.js";
-import { merged } from "./merge.js";
 import { ordered } from "./order.js";
 import { paired } from "./pair.js";
 
@@ -35,10 +34,7 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = merged(
-    updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings)),
-    maxBindings,
-  );
+  const single = updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings));
   // A group would bind all that its members do.
   const draft = maxBindings === undefined ? grouped(single) : ordered(single);
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
