@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { slotsOf } from "../src/backends/webgpu/arena.js";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
 import { ExprMakers } from "../src/kernels/expr.js";
 import type { LoopKernel } from "../src/kernels/kernel.js";
 import { chooseLoopVariant, type LoopVariant, printLoop } from "../src/kernels/wgsl/loop.js";
+import { readsOf, writesOf } from "../src/schedule/liveness.js";
 import { boundPlan, runKernels, type TestSlot } from "./cpu-plan.js";
 import { interpret } from "./interpret.js";
 import { compareLoop, randomLoop } from "./random-loop.js";
@@ -13,7 +13,7 @@ import { runProgram } from "./webgpu-program.js";
 
 /** Slots that each need a binding: here all are buffers of their own, which cannot share one. */
 function slotCount(kernel: LoopKernel): number {
-  return slotsOf(kernel).size;
+  return new Set([...readsOf(kernel), ...writesOf(kernel)]).size;
 }
 
 describe.skipIf(!hasWebgpu())("printed WGSL loop kernels", () => {

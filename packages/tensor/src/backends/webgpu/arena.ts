@@ -1,5 +1,4 @@
-import { type Expr, operandsOf } from "../../kernels/expr.js";
-import type { Kernel, Plan, Slot } from "../../kernels/kernel.js";
+import type { Plan, Slot } from "../../kernels/kernel.js";
 import { readsOf, writesOf } from "../../schedule/liveness.js";
 import type { BufferPool, DeviceBuffer } from "./buffers.js";
 
@@ -7,39 +6,6 @@ import type { BufferPool, DeviceBuffer } from "./buffers.js";
 export interface ArenaLayout {
   readonly chunkBytes: readonly number[];
   readonly places: ReadonlyMap<Slot, { readonly chunk: number; readonly offset: number }>;
-}
-
-/** The slots that a kernel reads or writes. */
-export function slotsOf(kernel: Kernel): Set<Slot> {
-  switch (kernel.kind) {
-    case "loop": {
-      const slots = new Set<Slot>();
-      const seen = new Set<Expr>();
-      const visit = (expr: Expr): void => {
-        if (seen.has(expr)) return;
-        seen.add(expr);
-        if (expr.op === "load") slots.add(expr.slot);
-        for (const operand of operandsOf(expr)) visit(operand);
-      };
-      for (const reduction of kernel.reductions) visit(reduction.value);
-      for (const store of kernel.stores) {
-        slots.add(store.slot);
-        visit(store.index);
-        visit(store.value);
-      }
-      return slots;
-    }
-    case "matmul":
-      return new Set([...readsOf(kernel), ...writesOf(kernel)]);
-    case "scatterAdd":
-      return new Set([kernel.indices, kernel.updates, kernel.out]);
-    case "copy":
-      return new Set([kernel.from, kernel.to]);
-    case "composite":
-      return new Set([...kernel.inputs, ...kernel.outputs]);
-    case "group":
-      return new Set(kernel.members.flatMap((member) => [...slotsOf(member)]));
-  }
 }
 
 /** The plan's own offsets where its arena fits one buffer; else slots are placed anew in several, by when they are first and last used. */
@@ -55,7 +21,7 @@ export function layOutArena(plan: Plan, maxBufferBytes: number): ArenaLayout {
   const first = new Map<Slot, number>();
   const last = new Map<Slot, number>();
   for (const [at, kernel] of plan.kernels.entries()) {
-    for (const slot of slotsOf(kernel)) {
+    for (const slot of new Set([...readsOf(kernel), ...writesOf(kernel)])) {
       if (plan.slots[slot]?.kind !== "arena") continue;
       if (!first.has(slot)) first.set(slot, at);
       last.set(slot, at);
