@@ -1,5 +1,15 @@
 // The first values of the GPT that every side trains, in the order of gpt2Parameters().
-import { inputValues, type StepShape } from "./serve.js";
+import { inputValues } from "./formula.js";
+
+/** Sizes of a GPT and its batch. */
+export interface StepShape {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly vocab: number;
+  readonly batch: number;
+  readonly length: number;
+}
 
 export const loraAlpha = 16;
 const weightScale = 0.04;

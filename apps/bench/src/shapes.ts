@@ -1,17 +1,13 @@
 import { type Adapter, applyAdapter } from "@lowrank/lora";
 import { Gpt2, gpt2Config } from "@lowrank/models";
-import { type Device, fromBytes, sizeOf, type Tensor } from "@lowrank/tensor";
-import { inputIds, inputTensor, inputValues } from "./inputs.js";
+import { type Device, fromBytes, type Tensor } from "@lowrank/tensor";
+import { inputIds } from "./formula.js";
+import { gptStart, loraAlpha, loraStart, type StepShape } from "./gpt-start.js";
+import { inputTensor } from "./inputs.js";
 
-/** A GPT and the batch that it is trained on. */
-export interface ModelShape {
+/** A GPT, the batch that it is trained on, and the rank of its LoRA. */
+export interface ModelShape extends StepShape {
   readonly name: string;
-  readonly layers: number;
-  readonly width: number;
-  readonly heads: number;
-  readonly vocab: number;
-  readonly batch: number;
-  readonly length: number;
   readonly rank: number;
 }
 
@@ -21,45 +17,6 @@ export const shapes = {
   small: { name: "small", layers: 6, width: 384, heads: 6, vocab: 8192, batch: 4, length: 256, rank: 8 },
 } as const satisfies Record<string, ModelShape>;
 
-const loraAlpha = 16;
-
-/** Names and shapes of a GPT-2's tensors, in the checkpoint's order. */
-function parameterShapes({ layers, width, vocab, length }: ModelShape): [name: string, shape: readonly number[]][] {
-  const blocks = Array.from({ length: layers }, (_, layer): [string, readonly number[]][] =>
-    (
-      [
-        ["ln_1.weight", [width]],
-        ["ln_1.bias", [width]],
-        ["attn.c_attn.weight", [width, 3 * width]],
-        ["attn.c_attn.bias", [3 * width]],
-        ["attn.c_proj.weight", [width, width]],
-        ["attn.c_proj.bias", [width]],
-        ["ln_2.weight", [width]],
-        ["ln_2.bias", [width]],
-        ["mlp.c_fc.weight", [width, 4 * width]],
-        ["mlp.c_fc.bias", [4 * width]],
-        ["mlp.c_proj.weight", [4 * width, width]],
-        ["mlp.c_proj.bias", [width]],
-      ] as const
-    ).map(([name, shape]) => [`transformer.h.${layer}.${name}`, shape]),
-  );
-  return [
-    ["transformer.wte.weight", [vocab, width]],
-    ["transformer.wpe.weight", [length, width]],
-    ...blocks.flat(),
-    ["transformer.ln_f.weight", [width]],
-    ["transformer.ln_f.bias", [width]],
-  ];
-}
-
-/** Start values: norms 1, biases 0, matrices by the formula of inputs.ts times 0.04. */
-function startValues(name: string, shape: readonly number[], number: number): Float32Array {
-  const count = sizeOf(shape);
-  if (/ln_\w+\.weight$/.test(name)) return new Float32Array(count).fill(1);
-  if (name.endsWith(".bias")) return new Float32Array(count);
-  return inputValues(count, number, 0, 0.04);
-}
-
 /** A GPT-2 of this shape with start values that every side of a comparison can make. */
 export function buildModel(shape: ModelShape, device: Device): Gpt2 {
   const config = gpt2Config(
@@ -67,7 +24,7 @@ export function buildModel(shape: ModelShape, device: Device): Gpt2 {
     shape.name,
   );
   const tensors = new Map(
-    parameterShapes(shape).map(([name, sizes], number) => [name, stored(device, sizes, startValues(name, sizes, number))] as const),
+    gptStart(shape).map(({ name, shape: sizes, values }) => [`transformer.${name}`, stored(device, sizes, values)] as const),
   );
   return new Gpt2(config, tensors);
 }
@@ -75,9 +32,13 @@ export function buildModel(shape: ModelShape, device: Device): Gpt2 {
 /** LoRA on the query and value parts of the fused projection; A by the formula, B zero. Scaling is alpha / rank, with alpha 16. */
 export function adapt(model: Gpt2, shape: ModelShape): Adapter {
   const adapter = applyAdapter(model, { method: "lora", rank: shape.rank, alpha: loraAlpha, targets: ["c_attn.q", "c_attn.v"] });
-  const first = parameterShapes(shape).length;
-  for (const [i, [name, t]] of [...adapter.namedParameters()].entries()) {
-    if (name.includes("lora_A")) t.assign(stored(model.device, t.shape, inputValues(t.size, first + i, 0, 0.04)));
+  // In the adapter's order: A and B of queries, A and B of values, layer after layer.
+  const starts = loraStart(shape);
+  for (const [i, t] of adapter.parameters().entries()) {
+    const start = starts[i];
+    if (!start || start.values.length !== t.size)
+      throw new Error(`bench: the adapter's tensor ${i} is not LoRA's ${start?.name ?? "any more"}.`);
+    t.assign(stored(model.device, t.shape, start.values));
   }
   return adapter;
 }

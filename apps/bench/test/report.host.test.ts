@@ -3,7 +3,7 @@ import { type Bar, isWithin, verdict } from "../src/bars/bar.js";
 import { bars } from "../src/bars/index.js";
 import { families } from "../src/families/index.js";
 import type { CaseResult } from "../src/families/measure.js";
-import { inputValues, samplePositions } from "../src/inputs.js";
+import { inputValues, samplePositions } from "../src/formula.js";
 import { changeLines, changes } from "../src/report/compare.js";
 import type { Report } from "../src/report/json.js";
 import { page } from "../src/report/page.js";

@@ -1,5 +1,5 @@
-import type { DType, Tensor } from "@lowrank/tensor";
-import { inputIds, inputValues, sizeOf } from "../inputs.js";
+import { type DType, sizeOf, type Tensor } from "@lowrank/tensor";
+import { inputIds, inputValues } from "../formula.js";
 import type { Task } from "../peers/peer.js";
 
 /** Values that a case starts from. */

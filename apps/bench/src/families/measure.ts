@@ -1,5 +1,5 @@
-import { compile, type Device, decode, encode, type Tensor, tensor } from "@lowrank/tensor";
-import { samplePositions, sizeOf } from "../inputs.js";
+import { compile, type Device, decode, encode, sizeOf, type Tensor, tensor } from "@lowrank/tensor";
+import { samplePositions } from "../formula.js";
 import { isSkipped, type PeerName, type Peers } from "../peers/peer.js";
 import type { Roofline } from "../roofline/index.js";
 import { alternate, type Side, speedup, type Timing } from "../timing.js";

@@ -1,8 +1,10 @@
 // The tasks in jax-js, on whichever device is its default: everything inside jit, as its documentation advises.
 import { createRequire } from "node:module";
 import type { numpy } from "@jax-js/jax";
-import { gptStart, loraAlpha, loraStart } from "./gpt-start.js";
-import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type TaskOf, type Tasks, tokenIds } from "./serve.js";
+import { inputIds, inputValues, sampleOf } from "../formula.js";
+import type { StepShape } from "../gpt-start.js";
+import { gptStart, loraAlpha, loraStart } from "../gpt-start.js";
+import { oneHot, type Prepared, type TaskOf, type Tasks } from "./serve.js";
 
 /** Results that are waited for together. */
 const inFlightLimit = 8;
@@ -22,7 +24,7 @@ export function jaxTasks(jax: Jax): Tasks {
 
   const input = (shape: readonly number[], number: number, seed?: number): Tensor =>
     np.array(inputValues(size(shape), number, seed), { shape: [...shape] });
-  const ids = (count: number, vocab: number): Tensor => np.array(tokenIds(count, vocab), { dtype: np.int32 });
+  const ids = (count: number, vocab: number): Tensor => np.array(inputIds(count, vocab), { dtype: np.int32 });
 
   /** A function of fixed inputs, repeated. */
   const repeated = async (call: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Promise<Prepared> => {
@@ -82,7 +84,7 @@ export function jaxTasks(jax: Jax): Tasks {
 
   const crossEntropy = (task: TaskOf<"crossEntropy">): Promise<Prepared> => {
     const { rows, width, vocab, seed } = task;
-    const targets = np.array(oneHot(tokenIds(rows, vocab), vocab), { shape: [rows, vocab] });
+    const targets = np.array(oneHot(inputIds(rows, vocab), vocab), { shape: [rows, vocab] });
     const loss = (hidden: Tensor, head: Tensor, hot: Tensor): Tensor =>
       nn
         .logSoftmax(np.matmul(hidden, head.transpose()))
@@ -170,7 +172,7 @@ export function jaxTasks(jax: Jax): Tasks {
       Object.fromEntries(tensors.map(({ name, shape, values }) => [name, np.array(values, { shape: [...shape] })]));
     const weights = place(gptStart(task));
     const start = place(loraStart(task));
-    const tokens = tokenIds(batch * length, vocab);
+    const tokens = inputIds(batch * length, vocab);
     // A row's label is the next token; a text's last row has none.
     const hot = oneHot(
       tokens.map((_, i) => ((i + 1) % length === 0 ? -1 : (tokens[i + 1] ?? -1))),

@@ -1,6 +1,7 @@
 // ONNX Runtime Web on WebAssembly, SIMD and threads. It runs graphs only, so each task is a model of one or a few nodes, made here as bytes.
 import * as ort from "onnxruntime-web";
-import { inputValues, type Prepared, sampleOf, serve, type Tasks, tokenIds } from "./serve.js";
+import { inputIds, inputValues, sampleOf } from "../formula.js";
+import { type Prepared, serve, type Tasks } from "./serve.js";
 
 type Bytes = readonly number[] | Uint8Array;
 
@@ -195,7 +196,7 @@ const tasks: Tasks = {
     prepare({
       nodes: [{ type: "Gather", inputs: ["x", "ids"], output: "result", attributes: { axis: 0 } }],
       inputs: [rowsOf(rows, width, seed)],
-      constants: [{ name: "ids", shape: [count], values: BigInt64Array.from(tokenIds(count, rows), BigInt) }],
+      constants: [{ name: "ids", shape: [count], values: BigInt64Array.from(inputIds(count, rows), BigInt) }],
       shape: [count, width],
     }),
 };

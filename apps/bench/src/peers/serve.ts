@@ -1,6 +1,7 @@
 // What the peers written in JavaScript share: the loop over lines, the inputs that every side makes alike, and the shapes of the tasks.
 // python/peer.py speaks the same protocol.
 import { createInterface } from "node:readline";
+import type { StepShape } from "../gpt-start.js";
 
 /** What a peer is asked to prepare; the fields of a task of the protocol. */
 export type Task = { readonly seed?: number } & (
@@ -33,16 +34,6 @@ export interface AttentionTask {
   readonly backward?: boolean;
 }
 
-/** Sizes of a GPT and its batch. */
-export interface StepShape {
-  readonly layers: number;
-  readonly width: number;
-  readonly heads: number;
-  readonly vocab: number;
-  readonly batch: number;
-  readonly length: number;
-}
-
 export type TaskOf<Name extends Task["task"]> = Extract<Task, { readonly task: Name }>;
 
 /** A task that is ready: its sample, and its repetitions. */
@@ -72,21 +63,6 @@ export type Tasks = { readonly [Name in Task["task"]]?: (task: TaskOf<Name>) => 
 /** Starts a library; the tasks are those that it can do. */
 export type Open = (options: { readonly threads: number }) => Promise<(Introduction & { readonly tasks: Tasks }) | Skipped>;
 
-const sampleCount = 16;
-const stride = 7919;
-
-/** Element i of input number j: ((7919 i + 104729 j + 31 seed) mod 1009) / 1009 − 0.5, times `scale`. */
-export function inputValues(size: number, number: number, seed = 0, scale = 1): Float32Array<ArrayBuffer> {
-  const values = new Float32Array(size);
-  for (let i = 0; i < size; i++) values[i] = (((i * stride + number * 104729 + seed * 31) % 1009) / 1009 - 0.5) * scale;
-  return values;
-}
-
-/** (7919 i) mod vocab. */
-export function tokenIds(count: number, vocab: number): Int32Array<ArrayBuffer> {
-  return Int32Array.from({ length: count }, (_, i) => (i * stride) % vocab);
-}
-
 /** Rows of zeros with a one at the label; a negative label's row stays zero. */
 export function oneHot(labels: ArrayLike<number>, vocab: number): Float32Array<ArrayBuffer> {
   const hot = new Float32Array(labels.length * vocab);
@@ -95,11 +71,6 @@ export function oneHot(labels: ArrayLike<number>, vocab: number): Float32Array<A
     if (label >= 0) hot[i * vocab + label] = 1;
   }
   return hot;
-}
-
-/** The entries of a result that are compared. */
-export function sampleOf(values: ArrayLike<number>): number[] {
-  return Array.from({ length: sampleCount }, (_, i) => values[(i * stride) % values.length] ?? Number.NaN);
 }
 
 type Message = { open: { threads: number } } | { prepare: Task } | { run: number } | { close: true };

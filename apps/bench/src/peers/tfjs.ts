@@ -4,8 +4,10 @@
 // The whole package registers the gradients, which the core alone does not in Node.
 import "@tensorflow/tfjs";
 import * as tf from "@tensorflow/tfjs-core";
-import { gptStart, loraAlpha, loraStart, type NamedValues } from "./gpt-start.js";
-import { inputValues, oneHot, type Prepared, type StepShape, sampleOf, type TaskOf, type Tasks, tokenIds } from "./serve.js";
+import { inputIds, inputValues, sampleOf } from "../formula.js";
+import type { StepShape } from "../gpt-start.js";
+import { gptStart, loraAlpha, loraStart, type NamedValues } from "../gpt-start.js";
+import { oneHot, type Prepared, type TaskOf, type Tasks } from "./serve.js";
 import { type Layers, type Matrix, tfjsLayers } from "./tfjs-layers.js";
 
 export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsOnly: boolean }): Tasks {
@@ -44,7 +46,7 @@ export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsO
   };
 
   const crossEntropy = ({ rows, width, vocab, backward, seed }: TaskOf<"crossEntropy">): Promise<Prepared> => {
-    const targets = tf.tensor2d(oneHot(tokenIds(rows, vocab), vocab), [rows, vocab]);
+    const targets = tf.tensor2d(oneHot(inputIds(rows, vocab), vocab), [rows, vocab]);
     const head = input([vocab, width], 1, seed) as Matrix;
     const transposed = tf.transpose(head);
     const loss = (hidden: tf.Tensor): tf.Scalar => layers.crossEntropy(layers.frozenLinear(hidden as Matrix, transposed, head), targets);
@@ -76,7 +78,7 @@ export function tfjsTasks({ hasPlainProductsOnly }: { readonly hasPlainProductsO
     gather: ({ rows, width, count, seed }) =>
       repeated(
         (table, ids) => tf.gather(table as tf.Tensor, ids as tf.Tensor),
-        [input([rows, width], 0, seed), tf.tensor1d(tokenIds(count, rows), "int32")],
+        [input([rows, width], 0, seed), tf.tensor1d(inputIds(count, rows), "int32")],
       ),
     loraStep: (task) => loraStep(task, layers),
   };
@@ -99,7 +101,7 @@ async function loraStep(shape: LoraShape, { frozenLinear, linear, gelu, norm, at
   const pairs = placed(loraStart(shape), (t) => tf.variable(t));
   const weight = (name: string): tf.Tensor => weights.get(name) as tf.Tensor; // every name is one of gptStart's
   const pair = (name: string): Matrix => pairs.get(name) as unknown as Matrix; // every name is one of loraStart's
-  const tokens = tokenIds(batch * length, vocab);
+  const tokens = inputIds(batch * length, vocab);
   const ids = tf.tensor2d(tokens, [batch, length], "int32");
   const labels = tokens.filter((_, i) => i % length !== 0);
   const targets = tf.tensor2d(oneHot(labels, vocab), [labels.length, vocab]);

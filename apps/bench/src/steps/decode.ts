@@ -1,6 +1,6 @@
 import type { Gpt2 } from "@lowrank/models";
 import { TextGenerator } from "@lowrank/models";
-import { inputIds } from "../inputs.js";
+import { inputIds } from "../formula.js";
 import type { Side } from "../timing.js";
 
 /** Tokens of the prompt that decoding starts from. */

@@ -2,7 +2,8 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { grad, optim } from "@lowrank/autograd";
 import { compile, type Device, type Tensor } from "@lowrank/tensor";
-import { inputTensor, inputValues } from "../inputs.js";
+import { inputValues } from "../formula.js";
+import { inputTensor } from "../inputs.js";
 
 /** What grew between two moments of a long run. */
 export interface Growth {
