@@ -7,9 +7,9 @@ import {
   printFinishBackward,
   printPrepareBackward,
   stateBytes,
-} from "../../kernels/wasm/attentionBackward.js";
-import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attentionGradients.js";
-import { panelQueries, rowBytes } from "../../kernels/wasm/attentionPanels.js";
+} from "../../kernels/wasm/attention-backward.js";
+import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attention-gradients.js";
+import { panelQueries, rowBytes } from "../../kernels/wasm/attention-panels.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
 import type { Step, StepList, Word } from "./steps.js";

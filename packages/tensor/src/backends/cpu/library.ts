@@ -1,6 +1,6 @@
 import { ModuleBuilder, type ModuleOptions } from "../../kernels/wasm/assembler.js";
 import { control } from "../../kernels/wasm/driver.js";
-import { ScalarMath } from "../../kernels/wasm/scalarMath.js";
+import { ScalarMath } from "../../kernels/wasm/scalar-math.js";
 import type { BackendCounters } from "../backend.js";
 import type { Heap } from "./heap.js";
 

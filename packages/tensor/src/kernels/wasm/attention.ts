@@ -20,7 +20,7 @@ import {
   tableEntry,
   tileLocals,
   words,
-} from "./attentionPanels.js";
+} from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
 import { packPanel } from "./matmul.js";

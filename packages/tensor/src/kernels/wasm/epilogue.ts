@@ -4,7 +4,7 @@ import { type Code, i32, type Local, type ModuleBuilder, memory, op } from "./as
 import { kernelParams, printTileLoop } from "./loop.js";
 import type { LoopProgram } from "./lower.js";
 import { type MatmulWord, matmulWords } from "./matmul.js";
-import type { ScalarMath } from "./scalarMath.js";
+import type { ScalarMath } from "./scalar-math.js";
 
 /** Arguments after the matmul's own: the row and the column of the whole product at which this part begins. The addresses of the epilogue's slots follow. */
 export const epilogueWords = ["firstRow", "firstColumn"] as const;

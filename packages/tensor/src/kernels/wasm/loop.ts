@@ -16,7 +16,7 @@ import {
 } from "./assembler.js";
 import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
-import type { ScalarMath } from "./scalarMath.js";
+import type { ScalarMath } from "./scalar-math.js";
 import type { Segment } from "./segments.js";
 import { newScope, type Position, splat, Values } from "./values.js";
 

@@ -6,7 +6,7 @@ import type { Analysis } from "./analysis.js";
 import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, op, replaceLane } from "./assembler.js";
 import type { LoopProgram } from "./lower.js";
 import { choose, erf, exp, log, philox, tanh } from "./math.js";
-import type { ScalarMath } from "./scalarMath.js";
+import type { ScalarMath } from "./scalar-math.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";
 
 /** Values already computed at one level of the loop nest. */

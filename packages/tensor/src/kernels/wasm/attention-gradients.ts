@@ -1,6 +1,6 @@
 import { type Code, type FunctionBuilder, f32, f32x4, i32, type Local, type ModuleBuilder, memory, memoryFill, op } from "./assembler.js";
 import { packElements, packKeys } from "./attention.js";
-import { type BackwardWord, backwardWords, blockQueries, stateBytes } from "./attentionBackward.js";
+import { type BackwardWord, backwardWords, blockQueries, stateBytes } from "./attention-backward.js";
 import {
   add,
   exp2,
@@ -21,10 +21,10 @@ import {
   tableEntry,
   tileLocals,
   words,
-} from "./attentionPanels.js";
+} from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 
-/** Bytes of a row of weights in scratch memory. The algorithm is at the head of attentionBackward.ts, whose second step this is. */
+/** Bytes of a row of weights in scratch memory. The algorithm is at the head of attention-backward.ts, whose second step this is. */
 const weightRow = blockQueries * 4;
 
 /** Scratch memory of a thread that `printBackward` needs. */

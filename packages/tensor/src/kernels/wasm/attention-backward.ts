@@ -15,7 +15,7 @@ import {
   sub,
   tableEntry,
   words,
-} from "./attentionPanels.js";
+} from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 import { packPanel } from "./matmul.js";
 
@@ -23,7 +23,7 @@ import { packPanel } from "./matmul.js";
  * Gradients of attention by blocks (Dao 2023, algorithm 2), weights computed anew from logsumexp. With P the weights and
  * delta = Σ dOut · out of each query: dV = Pᵀ dOut, dP = dOut Vᵀ, dS = P (dP - delta), dQ = scale dS K, dK = scale dSᵀ Q.
  *
- * Three steps. The first packs queries and dOut by panels. The second (attentionGradients.ts) takes a chunk of the keys of one head a tile past all queries that
+ * Three steps. The first packs queries and dOut by panels. The second (attention-gradients.ts) takes a chunk of the keys of one head a tile past all queries that
  * see them: dK and dV are then whole, dQ is the chunk's part. The third adds the parts. The chunks depend on shapes alone, and so do
  * the results. Sizes and strides are arguments, addresses and strides in bytes.
  */
