@@ -1,3 +1,4 @@
+import { device } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
 import { type Bar, isWithin, verdict } from "../src/bars/bar.js";
 import { bars } from "../src/bars/index.js";
@@ -78,10 +79,14 @@ describe("inputs", () => {
 });
 
 describe("the roofline's programs", () => {
-  it.each([6, 8, 10, 12])("%i chains of arithmetic are a module, and come to 1", (chains) => {
-    const module = new WebAssembly.Module(arithmeticModule(chains));
-    const { run } = new WebAssembly.Instance(module).exports as { run: (turns: number) => number };
-    expect(run(1000)).toBeCloseTo(chains, 5);
+  it.each([6, 8, 10, 12])("%i chains of arithmetic are a module, fused or not, and come to 1", async (chains) => {
+    // Opening the device is what lets Node 20 compile the fused one.
+    (await device("cpu", { threads: 1 })).dispose();
+    for (const isFused of [false, true]) {
+      const module = new WebAssembly.Module(arithmeticModule(chains, isFused));
+      const { run } = new WebAssembly.Instance(module).exports as { run: (turns: number) => number };
+      expect(run(1000)).toBeCloseTo(chains, 5);
+    }
   });
   it("the triad is a module and adds", () => {
     const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true });

@@ -1,7 +1,7 @@
 import { matmulCase } from "../families/matmul.js";
 import { largestError, readyCase } from "../families/measure.js";
 import { isSkipped, type PeerName } from "../peers/peer.js";
-import { peakSide } from "../roofline/peak.js";
+import { peakSide, wasmPeak } from "../roofline/peak.js";
 import { alternate, type Side, speedup, type Timing } from "../timing.js";
 import type { Bar, BarContext, Outcome } from "./bar.js";
 
@@ -114,7 +114,11 @@ export const matmulBars: readonly Bar[] = [
       if (!peak) return { skipped: "the peak was not measured" };
       // The peak's side does 1 GFLOP a repetition.
       const [mine, most] = [products.square.flops / ours.median / 1e9, 1 / peak.median];
-      return { values: [mine / most], detail: `${mine.toFixed(1)} of ${most.toFixed(1)} GFLOP/s on ${context.threads} threads` };
+      const { gflops, detail } = await wasmPeak(context.threads);
+      return {
+        values: [mine / most],
+        detail: `${mine.toFixed(1)} of ${most.toFixed(1)} GFLOP/s on ${context.threads} threads; at most ${gflops.toFixed(1)}, ${detail}`,
+      };
     },
   },
 ];

@@ -28,6 +28,7 @@ const vector = {
   store: (offset: number): number[] => [0xfd, 0x0b, 0x04, ...unsigned(offset)],
   add: [0xfd, 0xe4, 0x01],
   mul: [0xfd, 0xe6, 0x01],
+  relaxedMadd: [0xfd, 0x85, 0x02],
   firstLane: [0xfd, 0x1f, 0x00],
 };
 const get = (local: number): number[] => [0x20, ...unsigned(local)];
@@ -63,13 +64,15 @@ export const arithmeticUnroll = 8;
 
 /**
  * run(count) → f32: `chains` accumulators in registers, acc ← acc · ½ + ½ each, `arithmeticUnroll` times a turn, `count` turns.
- * The chains are independent, so that the multiplier never waits; with too many of them the engine runs out of registers.
+ * The chains are independent, so that the multiplier never waits; with too many of them the engine runs out of registers. Fused, a
+ * multiplication and its addition are one relaxed instruction.
  */
-export function arithmeticModule(chains: number): Uint8Array<ArrayBuffer> {
+export function arithmeticModule(chains: number, isFused = false): Uint8Array<ArrayBuffer> {
   const half = 1 + chains;
   const accumulators = Array.from({ length: chains }, (_, i) => 1 + i);
   const start = [...accumulators.flatMap((acc) => [...vector.const(acc / 16), ...set(acc)]), ...vector.const(0.5), ...set(half)];
-  const once = accumulators.flatMap((acc) => [...get(acc), ...get(half), ...vector.mul, ...get(half), ...vector.add, ...set(acc)]);
+  const step = isFused ? [...get(half), ...vector.relaxedMadd] : [...vector.mul, ...get(half), ...vector.add];
+  const once = accumulators.flatMap((acc) => [...get(acc), ...get(half), ...step, ...set(acc)]);
   const turn = Array.from({ length: arithmeticUnroll }, () => once).flat();
   const loop = [0x03, 0x40, ...turn, ...get(0), ...i32(1), 0x6b, ...tee(0), 0x0d, 0, 0x0b];
   const total = [...get(1), ...accumulators.slice(1).flatMap((acc) => [...get(acc), ...vector.add])];
