@@ -40,7 +40,7 @@ const help = `lowrank-bench: the kernel benchmark suite of Lowrank
   --bars           measure the bars instead of the families
   --scale          how a LoRA step's time and memory grow, on the cpu
   --svg FILE       with --scale: the same as a sheet of plots
-  --only TEXT      only bars, or cases, whose name holds TEXT
+  --only TEXT      only bars, cases or sweeps whose name holds TEXT
   --family NAME    only this family:
 ${wrapped(familyNames, 19).join("\n")}
   --device NAME    cpu (default) or webgpu
@@ -198,7 +198,10 @@ async function runBars(given: Given, say: (line: string) => void): Promise<Repor
 async function runScale(given: Given, say: (line: string) => void): Promise<Report> {
   const threads = availableParallelism();
   for (const line of scaleHead) say(line);
-  const scale = await measureScale(threads, given.quick, (row) => say(scaleLine(row)));
+  const scale = await measureScale(threads, { isQuick: given.quick, only: given.only }, (row) => say(scaleLine(row)));
+  if (scale.length === 0) throw new UsageError(`--only is "${given.only}", and nothing that grows is called so.`);
+  // In kB, on every system.
+  say(`largest resident memory of the process: ${(process.resourceUsage().maxRSS / 1000).toFixed(0)} MB`);
   if (given.svg !== undefined) writeFileSync(given.svg, scaleSheet(scale));
   return { machine: machine("cpu", threads), method, roofline: null, cases: [], bars: [], peers: {}, scale };
 }

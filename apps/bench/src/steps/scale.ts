@@ -23,6 +23,8 @@ interface Sweep {
 }
 
 const { tiny, small } = shapes;
+/** 124 million parameters (Radford et al. 2019). */
+const gpt2Small: ModelShape = { name: "gpt2", layers: 12, width: 768, heads: 12, vocab: 50257, batch: 1, length: 512, rank: 8 };
 
 const sweeps: readonly Sweep[] = [
   { name: "tokens a row", values: [256, 512, 1024, 2048, 4096, 8192], shape: (length) => ({ ...tiny, batch: 1, length }) },
@@ -30,6 +32,7 @@ const sweeps: readonly Sweep[] = [
   { name: "width", values: [64, 128, 256, 512, 1024], shape: (width) => ({ ...tiny, width, heads: width / 32 }) },
   { name: "layers", values: [1, 2, 4, 8, 16, 32], shape: (layers) => ({ ...tiny, layers }) },
   { name: "vocabulary", values: [512, 4096, 32768, 131072], shape: (vocab) => ({ ...tiny, vocab }) },
+  { name: "GPT-2, tokens", values: [512], shape: (length) => ({ ...gpt2Small, length }) },
   { name: "threads", values: [1, 2, 4, 8, 16], shape: () => small, threads: (value) => value },
 ];
 
@@ -39,9 +42,14 @@ function isWorth(sweep: Sweep, value: number, cores: number): boolean {
 }
 
 /** Measures LoRA steps on the cpu as one thing grows, each on a device of its own; `onRow` hears of every row as it is done. */
-export async function measureScale(cores: number, isQuick: boolean, onRow: (row: ScaleRow) => void): Promise<ScaleRow[]> {
+export async function measureScale(
+  cores: number,
+  { isQuick, only }: { readonly isQuick: boolean; readonly only: string | undefined },
+  onRow: (row: ScaleRow) => void,
+): Promise<ScaleRow[]> {
   const rows: ScaleRow[] = [];
   for (const sweep of sweeps) {
+    if (only !== undefined && !sweep.name.includes(only)) continue;
     for (const value of isQuick ? sweep.values.slice(0, 2) : sweep.values) {
       if (!isWorth(sweep, value, cores)) continue;
       const dev = await device("cpu", sweep.threads ? { threads: sweep.threads(value) } : {});
