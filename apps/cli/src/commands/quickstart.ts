@@ -82,7 +82,7 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
 
     const after = await exactMatch(loaded, heldOut, { signal, output });
     const names = await exactMatch(loaded, unseen, { signal, output });
-    output.say(`after:  ${percent(after.share)} of the held-out orders exactly right (combinations never seen in training)`);
+    output.say(`after:  ${percent(after.share)} of them, combinations never seen in training`);
     output.say(`        ${percent(names.share)} where the names themselves were never seen`);
     output.say();
 
@@ -109,11 +109,19 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
         : "merged and unmerged text differ: this is a mistake of ours, please report it",
     );
     output.say();
-    output.say(`The adapter is in ${adapterFolder}, the merged model in ${mergedFolder}. Try next:`);
     const sample = orders.unseenNames[0]?.prompt ?? "";
-    output.say(`  lowrank generate --model ${shellWord(base)} --adapter ${shellWord(adapterFolder)} --prompt ${shellWord(sample)}`);
-    output.say(`  lowrank inspect ${shellWord(adapterFolder)}`);
-    output.say("  lowrank train --model DIR --data yours.jsonl --eval-data held-out.jsonl --steps 300 --out run");
+    for (const line of [
+      `The adapter is in ${adapterFolder},`,
+      `the merged model in ${mergedFolder}. Try next:`,
+      "  npx lowrank generate \\",
+      `    --model ${shellWord(base)} \\`,
+      `    --adapter ${shellWord(adapterFolder)} \\`,
+      `    --prompt ${shellWord(sample)}`,
+      `  npx lowrank inspect ${shellWord(adapterFolder)}`,
+      "  npx lowrank train --model DIR --data yours.jsonl --eval-data held-out.jsonl \\",
+      "    --steps 300 --out run",
+    ])
+      output.say(line);
     output.result({
       exactMatchBefore: before.share,
       exactMatchAfter: after.share,
