@@ -22,6 +22,11 @@ export const deviceFlag = {
   help: "where to compute; auto takes a real GPU, else cpu",
   default: "auto",
 } as const satisfies Flags[string];
+export const memoryFlag = {
+  type: "number",
+  above: 0,
+  help: "GB to stay within, by computing values twice that do not fit (default: what the device has)",
+} as const satisfies Flags[string];
 export const jsonFlag = { type: "switch", help: "one JSON object on stdout, everything else on stderr" } as const satisfies Flags[string];
 
 /** Opens a device for the length of `use`; its memory and threads are given back in any case. Says which, where there is an output. */

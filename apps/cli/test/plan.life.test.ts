@@ -80,6 +80,20 @@ describe("lowrank plan", () => {
     expect(plan.cards.length).toBeGreaterThan(3);
   });
 
+  it("plans within a given memory, by computing values twice", async () => {
+    const path = join(folder, "gpt2.json");
+    writeFileSync(path, JSON.stringify(gpt2));
+    const peakBytes = async (...more: string[]): Promise<number> => {
+      const { stdout } = await lowrank(["plan", "--model", path, "--batch", "8", "--seq", "128", "--json", ...more]);
+      return (JSON.parse(stdout) as { peakBytes: number }).peakBytes;
+    };
+    const free = await peakBytes();
+    const limit = 0.7 * free;
+    expect(await peakBytes("--memory", String(limit / 1e9))).toBeLessThanOrEqual(limit);
+    const { code, stderr } = await lowrank(["plan", "--model", path, "--batch", "8", "--seq", "128", "--memory", "0.001"]);
+    expect([code, stderr]).toEqual([0, expect.stringContaining("does not fit 1.0 MB")]);
+  });
+
   it("says what is wrong with its arguments", async () => {
     const path = join(folder, "gpt2.json");
     const tooLong = await lowrank(["plan", "--model", path, "--seq", "9999"]);

@@ -1,5 +1,5 @@
 import { checkpoint, grad, nn, optim } from "@lowrank/autograd";
-import { compile, type Device, Generator, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, type Device, device, Generator, type Tensor, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { beforeAll, expect, test } from "vitest";
 
@@ -101,4 +101,36 @@ test("checkpointing halves the memory of a deep network's step, or better", asyn
   const [all, segments] = [await peak(1), await peak(6)];
   expect(all).toBeGreaterThan(0);
   expect(segments).toBeLessThan(0.5 * all);
+});
+
+test("a step that gets less memory computes values twice, and the losses stay the same to the last bit", async () => {
+  const run = async (budgetBytes?: number): Promise<{ losses: number[]; peakBytes: number; kernels: number }> => {
+    const own = await device(dev.backend.name === "cpu" ? "cpu" : "webgpu", budgetBytes === undefined ? {} : { budgetBytes });
+    try {
+      const generator = new Generator(own, 5);
+      const layers = Array.from({ length: 6 }, () => nn.Linear.init(64, 64, { generator }));
+      const optimizer = optim.adamw(layers.flatMap((layer) => layer.parameters()));
+      const step = compile((x: Tensor) => {
+        const loss = layers
+          .reduce((h, layer) => layer.forward(h).tanh().add(h), x)
+          .square()
+          .mean();
+        optimizer.update(grad(loss, optimizer.parameters), { learningRate: tensor(0.01, { device: own }) });
+        return loss;
+      });
+      const x = tensor(new Float32Array(4096 * 64).fill(0.1), { device: own, shape: [4096, 64] });
+      const losses: number[] = [];
+      for (let t = 0; t < 3; t++) losses.push(await step(x).item());
+      const { peakBytes, kernelsRun } = own.counters;
+      return { losses, peakBytes, kernels: kernelsRun };
+    } finally {
+      own.dispose();
+    }
+  };
+  const free = await run();
+  const budget = Math.round(free.peakBytes * 0.75);
+  const tight = await run(budget);
+  expect(tight.peakBytes).toBeLessThanOrEqual(budget);
+  expect(tight.kernels).toBeGreaterThan(free.kernels);
+  expect(tight.losses).toEqual(free.losses);
 });

@@ -15,12 +15,12 @@ interface JsBuffer extends BackendBuffer {
 }
 
 /** Runs plans kernel by kernel in float64 JavaScript, so that scheduling can be tested apart from any backend's code generation. */
-export function planInterpreter(): Device & { plans: Plan[] } {
+export function planInterpreter(budgetBytes: number = 2 ** 33): Device & { plans: Plan[] } {
   const plans: Plan[] = [];
   const backend: Backend = {
     name: "cpu",
     description: "plan interpreter",
-    limits: { maxBufferBytes: 2 ** 31, budgetBytes: 2 ** 33 },
+    limits: { maxBufferBytes: 2 ** 31, budgetBytes },
     counters: { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 },
     supports: () => false,
     allocate: (bytes): JsBuffer => ({ bytes, values: new Float64Array(), data: new Uint8Array(bytes) }),

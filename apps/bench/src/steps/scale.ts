@@ -1,4 +1,4 @@
-import { device } from "@lowrank/tensor";
+import { type DeviceOptions, device } from "@lowrank/tensor";
 import { type ModelShape, shapes } from "../shapes.js";
 import { alternate } from "../timing.js";
 import { type Training, trainStep } from "./train-step.js";
@@ -19,7 +19,7 @@ interface Sweep {
   readonly name: string;
   readonly values: readonly number[];
   readonly shape: (value: number) => ModelShape;
-  readonly threads?: (value: number) => number;
+  readonly options?: (value: number) => DeviceOptions;
 }
 
 const { tiny, small } = shapes;
@@ -33,12 +33,14 @@ const sweeps: readonly Sweep[] = [
   { name: "layers", values: [1, 2, 4, 8, 16, 32], shape: (layers) => ({ ...tiny, layers }) },
   { name: "vocabulary", values: [512, 4096, 32768, 131072], shape: (vocab) => ({ ...tiny, vocab }) },
   { name: "GPT-2, tokens", values: [512], shape: (length) => ({ ...gpt2Small, length }) },
-  { name: "threads", values: [1, 2, 4, 8, 16], shape: () => small, threads: (value) => value },
+  { name: "threads", values: [1, 2, 4, 8, 16], shape: () => small, options: (threads) => ({ threads }) },
+  // Beside the step itself, the weights of `small` take 56 MB.
+  { name: "MB at most", values: [210, 180, 150, 130, 110], shape: () => small, options: (value) => ({ budgetBytes: value * 1e6 }) },
 ];
 
-/** The largest thread count that is worth a row. */
+/** More threads than cores are not worth a row. */
 function isWorth(sweep: Sweep, value: number, cores: number): boolean {
-  return sweep.threads === undefined || value <= cores;
+  return (sweep.options?.(value).threads ?? 1) <= cores;
 }
 
 /** Measures LoRA steps on the cpu as one thing grows, each on a device of its own; `onRow` hears of every row as it is done. */
@@ -52,7 +54,7 @@ export async function measureScale(
     if (only !== undefined && !sweep.name.includes(only)) continue;
     for (const value of isQuick ? sweep.values.slice(0, 2) : sweep.values) {
       if (!isWorth(sweep, value, cores)) continue;
-      const dev = await device("cpu", sweep.threads ? { threads: sweep.threads(value) } : {});
+      const dev = await device("cpu", sweep.options?.(value) ?? {});
       try {
         const step = trainStep(dev, sweep.shape(value), "lora");
         const [timing] = await alternate([step.side], { rounds: isQuick ? 1 : 5, seconds: 0.3, maxCount: 20 });

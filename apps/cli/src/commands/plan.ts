@@ -9,7 +9,7 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
 import { cards, leastSeconds } from "../plan/cards.js";
-import { jsonFlag, withDevice } from "../session.js";
+import { jsonFlag, memoryFlag, withDevice } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
 
 const weightTypes = ["f32", "bf16", "f16"] as const satisfies readonly DType[];
@@ -27,6 +27,7 @@ const flags = {
   seq: { type: "integer", min: 2, help: "tokens a row (default: the model's context)" },
   dtype: { type: "choice", choices: weightTypes, help: "how frozen weights are stored (default: as config.json says, else f32)" },
   device: { type: "choice", choices: ["cpu", "webgpu"], help: "for whose kernels to plan", default: "cpu" },
+  memory: memoryFlag,
   json: jsonFlag,
 } as const satisfies Flags;
 
@@ -66,7 +67,7 @@ async function planned(like: Device, { values, given, output }: CommandContext<t
   const config = await configAt(values.model);
   const isFull = methodOf(values.method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
-  const { device, plans } = planningDevice(like);
+  const { device, plans } = planningDevice(like, ...(values.memory === undefined ? [] : [values.memory * 1e9]));
   const model = modelOutline(config, { device, dtype: isFull ? "f32" : (values.dtype ?? storedType(config)) });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
@@ -125,6 +126,8 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
     true,
   ))
     output.say(line);
+  if (values.memory !== undefined && plan.peakBytes > values.memory * 1e9)
+    output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is computed twice. Plan for fewer rows or tokens.`);
   output.say(
     `a step: ${grouped(plan.kernelCount)} kernels, ${(plan.operations / 1e9).toFixed(1)} GFLOP in products, ${bytes(plan.movedBytes)} moved`,
   );

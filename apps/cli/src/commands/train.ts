@@ -20,7 +20,7 @@ import {
   usualLearningRate,
 } from "../method.js";
 import { checkSettings, contextOf, setFirstValues } from "../runs.js";
-import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
+import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
@@ -44,6 +44,7 @@ const flags = {
   "max-grad-norm": { type: "number", min: 0, help: "clip gradients to this norm; 0 never clips", default: 1 },
   seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
   device: deviceFlag,
+  memory: memoryFlag,
   out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
   resume: { type: "switch", help: "go on with the run in --out" },
   overwrite: { type: "switch", help: "replace the run in --out" },
@@ -223,7 +224,10 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     }
     return result.isFinished ? 0 : 130;
   };
-  return withDevice(values.device, output, run, trace ? { onKernel: trace.onKernel } : {});
+  return withDevice(values.device, output, run, {
+    ...(values.memory !== undefined && { budgetBytes: values.memory * 1e9 }),
+    ...(trace && { onKernel: trace.onKernel }),
+  });
 }
 
 export const trainCommand = defineCommand({

@@ -61,6 +61,8 @@ export interface Backend {
   free(buffer: BackendBuffer): void;
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset?: number): void;
   read(buffer: BackendBuffer, byteLength: number, byteOffset?: number): Promise<Uint8Array>;
+  /** The part of `bytesInUse` that is shared by all plans, so that the next one may use it too; 0 when absent. */
+  readonly reusableBytes?: number;
   /** Bytes beside the arena that running a plan takes, where there are any. */
   workspaceBytes?(plan: Plan): number;
   prepare(plan: Plan): Executable;

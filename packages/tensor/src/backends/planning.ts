@@ -11,9 +11,10 @@ export interface PlanningDevice {
 
 /**
  * A device on which programs are scheduled as for `like` and nothing is allocated or run: what a model would take is known without
- * building it. Its counters are what the other device's would be; reading gives zeros.
+ * building it. Its counters are what the other device's would be; reading gives zeros. Plans try to stay within `budgetBytes`, of which
+ * nothing is refused: whether it fits is what is asked.
  */
-export function planningDevice(like: Device): PlanningDevice {
+export function planningDevice(like: Device, budgetBytes: number = Number.MAX_SAFE_INTEGER): PlanningDevice {
   const plans: Plan[] = [];
   const counters: BackendCounters = {
     buffersCreated: 0,
@@ -32,10 +33,13 @@ export function planningDevice(like: Device): PlanningDevice {
   const backend: Backend = {
     name: like.backend.name,
     description: `plans for ${like.description}`,
-    // Whether it fits is what is asked, so that nothing is refused.
-    limits: { ...like.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes: Number.MAX_SAFE_INTEGER },
+    limits: { ...like.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes },
     counters,
+    get reusableBytes() {
+      return arenaBytes;
+    },
     supports: (kernel) => like.backend.supports(kernel),
+    ...(like.backend.workspaceBytes && { workspaceBytes: (plan: Plan) => like.backend.workspaceBytes?.(plan) ?? 0 }),
     ...(like.backend.stridedComposites && { stridedComposites: like.backend.stridedComposites }),
     allocate(bytes): BackendBuffer {
       counters.buffersCreated++;

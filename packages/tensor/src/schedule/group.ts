@@ -2,7 +2,7 @@ import type { Kernel, SingleKernel } from "../kernels/kernel.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
-import { LiveMemory, lastTasks, orderTasks, peakOf } from "./order.js";
+import { LiveMemory, lastTasks } from "./order.js";
 
 /** Kernels further down the order that may be drawn to the front to join a group. */
 const lookAhead = 24;
@@ -12,14 +12,13 @@ const smallWork = 2 ** 24;
 const packedElements = 2 ** 20;
 
 /**
- * The plan with independent kernels grouped, so that it takes few turns: small ones that lie near each other, where that raises the peak
- * of memory not at all, and those of `lastTasks` by their distance from the first.
+ * The plan with independent kernels grouped, so that it takes few turns: small ones that lie near each other in its order, where that
+ * raises the peak of memory not at all, and those of `lastTasks` by their distance from the first.
  */
 export function grouped(draft: Draft): Draft {
   const { slots } = draft;
-  const tasks = dependencies(draft.kernels);
-  const last = lastTasks(tasks, slots);
-  const order = orderTasks(tasks, slots, (task) => last.has(task));
+  const order = dependencies(draft.kernels);
+  const last = lastTasks(order, slots);
   const groups = [...nearby(order, slots, last), ...levels(order.filter((task) => last.has(task)))];
   return { slots, kernels: groups.map(join) };
 }
@@ -31,7 +30,10 @@ function join(tasks: readonly Task[]): Kernel {
 }
 
 function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: ReadonlySet<Task>): Task[][] {
-  const limit = peakOf(order, slots);
+  const before = new LiveMemory(slots, order);
+  /** Bytes alive at each kernel, should all that is drawn to the front stay until then. */
+  const alive = new Map(order.map((task) => [task, before.run([task])]));
+  const limit = Math.max(0, ...alive.values());
   const memory = new LiveMemory(slots, order);
   const waiting = order.filter((task) => !last.has(task));
   const done = new Set<Task>();
@@ -42,11 +44,14 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
     let taken = memory.taken(first);
     let packed = packedBy(first.kernel);
     let mayHoldLarge = isSmall(first.kernel);
-    for (const task of waiting.slice(0, lookAhead)) {
+    for (const [place, task] of waiting.slice(0, lookAhead).entries()) {
       const small = isSmall(task.kernel);
       const bytes = memory.taken(task);
       if ((!small && !mayHoldLarge) || [...task.before].some((other) => !done.has(other))) continue;
       if (memory.bytes + taken + bytes > limit || packed + packedBy(task.kernel) > packedElements) continue;
+      const passed = waiting.slice(0, place);
+      if (passed.some((other) => (alive.get(other) ?? 0) + bytes > limit)) continue;
+      for (const other of passed) alive.set(other, (alive.get(other) ?? 0) + bytes);
       group.push(task);
       taken += bytes;
       packed += packedBy(task.kernel);

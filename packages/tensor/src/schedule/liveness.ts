@@ -2,6 +2,7 @@ import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, Reduction, Slot, Store } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
+import { withSlots } from "./slots.js";
 import { sameIndex } from "./space.js";
 
 /** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
@@ -75,7 +76,9 @@ export function updateInPlace(draft: Draft): Draft {
       (other, i) => other !== copy && i > producer && (readsOf(other).includes(copy.to) || writesOf(other).includes(copy.to)),
     );
     if (touchesLater || !readsOnlyWhereItWrites(kernel, copy.to, copy.from)) continue;
-    kernels = kernels.filter((other) => other !== copy).map((other) => redirect(other, copy.from, copy.to, other === kernel));
+    const swap = (slot: Slot): Slot => (slot === copy.from ? copy.to : slot);
+    const isTouched = (other: Kernel): boolean => other === kernel || readsOf(other).includes(copy.from);
+    kernels = kernels.filter((other) => other !== copy).map((other) => (isTouched(other) ? withSlots(other, swap, swap) : other));
   }
   return { slots: draft.slots, kernels };
 }
@@ -94,81 +97,6 @@ function readsOnlyWhereItWrites(kernel: Kernel & { kind: "loop" }, read: Slot, w
   return kernel.reductions.every(({ value }) => isFine(value)) && kernel.stores.every(({ value }) => isFine(value));
 }
 
-/** The kernel with one slot exchanged for another: its stores if it is the producer, its reads otherwise. */
-function redirect(kernel: Kernel, from: Slot, to: Slot, isProducer: boolean): Kernel {
-  if (!isProducer && !readsOf(kernel).includes(from)) return kernel;
-  const swap = (slot: Slot): Slot => (slot === from ? to : slot);
-  switch (kernel.kind) {
-    case "loop":
-      if (isProducer) return { ...kernel, stores: kernel.stores.map((store) => ({ ...store, slot: swap(store.slot) })) };
-      return {
-        ...kernel,
-        reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: swapLoads(reduction.value, from, to) })),
-        stores: swapStores(kernel.stores, from, to),
-      };
-    case "matmul":
-      return {
-        ...kernel,
-        a: { ...kernel.a, slot: swap(kernel.a.slot) },
-        b: { ...kernel.b, slot: swap(kernel.b.slot) },
-        ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: swapStores(kernel.epilogue.stores, from, to) } } : {}),
-      };
-    case "scatterAdd":
-      return { ...kernel, indices: swap(kernel.indices), updates: swap(kernel.updates) };
-    case "copy":
-      return { ...kernel, from: swap(kernel.from) };
-    case "composite":
-      return { ...kernel, inputs: kernel.inputs.map(swap) };
-    case "group":
-      throw new Error("Kernels are grouped last.");
-  }
-}
-
-function swapStores(stores: readonly Store[], from: Slot, to: Slot): Store[] {
-  return stores.map((store) => ({ ...store, index: swapLoads(store.index, from, to), value: swapLoads(store.value, from, to) }));
-}
-
-function swapLoads(root: Expr, from: Slot, to: Slot): Expr {
-  const done = new Map<Expr, Expr>();
-  const visit = (expr: Expr): Expr => {
-    const known = done.get(expr);
-    if (known) return known;
-    const made = rebuild(expr);
-    done.set(expr, made);
-    return made;
-  };
-  const rebuild = (expr: Expr): Expr => {
-    switch (expr.op) {
-      case "const":
-      case "variable":
-      case "accumulator":
-        return expr;
-      case "load": {
-        const index = visit(expr.index);
-        return expr.slot === from || index !== expr.index ? { ...expr, slot: expr.slot === from ? to : expr.slot, index } : expr;
-      }
-      case "unary":
-      case "cast": {
-        const x = visit(expr.x);
-        return x === expr.x ? expr : { ...expr, x };
-      }
-      case "binary": {
-        const [a, b] = [visit(expr.a), visit(expr.b)];
-        return a === expr.a && b === expr.b ? expr : { ...expr, a, b };
-      }
-      case "select": {
-        const [condition, a, b] = [visit(expr.condition), visit(expr.a), visit(expr.b)];
-        return condition === expr.condition && a === expr.a && b === expr.b ? expr : { ...expr, condition, a, b };
-      }
-      case "random": {
-        const [key0, key1, index] = [visit(expr.key0), visit(expr.key1), visit(expr.index)];
-        return key0 === expr.key0 && key1 === expr.key1 && index === expr.index ? expr : { ...expr, key0, key1, index };
-      }
-    }
-  };
-  return visit(root);
-}
-
 /** Bytes that a slot takes in the plan's memory. */
 export function alignedBytes({ elementCount, dtype }: DraftSlot): number {
   return Math.ceil(Math.max(elementCount * dtypeBytes[dtype], 4) / slotAlignment) * slotAlignment;
@@ -182,7 +110,10 @@ export interface Layout {
   readonly lowerBoundBytes: number;
 }
 
-/** Gives inner slots places by liveness: those alive at the same time do not overlap. Largest first, at the lowest free offset. */
+/**
+ * Gives inner slots places by liveness: those alive at the same time do not overlap. Largest first, equals in the order of their lives (so
+ * that equals alone take no more than is alive at a time), at the lowest free offset.
+ */
 export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]): Layout {
   const first = new Map<Slot, number>();
   const last = new Map<Slot, number>();
@@ -194,7 +125,7 @@ export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]):
     }
   }
   const bytesOf = (slot: Slot): number => alignedBytes(slots[slot] ?? { elementCount: 0, dtype: "f32", binding: null });
-  const order = [...first.keys()].sort((a, b) => bytesOf(b) - bytesOf(a) || a - b);
+  const order = [...first.keys()].sort((a, b) => bytesOf(b) - bytesOf(a) || (first.get(a) ?? 0) - (first.get(b) ?? 0));
   const placed: { slot: Slot; start: number; end: number }[] = [];
   const offsets = new Map<Slot, number>();
   let arenaBytes = 0;

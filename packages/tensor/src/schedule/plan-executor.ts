@@ -2,19 +2,25 @@ import type { Backend, Executable } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
 import type { Plan } from "../kernels/kernel.js";
 import type { Storage } from "../tensor/storage.js";
-import { buildKernels, type DraftTarget, finishSlots } from "./build.js";
+import { buildKernels, type Draft, type DraftTarget, finishSlots } from "./build.js";
 import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
 import { fused } from "./fuse.js";
 import { grouped } from "./group.js";
-import { layOut, updateInPlace } from "./liveness.js";
+import { layOut, slotAlignment, updateInPlace } from "./liveness.js";
 import { ordered } from "./order.js";
 import { paired } from "./pair.js";
+import { rematerialized } from "./rematerialize.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
 const cachedPlanCount = 64;
+
+/** Plans made with less and less memory for their values, until one fits with its workspace. */
+const maxTries = 8;
+/** What a plan leaves of its room is for batches, results and arguments of later plans. */
+export const roomShare: number = 31 / 32;
 
 /** A plan made ready, with the number of programs that hold it. */
 interface CachedPlan {
@@ -24,7 +30,10 @@ interface CachedPlan {
   holders: number;
 }
 
-/** Schedules a graph: kernels, their order, and the memory between them. */
+/**
+ * Schedules a graph: kernels, their order, and the memory between them. Where the budget of the device does not hold all values at
+ * once, the cheapest are computed twice.
+ */
 export function plan(device: Device, targets: readonly Target[], inputs: readonly Storage[]): { plan: Plan; bindings: number[] } {
   const given = targets.map((target) => target.value);
   const roots = canonicalize(paired(given, device.backend), device);
@@ -34,15 +43,38 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings));
+  const single = ordered(updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings)));
+  const room = roomFor(device, new Set([...inputs, ...targets.map(({ storage }) => storage)]));
+  let made = finished(single, bindingCount, maxBindings);
+  for (let limit = made.arenaBytes, tries = 0; tries < maxTries; tries++) {
+    if (made.arenaBytes * 2 < room) break;
+    const workspaceBytes = device.backend.workspaceBytes?.(made) ?? 0;
+    const excess = made.arenaBytes + workspaceBytes - room;
+    if (excess <= 0) break;
+    // Gaps in the layout come on top of what is alive, so that a little less may help where just enough does not.
+    limit = Math.min(room - workspaceBytes, limit - Math.max(excess / 2, limit / 64));
+    made = finished(rematerialized(single, limit), bindingCount, maxBindings);
+  }
+  return { plan: made, bindings: drafts.map((target) => target.binding) };
+}
+
+/** Kernels that can no longer change, grouped where groups may be, with a place for every slot. */
+function finished(single: Draft, bindingCount: number, maxBindings: number | undefined): Plan {
   // A group would bind all that its members do.
-  const draft = maxBindings === undefined ? grouped(single) : ordered(single);
+  const draft = maxBindings === undefined ? grouped(single) : single;
   const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
   const slots = finishSlots(draft.slots, offsets);
-  return {
-    plan: { slots, kernels: draft.kernels, names: draft.kernels.map((kernel) => nameOf(kernel)), bindingCount, arenaBytes },
-    bindings: drafts.map((target) => target.binding),
-  };
+  return { slots, kernels: draft.kernels, names: draft.kernels.map((kernel) => nameOf(kernel)), bindingCount, arenaBytes };
+}
+
+/**
+ * Bytes that a plan's own values may take: what the budget leaves beside all that is there and the storages that have no memory yet, less
+ * a little for batches and results that come later.
+ */
+function roomFor({ limits, counters, backend }: Device, storages: ReadonlySet<Storage>): number {
+  let missing = 0;
+  for (const storage of storages) if (!storage.hasBuffer) missing += Math.ceil(Math.max(storage.bytes, 4) / slotAlignment) * slotAlignment;
+  return (limits.budgetBytes - counters.bytesInUse + (backend.reusableBytes ?? 0) - missing) * roomShare;
 }
 
 /** The executor of devices with kernels: plans are cached by the structure of the graph and replayed with other storages. */

@@ -67,7 +67,7 @@ export function planStatistics(plan: Plan): PlanStatistics {
 }
 
 /** Multiplications and additions of a kernel's matrix products. */
-function operationsOf(kernel: Kernel): number {
+export function operationsOf(kernel: Kernel): number {
   if (kernel.kind === "matmul") return 2 * kernel.m * kernel.n * kernel.k * kernel.batch.reduce((all, size) => all * size, 1);
   if (kernel.kind === "group") return kernel.members.reduce((sum, member) => sum + operationsOf(member), 0);
   if (kernel.kind !== "composite") return 0;

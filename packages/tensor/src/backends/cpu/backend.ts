@@ -122,7 +122,7 @@ class CpuBackend implements Backend {
     const budgetBytes = Math.min(options.budgetBytes ?? maxHeapBytes, maxHeapBytes);
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
     this.#heap = new Heap(isShared, control.bytes, budgetBytes, this.counters);
-    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)));
+    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#runsInline);
     this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: this.#environment.hasRelaxedSimd }, this.counters);
     this.#driverBytes = printDriver(isShared);
     const { memory } = this.#heap;
@@ -177,8 +177,14 @@ class CpuBackend implements Backend {
     return this.#heap.bytes.slice(start, start + byteLength);
   }
 
+  get reusableBytes(): number {
+    return this.#workspace.reusableBytes;
+  }
+
   workspaceBytes(plan: Plan): number {
-    return Math.max(0, ...planSteps(plan, this.#library).map((list) => list.scratchBytes));
+    const lists = planSteps(plan, this.#library);
+    const scratchBytes = Math.max(0, ...lists.map((list) => list.scratchBytes));
+    return scratchBytes + argumentPlaces(lists.flatMap((list) => list.steps)).wordCount * 4;
   }
 
   prepare(plan: Plan): Executable {
@@ -196,21 +202,7 @@ class CpuBackend implements Backend {
   /** Writes a plan's steps and their arguments into memory of its own. */
   #place(plan: Plan, lists: readonly (readonly Step[])[], scratchBytes: number): CpuExecutable {
     const steps = lists.flat();
-    const tables = new Map<string, { at: number; values: readonly number[] }>();
-    let wordCount = steps.length * (stepFields.bytes / 4);
-    const blocks = new Map<readonly Word[], number>();
-    const reserve = (block: readonly Word[]): void => {
-      blocks.set(block, wordCount);
-      wordCount += block.length;
-      for (const word of block) {
-        if (typeof word === "number") continue;
-        if (word.kind === "words") reserve(word.words);
-        if (word.kind !== "constants" || tables.has(word.values.join())) continue;
-        tables.set(word.values.join(), { at: wordCount, values: word.values });
-        wordCount += word.values.length;
-      }
-    };
-    for (const step of steps) reserve(step.words);
+    const { wordCount, tables, blocks } = argumentPlaces(steps);
     const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
     const scratchAt = Math.ceil(scratchBytes / 256) * 256;
     const address = this.#heap.allocate(wordCount * 4);
@@ -396,4 +388,28 @@ class CpuBackend implements Backend {
       throw new Error(`cpu: ${what} of ${byteLength} bytes at ${byteOffset} leaves the buffer of ${buffer.bytes} bytes.`);
     }
   }
+}
+
+/** Where steps, their arguments and the tables that these point to lie in a plan's own memory, in words from its start. */
+function argumentPlaces(steps: readonly Step[]): {
+  readonly wordCount: number;
+  readonly tables: ReadonlyMap<string, { readonly at: number; readonly values: readonly number[] }>;
+  readonly blocks: ReadonlyMap<readonly Word[], number>;
+} {
+  let wordCount = steps.length * (stepFields.bytes / 4);
+  const tables = new Map<string, { at: number; values: readonly number[] }>();
+  const blocks = new Map<readonly Word[], number>();
+  const reserve = (block: readonly Word[]): void => {
+    blocks.set(block, wordCount);
+    wordCount += block.length;
+    for (const word of block) {
+      if (typeof word === "number") continue;
+      if (word.kind === "words") reserve(word.words);
+      if (word.kind !== "constants" || tables.has(word.values.join())) continue;
+      tables.set(word.values.join(), { at: wordCount, values: word.values });
+      wordCount += word.values.length;
+    }
+  };
+  for (const step of steps) reserve(step.words);
+  return { wordCount, tables, blocks };
 }

@@ -12,7 +12,7 @@ export const maxHeapBytes: number = 65535 * pageBytes;
 
 /**
  * The one WebAssembly memory that buffers, plans and threads share, and its allocator: best fit, neighbouring free blocks joined. It
- * grows when no free block is large enough, up to the budget, and never shrinks.
+ * grows when no free block is large enough, and never shrinks; the budget limits what is in use.
  */
 export class Heap {
   readonly memory: WebAssembly.Memory;
@@ -47,6 +47,7 @@ export class Heap {
 
   allocate(bytes: number): number {
     const size = roundUp(Math.max(bytes, 1), alignment);
+    if (this.counters.bytesInUse + size > this.budgetBytes) throw this.#outOfMemory(size);
     let best = -1;
     for (let i = 0; i < this.#free.length; i++) {
       const block = this.#free[i];
@@ -98,18 +99,21 @@ export class Heap {
     const last = this.#free.at(-1);
     const address = last && last.address + last.bytes === this.#top ? last.address : this.#top;
     const top = address + size;
-    if (top > this.budgetBytes) {
-      throw new DeviceError(
-        `cpu: out of memory: ${showBytes(size)} more than the ${showBytes(this.counters.bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}. Use a smaller batch or sequence, or store weights as bf16.`,
-        "cpu",
-      );
-    }
+    // Free blocks, each too small, may lie below.
+    if (top + guardBytes > maxHeapBytes) throw this.#outOfMemory(size);
     const missing = top + guardBytes - this.#bytes.byteLength;
     if (missing > 0) this.#grow(missing);
     if (address !== this.#top) this.#free.pop();
     this.#top = top;
     this.counters.buffersCreated++;
     return address;
+  }
+
+  #outOfMemory(size: number): DeviceError {
+    return new DeviceError(
+      `cpu: out of memory: ${showBytes(size)} more than the ${showBytes(this.counters.bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}. Use a smaller batch or sequence, or store weights as bf16.`,
+      "cpu",
+    );
   }
 
   #grow(missing: number): void {

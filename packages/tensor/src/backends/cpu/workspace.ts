@@ -16,7 +16,14 @@ export class Workspace {
     readonly heap: Heap,
     /** Frees a block once nothing enqueued uses it. */
     readonly release: (address: number) => void,
+    /** True where nothing is ever enqueued, so that a block is free as soon as it is released. */
+    readonly releasesAtOnce: boolean,
   ) {}
+
+  /** Bytes of the block that a plan may have which needs more. */
+  get reusableBytes(): number {
+    return this.releasesAtOnce ? this.#bytes : 0;
+  }
 
   get address(): number {
     return this.#address;
@@ -36,9 +43,18 @@ export class Workspace {
   }
 
   #exchange(bytes: number): void {
-    const address = bytes === 0 ? 0 : this.heap.allocate(bytes);
-    if (this.#bytes > 0) this.release(this.#address);
-    [this.#address, this.#bytes] = [address, bytes];
-    this.generation++;
+    const [oldAddress, oldBytes] = [this.#address, this.#bytes];
+    const allocate = (size: number): number => (size === 0 ? 0 : this.heap.allocate(size));
+    if (this.releasesAtOnce && oldBytes > 0) this.release(oldAddress);
+    try {
+      this.#address = allocate(bytes);
+      this.#bytes = bytes;
+    } catch (error) {
+      if (this.releasesAtOnce) this.#address = allocate(oldBytes);
+      throw error;
+    } finally {
+      this.generation++;
+    }
+    if (!this.releasesAtOnce && oldBytes > 0) this.release(oldAddress);
   }
 }

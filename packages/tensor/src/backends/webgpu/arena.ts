@@ -60,6 +60,10 @@ export class SharedArena {
 
   constructor(readonly pool: BufferPool) {}
 
+  get bytes(): number {
+    return this.#chunks.reduce((sum, chunk) => sum + chunk.capacity, 0);
+  }
+
   chunk(index: number): DeviceBuffer {
     const chunk = this.#chunks[index];
     if (!chunk) throw new Error(`The arena has no chunk ${index}.`);

@@ -93,6 +93,10 @@ export class WebgpuBackend implements Backend {
     if (options.onKernel) this.startProfile();
   }
 
+  get reusableBytes(): number {
+    return this.#arena.bytes;
+  }
+
   supports(): boolean {
     return false;
   }

@@ -1,0 +1,82 @@
+import type { Expr } from "../kernels/expr.js";
+import type { Kernel, Slot, Store } from "../kernels/kernel.js";
+
+type Rename = (slot: Slot) => Slot;
+
+/** The same kernel over other slots. */
+export function withSlots(kernel: Kernel, reads: Rename, writes: Rename): Kernel {
+  switch (kernel.kind) {
+    case "loop":
+      return {
+        ...kernel,
+        reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: withLoads(reduction.value, reads) })),
+        stores: withStores(kernel.stores, reads, writes),
+      };
+    case "matmul":
+      return {
+        ...kernel,
+        a: { ...kernel.a, slot: reads(kernel.a.slot) },
+        b: { ...kernel.b, slot: reads(kernel.b.slot) },
+        out: writes(kernel.out),
+        ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: withStores(kernel.epilogue.stores, reads, writes) } } : {}),
+      };
+    case "scatterAdd":
+      return { ...kernel, indices: reads(kernel.indices), updates: reads(kernel.updates), out: writes(kernel.out) };
+    case "copy":
+      return { ...kernel, from: reads(kernel.from), to: writes(kernel.to) };
+    case "composite":
+      return { ...kernel, inputs: kernel.inputs.map(reads), outputs: kernel.outputs.map(writes) };
+    case "group":
+      throw new Error("Kernels are grouped last.");
+  }
+}
+
+function withStores(stores: readonly Store[], reads: Rename, writes: Rename): Store[] {
+  return stores.map((store) => ({
+    ...store,
+    slot: writes(store.slot),
+    index: withLoads(store.index, reads),
+    value: withLoads(store.value, reads),
+  }));
+}
+
+function withLoads(root: Expr, reads: Rename): Expr {
+  const done = new Map<Expr, Expr>();
+  const visit = (expr: Expr): Expr => {
+    const known = done.get(expr);
+    if (known) return known;
+    const made = rebuild(expr);
+    done.set(expr, made);
+    return made;
+  };
+  const rebuild = (expr: Expr): Expr => {
+    switch (expr.op) {
+      case "const":
+      case "variable":
+      case "accumulator":
+        return expr;
+      case "load": {
+        const [slot, index] = [reads(expr.slot), visit(expr.index)];
+        return slot === expr.slot && index === expr.index ? expr : { ...expr, slot, index };
+      }
+      case "unary":
+      case "cast": {
+        const x = visit(expr.x);
+        return x === expr.x ? expr : { ...expr, x };
+      }
+      case "binary": {
+        const [a, b] = [visit(expr.a), visit(expr.b)];
+        return a === expr.a && b === expr.b ? expr : { ...expr, a, b };
+      }
+      case "select": {
+        const [condition, a, b] = [visit(expr.condition), visit(expr.a), visit(expr.b)];
+        return condition === expr.condition && a === expr.a && b === expr.b ? expr : { ...expr, condition, a, b };
+      }
+      case "random": {
+        const [key0, key1, index] = [visit(expr.key0), visit(expr.key1), visit(expr.index)];
+        return key0 === expr.key0 && key1 === expr.key1 && index === expr.index ? expr : { ...expr, key0, key1, index };
+      }
+    }
+  };
+  return visit(root);
+}
