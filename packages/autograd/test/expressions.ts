@@ -180,6 +180,17 @@ export const expressions: Readonly<Record<string, Expression>> = {
     ],
     (q, k, v) => attention(q, k, v, { isCausal: true, scale: 0.7 }),
   ),
+  "attention of packed rows": {
+    shapes: [
+      [2, 4, 5, 2],
+      [2, 2, 5, 2],
+      [2, 2, 5, 2],
+    ],
+    build: ([q, k, v], ints) => {
+      const starts = ints([0, 0, 2, 2, 4, 0, 1, 1, 1, 4]).reshape([2, 5]);
+      return attention(q as Tensor, k as Tensor, v as Tensor, { isCausal: true, starts });
+    },
+  },
   "attention of one tensor": one([1, 2, 3, 2], (x) => attention(x, x, x, { isCausal: true })),
   "attention with a mask": {
     shapes: [

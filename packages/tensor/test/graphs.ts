@@ -173,6 +173,11 @@ export const cases: Record<string, Build> = {
     return heads(t([2, 3, 8])).matmul(heads(t([2, 3, 8])).t());
   },
   attention: (t) => attention(t([2, 4, 3, 4]), t([2, 2, 5, 4]), t([2, 2, 5, 4]), { isCausal: true }),
+  "attention of packed rows": (t, ints) =>
+    attention(t([1, 4, 6, 4]), t([1, 2, 6, 4]), t([1, 2, 6, 4]), {
+      isCausal: true,
+      starts: ints([0, 0, 0, 3, 3, 5]).reshape([1, 6]),
+    }),
   "attention output merged": (t) =>
     attention(t([2, 4, 3, 4]), t([2, 2, 3, 4]), t([2, 2, 3, 4]), { isCausal: true })
       .permute([0, 2, 1, 3])

@@ -24,8 +24,10 @@ function send(inputs: readonly Node[], gradients: readonly (Tensor | null | unde
 const rules: Readonly<Record<string, CompositeRule>> = {
   attention(node, [dOut, dLogsumexp], flow) {
     if (!dOut || dLogsumexp) return false;
-    const inputs = node.inputs.map((input) => handle(input, flow));
-    send(node.inputs, attentionBackward([...inputs, result(node, 0, flow), result(node, 1, flow), dOut], node.attributes), flow);
+    const [queries, keys, values, ...starts] = node.inputs.map((input) => handle(input, flow));
+    if (!queries || !keys || !values) return false;
+    const inputs = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut, ...starts];
+    send(node.inputs, attentionBackward(inputs, node.attributes), flow);
     return true;
   },
   linearCrossEntropy(node, [dLoss, dLogsumexp], flow) {

@@ -13,19 +13,23 @@ export interface AttentionOptions {
   readonly scale?: number;
   /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel. */
   readonly mask?: Tensor;
+  /**
+   * The first key that each query sees, i32 [batch, queries], for texts packed one behind the other into a row: causal attention of as
+   * many queries as keys, with starts that never fall from one query to the next and lie at or before the query.
+   */
+  readonly starts?: Tensor;
 }
 
-/** Scores [batch, kvHeads, group · queries, keys] → the same with keys after a query's position at −∞. */
-function masked(scores: Tensor, queryCount: number, attributes: Attributes): Tensor {
+/** Scores [batch, kvHeads, group · queries, keys] → the same with keys that a query does not see at −∞. */
+function masked(scores: Tensor, queryCount: number, attributes: Attributes, starts?: Tensor): Tensor {
   if (!attributes.isCausal) return scores;
   const [batch = 1, kvHeads = 1, rows = 1, keyCount = 1] = scores.shape;
   const shape = [batch, kvHeads, rows / queryCount, queryCount, keyCount];
   const key = new Tensor({ op: "iota", axis: 4, shape, dtype: "i32" }, scores.device);
   const query = new Tensor({ op: "iota", axis: 3, shape, dtype: "i32" }, scores.device);
-  return key
-    .lessEqual(query.add(keyCount - queryCount))
-    .where(scores.reshape(shape), Number.NEGATIVE_INFINITY)
-    .reshape(scores.shape);
+  const after = key.lessEqual(query.add(keyCount - queryCount)).where(scores.reshape(shape), Number.NEGATIVE_INFINITY);
+  const seen = starts ? key.greaterEqual(starts.reshape([batch, 1, 1, queryCount, 1])).where(after, Number.NEGATIVE_INFINITY) : after;
+  return seen.reshape(scores.shape);
 }
 
 /** Query heads that share a key head lie side by side: [batch, heads, queries, dim] → [batch, kvHeads, group · queries, dim]. */
@@ -39,13 +43,14 @@ const attentionForward = defineComposite("attention", {
     { shape: [...queries.slice(0, 3), values[3] ?? 1], dtype: "f32" },
     { shape: queries.slice(0, 3), dtype: "f32" },
   ],
-  decompose([queries, keys, values], attributes) {
+  decompose([queries, keys, values, starts], attributes) {
     if (!queries || !keys || !values) throw new Error("attention: needs queries, keys and values.");
     const kvHeads = keys.shape[1] ?? 1;
     const scores = masked(
       grouped(queries, kvHeads).matmul(keys.transpose()).mul(Number(attributes.scale)),
       queries.shape[2] ?? 1,
       attributes,
+      starts,
     );
     const largest = max(scores, -1, { keepDims: true }).detach();
     const weights = scores.sub(largest).exp();
@@ -58,13 +63,13 @@ const attentionForward = defineComposite("attention", {
 
 const attentionBackwardComposite = defineComposite("attentionBackward", {
   outputs: ([queries = [], keys = [], values = []]) => [queries, keys, values].map((shape: Shape) => ({ shape, dtype: "f32" as const })),
-  decompose([queries, keys, values, out, logsumexp, dOut], attributes) {
+  decompose([queries, keys, values, out, logsumexp, dOut, starts], attributes) {
     if (!queries || !keys || !values || !out || !logsumexp || !dOut) throw new Error("attentionBackward: needs six inputs.");
     const kvHeads = keys.shape[1] ?? 1;
     const scale = Number(attributes.scale);
     const q = grouped(queries, kvHeads);
     const dO = grouped(dOut, kvHeads);
-    const scores = masked(q.matmul(keys.transpose()).mul(scale), queries.shape[2] ?? 1, attributes);
+    const scores = masked(q.matmul(keys.transpose()).mul(scale), queries.shape[2] ?? 1, attributes, starts);
     const rowShape = [...q.shape.slice(0, 3), 1];
     const weights = scores.sub(logsumexp.reshape(rowShape)).exp();
     const delta = sum(dO.mul(grouped(out, kvHeads)), -1, { keepDims: true });
@@ -95,19 +100,44 @@ export function attention(queries: Tensor, keys: Tensor, values: Tensor, options
       keys.shape,
     ]);
   }
+  const { starts } = options;
+  if (
+    starts &&
+    !(
+      options.isCausal &&
+      keyCount === queryCount &&
+      starts.dtype === "i32" &&
+      starts.rank === 2 &&
+      starts.shape[0] === batch &&
+      starts.shape[1] === queryCount
+    )
+  ) {
+    throw new ShapeError(
+      `attention: starts are i32 [batch, queries] for causal attention of as many queries as keys, got ${starts.dtype} ${showShape(starts.shape)} for queries ${showShape(queries.shape)} and keys ${showShape(keys.shape)}${options.isCausal ? "" : ", not causal"}. Give the index of the first key that each query sees.`,
+      [starts.shape, queries.shape, keys.shape],
+    );
+  }
   const attributes = { isCausal: options.isCausal ?? false, scale: options.scale ?? 1 / Math.sqrt(headDim) };
   const inputs = [queries.cast("f32"), keys.cast("f32"), values.cast("f32")] as const;
-  if (!options.mask) return attentionForward(inputs, attributes)[0] as Tensor;
+  if (!options.mask) return attentionForward(starts ? [...inputs, starts] : inputs, attributes)[0] as Tensor;
   const [q, k, v] = inputs;
   const scores = grouped(q, kvHeads).matmul(k.transpose()).mul(attributes.scale).reshape([batch, heads, queryCount, keyCount]);
-  const seen = masked(scores.add(options.mask).reshape([batch, kvHeads, (heads / kvHeads) * queryCount, keyCount]), queryCount, attributes);
+  const seen = masked(
+    scores.add(options.mask).reshape([batch, kvHeads, (heads / kvHeads) * queryCount, keyCount]),
+    queryCount,
+    attributes,
+    starts,
+  );
   return seen
     .softmax(-1)
     .matmul(v)
     .reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
 }
 
-/** Gradients [dQueries, dKeys, dValues] of `attention` from its results `out` and `logsumexp`; what its vjp rule records. */
+/**
+ * Gradients [dQueries, dKeys, dValues] of `attention` from its results `out` and `logsumexp`; what its vjp rule records. Inputs: queries,
+ * keys, values, out, logsumexp, dOut, and starts where there are any.
+ */
 export function attentionBackward(inputs: readonly Tensor[], attributes: Attributes): Tensor[] {
   return attentionBackwardComposite(inputs, attributes);
 }

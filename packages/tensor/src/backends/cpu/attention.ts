@@ -56,6 +56,7 @@ function sizesOf(kernel: CompositeKernel): Sizes {
 /** True for attention whose blocks fit the scratch memory of a thread. */
 export function supportsAttention(kernel: CompositeKernel, threadScratchBytes: number): boolean {
   if (!attentionNames.has(kernel.name) || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
+  if (kernel.inputShapes.length % 3 !== 0) return false; // starts
   const { dim, valueDim, blockQueries, blockKeys } = sizesOf(kernel);
   const forward = attendScratchBytes(dim, valueDim, blockQueries, blockKeys);
   return Math.max(forward, backwardScratchBytes(dim, valueDim, blockKeys)) <= threadScratchBytes;
