@@ -1,4 +1,4 @@
-import { attention, attentionBackward, device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { attention, attentionBackward, concat, device, realize, Tensor, tensor } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
@@ -29,6 +29,23 @@ interface Row {
   readonly valueDim?: number;
   /** Multiplies queries and keys, for scores that are far apart. */
   readonly size?: number;
+  /** Lengths of texts packed one behind the other; the last goes on to the end. Those of later rows of the batch are turned round. */
+  readonly packed?: readonly number[];
+}
+
+/** The first key that each query sees, [batch, queries]. */
+function startsOf(lengths: readonly number[], batch: number, queries: number): Int32Array {
+  const starts = new Int32Array(batch * queries);
+  for (let row = 0; row < batch; row++) {
+    let start = 0;
+    for (const length of row % 2 === 0 ? lengths : [...lengths].reverse()) {
+      const end = start + length;
+      if (end >= queries) break;
+      starts.fill(end, row * queries + end, (row + 1) * queries);
+      start = end;
+    }
+  }
+  return starts;
 }
 
 /** Deterministic values that differ everywhere. */
@@ -60,11 +77,12 @@ async function run(dev: Device, row: Row, isCausal: boolean, isStrided: boolean)
   const k = make(keyHeads, keys, dim, size);
   const v = make(keyHeads, keys, valueDim);
   const dOut = make(heads, queries, valueDim);
-  const out = attention(q, k, v, { isCausal });
+  const starts = row.packed && tensor(startsOf(row.packed, batch, queries), { dtype: "i32", shape: [batch, queries], device: dev });
+  const out = attention(q, k, v, { isCausal, ...(starts && { starts }) });
   const { node } = out;
   if (node.op !== "output") throw new Error("attention is no composite");
   const logsumexp = new Tensor({ op: "output", of: node.of, index: 1, shape: [batch, heads, queries], dtype: "f32" }, dev);
-  const gradients = attentionBackward([q, k, v, out, logsumexp, dOut], node.of.attributes);
+  const gradients = attentionBackward([q, k, v, out, logsumexp, dOut, ...(starts ? [starts] : [])], node.of.attributes);
   const merged = (x: Tensor): Tensor =>
     isStrided
       ? x
@@ -119,6 +137,15 @@ const rows: Record<string, Row> = {
   "scores far apart": { heads: 2, queries: 70, dim: 16, size: 6 },
 };
 
+const packedRows: Record<string, Row> = {
+  "one text": { heads: 2, queries: 40, dim: 8, packed: [40] },
+  "texts of one token": { heads: 2, queries: 19, dim: 8, packed: [1, 1, 1, 2, 1, 5, 1] },
+  "texts shorter than a panel": { heads: 3, queries: 70, dim: 12, packed: [3, 5, 7, 2, 6, 1, 7, 7, 5, 3] },
+  "texts that end where panels and blocks do": { heads: 2, keyHeads: 1, queries: 256, dim: 16, packed: [8, 56, 64, 128] },
+  "a few long texts": { batch: 1, heads: 4, keyHeads: 2, queries: 600, dim: 8, packed: [167, 1, 203, 130] },
+  "wide values": { heads: 2, queries: 131, dim: 20, valueDim: 37, packed: [30, 61, 9] },
+};
+
 describe("cpu attention against float64, with the same bits for 1, 2 and 3 threads", () => {
   for (const [name, row] of Object.entries(rows)) {
     for (const isCausal of [false, true]) {
@@ -127,6 +154,37 @@ describe("cpu attention against float64, with the same bits for 1, 2 and 3 threa
       }
     }
   }
+});
+
+describe("cpu attention of packed texts against float64, with the same bits for 1, 2 and 3 threads", () => {
+  for (const [name, row] of Object.entries(packedRows))
+    for (const isStrided of [false, true]) it(`${name}${isStrided ? ", strided" : ""}`, () => check(row, true, isStrided));
+
+  it("is attention of the texts apart", async () => {
+    const [heads, dim, lengths] = [3, 8, [5, 40, 1, 19]];
+    const length = lengths.reduce((a, b) => a + b, 0);
+    const dev = reference;
+    const [q, k, v] = [1, 2, 3].map((seed) =>
+      tensor(values([1, heads, length, dim], seed), { shape: [1, heads, length, dim], device: dev }),
+    ) as [Tensor, Tensor, Tensor];
+    const starts = tensor(startsOf(lengths, 1, length), { dtype: "i32", shape: [1, length], device: dev });
+    const together = await attention(q, k, v, { isCausal: true, starts }).data();
+    let start = 0;
+    const apart = lengths.map((count) => {
+      const part = (x: Tensor): Tensor => x.narrow(2, start, count);
+      const out = attention(part(q), part(k), part(v), { isCausal: true });
+      start += count;
+      return out;
+    });
+    expect(Array.from(together)).toEqual(Array.from(await concat(apart, 2).data()));
+  });
+
+  it("refuses starts that do not fit", () => {
+    const x = tensor(values([1, 2, 4, 8], 1), { shape: [1, 2, 4, 8], device: reference });
+    const starts = tensor([0, 0, 0], { dtype: "i32", device: reference }).reshape([1, 3]);
+    expect(() => attention(x, x, x, { isCausal: true, starts })).toThrow(/starts are i32 \[batch, queries\].*\[1, 3\]/);
+    expect(() => attention(x, x, x, { starts: starts.reshape([3, 1]) })).toThrow(/not causal/);
+  });
 });
 
 describe("cpu attention's memory", () => {

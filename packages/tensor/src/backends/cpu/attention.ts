@@ -56,7 +56,6 @@ function sizesOf(kernel: CompositeKernel): Sizes {
 /** True for attention whose blocks fit the scratch memory of a thread. */
 export function supportsAttention(kernel: CompositeKernel, threadScratchBytes: number): boolean {
   if (!attentionNames.has(kernel.name) || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
-  if (kernel.inputShapes.length % 3 !== 0) return false; // starts
   const { dim, valueDim, blockQueries, blockKeys } = sizesOf(kernel);
   const forward = attendScratchBytes(dim, valueDim, blockQueries, blockKeys);
   return Math.max(forward, backwardScratchBytes(dim, valueDim, blockKeys)) <= threadScratchBytes;
@@ -85,6 +84,15 @@ function operand(kernel: CompositeKernel, which: "inputs" | "outputs", index: nu
   };
 }
 
+/** The argument words of the first key that each query sees: input `index`, where there is one. */
+function startsOperand(kernel: CompositeKernel, index: number, heads: number): { starts: Word; startOffsets: Word } {
+  const view = kernel.views?.inputs[index];
+  const [batch = 0] = kernel.inputShapes[index] ?? [];
+  if (!view) return { starts: 0, startOffsets: 0 };
+  const values = Array.from({ length: batch * heads }, (_, i) => (view.offset + Math.floor(i / heads) * (view.strides[0] ?? 0)) * 4);
+  return { starts: { kind: "slot", slot: kernel.inputs[index] ?? 0 }, startOffsets: { kind: "constants", values } };
+}
+
 function floatBits(value: number): number {
   return new Int32Array(Float32Array.of(value).buffer)[0] ?? 0;
 }
@@ -100,7 +108,7 @@ class ScratchLayout {
   }
 }
 
-/** The steps of `attention`: inputs [queries, keys, values], outputs [out, logsumexp]. */
+/** The steps of `attention`: inputs [queries, keys, values, starts?], outputs [out, logsumexp]. */
 export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
   const sizes = sizesOf(kernel);
   const { batch, heads, keyHeads, queryCount, keyCount, dim, valueDim, blockKeys, blockQueries } = sizes;
@@ -127,6 +135,7 @@ export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary):
     valueOffsets: values.offsets,
     outOffsets: out.offsets,
     logsumexpOffsets: logsumexp.offsets,
+    ...startsOperand(kernel, 3, heads),
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,
@@ -158,7 +167,7 @@ export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary):
   return { steps, scratchBytes: scratch.bytes };
 }
 
-/** The steps of `attentionBackward`: inputs [queries, keys, values, out, logsumexp, dOut], outputs [dQueries, dKeys, dValues]. */
+/** The steps of `attentionBackward`: inputs [queries, keys, values, out, logsumexp, dOut, starts?], outputs [dQueries, dKeys, dValues]. */
 export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
   const sizes = sizesOf(kernel);
   const { batch, heads, keyHeads, queryCount, keyCount, dim, valueDim, blockKeys } = sizes;
@@ -197,6 +206,7 @@ export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelL
     dQueryOffsets: dQueries.offsets,
     dKeyOffsets: dKeys.offsets,
     dValueOffsets: dValues.offsets,
+    ...startsOperand(kernel, 6, heads),
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,

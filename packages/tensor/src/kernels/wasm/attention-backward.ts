@@ -51,6 +51,9 @@ export const backwardWords = [
   "dQueryOffsets",
   "dKeyOffsets",
   "dValueOffsets",
+  /** The first key that each query sees, or 0; a table of the byte offsets of each query head's. */
+  "starts",
+  "startOffsets",
   "queryRow",
   "keyRow",
   "valueRow",

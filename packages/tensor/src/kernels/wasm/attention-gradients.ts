@@ -4,6 +4,7 @@ import { type BackwardWord, backwardWords, blockQueries, stateBytes } from "./at
 import {
   add,
   exp2,
+  firstSeen,
   groupKeys,
   lastSeen,
   least,
@@ -16,6 +17,7 @@ import {
   roundedUp,
   rowBytes,
   scores,
+  startsOf,
   storeRow,
   sub,
   tableEntry,
@@ -54,7 +56,7 @@ interface KeyBlock {
   readonly first: Local;
   readonly count: Local;
   readonly whole: Local;
-  /** 1 for the first block of the chunk. */
+  /** 1 for the first block of a chunk whose part of dQ is not zero yet. */
   readonly isFirst: Local;
 }
 
@@ -88,10 +90,18 @@ export function printBackward(module: ModuleBuilder, name: string): void {
   const chunkFirst = f.let("i32", mul(chunk.get, w.chunkKeys.get));
   const end = least(f, w.keyCount.get, add(chunkFirst.get, w.chunkKeys.get));
   const first = f.let("i32", chunkFirst.get);
+  const starts = startsOf(f, w.starts, w.startOffsets, f.let("i32", mul(keyHead.get, w.group.get)));
+  // Not every query sees the first block, then.
+  f.if(starts.get, () => {
+    const headBytes = f.let("i32", mul(mul(w.panels.get, roundedUp(w.dim.get, 4)), i32(rowBytes)));
+    const firstHead = add(mul(chunk.get, w.heads.get), mul(keyHead.get, w.group.get));
+    f.emit(memoryFill(add(w.parts.get, mul(firstHead, headBytes.get)), i32(0), mul(w.group.get, headBytes.get)));
+  });
   f.while(first, end.get, w.blockKeys.get, () => {
     const count = least(f, w.blockKeys.get, sub(end.get, first.get));
     const whole = f.let("i32", roundedUp(count.get, groupKeys));
-    const block: KeyBlock = { first, count, whole, isFirst: f.let("i32", op("i32.eq", first.get, chunkFirst.get)) };
+    const isFirst = f.let("i32", op("i32.and", op("i32.eq", first.get, chunkFirst.get), op("i32.eqz", starts.get)));
+    const block: KeyBlock = { first, count, whole, isFirst };
     const start = (base: Local, offsets: Local, row: Local): Local =>
       f.let("i32", add(add(base.get, tableEntry(offsets, keyHead.get)), mul(first.get, row.get)));
     const keys = start(w.keys, w.keyOffsets, w.keyRow);
@@ -102,16 +112,26 @@ export function printBackward(module: ModuleBuilder, name: string): void {
     f.emit(memoryFill(scratch.dKeys.get, i32(0), sub(scratch.weights.get, scratch.dKeys.get)));
 
     const firstSeeing = f.let("i32", op("i32.and", positive(f, sub(first.get, w.offset.get)).get, i32(-panelQueries)));
+    const endSeeing = f.let("i32", w.queryCount.get);
+    f.if(starts.get, () => {
+      f.emit(endSeeing.set(firstSeeing.get));
+      f.loop((again) => {
+        f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries))));
+        const sees = op("i32.lt_s", tableEntry(starts, endSeeing.get), add(first.get, count.get));
+        f.brIf(again, op("i32.and", op("i32.lt_s", endSeeing.get, w.queryCount.get), sees));
+      });
+      f.emit(endSeeing.set(least(f, endSeeing.get, w.queryCount.get).get));
+    });
     const member = f.local("i32");
     f.for(member, w.group.get, i32(1), () => {
       const head = f.let("i32", add(mul(keyHead.get, w.group.get), member.get));
       const query = f.let("i32", firstSeeing.get);
-      f.while(query, w.queryCount.get, i32(blockQueries), () => {
-        const rows = least(f, i32(blockQueries), sub(w.queryCount.get, query.get));
-        queryGradients(f, w, scratch, block, { head, chunk, query, rows });
+      f.while(query, endSeeing.get, i32(blockQueries), () => {
+        const rows = least(f, i32(blockQueries), sub(endSeeing.get, query.get));
+        queryGradients(f, w, scratch, block, { head, chunk, query, rows, starts });
         const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
         const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
-        const span = { query, rows, offset: w.offset };
+        const span = { query, rows, offset: w.offset, starts };
         keyGradients(f, block, span, {
           weights: scratch.weights,
           rows: dOut,
@@ -135,6 +155,7 @@ interface QueryBlock {
   readonly chunk: Local;
   readonly query: Local;
   readonly rows: Local;
+  readonly starts: Local;
 }
 
 /** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
@@ -143,7 +164,7 @@ function queryGradients(
   w: MainWords,
   scratch: Scratch,
   block: KeyBlock,
-  { head, chunk, query, rows }: QueryBlock,
+  { head, chunk, query, rows, starts }: QueryBlock,
 ): void {
   const tile = tileLocals(f);
   const row = f.local("i32");
@@ -151,19 +172,27 @@ function queryGradients(
   f.for(row, rows.get, i32(panelQueries), () => {
     const firstQuery = f.let("i32", add(query.get, row.get));
     const seen = sub(add(lastSeen(f, add(firstQuery.get, i32(panelQueries - 1)), w).get, i32(1)), block.first.get);
-    const count = least(f, roundedUp(seen, groupKeys), block.whole.get);
+    const seenEnd = least(f, roundedUp(seen, groupKeys), block.whole.get);
+    const skipped = f.let(
+      "i32",
+      op("i32.and", positive(f, sub(firstSeen(f, starts, firstQuery.get).get, block.first.get)).get, i32(-groupKeys)),
+    );
+    const count = f.let("i32", sub(seenEnd.get, skipped.get));
+    const skippedBytes = f.let("i32", mul(skipped.get, i32(weightRow)));
     const panel = f.let("i32", add(mul(head.get, w.panels.get), op("i32.shr_u", firstQuery.get, i32(3))));
     const queries = f.let("i32", add(w.packedQueries.get, mul(mul(panel.get, w.dim.get), i32(rowBytes))));
     const dOut = f.let("i32", add(w.packedDOut.get, mul(mul(panel.get, w.valueDim.get), i32(rowBytes))));
     const state = f.let("i32", add(w.states.get, mul(panel.get, i32(stateBytes))));
-    const weights = f.let("i32", add(scratch.weights.get, words(row.get)));
-    const dScores = f.let("i32", add(scratch.dScores.get, words(row.get)));
+    const weights = f.let("i32", add(add(scratch.weights.get, words(row.get)), skippedBytes.get));
+    const dScores = f.let("i32", add(add(scratch.dScores.get, words(row.get)), skippedBytes.get));
     const at = f.local("i32");
     const end = f.let("i32", add(weights.get, mul(count.get, i32(weightRow))));
 
     scores(f, tile, {
-      ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, toRow: weightRow, firstKey: block.first },
-      ...{ keys: scratch.keys, queries, firstQuery, count, to: weights },
+      ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim, toRow: weightRow },
+      ...{ queries, firstQuery, count, to: weights },
+      keys: f.let("i32", add(scratch.keys.get, words(mul(skipped.get, w.dim.get)))),
+      firstKey: f.let("i32", add(block.first.get, skipped.get)),
     });
     const totals = loadRow(state.get).map((code) => f.let("v128", code));
     f.emit(at.set(weights.get));
@@ -176,7 +205,7 @@ function queryGradients(
     });
 
     const to = f.let("i32", dScores.get);
-    const value = f.let("i32", scratch.values.get);
+    const value = f.let("i32", add(scratch.values.get, words(mul(skipped.get, w.valueDim.get))));
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(groupKeys * weightRow), () => {
       for (const local of tile) f.emit(local.set(f32x4(0)));
@@ -194,7 +223,7 @@ function queryGradients(
     const partPanel = add(mul(chunk.get, mul(w.heads.get, w.panels.get)), panel.get);
     const part = f.let("i32", add(w.parts.get, mul(mul(partPanel, dimFours.get), i32(rowBytes))));
     const partEnd = f.let("i32", add(part.get, mul(dimFours.get, i32(rowBytes))));
-    const element = f.let("i32", scratch.elements.get);
+    const element = f.let("i32", add(scratch.elements.get, mul(skipped.get, i32(16))));
     f.while(part, partEnd.get, i32(4 * rowBytes), () => {
       f.if(
         block.isFirst.get,
@@ -230,23 +259,36 @@ interface KeyOperands {
 function keyGradients(
   f: FunctionBuilder,
   block: KeyBlock,
-  { query, rows, offset }: { readonly query: Local; readonly rows: Local; readonly offset: Local },
+  { query, rows, offset, starts }: Pick<QueryBlock, "query" | "rows" | "starts"> & { readonly offset: Local },
   operands: KeyOperands,
 ): void {
   const { weights, row, dim, to } = operands;
   const tile = tileLocals(f);
   const key = f.local("i32");
   const rowLength = f.let("i32", words(dim.get));
+  /** The end of the queries that see the keys; it only grows from key to key. */
+  const endSeeing = f.let("i32", rows.get);
+  f.if(starts.get, () => f.emit(endSeeing.set(i32(0))));
   f.for(key, block.whole.get, i32(groupKeys), () => {
     const seeing = sub(sub(add(block.first.get, key.get), offset.get), query.get);
     const first = f.let("i32", op("i32.and", positive(f, seeing).get, i32(-panelQueries)));
-    f.if(op("i32.lt_s", first.get, rows.get), () => {
+    f.if(starts.get, () => {
+      const lastKey = f.let("i32", add(add(block.first.get, key.get), i32(groupKeys - 1)));
+      const sees = (): Code => op("i32.le_s", tableEntry(starts, add(query.get, endSeeing.get)), lastKey.get);
+      f.loop((again) => {
+        const goesOn = f.let("i32", op("i32.and", op("i32.lt_s", endSeeing.get, rows.get), sees()));
+        f.if(goesOn.get, () => f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries)))));
+        f.brIf(again, goesOn.get);
+      });
+    });
+    const end = least(f, endSeeing.get, rows.get);
+    f.if(op("i32.lt_s", first.get, end.get), () => {
       const a = f.let("i32", add(add(weights.get, mul(key.get, i32(weightRow))), words(first.get)));
       const b = f.let("i32", add(operands.rows.get, mul(add(query.get, first.get), row.get)));
-      const depth = f.let("i32", sub(rows.get, first.get));
+      const depth = f.let("i32", sub(end.get, first.get));
       const target = f.let("i32", add(to.get, mul(key.get, rowLength.get)));
-      const end = f.let("i32", add(target.get, rowLength.get));
-      f.while(target, end.get, i32(rowBytes), () => {
+      const targetEnd = f.let("i32", add(target.get, rowLength.get));
+      f.while(target, targetEnd.get, i32(rowBytes), () => {
         const at = f.let("i32", target.get);
         for (let i = 0; i < groupKeys; i++) {
           for (const [j, code] of loadRow(at.get).entries()) f.emit((tile[i * 2 + j] as Local).set(code));

@@ -2,18 +2,21 @@ import { type FunctionBuilder, f32x4, i32, type Local, type ModuleBuilder, memor
 import {
   add,
   exp2,
+  firstSeen,
   groupKeys,
   lastSeen,
   least,
   loadRow,
   mul,
   panelQueries,
+  positive,
   product,
   readWords,
   roundedUp,
   rowBytes,
   scalePanel,
   scores,
+  startsOf,
   storePanel,
   storeRow,
   sub,
@@ -44,6 +47,9 @@ export const attentionWords = [
   "valueOffsets",
   "outOffsets",
   "logsumexpOffsets",
+  /** The first key that each query sees, or 0; a table of the byte offsets of each query head's. */
+  "starts",
+  "startOffsets",
   "queryRow",
   "keyRow",
   "valueRow",
@@ -126,6 +132,9 @@ export function printPackAttention(module: ModuleBuilder, name: string): void {
   packElements(f, values, w.valueRow, w.valueDim, count, w.blockKeys, toValues);
 }
 
+/** Below all scores, yet finite: a key that is not seen, whose score is -∞, then weighs 0 before any other was met. */
+const lowestScore = -1e30;
+
 /** Bytes beside each panel: largest score, sum of weights, and what the last block multiplied the earlier ones by. */
 const stateBytes = 3 * rowBytes;
 
@@ -160,7 +169,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
     const lanes = least(f, sub(rows.get, row.get), i32(panelQueries));
     const from = add(source.get, mul(row.get, w.queryRow.get));
     packPanel(f, panelQueries, { dtype: "f32", from, laneStride: w.queryRow, depthStride, lanes, depth: w.dim }, packed);
-    storeRow(f, state, [f32x4(Number.NEGATIVE_INFINITY), f32x4(Number.NEGATIVE_INFINITY), f32x4(0), f32x4(0)]);
+    storeRow(f, state, [f32x4(lowestScore), f32x4(lowestScore), f32x4(0), f32x4(0)]);
     f.emit(state.set(add(state.get, i32(stateBytes))));
   });
   const factor = op("f32x4.splat", op("f32.reinterpret_i32", w.factor.get));
@@ -171,23 +180,31 @@ export function printAttend(module: ModuleBuilder, name: string): void {
   const keys = f.let("i32", add(w.packedKeys.get, words(mul(keyHead.get, w.dim.get))));
   const values = f.let("i32", add(w.packedValues.get, words(mul(keyHead.get, outDim.get))));
   const end = f.let("i32", add(lastSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), w).get, i32(1)));
-  const firstKey = f.let("i32", i32(0));
+  const starts = startsOf(f, w.starts, w.startOffsets, head);
+  const firstStart = firstSeen(f, starts, firstQuery.get);
+  const firstKey = f.let("i32", sub(firstStart.get, op("i32.rem_u", firstStart.get, w.blockKeys.get)));
+  f.emit(keys.set(add(keys.get, words(mul(firstKey.get, w.dim.get)))));
+  f.emit(values.set(add(values.get, words(mul(firstKey.get, outDim.get)))));
   const tile = tileLocals(f);
   f.while(firstKey, end.get, w.blockKeys.get, () => {
     f.for(row, rows.get, i32(panelQueries), () => {
       const query = f.let("i32", add(firstQuery.get, row.get));
       const seen = f.let("i32", sub(add(lastSeen(f, add(query.get, i32(panelQueries - 1)), w).get, i32(1)), firstKey.get));
-      f.if(op("i32.gt_s", seen.get, i32(0)), () => {
-        const count = least(f, roundedUp(seen.get, groupKeys), w.blockKeys.get);
+      const skipped = f.let("i32", op("i32.and", positive(f, sub(firstSeen(f, starts, query.get).get, firstKey.get)).get, i32(-groupKeys)));
+      const seenEnd = least(f, roundedUp(seen.get, groupKeys), w.blockKeys.get);
+      const count = f.let("i32", sub(seenEnd.get, skipped.get));
+      f.if(op("i32.gt_s", count.get, i32(0)), () => {
         const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
         const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
         scores(f, tile, {
-          ...{ keyCount: w.keyCount, offset: w.offset, depth: w.dim, firstQuery: query, to: weights, toRow: rowBytes },
-          ...{ keys, queries, firstKey, count },
+          ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim },
+          ...{ firstQuery: query, queries, count, to: weights, toRow: rowBytes },
+          keys: f.let("i32", add(keys.get, words(mul(skipped.get, w.dim.get)))),
+          firstKey: f.let("i32", add(firstKey.get, skipped.get)),
         });
         weigh(f, weights, count, own);
         const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
-        const value = f.let("i32", values.get);
+        const value = f.let("i32", add(values.get, mul(skipped.get, i32(16))));
         const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
         f.while(out, outEnd.get, i32(4 * rowBytes), () => {
           const factors = loadRow(own.get, 2 * rowBytes).map((code) => f.let("v128", code));
