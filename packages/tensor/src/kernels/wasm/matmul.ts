@@ -1,5 +1,17 @@
 import type { DType } from "../../tensor/dtype.js";
-import { type Code, type FunctionBuilder, f32, f32x4, i32, type Local, type ModuleBuilder, memory, op, shuffle32 } from "./assembler.js";
+import {
+  type Code,
+  extractLane,
+  type FunctionBuilder,
+  f32,
+  f32x4,
+  i32,
+  type Local,
+  type ModuleBuilder,
+  memory,
+  op,
+  shuffle32,
+} from "./assembler.js";
 import { kernelParams } from "./loop.js";
 import { loadScalar, loadVector } from "./storage.js";
 
@@ -45,6 +57,8 @@ export const matmulWords = [
   "packTiles",
   /** 1 where the product is added to what `out` holds. */
   "adds",
+  /** The f32 by which the step that packs b multiplies it, where there is such a factor. */
+  "factor",
 ] as const;
 
 export type MatmulWord = (typeof matmulWords)[number];
@@ -95,11 +109,14 @@ interface PanelSource {
   /** How many lanes of the panel exist; the rest become zero. */
   readonly lanes: Local;
   readonly depth: Local;
+  /** Four times the number by which all elements are multiplied. */
+  readonly factor?: Local;
 }
 
 /** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
 export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
-  const { dtype, laneStride, depthStride, lanes, depth } = source;
+  const { dtype, laneStride, depthStride, lanes, depth, factor } = source;
+  const scaled = (value: Code): Code => (factor ? op("f32x4.mul", value, factor.get) : value);
   const elementBytes = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4, u8: 1, bool: 1 }[dtype];
   const from = f.let("i32", source.from);
   const d = f.let("i32", i32(0));
@@ -116,7 +133,7 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
     () => {
       f.while(d, depth.get, i32(1), () => {
         for (let v = 0; v < vectors; v++) {
-          const value = f.let("v128", loadVector(f, dtype, from.get, v * 4 * elementBytes));
+          const value = f.let("v128", scaled(loadVector(f, dtype, from.get, v * 4 * elementBytes)));
           f.emit(memory("v128.store", v * 16, to.get, value.get));
         }
         advance(1);
@@ -129,7 +146,7 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
           const lane = f.let("i32", from.get);
           for (let v = 0; v < vectors; v++) {
             const read = (): Local => {
-              const value = f.let("v128", loadVector(f, dtype, lane.get, 0));
+              const value = f.let("v128", scaled(loadVector(f, dtype, lane.get, 0)));
               f.emit(lane.set(add(lane.get, laneStride.get)));
               return value;
             };
@@ -146,8 +163,8 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
         const at = f.let("i32", from.get);
         const target = f.let("i32", to.get);
         f.for(lane, lanes.get, i32(1), () => {
-          const value = f.let("f32", loadScalar(f, dtype, at.get));
-          f.emit(memory("f32.store", 0, target.get, value.get));
+          const value = loadScalar(f, dtype, at.get);
+          f.emit(memory("f32.store", 0, target.get, factor ? op("f32.mul", value, extractLane("f32", 0, factor.get)) : value));
           f.emit(at.set(add(at.get, laneStride.get)));
           f.emit(target.set(add(target.get, i32(4))));
         });
@@ -161,8 +178,8 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
   );
 }
 
-/** Packs some panels of one matrix of b. Panels lie one after another, each [k][panelWidth]. */
-export function printPackB(module: ModuleBuilder, dtype: DType, name: string): void {
+/** Packs some panels of one matrix of b, times a factor where `isScaled`. Panels lie one after another, each [k][panelWidth]. */
+export function printPackB(module: ModuleBuilder, dtype: DType, isScaled: boolean, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const words = readWords(f, ["b", "packed", "n", "k", "bRow", "bColumn", "bOffsets", "packedOffsets", "packPanels", "packTiles"]);
   const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.packTiles.get));
@@ -171,6 +188,7 @@ export function printPackB(module: ModuleBuilder, dtype: DType, name: string): v
   const source = f.let("i32", add(words.b.get, tableEntry(words.bOffsets, batch.get)));
   const base = f.let("i32", add(words.packed.get, tableEntry(words.packedOffsets, batch.get)));
   const to = f.let("i32", add(base.get, mul(mul(first.get, words.k.get), i32(4))));
+  const factor = isScaled ? f.let("v128", memory("v128.load32_splat", matmulWords.indexOf("factor") * 4, f.param(0).get)) : null;
   const column = f.let("i32", first.get);
   f.while(column, end.get, i32(panelWidth), () => {
     const lanes = minimum(f, i32(panelWidth), sub(words.n.get, column.get));
@@ -184,6 +202,7 @@ export function printPackB(module: ModuleBuilder, dtype: DType, name: string): v
         depthStride: words.bRow,
         lanes,
         depth: words.k,
+        ...(factor && { factor }),
       },
       to,
     );
