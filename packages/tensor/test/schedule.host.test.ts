@@ -229,3 +229,28 @@ test("any sum of products = the reference", async () => {
     { numRuns: 60 },
   );
 });
+
+test("what a later kernel computes of a product alone is computed where the product is, if its costly part is there anyway", async () => {
+  const graph =
+    (isReadElsewhere: boolean): Build =>
+    (t) => {
+      const before = t([6, 8])
+        .matmul(t([8, 5]))
+        .reshape([2, 3, 5])
+        .add(t([5]));
+      const power = before.exp();
+      const value = before.div(power.add(1));
+      const dy = value
+        .reshape([6, 5])
+        .matmul(t([5, 4]))
+        .tanh()
+        .matmul(t([4, 5]))
+        .reshape([2, 3, 5]);
+      const gradient = dy.mul(power.mul(value).add(power));
+      return isReadElsewhere ? gradient.add(before) : gradient;
+    };
+  const { plans } = await planned(graph(false));
+  expect(plans.at(-1)?.names).toEqual(["matmul_6x8x5_add_exp_div_mul", "matmul_6x5x4_tanh", "matmul_6x4x5_mul"]);
+  const { plans: others } = await planned(graph(true));
+  expect(others.at(-1)?.names.at(-1)).toContain("exp");
+});

@@ -1,4 +1,5 @@
 import type { Tensor } from "../tensor/tensor.js";
+import { defineComposite } from "./composite.js";
 import { div, maximum, minimum, mul } from "./elementwise.js";
 
 /** 1 / (1 + eˣ). Beyond x = 80 the exponential stays finite, and with it the gradient: 0 there. */
@@ -15,7 +16,18 @@ export const softplus = (x: Tensor): Tensor => maximum(x, 0).add(x.abs().neg().e
 
 /** x · Φ(x) (Hendrycks & Gimpel 2016): exact through erf, or the tanh approximation that GPT-2 uses. torch.nn.functional.gelu. */
 export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
-  if (approximate === "none") return mul(x, 0.5).mul(x.mul(Math.SQRT1_2).erf().add(1));
+  return recordGelu([x], { approximate })[0] as Tensor;
+}
+
+const recordGelu = defineComposite("gelu", {
+  outputs: ([shape = []]) => [{ shape, dtype: "f32" }],
+  isElementwise: true,
+  decompose: ([x], { approximate }) => (x ? [approximate === "none" ? geluByErf(x) : geluByTanh(x)] : []),
+});
+
+const geluByErf = (x: Tensor): Tensor => mul(x, 0.5).mul(x.mul(Math.SQRT1_2).erf().add(1));
+
+function geluByTanh(x: Tensor): Tensor {
   // ½ (1 + tanh z) = sigmoid(2 z), z = √(2/π) (x + 0.044715 x³): cheaper than tanh, and it does not cancel where the result is small.
   // The sign of −2 z lies in the constants.
   const scale = -2 * Math.sqrt(2 / Math.PI);
