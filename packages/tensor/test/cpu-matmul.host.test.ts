@@ -1,8 +1,9 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
-import type { MatmulKernel } from "../src/kernels/kernel.js";
-import { runKernels } from "./cpu-plan.js";
+import { ExprMakers } from "../src/kernels/expr.js";
+import type { GroupKernel, MatmulKernel } from "../src/kernels/kernel.js";
+import { runKernels, type TestSlot } from "./cpu-plan.js";
 import { product, type Row, reference, values, view } from "./matmul-cases.js";
 
 const environment = nodeEnvironment();
@@ -86,6 +87,105 @@ describe("cpu matmul against float64", () => {
   for (const row of rows) {
     it(row.name, async () => {
       await check(row);
+    });
+  }
+});
+
+describe("sums of products against float64", () => {
+  interface Term {
+    readonly k: number;
+    readonly a: "n" | "t" | "s";
+    readonly b: "n" | "t" | "s";
+    readonly factor?: number;
+    readonly bType?: "f32" | "bf16";
+  }
+  const rows: readonly { readonly name: string; readonly m: number; readonly n: number; readonly terms: readonly Term[] }[] = [
+    {
+      name: "a weight and a low-rank pair",
+      m: 37,
+      n: 67,
+      terms: [
+        { k: 45, a: "n", b: "t" },
+        { k: 8, a: "n", b: "t", factor: 2 },
+      ],
+    },
+    {
+      name: "every layout and a factor",
+      m: 133,
+      n: 277,
+      terms: [
+        { k: 300, a: "n", b: "n" },
+        { k: 5, a: "t", b: "n", factor: -0.5 },
+        { k: 9, a: "s", b: "s", factor: 3 },
+        { k: 1, a: "n", b: "t" },
+      ],
+    },
+    {
+      name: "a bf16 weight",
+      m: 5,
+      n: 9,
+      terms: [
+        { k: 17, a: "n", b: "n", bType: "bf16" },
+        { k: 3, a: "n", b: "t", factor: 0.25, bType: "bf16" },
+      ],
+    },
+    {
+      name: "operands packed in parts",
+      m: 6,
+      n: 530,
+      terms: [
+        { k: 2100, a: "n", b: "n" },
+        { k: 2500, a: "t", b: "n" },
+        { k: 8, a: "n", b: "n" },
+      ],
+    },
+  ];
+  for (const { name, m, n, terms } of rows) {
+    it(name, async () => {
+      const slots: TestSlot[] = [];
+      const slot = (count: number, dtype: "f32" | "bf16"): number => slots.push({ dtype, values: values(count, slots.length, dtype) }) - 1;
+      const [first, ...plus] = terms.map(({ k, factor = 1, bType = "f32", ...layout }) => {
+        const a = view(slots.length, m, k, [], layout.a, []);
+        slot(a.count, "f32");
+        const b = view(slots.length, k, n, [], layout.b, []);
+        slot(b.count, bType);
+        return { k, a: a.view, b: b.view, factor };
+      });
+      if (!first) throw new Error("no terms");
+      const out = slot(m * n, "f32");
+      const twice = slot(m * n, "f32");
+      const make = new ExprMakers();
+      const index = make.add(make.mul(make.variable(0, m), make.int(n)), make.variable(1, n));
+      const value = make.mul(make.accumulator("f32", 0), make.constant("f32", 2));
+      const kernel: MatmulKernel = { kind: "matmul", batch: [], m, n, ...first, plus, out };
+      const bent: MatmulKernel = {
+        ...kernel,
+        epilogue: { outer: [m], inner: n, stores: [{ scope: "element", slot: twice, index, value }] },
+      };
+      const want = new Array<number>(m * n).fill(0);
+      const size = new Array<number>(m * n).fill(0);
+      for (const { factor, ...product } of [first, ...plus]) {
+        const alone: MatmulKernel = { kind: "matmul", batch: [], m, n, ...product, out };
+        const exact = reference(alone, slots[product.a.slot]?.values ?? [], slots[product.b.slot]?.values ?? []);
+        for (const i of want.keys()) {
+          want[i] = (want[i] ?? 0) + factor * (exact.out[i] ?? 0);
+          size[i] = (size[i] ?? 0) + Math.abs(factor) * (exact.size[i] ?? 0);
+        }
+      }
+      // The group holds the sum a second time, so that steps which are several themselves stand side by side.
+      const again: MatmulKernel = { ...kernel, out: slot(m * n, "f32") };
+      const group: GroupKernel = { kind: "group", members: [bent, again] };
+      for (const backends of variants) {
+        const [actual = [], ...others] = await Promise.all(backends.map((backend) => runKernels(backend, [group], slots)));
+        for (const other of others) expect(other).toEqual(actual);
+        for (const [i, exact] of want.entries()) {
+          const tolerance = 4 * 2 ** -24 * (size[i] ?? 0) + 1e-30;
+          const got = actual[out]?.[i] ?? Number.NaN;
+          if (!(Math.abs(got - exact) <= tolerance)) throw new Error(`element ${i}: ${got} instead of ${exact}`);
+          expect(actual[twice]?.[i]).toBe(2 * got);
+          expect(actual[again.out]?.[i]).toBe(got);
+        }
+      }
     });
   }
 });

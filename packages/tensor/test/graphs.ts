@@ -167,6 +167,62 @@ export const cases: Record<string, Build> = {
       .add(x.sum(-1, { keepDims: true }))
       .add(x.max(-1, { keepDims: true }));
   },
+  "products that are added up": (t) => {
+    const [x, w] = [t([2, 5, 8]), t([8, 6])];
+    const low = x
+      .matmul(t([8, 2]))
+      .matmul(t([2, 6]))
+      .mul(0.25);
+    return x
+      .matmul(w)
+      .add(t([6]))
+      .add(low)
+      .add(
+        t([10, 3])
+          .matmul(t([3, 6]))
+          .reshape([2, 5, 6]),
+      )
+      .tanh();
+  },
+  "products that are added up, each times a number": (t) =>
+    t([7, 3])
+      .matmul(t([3, 4]))
+      .mul(2)
+      .add(
+        t([7, 5])
+          .matmul(t([4, 5]).t())
+          .mul(-0.5),
+      )
+      .add(t([7, 4])),
+  "a product that others read as well as a sum of it": (t) => {
+    const product = t([7, 3]).matmul(t([3, 4]));
+    return product.add(t([7, 5]).matmul(t([5, 4]))).mul(product);
+  },
+  "a product over columns put side by side": (t) => {
+    const beside = (before: number, after: number): Tensor =>
+      t([2, 4, 3])
+        .exp()
+        .pad([
+          [0, 0],
+          [0, 0],
+          [before, after],
+        ]);
+    return beside(0, 7)
+      .add(beside(3, 4))
+      .add(beside(7, 0))
+      .matmul(t([5, 10]).t())
+      .add(1);
+  },
+  "a product over columns one above the other": (t) => {
+    const above = (before: number): Tensor =>
+      t([4, 3]).pad([
+        [0, 0],
+        [before, 2 - before],
+      ]);
+    return above(0)
+      .add(above(2))
+      .matmul(t([5, 6]));
+  },
   "matrix times vector": (t) => t([3, 4]).matmul(t([4])),
   "batch of products with heads split off": (t) => {
     const heads = (x: Tensor): Tensor => x.reshape([2, 3, 2, 4]).permute([0, 2, 1, 3]);

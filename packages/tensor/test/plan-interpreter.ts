@@ -4,6 +4,7 @@ import { philox } from "../src/graph/philox.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
 import type { Expr } from "../src/kernels/expr.js";
 import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../src/kernels/kernel.js";
+import { productsOf } from "../src/kernels/products.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { decode, encode } from "../src/tensor/dtype.js";
 
@@ -23,6 +24,7 @@ export function planInterpreter(budgetBytes: number = 2 ** 33): Device & { plans
     limits: { maxBufferBytes: 2 ** 31, budgetBytes },
     counters: { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 },
     supports: () => false,
+    leastSummedRows: 2,
     allocate: (bytes): JsBuffer => ({ bytes, values: new Float64Array(), data: new Uint8Array(bytes) }),
     free() {},
     write(buffer, data, offset = 0) {
@@ -65,7 +67,8 @@ function runKernel(
       runLoop(kernel, read, write);
       return;
     case "matmul": {
-      const [a, b, out] = [read(kernel.a.slot), read(kernel.b.slot), read(kernel.out)];
+      const out = read(kernel.out).fill(0);
+      const products = productsOf(kernel).map((product) => ({ ...product, x: read(product.a.slot), y: read(product.b.slot) }));
       const batchCount = kernel.batch.reduce((x, y) => x * y, 1);
       for (let batch = 0; batch < batchCount; batch++) {
         const base = (view: MatrixView): number => {
@@ -78,16 +81,19 @@ function runKernel(
           }
           return offset;
         };
-        const [baseA, baseB] = [base(kernel.a), base(kernel.b)];
-        for (let i = 0; i < kernel.m; i++) {
-          for (let j = 0; j < kernel.n; j++) {
-            let sum = 0;
-            for (let k = 0; k < kernel.k; k++) {
-              sum +=
-                (a[baseA + i * kernel.a.rowStride + k * kernel.a.columnStride] ?? Number.NaN) *
-                (b[baseB + k * kernel.b.rowStride + j * kernel.b.columnStride] ?? Number.NaN);
+        for (const { k, a, b, factor, x, y } of products) {
+          const [baseA, baseB] = [base(a), base(b)];
+          for (let i = 0; i < kernel.m; i++) {
+            for (let j = 0; j < kernel.n; j++) {
+              let sum = 0;
+              for (let d = 0; d < k; d++) {
+                sum +=
+                  (x[baseA + i * a.rowStride + d * a.columnStride] ?? Number.NaN) *
+                  (y[baseB + d * b.rowStride + j * b.columnStride] ?? Number.NaN);
+              }
+              const at = (batch * kernel.m + i) * kernel.n + j;
+              out[at] = (out[at] ?? 0) + factor * sum;
             }
-            out[(batch * kernel.m + i) * kernel.n + j] = sum;
           }
         }
       }

@@ -155,3 +155,102 @@ test("any graph = the reference interpreter", async () => {
     { numRuns: 200, seed: 42 },
   );
 });
+
+test("products that are only added up are one kernel, whatever else is added", async () => {
+  const { plans } = await planned((t) => {
+    const x = t([6, 8]);
+    const low = x.matmul(t([8, 2])).matmul(t([2, 5]));
+    return x
+      .matmul(t([8, 5]))
+      .add(t([5]))
+      .add(low.mul(0.5))
+      .add(t([6, 5]))
+      .mul(2);
+  });
+  const kernels = plans.at(-1)?.kernels ?? [];
+  expect(kernels.map((kernel) => kernel.kind)).toEqual(["matmul", "matmul"]);
+  const [, sum] = kernels;
+  expect(sum?.kind === "matmul" && [sum.k, sum.plus?.map(({ k, factor }) => [k, factor])]).toEqual([8, [[2, 0.5]]]);
+});
+
+test("a product over columns put side by side stores nothing for their sake, unless something else reads them", async () => {
+  const beside = (t: Parameters<Build>[0]): Tensor => {
+    const part = (before: number): Tensor =>
+      t([2, 5, 3])
+        .transpose(0, 1)
+        .pad([
+          [0, 0],
+          [0, 0],
+          [before, 3 - before],
+        ]);
+    return part(0).add(part(3));
+  };
+  const alone = await planned((t) => beside(t).matmul(t([6, 4])));
+  expect(alone.plans.at(-1)?.kernels.some((kernel) => kernel.kind === "matmul" && kernel.plus?.length === 1)).toBe(true);
+  const shared = await planned((t) => {
+    const joint = beside(t);
+    return joint
+      .matmul(t([6, 4]))
+      .sum()
+      .add(joint.exp().sum());
+  });
+  expect(shared.plans.at(-1)?.kernels.some((kernel) => kernel.kind === "matmul" && kernel.plus)).toBe(false);
+});
+
+test("any sum of products = the reference", async () => {
+  const leaf = fc.record({
+    k: fc.integer({ min: 1, max: 6 }),
+    factor: fc.constantFrom(1, 1, 0.5, -3),
+    kind: fc.integer({ min: 0, max: 5 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(leaf, { minLength: 2, maxLength: 6 }), fc.integer({ min: 1, max: 4 }), async (leaves, m) => {
+      await planned((t) => {
+        let seen: Tensor | null = null;
+        const terms = leaves.map(({ k, factor, kind }): Tensor => {
+          if (kind === 0) return t([m, 3]);
+          const wide = t([m, k]).pad([
+            [0, 0],
+            [1, kind],
+          ]);
+          const other = t([m, kind]).pad([
+            [0, 0],
+            [k + 1, 0],
+          ]);
+          const left = kind === 1 ? t([m, k]) : kind === 2 ? wide : wide.add(other);
+          const product = left.matmul(t([left.sizeAt(1), 3])).mul(factor);
+          if (kind === 5) seen = seen ? seen.add(product) : product;
+          return product;
+        });
+        const sum = terms.reduce((a, b) => a.add(b));
+        return seen ? sum.mul(seen) : sum;
+      });
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("what a later kernel computes of a product alone is computed where the product is, if its costly part is there anyway", async () => {
+  const graph =
+    (isReadElsewhere: boolean): Build =>
+    (t) => {
+      const before = t([6, 8])
+        .matmul(t([8, 5]))
+        .reshape([2, 3, 5])
+        .add(t([5]));
+      const power = before.exp();
+      const value = before.div(power.add(1));
+      const dy = value
+        .reshape([6, 5])
+        .matmul(t([5, 4]))
+        .tanh()
+        .matmul(t([4, 5]))
+        .reshape([2, 3, 5]);
+      const gradient = dy.mul(power.mul(value).add(power));
+      return isReadElsewhere ? gradient.add(before) : gradient;
+    };
+  const { plans } = await planned(graph(false));
+  expect(plans.at(-1)?.names).toEqual(["matmul_6x8x5_add_exp_div_mul", "matmul_6x5x4_tanh", "matmul_6x4x5_mul"]);
+  const { plans: others } = await planned(graph(true));
+  expect(others.at(-1)?.names.at(-1)).toContain("exp");
+});

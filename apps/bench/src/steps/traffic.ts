@@ -1,4 +1,4 @@
-import { dtypeBytes, inputsOf, type Node, sizeOf, topological } from "@lowrank/tensor";
+import { compositeDefinition, dtypeBytes, inputsOf, type Node, sizeOf, topological } from "@lowrank/tensor";
 import type { Targets } from "./observe.js";
 
 /**
@@ -14,6 +14,7 @@ export function minimumBytes(targets: Targets): number {
   const counted = new Set<Node>();
   let bytes = 0;
   for (const node of order) {
+    if (isElementwise(node)) continue;
     switch (node.op) {
       case "gather":
         bytes += 2 * bytesOf(node) + bytesOf(node.indices);
@@ -42,6 +43,12 @@ export function minimumBytes(targets: Targets): number {
   for (const node of order) if (node.op === "buffer" && !read.has(node)) bytes += bytesOf(node);
   for (const { value } of targets) if (!counted.has(source(value).node)) bytes += bytesOf(value);
   return bytes;
+}
+
+/** A composite that is elementwise work like any other, or its result. */
+function isElementwise(node: Node): boolean {
+  const composite = node.op === "output" ? node.of : node;
+  return composite.op === "composite" && compositeDefinition(composite.name).isElementwise === true;
 }
 
 function bytesOf({ shape, dtype }: Node): number {

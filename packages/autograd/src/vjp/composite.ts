@@ -1,4 +1,4 @@
-import { attentionBackward, compositeDefinition, linearCrossEntropyBackward, type Node, type Tensor } from "@lowrank/tensor";
+import { attentionBackward, compositeDefinition, linearCrossEntropyBackward, type Node, ones, type Tensor } from "@lowrank/tensor";
 import { type CompositeNode, type Flow, handle } from "./rule.js";
 
 /**
@@ -45,12 +45,22 @@ const rules: Readonly<Record<string, CompositeRule>> = {
 export function composite(node: CompositeNode, dys: readonly (Tensor | null)[], flow: Flow): void {
   if (rules[node.name]?.(node, dys, flow)) return;
   const inputs = node.inputs.map((input) => handle(input, flow));
-  const results = compositeDefinition(node.name).decompose(inputs, node.attributes);
+  const { decompose, isElementwise } = compositeDefinition(node.name);
+  const results = decompose(inputs, node.attributes);
   const wanted = [...new Set(node.inputs)].filter((input) => flow.needs(input));
-  const gradients = flow.between(
-    results.map((t) => t.node),
-    dys,
-    wanted,
-  );
-  send(wanted, gradients, flow);
+  const [dy] = dys;
+  const through = (gradients: readonly (Tensor | null)[]): (Tensor | null)[] =>
+    flow.between(
+      results.map((t) => t.node),
+      gradients,
+      wanted,
+    );
+  if (isElementwise && dy) {
+    const slopes = through([ones(dy.shape, { device: flow.device })]);
+    send(
+      wanted,
+      slopes.map((slope) => slope && dy.mul(slope)),
+      flow,
+    );
+  } else send(wanted, through(dys), flow);
 }

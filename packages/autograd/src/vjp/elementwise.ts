@@ -19,10 +19,10 @@ const unaryRules = {
   not: null,
 } as const satisfies Record<UnaryKind, UnaryRule>;
 
-/** dL/da and dL/db of y = f(a, b); `constant` is b's value where it is one number. */
+/** dL/da and dL/db of y = f(a, b); `constant` is the other operand's value where it is one number. */
 interface BinaryRule {
   readonly a: (a: Tensor, b: Tensor, y: Tensor, dy: Tensor, constant: number | null) => Tensor;
-  readonly b: (a: Tensor, b: Tensor, y: Tensor, dy: Tensor) => Tensor;
+  readonly b: (a: Tensor, b: Tensor, y: Tensor, dy: Tensor, constant: number | null) => Tensor;
 }
 
 /** dy where `chosen` is the larger (or smaller), half of it at ties, as torch.maximum. */
@@ -34,7 +34,8 @@ const binaryRules = {
   add: { a: (_a, _b, _y, dy) => dy, b: (_a, _b, _y, dy) => dy },
   sub: { a: (_a, _b, _y, dy) => dy, b: (_a, _b, _y, dy) => dy.neg() },
   mul: { a: (_a, b, _y, dy) => dy.mul(b), b: (a, _b, _y, dy) => dy.mul(a) },
-  div: { a: (_a, b, _y, dy) => dy.div(b), b: (_a, b, y, dy) => dy.mul(y).div(b).neg() },
+  // Of y = 1 / b it is -y², with no second division.
+  div: { a: (_a, b, _y, dy) => dy.div(b), b: (_a, b, y, dy, constant) => (constant === 1 ? dy.mul(y).mul(y) : dy.mul(y).div(b)).neg() },
   // y = a − b · trunc(a / b), and trunc(a / b) = (a − y) / b.
   mod: { a: (_a, _b, _y, dy) => dy, b: (a, b, y, dy) => dy.mul(y.sub(a)).div(b) },
   // d aᵇ/da = b aᵇ⁻¹ (0 for b = 0, whatever a is); d aᵇ/db = aᵇ ln a (0 at a = 0), as torch.pow.
@@ -86,7 +87,7 @@ export const binary: Rule<"binary"> = (node, dy, flow) => {
   const constant = constantOf(node.a);
   const isMirrored = constant !== null && (node.kind === "max" || node.kind === "min");
   flow.into(node.b, () =>
-    isMirrored ? rule.a(handle(node.b, flow), handle(node.a, flow), handle(node, flow), dy, constant) : rule.b(...operands()),
+    isMirrored ? rule.a(handle(node.b, flow), handle(node.a, flow), handle(node, flow), dy, constant) : rule.b(...operands(), constant),
   );
 };
 

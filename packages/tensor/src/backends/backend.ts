@@ -56,6 +56,8 @@ export interface Backend {
   supports(kernel: CompositeKernel): boolean;
   /** Names of composites whose operands may be strided views with a contiguous last axis, so that nothing is copied for their sake. */
   readonly stridedComposites?: ReadonlySet<string>;
+  /** From so many rows on, products of matrices that are added up are one kernel; absent where the backend has no such kernel. */
+  readonly leastSummedRows?: number;
   /** Throws DeviceError when the budget does not hold it. */
   allocate(bytes: number): BackendBuffer;
   free(buffer: BackendBuffer): void;

@@ -41,6 +41,7 @@ export function planningDevice(like: Device, budgetBytes: number = Number.MAX_SA
     supports: (kernel) => like.backend.supports(kernel),
     ...(like.backend.workspaceBytes && { workspaceBytes: (plan: Plan) => like.backend.workspaceBytes?.(plan) ?? 0 }),
     ...(like.backend.stridedComposites && { stridedComposites: like.backend.stridedComposites }),
+    ...(like.backend.leastSummedRows !== undefined && { leastSummedRows: like.backend.leastSummedRows }),
     allocate(bytes): BackendBuffer {
       counters.buffersCreated++;
       bufferBytes += bytes;

@@ -47,8 +47,14 @@ export type Node =
   | (Typed & { readonly op: "gather"; readonly x: Node; readonly indices: Node; readonly axis: number })
   /** [rows, width] of zeros with updates[n, :] added at row indices[n]; indices outside are skipped. */
   | (Typed & { readonly op: "scatterAdd"; readonly indices: Node; readonly updates: Node })
-  /** [...batch, m, k] · [...batch, k, n] → [...batch, m, n]; equal batch axes. */
-  | (Typed & { readonly op: "matmul"; readonly a: Node; readonly b: Node })
+  /** [...batch, m, k] · [...batch, k, n] → [...batch, m, n]; equal batch axes. `plus` is made by the scheduler alone. */
+  | (Typed & {
+      readonly op: "matmul";
+      readonly a: Node;
+      readonly b: Node;
+      /** More products of the same shape, each times a number, that are added. */
+      readonly plus?: readonly { readonly a: Node; readonly b: Node; readonly factor: number }[];
+    })
   /** Several results from one definition in ops/composite.ts; read through `output` nodes. Its shape is the first result's. */
   | (Typed & {
       readonly op: "composite";
@@ -79,8 +85,9 @@ export function inputsOf(node: Node): readonly Node[] {
     case "pad":
       return [node.x];
     case "binary":
-    case "matmul":
       return [node.a, node.b];
+    case "matmul":
+      return [node.a, node.b, ...(node.plus ?? []).flatMap(({ a, b }) => [a, b])];
     case "select":
       return [node.condition, node.a, node.b];
     case "gather":
@@ -119,8 +126,11 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "pad":
       return { ...node, x: at(0) };
     case "binary":
-    case "matmul":
       return { ...node, a: at(0), b: at(1) };
+    case "matmul": {
+      const plus = node.plus?.map((product, i) => ({ ...product, a: at(2 * i + 2), b: at(2 * i + 3) }));
+      return { ...node, a: at(0), b: at(1), ...(plus && { plus }) };
+    }
     case "select":
       return { ...node, condition: at(0), a: at(1), b: at(2) };
     case "gather":

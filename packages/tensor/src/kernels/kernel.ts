@@ -56,6 +56,14 @@ export interface Epilogue {
   readonly stores: readonly Store[];
 }
 
+/** factor · a · b, which is added to a product of the same m and n. */
+export interface AddedProduct {
+  readonly k: number;
+  readonly a: MatrixView;
+  readonly b: MatrixView;
+  readonly factor: number;
+}
+
 /** out[batch…, m, n] = Σ_k a[batch…, m, k] · b[batch…, k, n], f32 sums; `out` is contiguous. Operands may be stored in f16 or bf16. */
 export interface MatmulKernel {
   readonly kind: "matmul";
@@ -66,6 +74,8 @@ export interface MatmulKernel {
   readonly a: MatrixView;
   readonly b: MatrixView;
   readonly out: Slot;
+  /** Made for backends that have `leastSummedRows`, without batch axes. */
+  readonly plus?: readonly AddedProduct[];
   /** When one of its stores goes to `out`, with the product's own place as index, that is kept there and not the product. */
   readonly epilogue?: Epilogue;
 }

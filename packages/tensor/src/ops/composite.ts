@@ -16,6 +16,11 @@ export interface CompositeOutput {
 export interface CompositeDefinition {
   readonly outputs: (inputs: readonly Shape[], attributes: Attributes) => readonly CompositeOutput[];
   readonly decompose: (inputs: readonly Tensor[], attributes: Attributes) => readonly Tensor[];
+  /**
+   * Set for a function of one tensor, element by element, which is never a kernel of its own. Its gradient is dy times its slope: as a
+   * factor that needs no dy, the slope may be computed where the function is.
+   */
+  readonly isElementwise?: true;
 }
 
 const definitions = new Map<string, CompositeDefinition>();

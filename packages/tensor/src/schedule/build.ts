@@ -183,6 +183,12 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
       return result.view;
     };
     const [a, b] = [view(node.a), view(node.b)];
+    const plus = node.plus?.map((product) => ({
+      k: product.a.shape.at(-1) ?? 1,
+      a: view(product.a),
+      b: view(product.b),
+      factor: product.factor,
+    }));
     return {
       kind: "matmul",
       batch: node.shape.slice(0, -2),
@@ -192,6 +198,7 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
       a,
       b,
       out: slot,
+      ...(plus && { plus }),
     };
   }
   if (node.op === "scatterAdd") {

@@ -1,6 +1,7 @@
 import type { Expr } from "../kernels/expr.js";
 import { operandsOf } from "../kernels/expr.js";
 import type { Kernel, Plan, Reduction, Store } from "../kernels/kernel.js";
+import { productsOf } from "../kernels/products.js";
 import { sizeOf } from "../tensor/shape.js";
 
 /** A short name for a kernel, by kind and sizes: `matmul_128x64x512`, `sum_exp_div_32x128`. */
@@ -14,7 +15,9 @@ export function nameOf(kernel: Kernel): string {
       return [
         "matmul",
         ...kernel.batch,
-        `${kernel.m}x${kernel.k}x${kernel.n}`,
+        `${kernel.m}x${productsOf(kernel)
+          .map(({ k }) => k)
+          .join("+")}x${kernel.n}`,
         ...(kernel.epilogue ? wordsOf([], kernel.epilogue.stores) : []),
       ].join("_");
     case "scatterAdd":

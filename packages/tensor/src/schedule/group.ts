@@ -1,4 +1,5 @@
-import type { Kernel, SingleKernel } from "../kernels/kernel.js";
+import type { Kernel, MatmulKernel, SingleKernel } from "../kernels/kernel.js";
+import { productsOf } from "../kernels/products.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
@@ -87,7 +88,7 @@ function isSmall(kernel: Kernel): boolean {
     case "loop":
       return sizeOf(kernel.outer) * kernel.inner * (kernel.reductions.length + kernel.stores.length) * 16 <= smallWork;
     case "matmul":
-      return sizeOf(kernel.batch) * kernel.m * kernel.n * kernel.k <= smallWork;
+      return kernel.m * kernel.n * depthOf(kernel) <= smallWork;
     case "copy":
       return kernel.bytes * 4 <= smallWork;
     case "scatterAdd":
@@ -98,5 +99,10 @@ function isSmall(kernel: Kernel): boolean {
 }
 
 function packedBy(kernel: Kernel): number {
-  return kernel.kind === "matmul" ? sizeOf(kernel.batch) * kernel.k * kernel.n : 0;
+  return kernel.kind === "matmul" ? depthOf(kernel) * kernel.n : 0;
+}
+
+/** Multiplications for an element of one matrix, over all batches. */
+function depthOf(kernel: MatmulKernel): number {
+  return sizeOf(kernel.batch) * productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
 }

@@ -1,5 +1,6 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { productsOf } from "../kernels/products.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { withSlots } from "./slots.js";
@@ -14,7 +15,7 @@ export function readsOf(kernel: Kernel): Slot[] {
     case "loop":
       return loadedBy(kernel.reductions, kernel.stores);
     case "matmul":
-      return [...new Set([kernel.a.slot, kernel.b.slot, ...loadedBy([], kernel.epilogue?.stores ?? [])])];
+      return [...new Set([...productsOf(kernel).flatMap(({ a, b }) => [a.slot, b.slot]), ...loadedBy([], kernel.epilogue?.stores ?? [])])];
     case "scatterAdd":
       return [kernel.indices, kernel.updates];
     case "copy":

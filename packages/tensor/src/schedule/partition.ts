@@ -1,6 +1,7 @@
 import { inputsOf, type Node } from "../graph/node.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
+import { computedEarly } from "./early.js";
 
 /** Views cost nothing inside a kernel: they only change its index arithmetic. */
 export function isView(node: Node): node is Node & { op: "reshape" | "permute" | "expand" | "slice" } {
@@ -32,7 +33,8 @@ function isNarrowing(node: Node): boolean {
   return node.op === "cast" && (dtypeBytes[node.dtype] === 2 || node.dtype === "u8") && node.dtype !== node.x.dtype;
 }
 
-const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "pow", "div", "mod"]);
+/** Kinds of functions and arithmetic that take many instructions. */
+export const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "pow", "div", "mod"]);
 
 /** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
 interface Cost {
@@ -80,7 +82,15 @@ export function partition(
   }
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
   const first = decided(order, users, stored, costOf(order, stored));
-  return decided(order, users, stored, costOf(order, first));
+  const second = decided(order, users, stored, costOf(order, first.stored));
+  for (const node of computedEarly(order, users, second, new Set(roots.map(behindReshapes)))) second.stored.add(node);
+  return second.stored;
+}
+
+/** Which nodes get memory, and the kernels, each by the node that it stores, that compute each of the others. */
+export interface Decision {
+  readonly stored: Set<Node>;
+  readonly kernels: ReadonlyMap<Node, ReadonlySet<Node>>;
 }
 
 /** The set grown, from the results backwards, by what is worth storing at these costs. */
@@ -89,9 +99,8 @@ function decided(
   users: ReadonlyMap<Node, readonly Node[]>,
   fixed: ReadonlySet<Node>,
   costs: ReadonlyMap<Node, Cost>,
-): Set<Node> {
+): Decision {
   const stored = new Set(fixed);
-  // The kernels that would compute each node.
   const kernels = new Map<Node, Set<Node>>();
   for (let i = order.length - 1; i >= 0; i--) {
     const node = order[i] as Node;
@@ -110,7 +119,7 @@ function decided(
       stored.add(node);
     } else kernels.set(node, into);
   }
-  return stored;
+  return { stored, kernels };
 }
 
 function store(stored: Set<Node>, node: Node): void {

@@ -13,6 +13,7 @@ import { layOut, slotAlignment, updateInPlace } from "./liveness.js";
 import { ordered } from "./order.js";
 import { paired } from "./pair.js";
 import { rematerialized } from "./rematerialize.js";
+import { withSums } from "./sums.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
 const cachedPlanCount = 64;
@@ -36,7 +37,9 @@ interface CachedPlan {
  */
 export function plan(device: Device, targets: readonly Target[], inputs: readonly Storage[]): { plan: Plan; bindings: number[] } {
   const given = targets.map((target) => target.value);
-  const roots = canonicalize(paired(given, device.backend), device);
+  const canonical = canonicalize(paired(given, device.backend), device);
+  const { leastSummedRows } = device.backend;
+  const roots = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows);
   let bindingCount = inputs.length;
   const drafts: DraftTarget[] = targets.map(({ storage }, i) => {
     const input = inputs.indexOf(storage);

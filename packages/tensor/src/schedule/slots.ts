@@ -1,5 +1,5 @@
 import type { Expr } from "../kernels/expr.js";
-import type { Kernel, Slot, Store } from "../kernels/kernel.js";
+import type { Kernel, MatmulKernel, Slot, Store } from "../kernels/kernel.js";
 
 type Rename = (slot: Slot) => Slot;
 
@@ -15,8 +15,8 @@ export function withSlots(kernel: Kernel, reads: Rename, writes: Rename): Kernel
     case "matmul":
       return {
         ...kernel,
-        a: { ...kernel.a, slot: reads(kernel.a.slot) },
-        b: { ...kernel.b, slot: reads(kernel.b.slot) },
+        ...withViews(kernel, reads),
+        ...(kernel.plus && { plus: kernel.plus.map((product) => ({ ...product, ...withViews(product, reads) })) }),
         out: writes(kernel.out),
         ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: withStores(kernel.epilogue.stores, reads, writes) } } : {}),
       };
@@ -29,6 +29,10 @@ export function withSlots(kernel: Kernel, reads: Rename, writes: Rename): Kernel
     case "group":
       throw new Error("Kernels are grouped last.");
   }
+}
+
+function withViews({ a, b }: Pick<MatmulKernel, "a" | "b">, reads: Rename): Pick<MatmulKernel, "a" | "b"> {
+  return { a: { ...a, slot: reads(a.slot) }, b: { ...b, slot: reads(b.slot) } };
 }
 
 function withStores(stores: readonly Store[], reads: Rename, writes: Rename): Store[] {

@@ -1,5 +1,6 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
+import { productsOf } from "../kernels/products.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { readsOf, slotAlignment, writesOf } from "./liveness.js";
 
@@ -68,7 +69,10 @@ export function planStatistics(plan: Plan): PlanStatistics {
 
 /** Multiplications and additions of a kernel's matrix products. */
 export function operationsOf(kernel: Kernel): number {
-  if (kernel.kind === "matmul") return 2 * kernel.m * kernel.n * kernel.k * kernel.batch.reduce((all, size) => all * size, 1);
+  if (kernel.kind === "matmul") {
+    const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
+    return 2 * kernel.m * kernel.n * depth * kernel.batch.reduce((all, size) => all * size, 1);
+  }
   if (kernel.kind === "group") return kernel.members.reduce((sum, member) => sum + operationsOf(member), 0);
   if (kernel.kind !== "composite") return 0;
   const [[batch = 0, heads = 0, queries = 0, headDim = 0] = [], [, , keys = 0] = [], [, , , valueDim = headDim] = []] = kernel.inputShapes;
@@ -103,8 +107,10 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
       const batch = kernel.batch.reduce((product, size, axis) => product * (batchStrides[axis] === 0 ? 1 : size), 1);
       note(slot, batch * rows * columns);
     };
-    view(kernel.a, kernel.m, kernel.k);
-    view(kernel.b, kernel.k, kernel.n);
+    for (const { k, a, b } of productsOf(kernel)) {
+      view(a, kernel.m, k);
+      view(b, k, kernel.n);
+    }
     for (const load of loadsOf({ reductions: [], stores: kernel.epilogue?.stores ?? [] })) note(load.slot, distinctIndices(load.index));
   } else if (kernel.kind === "group") {
     for (const member of kernel.members) {

@@ -8,6 +8,7 @@ import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
+import { leastSummedRows } from "./matmul.js";
 import { planSteps, type Step, type Word } from "./steps.js";
 import { Workspace } from "./workspace.js";
 
@@ -86,6 +87,7 @@ export function createCpuBackend(options: CpuOptions = {}): Backend {
 
 class CpuBackend implements Backend {
   readonly name = "cpu";
+  readonly leastSummedRows: number = leastSummedRows;
   readonly description: string;
   readonly limits: BackendLimits;
   readonly counters: BackendCounters = {

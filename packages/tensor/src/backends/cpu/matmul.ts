@@ -1,11 +1,15 @@
 import { epilogueLoop } from "../../kernels/epilogue.js";
-import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import type { AddedProduct, MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import { productsOf } from "../../kernels/products.js";
 import { printEpilogue } from "../../kernels/wasm/epilogue.js";
 import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerTileLoop } from "../../kernels/wasm/lower.js";
 import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
+import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import { sizeOf } from "../../tensor/shape.js";
+import { sideBySide } from "./beside.js";
 import type { KernelLibrary } from "./library.js";
 import { vectorNanoseconds } from "./loop.js";
 import type { Step, StepList, Word } from "./steps.js";
@@ -15,6 +19,8 @@ const maxPackedBytes = 8 * 2 ** 20;
 const nanosecondsPerProduct = 0.05;
 /** With so few rows, packing b costs more than it saves. */
 const fewRows = 4;
+/** From so many rows on, products of matrices are added up in one kernel: it packs each b. */
+export const leastSummedRows: number = fewRows + 1;
 /** Into so many parts the depth is split where few rows meet a large b, of at least this many elements. */
 const depthParts = 8;
 const leastSplit = 65536;
@@ -73,106 +79,180 @@ function multiplyWith(kernel: MatmulKernel, entry: number, dtypeOf: (slot: Slot)
   };
 }
 
+/** A function that computes tiles of a product as `entry` does, and adds those of further products as `added` do, before the epilogue. */
+function addWith(
+  kernel: MatmulKernel,
+  entry: number,
+  added: readonly number[],
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+): Multiply {
+  if (added.length === 0) return multiplyWith(kernel, entry, dtypeOf, library);
+  // Where the addresses of the others' arguments stand does not depend on the function, but on what an epilogue puts in front of them.
+  const at = matmulWords.length + multiplyWith(kernel, entry, dtypeOf, library).words(0, 0).length;
+  const key = `sum;${at};${entry};${added.join()}`;
+  const sum = library.entry(key, (module, _, name) => printProductSum(module, entry, added, at, name));
+  return multiplyWith(kernel, sum, dtypeOf, library);
+}
+
+/** One of a kernel's products: where the matrices of each batch lie, and the functions for their types. */
+interface Operands extends AddedProduct {
+  readonly aOffsets: readonly number[];
+  readonly bOffsets: readonly number[];
+  readonly aBytes: number;
+  readonly bBytes: number;
+  readonly pack: number;
+  readonly multiply: number;
+}
+
+function operandsOf(product: AddedProduct, batch: readonly number[], dtypeOf: (slot: Slot) => DType, library: KernelLibrary): Operands {
+  const [aType, bType] = [dtypeOf(product.a.slot), dtypeOf(product.b.slot)];
+  const isScaled = product.factor !== 1;
+  return {
+    ...product,
+    aOffsets: batchOffsets(batch, product.a),
+    bOffsets: batchOffsets(batch, product.b),
+    aBytes: dtypeBytes[aType],
+    bBytes: dtypeBytes[bType],
+    pack: library.entry(`packB;${bType}${isScaled ? ";scaled" : ""}`, (module, _, name) => printPackB(module, bType, isScaled, name)),
+    multiply: library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name)),
+  };
+}
+
 /** The steps of a product; with `adds` it is added to what `out` holds. */
 export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary, adds: boolean = false): StepList {
   const kernel = collapsed(given);
-  const { m, n, k } = kernel;
-  const aOffsets = batchOffsets(kernel.batch, kernel.a);
-  const bOffsets = batchOffsets(kernel.batch, kernel.b);
-  if (m * n * aOffsets.length === 0) return { steps: [], scratchBytes: 0 };
-  const aType = dtypeOf(kernel.a.slot);
-  const bType = dtypeOf(kernel.b.slot);
-  const aBytes = dtypeBytes[aType];
-  const bBytes = dtypeBytes[bType];
-  const few = adds ? null : fewRowSteps(kernel, dtypeOf, { a: aOffsets, b: bOffsets }, library);
+  const { m, n } = kernel;
+  const batchCount = sizeOf(kernel.batch);
+  if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
+  const few = adds || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
-  const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
-  const plain = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
-  const multiply = multiplyWith(kernel, plain, dtypeOf, library);
+  const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, dtypeOf, library));
+  const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
+  const multiply = addWith(kernel, entry, added, dtypeOf, library);
 
   const steps: Step[] = [];
   let scratchBytes = 0;
+  const depth = products.reduce((sum, { k }) => sum + k, 0);
   const columnsAtOnce = Math.max(
     panelWidth,
-    Math.min(roundUp(n, panelWidth), Math.floor(maxPackedBytes / 4 / Math.max(k, 1) / panelWidth) * panelWidth),
+    Math.min(roundUp(n, panelWidth), Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth),
   );
-  const matrixBytes = columnsAtOnce * k * 4;
-  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(matrixBytes, 1)));
-  for (let batch = 0; batch < aOffsets.length; batch += batchesAtOnce) {
-    const aPart = aOffsets.slice(batch, batch + batchesAtOnce);
-    const bPart = bOffsets.slice(batch, batch + batchesAtOnce);
-    const unique = [...new Set(bPart)];
-    const outPart = aPart.map((_, i) => (batch + i) * m * n);
+  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(columnsAtOnce * depth * 4, 1)));
+  for (let batch = 0; batch < batchCount; batch += batchesAtOnce) {
+    const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const tile = tileShape(m, columns, aPart.length);
+      const tile = tileShape(m, columns, count);
       const rowTiles = Math.ceil(m / tile.rows);
       const tiles = rowTiles * Math.ceil(columns / tile.columns);
-      const panels = Math.ceil(columns / panelWidth);
-      const packPanels = Math.min(panels, Math.max(1, Math.round(16384 / Math.max(1, k * panelWidth))));
-      const packTiles = Math.ceil(panels / packPanels);
-      const table = (offsets: readonly number[], bytes: number, shift = 0): Word => ({
-        kind: "constants",
-        values: offsets.map((x) => (x + shift) * bytes),
-      });
-      const values = {
-        a: { kind: "slot", slot: kernel.a.slot },
-        b: { kind: "slot", slot: kernel.b.slot },
+      const shared = {
         out: { kind: "slot", slot: kernel.out },
-        packed: { kind: "scratch", offset: 0 },
         m,
         n: columns,
-        k,
-        aRow: kernel.a.rowStride * aBytes,
-        aColumn: kernel.a.columnStride * aBytes,
-        bRow: kernel.b.rowStride * bBytes,
-        bColumn: kernel.b.columnStride * bBytes,
-        aOffsets: table(aPart, aBytes),
-        bOffsets: table(unique, bBytes, column * kernel.b.columnStride),
-        packedOffsets: table(
-          bPart.map((offset) => unique.indexOf(offset)),
-          matrixBytes,
+        outOffsets: table(
+          Array.from({ length: count }, (_, i) => (batch + i) * m * n),
+          4,
+          column,
         ),
-        outOffsets: table(outPart, 4, column),
         outRow: n * 4,
         rowTiles,
         tiles,
         tileRows: tile.rows,
         tileColumns: tile.columns,
-        packPanels,
-        packTiles,
-        adds: Number(adds),
-      } as const satisfies Record<MatmulWord, Word>;
-      const words = matmulWords.map((word) => values[word]);
-      const packWords = matmulWords.map((word) =>
-        word === "packedOffsets"
-          ? table(
-              unique.map((_, i) => i),
-              matrixBytes,
-            )
-          : values[word],
-      );
-      if (k > 0) steps.push({ entry: pack, tiles: packTiles * unique.length, words: packWords, cost: unique.length * columns * k * 0.3 });
+      } as const;
+      const packs: Step[] = [];
+      let packedAt = 0;
+      const words = products.map((product, i): Word[] => {
+        const part = packed(product, batch, count, column, columnsAtOnce, packedAt, { ...shared, adds: Number(adds || i > 0) });
+        packedAt += part.bytes;
+        if (product.k > 0) packs.push(part.step);
+        return part.words;
+      });
+      if (packs.length > 0) steps.push(sideBySide(packs));
       steps.push({
         entry: multiply.entry,
-        tiles: tiles * aPart.length,
-        words: [...words, ...multiply.words(batch * m, column)],
-        cost: aPart.length * m * columns * (k * nanosecondsPerProduct + multiply.cost),
+        tiles: tiles * count,
+        words: [
+          ...(words[0] ?? []),
+          ...multiply.words(batch * m, column),
+          ...words.slice(1).map((list) => ({ kind: "words", words: list }) as const),
+        ],
+        cost: count * m * columns * (depth * nanosecondsPerProduct + multiply.cost),
       });
-      scratchBytes = Math.max(scratchBytes, matrixBytes * unique.length);
+      scratchBytes = Math.max(scratchBytes, packedAt);
     }
   }
   return { steps, scratchBytes };
 }
 
+function table(offsets: readonly number[], bytes: number, shift = 0): Word {
+  return { kind: "constants", values: offsets.map((x) => (x + shift) * bytes) };
+}
+
+/** How some columns of a product's b are packed from `packedAt` on in scratch memory, and the arguments with which they are multiplied. */
+function packed(
+  product: Operands,
+  batch: number,
+  count: number,
+  column: number,
+  columnsAtOnce: number,
+  packedAt: number,
+  shared: Pick<
+    Record<MatmulWord, Word>,
+    "out" | "m" | "outOffsets" | "outRow" | "rowTiles" | "tiles" | "tileRows" | "tileColumns" | "adds"
+  > & {
+    readonly n: number;
+  },
+): { readonly step: Step; readonly words: Word[]; readonly bytes: number } {
+  const { a, b, k, aBytes, bBytes } = product;
+  const offsets = product.bOffsets.slice(batch, batch + count);
+  const unique = [...new Set(offsets)];
+  const matrixBytes = columnsAtOnce * k * 4;
+  const panels = Math.ceil(shared.n / panelWidth);
+  const packPanels = Math.min(panels, Math.max(1, Math.round(16384 / Math.max(1, k * panelWidth))));
+  const packTiles = Math.ceil(panels / packPanels);
+  const values: Record<MatmulWord, Word> = {
+    ...shared,
+    a: { kind: "slot", slot: a.slot },
+    b: { kind: "slot", slot: b.slot },
+    packed: { kind: "scratch", offset: packedAt },
+    k,
+    aRow: a.rowStride * aBytes,
+    aColumn: a.columnStride * aBytes,
+    bRow: b.rowStride * bBytes,
+    bColumn: b.columnStride * bBytes,
+    aOffsets: table(product.aOffsets.slice(batch, batch + count), aBytes),
+    bOffsets: table(unique, bBytes, column * b.columnStride),
+    packedOffsets: table(
+      offsets.map((offset) => unique.indexOf(offset)),
+      matrixBytes,
+    ),
+    packPanels,
+    packTiles,
+    factor: new Int32Array(Float32Array.of(product.factor).buffer)[0] ?? 0,
+  };
+  const packedOffsets = table(
+    unique.map((_, i) => i),
+    matrixBytes,
+  );
+  const cost = unique.length * shared.n * k * 0.3;
+  return {
+    step: {
+      entry: product.pack,
+      tiles: packTiles * unique.length,
+      words: matmulWords.map((word) => (word === "packedOffsets" ? packedOffsets : values[word])),
+      cost,
+    },
+    words: matmulWords.map((word) => values[word]),
+    bytes: matrixBytes * unique.length,
+  };
+}
+
 /** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
-function fewRowSteps(
-  kernel: MatmulKernel,
-  dtypeOf: (slot: Slot) => DType,
-  offsets: { readonly a: readonly number[]; readonly b: readonly number[] },
-  library: KernelLibrary,
-): StepList | null {
+function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
   const { m, n, k, a, b } = kernel;
+  const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
   const runs = b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
   if (m > fewRows || runs === null) return null;
   const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
@@ -181,7 +261,6 @@ function fewRowSteps(
   const tileColumns = Math.min(1024, Math.max(64, roundUp(n / 8, 16), roundUp(16384 / Math.max(k, 1), 16)));
   const tiles = Math.ceil(n / tileColumns);
   const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
-  const table = (values: readonly number[], bytes: number): Word => ({ kind: "constants", values: values.map((x) => x * bytes) });
   const values: Partial<Record<MatmulWord, Word>> = {
     a: { kind: "slot", slot: a.slot },
     b: { kind: "slot", slot: b.slot },

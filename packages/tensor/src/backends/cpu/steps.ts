@@ -1,8 +1,8 @@
 import type { CopyKernel, Kernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
-import { groupEntry } from "../../kernels/wasm/driver.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
 import { attentionBackwardSteps, attentionSteps } from "./attention.js";
+import { sideBySide } from "./beside.js";
 import { crossEntropySteps } from "./cross-entropy.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
@@ -71,20 +71,6 @@ function joined(lists: readonly StepList[]): StepList {
   });
   const depth = Math.max(0, ...apart.map((steps) => steps.length));
   return { steps: Array.from({ length: depth }, (_, stage) => sideBySide(apart.flatMap((steps) => steps[stage] ?? []))), scratchBytes };
-}
-
-/** One step that covers the tiles of several; the driver finds the function that a tile belongs to. */
-function sideBySide(steps: readonly Step[]): Step {
-  const [only] = steps;
-  if (only && steps.length === 1) return only;
-  const words: Word[] = [steps.length];
-  let [tiles, cost] = [0, 0];
-  for (const step of steps) {
-    words.push(tiles, step.entry, { kind: "words", words: step.words });
-    tiles += step.tiles;
-    cost += step.cost;
-  }
-  return { entry: groupEntry, tiles, words, cost };
 }
 
 function scatterSteps(kernel: ScatterAddKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {

@@ -1,5 +1,17 @@
-import type { DType } from "../../tensor/dtype.js";
-import { type Code, type FunctionBuilder, f32, f32x4, i32, type Local, type ModuleBuilder, memory, op, shuffle32 } from "./assembler.js";
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import {
+  type Code,
+  extractLane,
+  type FunctionBuilder,
+  f32,
+  f32x4,
+  i32,
+  type Local,
+  type ModuleBuilder,
+  memory,
+  op,
+  shuffle32,
+} from "./assembler.js";
 import { kernelParams } from "./loop.js";
 import { loadScalar, loadVector } from "./storage.js";
 
@@ -45,6 +57,8 @@ export const matmulWords = [
   "packTiles",
   /** 1 where the product is added to what `out` holds. */
   "adds",
+  /** The f32 by which the step that packs b multiplies it, where there is such a factor. */
+  "factor",
 ] as const;
 
 export type MatmulWord = (typeof matmulWords)[number];
@@ -95,18 +109,21 @@ interface PanelSource {
   /** How many lanes of the panel exist; the rest become zero. */
   readonly lanes: Local;
   readonly depth: Local;
+  /** Four times the number by which all elements are multiplied. */
+  readonly factor?: Local;
 }
 
 /** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
 export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
-  const { dtype, laneStride, depthStride, lanes, depth } = source;
-  const elementBytes = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4, u8: 1, bool: 1 }[dtype];
+  const { dtype, laneStride, depthStride, lanes, depth, factor } = source;
+  const scaled = (value: Code): Code => (factor ? op("f32x4.mul", value, factor.get) : value);
+  const bytes = dtypeBytes[dtype];
   const from = f.let("i32", source.from);
   const d = f.let("i32", i32(0));
   const vectors = width / 4;
   const isWhole = op("i32.eq", lanes.get, i32(width));
-  const lanesTouch = op("i32.and", isWhole, op("i32.eq", laneStride.get, i32(elementBytes)));
-  const depthTouches = op("i32.and", isWhole, op("i32.eq", depthStride.get, i32(elementBytes)));
+  const lanesTouch = op("i32.and", isWhole, op("i32.eq", laneStride.get, i32(bytes)));
+  const depthTouches = op("i32.and", isWhole, op("i32.eq", depthStride.get, i32(bytes)));
   const advance = (steps: number): void => {
     f.emit(from.set(add(from.get, mul(depthStride.get, i32(steps)))));
     f.emit(to.set(add(to.get, i32(width * 4 * steps))));
@@ -116,7 +133,7 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
     () => {
       f.while(d, depth.get, i32(1), () => {
         for (let v = 0; v < vectors; v++) {
-          const value = f.let("v128", loadVector(f, dtype, from.get, v * 4 * elementBytes));
+          const value = f.let("v128", scaled(loadVector(f, dtype, from.get, v * 4 * bytes)));
           f.emit(memory("v128.store", v * 16, to.get, value.get));
         }
         advance(1);
@@ -129,7 +146,7 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
           const lane = f.let("i32", from.get);
           for (let v = 0; v < vectors; v++) {
             const read = (): Local => {
-              const value = f.let("v128", loadVector(f, dtype, lane.get, 0));
+              const value = f.let("v128", scaled(loadVector(f, dtype, lane.get, 0)));
               f.emit(lane.set(add(lane.get, laneStride.get)));
               return value;
             };
@@ -146,8 +163,8 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
         const at = f.let("i32", from.get);
         const target = f.let("i32", to.get);
         f.for(lane, lanes.get, i32(1), () => {
-          const value = f.let("f32", loadScalar(f, dtype, at.get));
-          f.emit(memory("f32.store", 0, target.get, value.get));
+          const value = loadScalar(f, dtype, at.get);
+          f.emit(memory("f32.store", 0, target.get, factor ? op("f32.mul", value, extractLane("f32", 0, factor.get)) : value));
           f.emit(at.set(add(at.get, laneStride.get)));
           f.emit(target.set(add(target.get, i32(4))));
         });
@@ -161,8 +178,57 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
   );
 }
 
-/** Packs some panels of one matrix of b. Panels lie one after another, each [k][panelWidth]. */
-export function printPackB(module: ModuleBuilder, dtype: DType, name: string): void {
+/** Lanes that `packPanels` takes at once where they touch: sixteen f32 are a cache line, which is then read once and not for each panel. */
+const lineLanes = 16;
+
+/** Packs the panel from `lane` on and advances `lane` past it; where lanes touch and enough are left, the panels of a whole line. */
+function packPanels(f: FunctionBuilder, width: number, source: Omit<PanelSource, "lanes">, lane: Local, end: Local, to: Local): void {
+  const from = f.let("i32", add(source.from, mul(lane.get, source.laneStride.get)));
+  const left = f.let("i32", sub(end.get, lane.get));
+  const touches = op("i32.eq", source.laneStride.get, i32(dtypeBytes[source.dtype]));
+  f.if(
+    op("i32.and", op("i32.ge_u", left.get, i32(lineLanes)), touches),
+    () => {
+      packLine(f, width, { ...source, from: from.get }, to);
+      f.emit(lane.set(add(lane.get, i32(lineLanes))));
+    },
+    () => {
+      packPanel(f, width, { ...source, from: from.get, lanes: minimum(f, left.get, i32(width)) }, to);
+      f.emit(lane.set(add(lane.get, i32(width))));
+    },
+  );
+}
+
+/** Packs `lineLanes` lanes that touch as panels of `width`. Advances `to` past them. */
+function packLine(
+  f: FunctionBuilder,
+  width: number,
+  { dtype, from, depthStride, depth, factor }: Omit<PanelSource, "lanes">,
+  to: Local,
+): void {
+  const panelBytes = f.let("i32", mul(depth.get, i32(width * 4)));
+  const panels = lineLanes / width;
+  const at = f.let("i32", from);
+  const targets = [to];
+  for (let i = 1; i < panels; i++) targets.push(f.let("i32", add((targets[i - 1] as Local).get, panelBytes.get)));
+  const end = f.let("i32", add(to.get, panelBytes.get));
+  f.while(to, end.get, i32(width * 4), () => {
+    const values = Array.from({ length: lineLanes / 4 }, (_, v) => {
+      const value = loadVector(f, dtype, at.get, v * 4 * dtypeBytes[dtype]);
+      return f.let("v128", factor ? op("f32x4.mul", value, factor.get) : value);
+    });
+    for (const [v, value] of values.entries()) {
+      const target = targets[Math.floor((v * 4) / width)] as Local;
+      f.emit(memory("v128.store", (v * 16) % (width * 4), target.get, value.get));
+    }
+    f.emit(at.set(add(at.get, depthStride.get)));
+    for (const target of targets.slice(1)) f.emit(target.set(add(target.get, i32(width * 4))));
+  });
+  f.emit(to.set((targets.at(-1) as Local).get));
+}
+
+/** Packs some panels of one matrix of b, times a factor where `isScaled`. Panels lie one after another, each [k][panelWidth]. */
+export function printPackB(module: ModuleBuilder, dtype: DType, isScaled: boolean, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const words = readWords(f, ["b", "packed", "n", "k", "bRow", "bColumn", "bOffsets", "packedOffsets", "packPanels", "packTiles"]);
   const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.packTiles.get));
@@ -171,23 +237,17 @@ export function printPackB(module: ModuleBuilder, dtype: DType, name: string): v
   const source = f.let("i32", add(words.b.get, tableEntry(words.bOffsets, batch.get)));
   const base = f.let("i32", add(words.packed.get, tableEntry(words.packedOffsets, batch.get)));
   const to = f.let("i32", add(base.get, mul(mul(first.get, words.k.get), i32(4))));
+  const factor = isScaled ? f.let("v128", memory("v128.load32_splat", matmulWords.indexOf("factor") * 4, f.param(0).get)) : null;
   const column = f.let("i32", first.get);
-  f.while(column, end.get, i32(panelWidth), () => {
-    const lanes = minimum(f, i32(panelWidth), sub(words.n.get, column.get));
-    packPanel(
-      f,
-      panelWidth,
-      {
-        dtype,
-        from: add(source.get, mul(column.get, words.bColumn.get)),
-        laneStride: words.bColumn,
-        depthStride: words.bRow,
-        lanes,
-        depth: words.k,
-      },
-      to,
-    );
-  });
+  const panels = {
+    dtype,
+    from: source.get,
+    laneStride: words.bColumn,
+    depthStride: words.bRow,
+    depth: words.k,
+    ...(factor && { factor }),
+  };
+  f.while(column, end.get, i32(0), () => packPanels(f, panelWidth, panels, column, end, to));
 }
 
 /** Computes one tile of out. Scratch memory of the thread: the packed block of a, then one register tile. */
@@ -231,11 +291,9 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
     const to = f.let("i32", scratch.get);
     const row = f.local("i32");
     const isLater = f.let("i32", op("i32.or", depthStart.get, words.adds.get));
-    f.for(row, tileHeight.get, i32(panelHeight), () => {
-      const lanes = minimum(f, i32(panelHeight), sub(tileHeight.get, row.get));
-      const from = add(add(a.get, mul(row.get, words.aRow.get)), mul(depthStart.get, words.aColumn.get));
-      packPanel(f, panelHeight, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes, depth }, to);
-    });
+    const from = f.let("i32", add(a.get, mul(depthStart.get, words.aColumn.get)));
+    const panels = { dtype, from: from.get, laneStride: words.aRow, depthStride: words.aColumn, depth };
+    f.for(row, tileHeight.get, i32(0), () => packPanels(f, panelHeight, panels, row, tileHeight, to));
     const column = f.let("i32", columnStart.get);
     f.while(column, columnEnd.get, i32(panelWidth), () => {
       const panel = f.let(

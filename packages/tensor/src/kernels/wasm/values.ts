@@ -5,7 +5,7 @@ import { substitute } from "../substitute.js";
 import type { Analysis } from "./analysis.js";
 import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, op, replaceLane } from "./assembler.js";
 import type { LoopProgram } from "./lower.js";
-import { choose, erf, exp, log, philox, tanh } from "./math.js";
+import { absolute, choose, erf, exp, log, negated, philox, tanh } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";
 
@@ -263,7 +263,7 @@ export class Values {
       case "binary":
         return this.#vectorBinary(expr, unit, at);
       case "select":
-        return choose(get(expr.condition), get(expr.a), get(expr.b));
+        return this.#vectorSelect(expr, get);
       case "cast":
         return vectorCast(expr.x.dtype, expr.dtype, get(expr.x));
       case "random":
@@ -274,9 +274,9 @@ export class Values {
   #vectorUnary(kind: (Expr & { op: "unary" })["kind"], dtype: ComputeDType, x: Code, at: Position): Code {
     switch (kind) {
       case "neg":
-        return dtype === "f32" ? op("f32x4.neg", x) : op("i32x4.neg", x);
+        return dtype === "f32" ? negated(x) : op("i32x4.neg", x);
       case "abs":
-        return dtype === "f32" ? op("f32x4.abs", x) : dtype === "i32" ? op("i32x4.abs", x) : x;
+        return dtype === "f32" ? absolute(x) : dtype === "i32" ? op("i32x4.abs", x) : x;
       case "sqrt":
       case "floor":
         return op(`f32x4.${kind}`, x);
@@ -293,6 +293,13 @@ export class Values {
     }
   }
 
+  #vectorSelect({ condition, a, b }: Expr & { op: "select" }, get: (x: Expr) => Code): Code {
+    // A mask alone clears lanes; choosing takes three instructions.
+    if (isZero(b)) return op("v128.and", get(a), get(condition));
+    if (isZero(a)) return op("v128.andnot", get(b), get(condition));
+    return choose(get(condition), get(a), get(b));
+  }
+
   #vectorBinary(expr: Expr & { op: "binary" }, unit: number, at: Position): Code {
     const dtype = expr.a.dtype;
     const { kind } = expr;
@@ -303,6 +310,7 @@ export class Values {
         return this.#perLane("f32", at, [a(), b()], ([x = [], y = []]) => this.#scalarBinary(expr, x, y));
       if (kind === "and" || kind === "or" || kind === "xor" || kind === "shl" || kind === "shr")
         throw new Error(`Kernel: ${kind} is not defined for f32.`);
+      if (kind === "max" || kind === "min") return floatExtremum(expr, kind, a, b);
       return op(`f32x4.${kind}`, a(), b());
     }
     const isSigned = dtype === "i32";
@@ -437,6 +445,21 @@ function mapOf(maps: Map<string, Map<Expr, Local>>, key: string): Map<Expr, Loca
   let map = maps.get(key);
   if (!map) maps.set(key, (map = new Map()));
   return map;
+}
+
+function isZero(expr: Expr): boolean {
+  return expr.op === "const" && Object.is(expr.value, 0);
+}
+
+/**
+ * Against a constant other than 0 (of which there are two), the instruction that simply compares will do: with the constant second it
+ * keeps a NaN. The one that looks for NaN and the sign of 0 by itself takes seven on x86.
+ */
+function floatExtremum(expr: Expr & { op: "binary" }, kind: "max" | "min", a: () => Code, b: () => Code): Code {
+  const isPlain = (x: Expr): boolean => x.op === "const" && x.value !== 0 && !Number.isNaN(x.value);
+  if (isPlain(expr.b)) return op(`f32x4.p${kind}`, a(), b());
+  if (isPlain(expr.a)) return op(`f32x4.p${kind}`, b(), a());
+  return op(`f32x4.${kind}`, a(), b());
 }
 
 /** Four equal lanes; a bool becomes a mask. */
