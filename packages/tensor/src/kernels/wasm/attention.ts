@@ -252,7 +252,8 @@ function weigh(f: FunctionBuilder, weights: Local, count: Local, state: Local): 
   f.while(at, end.get, i32(rowBytes), () => {
     for (const [j, code] of loadRow(at.get).entries()) {
       const local = largest[j] as Local;
-      f.emit(local.set(op("f32x4.max", local.get, code)));
+      // What f32x4.max does about NaN takes eight instructions, one after another; a NaN shows in its weight.
+      f.emit(local.set(op("f32x4.pmax", local.get, code)));
     }
   });
   const sums = [f.let("v128", f32x4(0)), f.let("v128", f32x4(0))];
