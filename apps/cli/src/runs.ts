@@ -22,7 +22,7 @@ interface FirstBatches {
 /** The model's forward over the first training batches, for first values that come from data (EVA): tokens that are learned count, as in PEFT. */
 function firstRuns(model: CausalLM, examples: readonly Example[], settings: FirstBatches): DataRun[] {
   const { batchSize } = settings;
-  const batches = new BatchSequence(examples, settings);
+  const batches = new BatchSequence(examples, { ...settings, layout: "padded" });
   const count = Math.min(initialBatchCount, Math.ceil(examples.length / batchSize));
   return Array.from({ length: count }, (_, i) => {
     const { ids, labels, rowCount, length } = batches.batch(i);

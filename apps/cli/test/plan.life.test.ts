@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { applyAdapter } from "@lowrank/lora";
-import { initModel, trainingStep } from "@lowrank/models";
+import { collate, initModel, trainingStep } from "@lowrank/models";
 import { device } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
 import { lowrank } from "./cli.js";
@@ -29,10 +29,10 @@ async function measured(config: Readonly<Record<string, unknown>>, method: "lora
     const adapter = method === "lora" ? applyAdapter(model, { method: "lora", rank: 8, alpha: 16 }) : null;
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const step = trainingStep({ model, parameters, optimizer: optim.adamw(parameters, { weightDecay: 0 }), maxGradNorm: 1 });
-    const ids = new Int32Array(rows * length).map((_, i) => i % 512);
-    const count = rows * length;
-    for (let i = 0; i < 3; i++)
-      await step.run([{ ids, labels: ids, rowCount: rows, length, learnedTokenCount: count, tokenCount: count }], 1e-3);
+    const ids = Array.from({ length }, (_, i) => i % 512);
+    const examples = Array.from({ length: rows }, (_, line) => ({ line, ids, labels: ids }));
+    const batch = collate(examples, { layout: model.batchLayout, lengthLimit: length });
+    for (let i = 0; i < 3; i++) await step.run([batch], 1e-3);
     return dev.counters.peakBytes;
   } finally {
     dev.dispose();

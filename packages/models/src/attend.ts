@@ -2,11 +2,12 @@ import { attention, concat, ShapeError, type Tensor } from "@lowrank/tensor";
 import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
 
 /**
- * Causal attention of one layer with whatever stands before its keys: a prefix, or a cache while generating.
+ * Causal attention of one layer with whatever stands before its keys: a prefix, or a cache while generating. Packed rows see themselves
+ * only.
  * queries [batch, heads, seq, dim], keys and values [batch, kvHeads, seq, dim]; the queries' shape.
  */
 export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: number, scale: number, context: AttentionContext): Tensor {
-  const { cache, prefix } = context;
+  const { cache, prefix, packed } = context;
   if (cache?.positions) {
     const seen = cache.append(layer, keys, values);
     return attention(queries, seen.keys, seen.values, { scale, mask: seen.mask });
@@ -14,7 +15,7 @@ export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: num
   const k = prefix ? withPrefix(keys, "keys", layer, prefix) : keys;
   const v = prefix ? withPrefix(values, "values", layer, prefix) : values;
   cache?.fill(layer, k, v);
-  return attention(queries, k, v, { scale, isCausal: true });
+  return attention(queries, k, v, { scale, isCausal: true, ...(packed && { starts: packed.starts }) });
 }
 
 function withPrefix(x: Tensor, which: "keys" | "values", layer: number, prefix: VisiblePrefix): Tensor {

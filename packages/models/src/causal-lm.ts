@@ -12,13 +12,17 @@ import {
   Tensor,
 } from "@lowrank/tensor";
 import type { ModelConfig } from "./config.js";
+import type { BatchLayout } from "./data/batches.js";
 import type { KeyValueCache } from "./generate/cache.js";
+import { type PackedRows, type VisibleRows, visibleRows, withoutFirst } from "./packed-rows.js";
 import type { VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
 
 /** What a forward pass is told besides the token ids. */
 export interface ForwardOptions {
   /** Keys and values of the tokens before. */
   readonly cache?: KeyValueCache;
+  /** Which row each token belongs to, where rows are packed one behind the other. */
+  readonly packed?: PackedRows | null;
 }
 
 /** What attention has to be told about its surroundings; made once for each forward pass. */
@@ -26,6 +30,7 @@ export interface AttentionContext {
   readonly prefix: VisiblePrefix | null;
   readonly prompt: VirtualPrompt | null;
   readonly cache: KeyValueCache | null;
+  readonly packed: VisibleRows | null;
 }
 
 /** A prefix as one forward pass sees it: keys and values of each layer, [1 or batch, kvHeads, length, headDim]. */
@@ -74,21 +79,37 @@ export interface CausalLM extends nn.Module {
   origin: ModelOrigin | null;
   /** Where prefix and prompt methods enter. */
   readonly virtualTokens: VirtualTokens;
+  /** How batches are best laid out for it as it is now, on its device. */
+  readonly batchLayout: BatchLayout;
   /** Hidden states before the head: ids i32 [batch, seq] → f32 [batch, seq, width]. */
   hidden(ids: Tensor, options?: ForwardOptions): Tensor;
   /** ids i32 [batch, seq] → logits f32 [batch, seq, vocab]. */
   forward(ids: Tensor, options?: ForwardOptions): Tensor;
   /**
    * Mean cross-entropy of each next token: ids and labels i32 [batch, seq]; labels are the ids themselves, shifted inside, -100 where a
-   * position does not count. NaN when none counts. transformers' `model(input_ids, labels=labels).loss`.
+   * position does not count. NaN when none counts. transformers' `model(input_ids, labels=labels).loss`. Of packed rows the same as of
+   * the rows apart: no token predicts another row's.
    */
-  loss(ids: Tensor, labels: Tensor): Tensor;
+  loss(ids: Tensor, labels: Tensor, options?: Pick<ForwardOptions, "packed">): Tensor;
 }
 
-/** What the layers of one forward pass are told. While decoding, the cache already holds what the virtual tokens gave. */
-export function attentionContext({ prefix, prompt }: VirtualTokens, { cache }: ForwardOptions): AttentionContext {
+/**
+ * What the layers of one forward pass are told. While decoding, the cache already holds what the virtual tokens gave.
+ * Throws ShapeError for packed rows where something stands before each row's own keys: a cache, or virtual tokens.
+ */
+export function attentionContext(virtualTokens: VirtualTokens, { cache, packed }: ForwardOptions): AttentionContext {
+  const { prefix, prompt } = virtualTokens;
+  if (packed && (cache || virtualTokens.length > 0))
+    throw new ShapeError(
+      "Packed rows have no place for a cache or for virtual tokens before each of them. Use a row of the batch for each.",
+    );
   const isDecoding = cache !== undefined && cache.positions !== null;
-  return { prefix: prefix && !isDecoding ? { length: prefix.length, layers: prefix.layers() } : null, prompt, cache: cache ?? null };
+  return {
+    prefix: prefix && !isDecoding ? { length: prefix.length, layers: prefix.layers() } : null,
+    prompt,
+    cache: cache ?? null,
+    packed: packed ? visibleRows(packed) : null,
+  };
 }
 
 /** Throws ShapeError unless ids are integers [batch, seq]. */
@@ -101,11 +122,15 @@ export function checkIds(ids: Tensor): void {
   }
 }
 
-/** Throws ShapeError when a text is longer than the model can look at. */
-export function checkLength(length: number, contextLength: number): void {
-  if (length > contextLength) {
-    throw new ShapeError(`${length} tokens are more than the model's context of ${contextLength}. Shorten the text or split it.`);
-  }
+/**
+ * Positions that the longest row of a forward pass takes; `length` is that of the batch's rows. Throws ShapeError when they are more than
+ * the model can look at.
+ */
+export function longestRow(length: number, { packed, prefix }: AttentionContext, contextLength: number): number {
+  const longest = (packed?.rowLimit ?? length) + (prefix?.length ?? 0);
+  if (longest > contextLength)
+    throw new ShapeError(`${longest} tokens are more than the model's context of ${contextLength}. Shorten the text or split it.`);
+  return longest;
 }
 
 /**
@@ -124,7 +149,7 @@ export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number): void {
 }
 
 /** `CausalLM.loss` from the hidden states; without materialising the logits while the head is a plain matrix. */
-export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor): Tensor {
+export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor, packed: PackedRows | null = null): Tensor {
   const [batch = 0, length = 0, width = 0] = hidden.shape;
   const labelLength = labels.shape[1] ?? 0;
   if (labels.rank !== 2 || labels.shape[0] !== batch || labelLength > length || labels.dtype !== "i32") {
@@ -135,7 +160,8 @@ export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor): Ten
   }
   // Position i predicts token i + 1. Of the virtual tokens in front (prompt methods) the last predicts the text's first token, as in PEFT.
   const virtual = length - labelLength;
-  const next = virtual > 0 ? labels : labels.narrow(1, 1, labelLength - 1);
+  const learned = packed ? withoutFirst(labels, packed) : labels;
+  const next = virtual > 0 ? learned : learned.narrow(1, 1, labelLength - 1);
   const targets = next
     .pad(
       [
@@ -170,8 +196,9 @@ export function withPrompt(embedded: Tensor, { prompt, cache }: AttentionContext
   return concat([prompt.embeddings().reshape([1, prompt.length, width]).expand([batch, prompt.length, width]), embedded], 1);
 }
 
-/** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] while decoding. */
+/** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] while decoding and of packed rows. */
 export function positionsOf(batch: number, length: number, context: AttentionContext, device: Device): Tensor {
+  if (context.packed) return context.packed.positions;
   const decoding = context.cache?.positions;
   if (decoding) return decoding.reshape([batch, 1]);
   const from = context.prefix?.length ?? 0;

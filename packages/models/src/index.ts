@@ -21,6 +21,7 @@ export { initModel } from "./init-model.js";
 export { type LlamaConfig, llamaConfig } from "./llama/config.js";
 export { Llama } from "./llama/model.js";
 export { modelOutline } from "./model-outline.js";
+export type { PackedRows } from "./packed-rows.js";
 export { type ChatMessage, Tokenizer } from "./tokenizer/tokenizer.js";
 export * from "./train/index.js";
 export { type KeyValuePrefix, type VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";

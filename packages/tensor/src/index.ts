@@ -21,6 +21,7 @@ export * from "./ops/movement.js";
 export * from "./ops/norm.js";
 export * from "./ops/reduce.js";
 export * from "./ops/rope.js";
+export { hasOwnKernel } from "./schedule/canonical.js";
 export { type DebugLevel, debugLevel, setDebugLevel } from "./schedule/debug.js";
 export { type KernelStatistics, type PlanStatistics, planStatistics } from "./schedule/statistics.js";
 export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./tensor/create.js";

@@ -24,8 +24,8 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
     await openAdapter(loaded.model, values.adapter, output);
     const data = await openData(values.data, loaded, output, { maxLength: values["max-length"], rowLimit: values.rows });
     const meter = evaluator(loaded.model);
-    const longest = Math.max(...data.examples.map(({ ids }) => ids.length));
-    const { loss, tokenCount } = await meter.run(evaluationBatches(data.examples, values["batch-size"], longest));
+    const shape = { layout: loaded.model.batchLayout, lengthLimit: Math.max(...data.examples.map(({ ids }) => ids.length)) };
+    const { loss, tokenCount } = await meter.run(evaluationBatches(data.examples, values["batch-size"], shape));
     meter.dispose();
     const perplexity = Math.exp(loss);
     output.say(`loss ${loss.toFixed(4)} over ${grouped(tokenCount)} tokens, perplexity ${perplexity.toFixed(3)}`);

@@ -51,7 +51,7 @@ export interface MethodResult extends Quality {
 export async function lossOn(model: CausalLM, examples: readonly Example[], lengthLimit: number): Promise<number> {
   const meter = evaluator(model);
   try {
-    return (await meter.run(evaluationBatches(examples, 16, lengthLimit))).loss;
+    return (await meter.run(evaluationBatches(examples, 16, { layout: model.batchLayout, lengthLimit }))).loss;
   } finally {
     meter.dispose();
   }

@@ -1,15 +1,41 @@
 import { type Example, ignoredLabel } from "./encode.js";
 
+/**
+ * How the rows of a batch lie: `padded`, each in a row of its own, or `packed`, one behind the other in a single row, where next to nothing
+ * is padding and each token has its position beside it.
+ */
+export type BatchLayout = "padded" | "packed";
+
 /** Rows of one shape: `ids` and `labels` are row-major [rowCount, length]; padding is on the right, with label -100. */
 export interface Batch {
   readonly ids: Int32Array;
   readonly labels: Int32Array;
+  /** Of packed rows, as `ids`: each token's position within its own row. Padding has position 0. */
+  readonly positions: Int32Array | null;
+  /** 1 where rows are packed. */
   readonly rowCount: number;
   readonly length: number;
+  /** Tokens that no row exceeds. */
+  readonly rowLimit: number;
   /** Tokens that the loss counts. */
   readonly learnedTokenCount: number;
   /** Tokens without padding. */
   readonly tokenCount: number;
+}
+
+/** What batches of a run have in common. */
+export interface BatchShape {
+  readonly layout: BatchLayout;
+  /** Tokens of the longest row. */
+  readonly lengthLimit: number;
+}
+
+/** What a batch has so that it is as large as others of its run, and no plan is made for it alone. */
+interface BatchFilling {
+  /** Padded: more rows than the examples are, from which nothing is learned. */
+  readonly rowCount?: number;
+  /** Packed: padding up to so many tokens. */
+  readonly leastLength?: number;
 }
 
 /** Lengths are rounded up to one of few, so that a run needs few plans: multiples of 32, above 256 of 64. Never beyond `limit`. */
@@ -19,22 +45,89 @@ export function bucketLength(length: number, limit: number): number {
 }
 
 /**
- * Puts examples together: padded on the right to a common bucket, which causal attention never looks at. `rowCount` above the examples'
- * number adds rows from which nothing is learned, so that a last, smaller batch has the shape of the others.
+ * `bucketLength` of rows that are packed, whose tokens are many: multiples of an eighth of the power of two below, 32 at least, so that
+ * padding is some 5 % of the whole. Twice as many lengths would halve that, and their plans would take longer than the padding in a run of a
+ * few hundred steps.
  */
-export function collate(examples: readonly Example[], limit: number, rowCount: number = examples.length): Batch {
-  const length = bucketLength(Math.max(...examples.map(({ ids }) => ids.length)), limit);
-  const ids = new Int32Array(rowCount * length);
-  const labels = new Int32Array(rowCount * length).fill(ignoredLabel);
+export function packedLength(tokenCount: number, limit: number): number {
+  const step = Math.max(32, 2 ** (Math.floor(Math.log2(tokenCount)) - 3));
+  return Math.max(2, Math.min(Math.ceil(tokenCount / step) * step, limit));
+}
+
+/**
+ * Puts examples together as `layout` says: padded on the right to a common bucket, or packed into one row of a bucket's length. Causal
+ * attention looks at no padding, and at no other row where it is told where each begins.
+ */
+export function collate(examples: readonly Example[], { layout, lengthLimit }: BatchShape, filling: BatchFilling = {}): Batch {
+  const { rowCount = examples.length, leastLength = 0 } = filling;
+  if (layout === "packed") {
+    const tokenCount = Math.max(tokensOf(examples), leastLength);
+    return pack(examples, lengthLimit, packedLength(tokenCount, examples.length * lengthLimit));
+  }
+  const length = bucketLength(Math.max(...examples.map(({ ids }) => ids.length)), lengthLimit);
+  const starts = examples.map((_, row) => row * length);
+  return { ...laidOut(examples, starts, rowCount * length), positions: null, rowCount, length, rowLimit: lengthLimit };
+}
+
+function pack(examples: readonly Example[], rowLimit: number, length: number): Batch {
+  const positions = new Int32Array(length);
+  const starts: number[] = [];
+  let start = 0;
+  for (const { ids } of examples) {
+    starts.push(start);
+    for (let i = 0; i < ids.length; i++) positions[start++] = i;
+  }
+  return { ...laidOut(examples, starts, length), positions, rowCount: 1, length, rowLimit };
+}
+
+/** Ids and labels of examples that start at some places among `size`, and how many tokens they are. */
+function laidOut(
+  examples: readonly Example[],
+  starts: readonly number[],
+  size: number,
+): Pick<Batch, "ids" | "labels" | "tokenCount" | "learnedTokenCount"> {
+  const ids = new Int32Array(size);
+  const labels = new Int32Array(size).fill(ignoredLabel);
   let learnedTokenCount = 0;
-  let tokenCount = 0;
   for (const [row, example] of examples.entries()) {
-    ids.set(example.ids, row * length);
-    labels.set(example.labels, row * length);
-    tokenCount += example.ids.length;
+    ids.set(example.ids, starts[row]);
+    labels.set(example.labels, starts[row]);
     for (let i = 1; i < example.labels.length; i++) if (example.labels[i] !== ignoredLabel) learnedTokenCount++;
   }
-  return { ids, labels, rowCount, length, learnedTokenCount, tokenCount };
+  return { ids, labels, tokenCount: tokensOf(examples), learnedTokenCount };
+}
+
+function tokensOf(examples: readonly Example[]): number {
+  return examples.reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+/**
+ * Held-out rows in batches of few shapes. Padded: sorted by length, `batchSize` rows each, the last batch filled up with empty rows. Packed:
+ * as many rows as fit the length that `batchSize` rows have at the mean, one shape for all.
+ */
+export function evaluationBatches(examples: readonly Example[], batchSize: number, shape: BatchShape): Batch[] {
+  if (shape.layout === "packed") return packedBatches(examples, batchSize, shape.lengthLimit);
+  const sorted = [...examples].sort((a, b) => a.ids.length - b.ids.length || a.line - b.line);
+  const rowCount = Math.min(batchSize, sorted.length);
+  return Array.from({ length: Math.ceil(sorted.length / batchSize) }, (_, i) =>
+    collate(sorted.slice(i * batchSize, (i + 1) * batchSize), shape, { rowCount }),
+  );
+}
+
+function packedBatches(examples: readonly Example[], batchSize: number, lengthLimit: number): Batch[] {
+  const rowCount = Math.min(batchSize, examples.length);
+  const longest = Math.max(...examples.map(({ ids }) => ids.length));
+  const length = packedLength(Math.max((tokensOf(examples) / examples.length) * rowCount, longest), rowCount * lengthLimit);
+  const batches: Batch[] = [];
+  let rows: Example[] = [];
+  for (const example of examples) {
+    if (tokensOf(rows) + example.ids.length > length) {
+      batches.push(pack(rows, lengthLimit, length));
+      rows = [];
+    }
+    rows.push(example);
+  }
+  return rows.length > 0 ? [...batches, pack(rows, lengthLimit, length)] : batches;
 }
 
 /** Mulberry32: seeded numbers in [0, 1). */
@@ -68,11 +161,17 @@ export function shuffledOrder(count: number, seed: number, epoch: number): Uint3
 export class BatchSequence {
   #epoch = -1;
   #order: Uint32Array = new Uint32Array();
+  readonly #leastLength: number;
 
   constructor(
     readonly examples: readonly Example[],
-    readonly options: { readonly batchSize: number; readonly seed: number; readonly lengthLimit: number },
-  ) {}
+    readonly options: BatchShape & { readonly batchSize: number; readonly seed: number },
+  ) {
+    // A standard deviation below the mean: one batch in six is shorter.
+    const mean = tokensOf(examples) / examples.length;
+    const variance = examples.reduce((sum, { ids }) => sum + (ids.length - mean) ** 2, 0) / examples.length;
+    this.#leastLength = options.batchSize * mean - Math.sqrt(options.batchSize * variance);
+  }
 
   /** Batches in one pass over the data, rounded up. */
   get batchesPerEpoch(): number {
@@ -81,9 +180,9 @@ export class BatchSequence {
 
   /** The n-th batch of the run, from 0. */
   batch(n: number): Batch {
-    const { batchSize, lengthLimit } = this.options;
+    const { batchSize } = this.options;
     const rows = Array.from({ length: batchSize }, (_, i) => this.#example(n * batchSize + i));
-    return collate(rows, lengthLimit);
+    return collate(rows, this.options, { leastLength: this.#leastLength });
   }
 
   #example(position: number): Example {

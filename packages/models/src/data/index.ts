@@ -1,4 +1,14 @@
-export { type Batch, BatchSequence, bucketLength, collate, shuffledOrder } from "./batches.js";
+export {
+  type Batch,
+  type BatchLayout,
+  BatchSequence,
+  type BatchShape,
+  bucketLength,
+  collate,
+  evaluationBatches,
+  packedLength,
+  shuffledOrder,
+} from "./batches.js";
 export {
   type DataSet,
   type Example,

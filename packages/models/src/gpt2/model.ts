@@ -10,15 +10,17 @@ import {
   type CausalLM,
   causalLoss,
   checkIds,
-  checkLength,
   type ForwardOptions,
   joinHeads,
+  longestRow,
   type ModelOrigin,
   positionsOf,
   splitHeads,
   withPrompt,
 } from "../causal-lm.js";
 import { endTokens } from "../config.js";
+import type { BatchLayout } from "../data/batches.js";
+import { bestLayout } from "../packed-rows.js";
 import { normal, ones, type ParameterInit, type ParameterSpec, Weights, zeros } from "../parameters.js";
 import { VirtualTokens } from "../virtual-tokens.js";
 import type { Gpt2Config } from "./config.js";
@@ -157,7 +159,7 @@ export class Gpt2Transformer extends nn.Module {
   forward(ids: Tensor, context: AttentionContext): Tensor {
     const embedded = withPrompt(this.wte.forward(ids), context);
     const [batch = 0, length = 0] = embedded.shape;
-    if (!context.cache?.positions) checkLength(length + (context.prefix?.length ?? 0), this.wpe.weight.shape[0] ?? 0);
+    if (!context.cache?.positions) longestRow(length, context, this.wpe.weight.shape[0] ?? 0);
     const positions = positionsOf(batch, length, context, ids.device);
     let x = embedded.add(this.wpe.forward(positions));
     for (const block of this.h) x = block.forward(x, context);
@@ -201,6 +203,10 @@ export class Gpt2 extends nn.Module implements CausalLM {
     return { layers, kvHeads, headDim: width / kvHeads };
   }
 
+  get batchLayout(): BatchLayout {
+    return bestLayout(this);
+  }
+
   get blocks(): readonly BlockNames[] {
     return this.transformer.h.map((_, layer) => {
       const name = `transformer.h.${layer}`;
@@ -217,7 +223,7 @@ export class Gpt2 extends nn.Module implements CausalLM {
     return this.lm_head.forward(this.hidden(ids, options));
   }
 
-  loss(ids: Tensor, labels: Tensor): Tensor {
-    return causalLoss(this.hidden(ids), this.lm_head, labels);
+  loss(ids: Tensor, labels: Tensor, { packed = null }: Pick<ForwardOptions, "packed"> = {}): Tensor {
+    return causalLoss(this.hidden(ids, { packed }), this.lm_head, labels, packed);
   }
 }

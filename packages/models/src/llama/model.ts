@@ -10,15 +10,17 @@ import {
   type CausalLM,
   causalLoss,
   checkIds,
-  checkLength,
   type ForwardOptions,
   joinHeads,
+  longestRow,
   type ModelOrigin,
   positionsOf,
   splitHeads,
   withPrompt,
 } from "../causal-lm.js";
 import { endTokens } from "../config.js";
+import type { BatchLayout } from "../data/batches.js";
+import { bestLayout } from "../packed-rows.js";
 import { normal, ones, type ParameterInit, type ParameterSpec, Weights, zeros } from "../parameters.js";
 import { VirtualTokens } from "../virtual-tokens.js";
 import { type LlamaConfig, ropeOf } from "./config.js";
@@ -58,7 +60,7 @@ function linear(weights: Weights): nn.Linear {
 
 /** What the layers of one forward pass share. */
 interface LayerContext extends AttentionContext {
-  /** [seq, headDim / 2], or [batch, 1, 1, headDim / 2] while decoding. */
+  /** [seq, headDim / 2], or [batch, 1, seq, headDim / 2] while decoding and of packed rows. */
   readonly cos: Tensor;
   readonly sin: Tensor;
 }
@@ -177,15 +179,15 @@ export class LlamaDecoder extends nn.Module {
 
   #waves(embedded: Tensor, context: AttentionContext): { readonly cos: Tensor; readonly sin: Tensor } {
     const [batch = 0, length = 0] = embedded.shape;
-    const half = this.config.head_dim / 2;
-    if (context.cache?.positions) {
+    const { cache, packed, prefix } = context;
+    const capacity = cache?.positions ? cache.capacity : longestRow(length, context, this.config.max_position_embeddings);
+    const { cos, sin } = this.#rotary.upTo(capacity);
+    if (cache?.positions || packed) {
       const positions = positionsOf(batch, length, context, embedded.device);
-      const { cos, sin } = this.#rotary.upTo(context.cache.capacity);
-      return { cos: cos.gather(positions).reshape([batch, 1, 1, half]), sin: sin.gather(positions).reshape([batch, 1, 1, half]) };
+      const at = (table: Tensor): Tensor => table.gather(positions).reshape([batch, 1, length, this.config.head_dim / 2]);
+      return { cos: at(cos), sin: at(sin) };
     }
-    const from = context.prefix?.length ?? 0;
-    checkLength(from + length, this.config.max_position_embeddings);
-    const { cos, sin } = this.#rotary.upTo(from + length);
+    const from = prefix?.length ?? 0;
     return { cos: cos.narrow(0, from, length), sin: sin.narrow(0, from, length) };
   }
 }
@@ -225,6 +227,10 @@ export class Llama extends nn.Module implements CausalLM {
     return { layers: this.config.num_hidden_layers, kvHeads: this.config.num_key_value_heads, headDim: this.config.head_dim };
   }
 
+  get batchLayout(): BatchLayout {
+    return bestLayout(this);
+  }
+
   get blocks(): readonly BlockNames[] {
     return this.model.layers.map((_, layer) => {
       const name = `model.layers.${layer}`;
@@ -247,7 +253,7 @@ export class Llama extends nn.Module implements CausalLM {
     return this.lm_head.forward(this.hidden(ids, options));
   }
 
-  loss(ids: Tensor, labels: Tensor): Tensor {
-    return causalLoss(this.hidden(ids), this.lm_head, labels);
+  loss(ids: Tensor, labels: Tensor, { packed = null }: Pick<ForwardOptions, "packed"> = {}): Tensor {
+    return causalLoss(this.hidden(ids, { packed }), this.lm_head, labels, packed);
   }
 }

@@ -10,4 +10,4 @@ export {
   type TrainingStep,
   trainingStep,
 } from "./step.js";
-export { evaluationBatches, type RunFolder, type StepMetrics, type TrainOptions, type TrainResult, train } from "./trainer.js";
+export { type RunFolder, type StepMetrics, type TrainOptions, type TrainResult, train } from "./trainer.js";

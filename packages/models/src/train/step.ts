@@ -1,13 +1,16 @@
 import { grad, optim } from "@lowrank/autograd";
 import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
-import type { Batch } from "../data/batches.js";
+import type { Batch, BatchLayout } from "../data/batches.js";
+import type { PackedRows } from "../packed-rows.js";
 import type { TrainingRules } from "./rules.js";
 
 /** What the trainer needs of a model. */
 export interface TrainableModel {
   readonly device: Device;
+  /** How batches are laid out for it; padded when absent. */
+  readonly batchLayout?: BatchLayout;
   /** Mean cross-entropy over the labels that are not -100; ids and labels i32 [batch, seq], shifted inside. */
-  loss(ids: Tensor, labels: Tensor): Tensor;
+  loss(ids: Tensor, labels: Tensor, options: { readonly packed: PackedRows | null }): Tensor;
   /** Dropout on or off. */
   train(isTraining?: boolean): unknown;
 }
@@ -37,10 +40,16 @@ export interface TrainingStep {
   dispose(): void;
 }
 
-/** A batch's arrays as tensors, given back by `dispose`. */
-function upload(batch: Batch, device: Device): { ids: Tensor; labels: Tensor } {
-  const shape = [batch.rowCount, batch.length];
-  return { ids: tensor(batch.ids, { device, dtype: "i32", shape }), labels: tensor(batch.labels, { device, dtype: "i32", shape }) };
+/** A batch on the device. */
+type DeviceBatch = { readonly ids: Tensor; readonly labels: Tensor; readonly packed: PackedRows | null };
+
+function upload({ ids, labels, positions, rowCount, length, rowLimit }: Batch, device: Device): DeviceBatch {
+  const put = (values: Int32Array): Tensor => tensor(values, { device, dtype: "i32", shape: [rowCount, length] });
+  return { ids: put(ids), labels: put(labels), packed: positions && { positions: put(positions), rowLimit } };
+}
+
+function tensorsOf({ ids, labels, packed }: DeviceBatch): Tensor[] {
+  return packed ? [ids, labels, packed.positions] : [ids, labels];
 }
 
 /**
@@ -54,6 +63,7 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   const byName = (grads: readonly Tensor[]): Map<string, Tensor> => new Map(names.map((name, i) => [name, grads[i] as Tensor])); // one gradient a parameter
   const scalar = (value: number): Tensor => tensor(value, { device });
 
+  const lossOf = ({ ids, labels, packed }: DeviceBatch): Tensor => model.loss(ids, labels, { packed });
   const regularized = (loss: Tensor): Tensor => (rules.regularization ? loss.add(rules.regularization()) : loss);
   const update = (grads: readonly Tensor[], learningRate: Tensor): Tensor => {
     const norm = optim.globalNorm(grads);
@@ -66,8 +76,8 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
     return norm;
   };
 
-  const single = compile((ids: Tensor, labels: Tensor, learningRate: Tensor) => {
-    const loss = regularized(model.loss(ids, labels));
+  const single = compile((batch: DeviceBatch, learningRate: Tensor) => {
+    const loss = regularized(lossOf(batch));
     return { loss, norm: update(grad(loss, parameters), learningRate) };
   });
 
@@ -79,17 +89,17 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
     lossSoFar ??= scalar(0);
     return { sums: accumulators, total: lossSoFar };
   };
-  const add = compile((ids: Tensor, labels: Tensor, share: Tensor) => {
+  const add = compile((batch: DeviceBatch, share: Tensor) => {
     const { sums, total } = accumulated();
-    const loss = model.loss(ids, labels).mul(share);
+    const loss = lossOf(batch).mul(share);
     const grads = grad(loss, parameters);
     for (const [i, sum] of sums.entries()) sum.assign(sum.add(grads[i] as Tensor)); // one gradient a parameter
     total.assign(total.add(loss));
     return loss;
   });
-  const finish = compile((ids: Tensor, labels: Tensor, share: Tensor, learningRate: Tensor) => {
+  const finish = compile((batch: DeviceBatch, share: Tensor, learningRate: Tensor) => {
     const { sums, total } = accumulated();
-    const last = regularized(model.loss(ids, labels).mul(share));
+    const last = regularized(lossOf(batch).mul(share));
     const grads = grad(last, parameters).map((g, i) => g.add(sums[i] as Tensor)); // one sum a parameter
     const loss = last.add(total);
     for (const sum of sums) sum.assign(sum.mul(0));
@@ -104,15 +114,15 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
       const learned = batches.reduce((sum, batch) => sum + batch.learnedTokenCount, 0);
       let outcome: { loss: Tensor; norm: Tensor } | null = null;
       if (batches.length > 1) accumulated();
-      for (const [i, batch] of batches.entries()) {
-        const { ids, labels } = upload(batch, device);
-        passing.push(ids, labels);
-        if (batches.length === 1) outcome = single(ids, labels, rate);
+      for (const [i, rows] of batches.entries()) {
+        const batch = upload(rows, device);
+        passing.push(...tensorsOf(batch));
+        if (batches.length === 1) outcome = single(batch, rate);
         else {
-          const share = scalar(batch.learnedTokenCount / learned);
+          const share = scalar(rows.learnedTokenCount / learned);
           passing.push(share);
-          if (i < batches.length - 1) passing.push(add(ids, labels, share));
-          else outcome = finish(ids, labels, share, rate);
+          if (i < batches.length - 1) passing.push(add(batch, share));
+          else outcome = finish(batch, share, rate);
         }
       }
       if (!outcome) throw new RangeError("A step needs at least one batch. Give it one.");
@@ -136,18 +146,18 @@ export interface Evaluator {
 
 /** The mean loss over the learned tokens of many batches, with dropout off. */
 export function evaluator(model: TrainableModel): Evaluator {
-  const forward = compile((ids: Tensor, labels: Tensor) => model.loss(ids, labels));
+  const forward = compile(({ ids, labels, packed }: DeviceBatch) => model.loss(ids, labels, { packed }));
   return {
     async run(batches) {
       model.train(false);
       let sum = 0;
       let tokenCount = 0;
       for (const batch of batches) {
-        const { ids, labels } = upload(batch, model.device);
-        const loss = forward(ids, labels);
+        const uploaded = upload(batch, model.device);
+        const loss = forward(uploaded);
         sum += (await loss.item()) * batch.learnedTokenCount;
         tokenCount += batch.learnedTokenCount;
-        for (const t of [ids, labels, loss]) t.dispose();
+        for (const t of [...tensorsOf(uploaded), loss]) t.dispose();
       }
       return { loss: sum / tokenCount, tokenCount };
     },

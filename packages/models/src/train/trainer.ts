@@ -1,6 +1,6 @@
 import { optim } from "@lowrank/autograd";
 import type { FileSystem, Generator, Tensor } from "@lowrank/tensor";
-import { type Batch, BatchSequence, collate } from "../data/batches.js";
+import { type Batch, BatchSequence, evaluationBatches } from "../data/batches.js";
 import type { Example } from "../data/encode.js";
 import { TrainingError } from "./error.js";
 import type { TrainingRules } from "./rules.js";
@@ -41,7 +41,7 @@ export interface TrainOptions {
   /** What the way of training asks beyond that. */
   readonly rules?: TrainingRules;
   readonly examples: readonly Example[];
-  /** Longest row in tokens; padding never goes beyond. */
+  /** Longest row in tokens; a row is never padded beyond. */
   readonly lengthLimit: number;
   readonly steps: number;
   readonly batchSize: number;
@@ -96,6 +96,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const { model, parameters, folder, evaluation, steps, accumulate = 1, schedule, signal, lengthLimit } = options;
   const { device } = model;
   const rules = options.rules ?? {};
+  const shape = { layout: model.batchLayout ?? "padded", lengthLimit };
   const groups = [...parameters].map(([name, t]) => ({
     parameters: new Map([[name, t]]),
     learningRateFactor: rules.learningRateFactors?.get(name) ?? 1,
@@ -106,9 +107,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const heldOut = evaluation && {
     ...evaluation,
     run: evaluator(model),
-    batches: evaluationBatches(evaluation.examples, evaluation.batchSize ?? 16, lengthLimit),
+    batches: evaluationBatches(evaluation.examples, evaluation.batchSize ?? 16, shape),
   };
-  const batches = new BatchSequence(options.examples, { batchSize: options.batchSize, seed: options.seed, lengthLimit });
+  const batches = new BatchSequence(options.examples, { batchSize: options.batchSize, seed: options.seed, ...shape });
   const stateTensors = new Map([
     ...[...parameters].map(([name, t]) => [`parameter.${name}`, t] as const),
     ...[...optimizer.state()].map(([name, t]) => [`optimizer.${name}`, t] as const),
@@ -224,15 +225,6 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     trainSeconds: trainMs / 1000,
     peakBytes: device.counters.peakBytes,
   };
-}
-
-/** Held-out rows in batches of equal buckets: sorted by length, the last batch filled up with empty rows. */
-export function evaluationBatches(examples: readonly Example[], batchSize: number, lengthLimit: number): Batch[] {
-  const sorted = [...examples].sort((a, b) => a.ids.length - b.ids.length || a.line - b.line);
-  const rowCount = Math.min(batchSize, sorted.length);
-  return Array.from({ length: Math.ceil(sorted.length / batchSize) }, (_, i) =>
-    collate(sorted.slice(i * batchSize, (i + 1) * batchSize), lengthLimit, rowCount),
-  );
 }
 
 function notFinite(step: number, loss: number, gradNorm: number, rate: number, checkpointAt: number): TrainingError {

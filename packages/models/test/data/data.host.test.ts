@@ -5,6 +5,8 @@ import {
   collate,
   DataError,
   encodeRows,
+  evaluationBatches,
+  packedLength,
   parseRows,
   type Row,
   type RowTokenizer,
@@ -155,7 +157,7 @@ describe("batches", () => {
     ids: Array.from({ length: i + 2 }, () => i),
     labels: Array.from({ length: i + 2 }, () => i),
   }));
-  const sequence = (seed: number): BatchSequence => new BatchSequence(examples, { batchSize: 4, seed, lengthLimit: 48 });
+  const sequence = (seed: number): BatchSequence => new BatchSequence(examples, { batchSize: 4, seed, lengthLimit: 48, layout: "padded" });
 
   it("shuffles each epoch by seed and epoch alone", () => {
     expect([...shuffledOrder(50, 1, 0)].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
@@ -176,9 +178,37 @@ describe("batches", () => {
   it("pads on the right to few lengths, never past the limit", () => {
     expect([1, 32, 33, 256, 257, 500].map((n) => bucketLength(n, 512))).toEqual([32, 32, 64, 256, 320, 512]);
     expect(bucketLength(40, 48)).toBe(48);
-    const batch = collate([examples[0] as never, examples[3] as never], 48, 3);
+    const batch = collate([examples[0] as never, examples[3] as never], { layout: "padded", lengthLimit: 48 }, { rowCount: 3 });
     expect([batch.rowCount, batch.length, batch.tokenCount, batch.learnedTokenCount]).toEqual([3, 32, 7, 5]);
     expect([...batch.labels.slice(32, 38)]).toEqual([3, 3, 3, 3, 3, -100]);
     expect([...batch.labels.slice(64)].every((label) => label === -100)).toBe(true);
+  });
+
+  it("packs rows one behind the other, each with positions of its own", () => {
+    const batch = collate([examples[0] as never, examples[3] as never, examples[1] as never], { layout: "packed", lengthLimit: 48 });
+    expect([batch.rowCount, batch.length, batch.rowLimit, batch.tokenCount, batch.learnedTokenCount]).toEqual([1, 32, 48, 10, 7]);
+    expect([...batch.ids.slice(0, 12)]).toEqual([0, 0, 3, 3, 3, 3, 3, 1, 1, 1, 0, 0]);
+    expect([...batch.labels.slice(0, 12)]).toEqual([0, 0, 3, 3, 3, 3, 3, 1, 1, 1, -100, -100]);
+    expect([...(batch.positions ?? []).slice(0, 12)]).toEqual([0, 1, 0, 1, 2, 3, 4, 0, 1, 2, 0, 0]);
+  });
+
+  it("packs into few lengths, never more than rows of the limit would have", () => {
+    expect([2, 40, 300, 1309, 1409, 5000].map((n) => packedLength(n, 8192))).toEqual([32, 64, 320, 1408, 1536, 5120]);
+    expect(packedLength(780, 800)).toBe(800);
+    const full = Array.from({ length: 3 }, (_, line) => ({ line, ids: new Array(11).fill(line), labels: new Array(11).fill(line) }));
+    expect(collate(full, { layout: "packed", lengthLimit: 11 }).length).toBe(33);
+    // 50 rows of 100 tokens and 50 of 300: four rows have 800 ± 200, so that the shortest batches take the length of those of 600.
+    const rows = Array.from({ length: 100 }, (_, line) => ({ line, ids: new Array(line % 2 ? 300 : 100).fill(1), labels: [] }));
+    const packed = new BatchSequence(rows, { batchSize: 4, seed: 1, lengthLimit: 300, layout: "packed" });
+    const lengths = Array.from({ length: 200 }, (_, n) => packed.batch(n).length);
+    expect([...new Set(lengths)].sort((a, b) => a - b)).toEqual([640, 832, 1024, 1200]);
+  });
+
+  it("packs held-out rows into one length, each once", () => {
+    const rows = Array.from({ length: 30 }, (_, line) => ({ line, ids: new Array(5 + ((line * 11) % 40)).fill(line), labels: [] }));
+    const batches = evaluationBatches(rows, 8, { layout: "packed", lengthLimit: 44 });
+    expect(new Set(batches.map(({ length }) => length)).size).toBe(1);
+    expect(batches.flatMap(({ ids, tokenCount }) => [...ids.slice(0, tokenCount)])).toEqual(rows.flatMap(({ ids }) => ids));
+    expect(batches.length).toBeLessThanOrEqual(Math.ceil(30 / 8) + 1);
   });
 });

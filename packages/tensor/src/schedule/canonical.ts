@@ -156,6 +156,14 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
   return visit(roots);
 }
 
+/**
+ * True when the device computes `t`, a result of a composite such as `attention`, with a kernel of its own for these shapes; otherwise
+ * primitives compute it.
+ */
+export function hasOwnKernel({ node, device }: Tensor): boolean {
+  return node.op === "output" && isNative(node.of, device.backend);
+}
+
 /** True when the backend runs the composite with a kernel of its own. */
 export function isNative(node: Node & { op: "composite" }, backend: Backend): boolean {
   return backend.supports({
