@@ -73,8 +73,22 @@ function multiplyWith(kernel: MatmulKernel, entry: number, dtypeOf: (slot: Slot)
   };
 }
 
-/** The steps of a product; with `adds` it is added to what `out` holds. */
-export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary, adds: boolean = false): StepList {
+/** How a product differs from what the kernel says. */
+export interface MatmulOptions {
+  /** It is added to what `out` holds. */
+  readonly adds?: boolean;
+  /** Where steps before have counted how many rows, or how much of the depth, there are: at most the kernel's. */
+  readonly rows?: Word;
+  readonly depth?: Word;
+}
+
+/** The steps of a product. */
+export function matmulSteps(
+  given: MatmulKernel,
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+  options: MatmulOptions = {},
+): StepList {
   const kernel = collapsed(given);
   const { m, n, k } = kernel;
   const aOffsets = batchOffsets(kernel.batch, kernel.a);
@@ -84,7 +98,8 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
   const bType = dtypeOf(kernel.b.slot);
   const aBytes = dtypeBytes[aType];
   const bBytes = dtypeBytes[bType];
-  const few = adds ? null : fewRowSteps(kernel, dtypeOf, { a: aOffsets, b: bOffsets }, library);
+  const { adds = false, rows = number(m), depth = number(k) } = options;
+  const few = Object.keys(options).length > 0 ? null : fewRowSteps(kernel, dtypeOf, { a: aOffsets, b: bOffsets }, library);
   if (few) return few;
   const pack = library.entry(`packB;${bType}`, (module, _, name) => printPackB(module, bType, name));
   const plain = library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name));
@@ -120,9 +135,9 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
         b: { kind: "slot", slot: kernel.b.slot },
         out: { kind: "slot", slot: kernel.out },
         packed: { kind: "scratch", offset: 0 },
-        m,
+        m: rows,
         n: columns,
-        k,
+        k: depth,
         aRow: kernel.a.rowStride * aBytes,
         aColumn: kernel.a.columnStride * aBytes,
         bRow: kernel.b.rowStride * bBytes,
@@ -186,9 +201,9 @@ function fewRowSteps(
     a: { kind: "slot", slot: a.slot },
     b: { kind: "slot", slot: b.slot },
     out: { kind: "slot", slot: kernel.out },
-    m,
+    m: number(m),
     n,
-    k,
+    k: number(k),
     aRow: a.rowStride * aBytes,
     aColumn: a.columnStride * aBytes,
     bRow: b.rowStride * bBytes,
@@ -214,7 +229,7 @@ function fewRowSteps(
     const partial = argumentsOf({
       ...values,
       out: { kind: "scratch", offset: 0 },
-      k: part,
+      k: number(part),
       aOffsets: table(
         parts.map((i) => (offsets.a[0] ?? 0) + i * part * a.columnStride),
         aBytes,
@@ -232,7 +247,7 @@ function fewRowSteps(
     });
     const sum = library.entry("sumParts", (module, _, name) => printSumParts(module, name));
     const finish = multiplyWith(kernel, sum, dtypeOf, library);
-    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: depthParts }), ...finish.words(0, 0)];
+    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: number(depthParts) }), ...finish.words(0, 0)];
     return {
       steps: [
         { entry: plain, tiles: depthParts, words: partial, cost: n * k * (0.1 + 0.1 * m) },
@@ -245,6 +260,11 @@ function fewRowSteps(
   const words = [...argumentsOf(values), ...multiply.words(0, 0)];
   const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
   return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
+}
+
+/** A number by its address. */
+function number(value: number): Word {
+  return { kind: "constants", values: [value] };
 }
 
 function roundUp(value: number, step: number): number {
