@@ -24,6 +24,8 @@ interface Row {
   readonly classes: number;
   readonly width: number;
   readonly weightType?: DType;
+  /** Whether the label of a row is -100; some are where it is not given. */
+  readonly isIgnored?: (row: number) => boolean;
 }
 
 /** Everything in float64: losses, logsumexp, dHidden, dWeight. */
@@ -65,14 +67,23 @@ const cases: Readonly<Record<string, Row>> = {
   "two chunks of rows, the second shorter": { rows: 131, classes: 17011, width: 3 },
   // 8 MiB of weight at a time.
   "two parts of the classes": { rows: 2, classes: 263, width: 8209 },
+  "no label counts": { rows: 150, classes: 40, width: 24, isIgnored: () => true },
+  "all labels count": { rows: 150, classes: 40, width: 24, isIgnored: () => false },
+  "only the first row's label counts": { rows: 150, classes: 40, width: 24, isIgnored: (row) => row > 0 },
+  "only the last row's label counts": { rows: 150, classes: 40, width: 24, isIgnored: (row) => row < 149 },
+  "only some labels in the middle count": { rows: 300, classes: 517, width: 24, isIgnored: (row) => row < 70 || row > 207 },
+  "labels count at random": { rows: 300, classes: 517, width: 24, isIgnored: (row) => ((row * 2654435761) >>> 15) % 2 === 0 },
+  // 128 rows are a chunk.
+  "labels that count fill one of three chunks": { rows: 260, classes: 17011, width: 3, isIgnored: (row) => row % 3 > 0 },
+  "labels that count are just one chunk": { rows: 140, classes: 17011, width: 3, isIgnored: (row) => row < 68 },
 };
 
 for (const [name, row] of Object.entries(cases)) {
   test(`linear cross-entropy and its gradients: ${name}`, async () => {
-    const { rows, classes, width, weightType = "f32" } = row;
+    const { rows, classes, width, weightType = "f32", isIgnored = (i) => i % 5 === 3 } = row;
     const hidden = values(rows * width, 1);
     const weight = values(classes * width, 2, weightType);
-    const labels = Array.from({ length: rows }, (_, i) => (i % 5 === 3 ? -100 : (i * 7919) % classes));
+    const labels = Array.from({ length: rows }, (_, i) => (isIgnored(i) ? -100 : (i * 7919) % classes));
     const dLoss = values(rows, 3);
     const [loss, total, dHidden, dWeight] = reference(row, hidden, weight, labels, dLoss) as [number[], number[], number[], number[]];
     const shapes = { hidden: [rows, width], weight: [classes, width], perRow: [rows] };
@@ -116,7 +127,14 @@ for (const [name, row] of Object.entries(cases)) {
         first ??= got;
       }
       close(first?.[4], loss, width + classes, `${way}: loss`);
-      close(first?.[5], total, width + classes, `${way}: logsumexp`);
+      // Of rows that do not count, logsumexp is only what makes no probability of them.
+      const counted = (x: number, i: number): number => (isIgnored(i) ? Math.exp(1e3 - x) : x);
+      close(
+        first?.[5]?.map(counted),
+        total.map((x, i) => (isIgnored(i) ? 0 : x)),
+        width + classes,
+        `${way}: logsumexp`,
+      );
       close(first?.[6], dHidden, classes + width, `${way}: dHidden`);
       if (way !== "together, weight frozen") close(first?.[7], dWeight, rows + width, `${way}: dWeight`);
     }

@@ -144,6 +144,26 @@ function encodeMessages(row: Row & { kind: "messages" }, tokenizer: RowTokenizer
   return { line: row.line, ids, labels };
 }
 
+/** Texts that are remembered: neighbouring rows often have the same prompt. */
+const memoryLimit = 64;
+
+/** The tokenizer with a memory of the last texts. */
+function remembering(tokenizer: RowTokenizer): RowTokenizer {
+  const known = new Map<string, readonly number[]>();
+  const remembered: RowTokenizer = {
+    eosTokenId: tokenizer.eosTokenId,
+    encode(text, options) {
+      if (options?.addSpecialTokens === false) return tokenizer.encode(text, options);
+      const ids = known.get(text) ?? tokenizer.encode(text);
+      if (known.size === memoryLimit) known.clear();
+      known.set(text, ids);
+      return ids;
+    },
+  };
+  const { applyChatTemplate } = tokenizer;
+  return applyChatTemplate ? { ...remembered, applyChatTemplate: applyChatTemplate.bind(tokenizer) } : remembered;
+}
+
 /**
  * Turns rows into examples no longer than the model can read.
  * Throws DataError for a row longer than the context (or, with `maxLength`, cuts it), a row of which nothing is left to learn, and a token outside the vocabulary.
@@ -154,8 +174,9 @@ export function encodeRows(rows: readonly Row[], path: string, tokenizer: RowTok
   let truncatedCount = 0;
   let tokenCount = 0;
   let learnedTokenCount = 0;
+  const remembered = remembering(tokenizer);
   const examples = rows.map((row) => {
-    const full = encodeRow(row, tokenizer, path);
+    const full = encodeRow(row, remembered, path);
     const stray = full.ids.find((id) => id >= vocabSize || id < 0);
     if (stray !== undefined) {
       throw new DataError(

@@ -1,6 +1,7 @@
 import { Template } from "@huggingface/jinja";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { CheckpointError } from "@lowrank/tensor";
+import { merges, rememberWords, wordByWord } from "./words.js";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -26,10 +27,11 @@ export class Tokenizer {
   /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
   constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
     try {
-      this.#inner = new HuggingFaceTokenizer(json, config);
+      this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
     } catch (error) {
       throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
     }
+    if (merges(this.#inner.model)) rememberWords(this.#inner.model);
     this.#config = config;
     const ids = [...this.#inner.get_vocab(true).values()];
     this.vocabSize = ids.reduce((most, id) => Math.max(most, id + 1), 0);

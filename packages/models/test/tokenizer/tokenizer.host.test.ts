@@ -1,5 +1,7 @@
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { readTokenizer, Tokenizer } from "@lowrank/models";
 import { CheckpointError, nodeFiles } from "@lowrank/tensor";
+import fc from "fast-check";
 import { sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
 
@@ -66,4 +68,37 @@ describe("the tokenizer", () => {
     expect(tokenizer.vocabSize).toBe(512);
     expect(tokenizer.chatTemplate).toBeNull();
   });
+
+  const sentencePiece = (merges: readonly string[], options = {}): Readonly<Record<string, unknown>> => ({
+    ...json,
+    normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
+    pre_tokenizer: null,
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      fuse_unk: true,
+      ignore_merges: false,
+      merges,
+      vocab: Object.fromEntries(
+        [...new Set(["<unk>", "<s>", "</s>", ..."▁abcd", ...merges.map((merge) => merge.replace(" ", ""))])].map((token, id) => [
+          token,
+          id,
+        ]),
+      ),
+      ...options,
+    },
+  });
+  const spellings: Readonly<Record<string, ReturnType<typeof sentencePiece>>> = {
+    "no merge goes on after a word": sentencePiece(["▁ a", "a b", "▁a b", "▁ ▁", "▁▁ ▁▁", "c d", "b c", "▁▁ a", "ab cd"]),
+    "a merge joins a word to the space after it": sentencePiece(["a ▁", "▁ a", "b ▁", "a▁ b", "a b"]),
+    "words that the vocabulary has are not merged": sentencePiece(["▁ a", "a b", "b ▁"], { ignore_merges: true }),
+  };
+  for (const [name, spelling] of Object.entries(spellings)) {
+    test(`takes a text word by word only where that gives the same tokens: ${name}`, () => {
+      const [ours, whole] = [new Tokenizer(spelling, config), new HuggingFaceTokenizer(spelling, config)];
+      // Every character of some is unknown; unknown ones in a row are one token.
+      const text = fc.array(fc.constantFrom(..." abcdxé🦙", "</s>", "  ", "ab"), { maxLength: 40 }).map((parts) => parts.join(""));
+      fc.assert(fc.property(text, (given) => void expect(ours.encode(given)).toEqual(whole.encode(given).ids)));
+    });
+  }
 });

@@ -46,6 +46,7 @@ const perRow = ([hidden = []]: readonly Shape[]): CompositeOutput[] =>
 const perOperand = ([hidden = [], weight = []]: readonly Shape[], { needsWeight }: Attributes): CompositeOutput[] =>
   [hidden, ...(needsWeight ? [weight] : [])].map((shape) => ({ shape, dtype: "f32" as const }));
 
+/** Losses and their logsumexp, which the gradient reads: a backend need not compute it for labels of -100, whose probabilities may be 0. */
 const forward = defineComposite("linearCrossEntropy", { outputs: perRow, decompose: losses });
 const backward = defineComposite("linearCrossEntropyBackward", { outputs: perOperand, decompose: gradients });
 

@@ -35,7 +35,7 @@ class NeedsStoring extends Error {
   }
 }
 
-/** Turns a canonical graph into kernels; grows the set of stored nodes until every kernel can be built. */
+/** Turns a canonical graph into kernels; grows the set of stored nodes, by all that one attempt finds, until every kernel can be built. */
 export function buildKernels(
   targets: readonly DraftTarget[],
   inputs: readonly Storage[],
@@ -44,38 +44,55 @@ export function buildKernels(
 ): Draft {
   const roots = targets.map((target) => target.value);
   const order = topological(roots);
+  const users = usersIn(order);
   const forced = new Set<Node>();
   for (;;) {
-    try {
-      return attempt(targets, inputs, order, partition(roots, order, forced, strided), maxBindings, strided);
-    } catch (error) {
-      if (!(error instanceof NeedsStoring) || forced.has(error.node)) throw error;
-      forced.add(error.node);
+    const result = attempt(targets, inputs, order, users, partition(roots, order, users, forced, strided), maxBindings, strided);
+    if ("kernels" in result) return result;
+    for (const node of result) {
+      if (forced.has(node)) throw new NeedsStoring(node);
+      forced.add(node);
     }
   }
 }
 
+/** The nodes that use each node. */
+function usersIn(order: readonly Node[]): Map<Node, Node[]> {
+  const users = new Map<Node, Node[]>();
+  for (const node of order) {
+    for (const input of inputsOf(node)) {
+      const list = users.get(input);
+      if (list) list.push(node);
+      else users.set(input, [node]);
+    }
+  }
+  return users;
+}
+
+/** The kernels over what is stored, or the nodes that have to be stored as well. */
 function attempt(
   targets: readonly DraftTarget[],
   inputs: readonly Storage[],
   order: readonly Node[],
+  users: ReadonlyMap<Node, readonly Node[]>,
   stored: ReadonlySet<Node>,
   maxBindings: number,
   strided: ReadonlySet<string>,
-): Draft {
+): Draft | ReadonlySet<Node> {
   const kernels: Kernel[] = [];
   const slots: DraftSlot[] = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
+  const inputSlots = new Map(inputs.map((storage, slot) => [storage, slot]));
   const slotOf = new Map<Node, Slot>();
   const newSlot = (dtype: DType, elementCount: number, binding: number | null): Slot => slots.push({ dtype, elementCount, binding }) - 1;
   const findSlot: FindSlot = (node) => {
-    if (node.op === "buffer") return inputs.indexOf(node.storage);
+    if (node.op === "buffer") return inputSlots.get(node.storage) ?? null;
     const own = slotOf.get(node);
     if (own !== undefined) return own;
     return node.op === "reshape" ? findSlotBehind(node) : null;
   };
   const findSlotBehind = (node: Node): Slot | null => {
     const behind = behindReshapes(node);
-    return behind.op === "buffer" ? inputs.indexOf(behind.storage) : (slotOf.get(behind) ?? null);
+    return behind.op === "buffer" ? (inputSlots.get(behind.storage) ?? null) : (slotOf.get(behind) ?? null);
   };
   const mustFind = (node: Node): Slot => {
     const slot = findSlot(node);
@@ -105,17 +122,29 @@ function attempt(
     return result.view;
   };
 
+  const missing = new Set<Node>();
+  // Goes on as if what is missing were stored, so that one attempt finds all of it.
+  const assumingStored = (build: () => void): void => {
+    for (;;) {
+      try {
+        build();
+        return;
+      } catch (error) {
+        if (!(error instanceof NeedsStoring) || missing.has(error.node)) throw error;
+        missing.add(error.node);
+        slotOf.set(error.node, newSlot(error.node.dtype, sizeOf(error.node.shape), null));
+      }
+    }
+  };
+
   for (const node of order) {
     if (!stored.has(node) || slotOf.has(node) || node.op === "buffer" || node.op === "output") continue;
     if (node.op === "composite") {
       const isStrided = strided.has(node.name);
-      const inputs = node.inputs.map((input) =>
-        isStrided ? viewOf(input) : { slot: mustFind(input), offset: 0, strides: stridesOf(input.shape) },
-      );
-      const used = order.filter((user): user is Node & { op: "output" } => user.op === "output" && user.of === node);
+      const used = (users.get(node) ?? []).filter((user) => user.op === "output");
       const outputs = node.outputs.map((output, index) => {
         const user = used.find((candidate) => candidate.index === index);
-        const reader = user && isStrided && !roots.has(user) ? permutedReader(user, order, strided) : null;
+        const reader = user && isStrided && !roots.has(user) ? permutedReader(users.get(user) ?? [], strided) : null;
         const holder = reader ?? user;
         const slot = newSlot(output.dtype, sizeOf(output.shape), holder ? (direct.get(holder) ?? null) : null);
         if (holder) slotOf.set(holder, slot);
@@ -126,15 +155,20 @@ function attempt(
         permuted.set(user, moved);
         return moved;
       });
-      kernels.push({
-        kind: "composite",
-        name: node.name,
-        attributes: node.attributes,
-        inputs: inputs.map(({ slot }) => slot),
-        inputShapes: node.inputs.map((input) => input.shape),
-        outputs: outputs.map(({ slot }) => slot),
-        outputShapes: node.outputs.map((output) => output.shape),
-        ...(isStrided ? { views: { inputs, outputs } } : {}),
+      assumingStored(() => {
+        const inputs = node.inputs.map((input) =>
+          isStrided ? viewOf(input) : { slot: mustFind(input), offset: 0, strides: stridesOf(input.shape) },
+        );
+        kernels.push({
+          kind: "composite",
+          name: node.name,
+          attributes: node.attributes,
+          inputs: inputs.map(({ slot }) => slot),
+          inputShapes: node.inputs.map((input) => input.shape),
+          outputs: outputs.map(({ slot }) => slot),
+          outputShapes: node.outputs.map((output) => output.shape),
+          ...(isStrided ? { views: { inputs, outputs } } : {}),
+        });
       });
       continue;
     }
@@ -142,34 +176,38 @@ function attempt(
     const slot = newSlot(node.dtype, count, direct.get(node) ?? null);
     slotOf.set(node, slot);
     if (count === 0) continue;
-    kernels.push(kernelOf(node, slot, findSlot, mustFind));
-    // One binding is for the result.
-    const cut = node.op === "matmul" || node.op === "scatterAdd" ? null : splitPoint(node, findSlot, maxBindings - 1);
-    if (cut) throw new NeedsStoring(cut);
+    assumingStored(() => {
+      kernels.push(kernelOf(node, slot, findSlot, mustFind));
+      // One binding is for the result.
+      const cut = node.op === "matmul" || node.op === "scatterAdd" ? null : splitPoint(node, findSlot, maxBindings - 1);
+      if (cut) throw new NeedsStoring(cut);
+    });
   }
 
   for (const { value, dtype, binding } of targets) {
     const node = behindReshapes(value);
     if (direct.get(node) === binding) continue;
-    let from = mustFind(node);
-    const count = sizeOf(node.shape);
-    if (node.op === "buffer" && written.has(from)) {
-      // Its old contents are wanted, but another result replaces them: keep a copy from before.
-      const kept = newSlot(dtype, count, null);
-      kernels.unshift({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to: kept });
-      from = kept;
-    }
-    const to = binding < inputs.length ? binding : newSlot(dtype, count, binding);
-    if (from !== to && count > 0) kernels.push({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to });
+    assumingStored(() => {
+      let from = mustFind(node);
+      const count = sizeOf(node.shape);
+      if (node.op === "buffer" && written.has(from)) {
+        // Its old contents are wanted, but another result replaces them: keep a copy from before.
+        const kept = newSlot(dtype, count, null);
+        kernels.unshift({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to: kept });
+        from = kept;
+      }
+      const to = binding < inputs.length ? binding : newSlot(dtype, count, binding);
+      if (from !== to && count > 0) kernels.push({ kind: "copy", bytes: count * dtypeBytes[dtype], from, to });
+    });
   }
-  return { kernels, slots };
+  return missing.size > 0 ? missing : { kernels, slots };
 }
 
 /** The one permutation through which a result is read, but by composites that take strided views; it keeps the last axis. Null if none. */
-function permutedReader(output: Node, order: readonly Node[], strided: ReadonlySet<string>): (Node & { readonly op: "permute" }) | null {
-  const users = order.filter((user) => inputsOf(user).includes(output) && !(user.op === "composite" && strided.has(user.name)));
-  const [reader] = users;
-  if (users.length !== 1 || reader?.op !== "permute") return null;
+function permutedReader(users: readonly Node[], strided: ReadonlySet<string>): (Node & { readonly op: "permute" }) | null {
+  const others = new Set(users.filter((user) => !(user.op === "composite" && strided.has(user.name))));
+  const [reader] = others;
+  if (others.size !== 1 || reader?.op !== "permute") return null;
   return reader.order.at(-1) === reader.order.length - 1 ? reader : null;
 }
 

@@ -16,26 +16,34 @@ const maxExpressions = 600;
  */
 export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY): Draft {
   const kernels = [...draft.kernels];
+  const writers = new Map<Slot, Kernel>();
+  const readers = new Map<Slot, Set<Kernel>>();
+  const enter = (kernel: Kernel): void => {
+    for (const slot of writesOf(kernel)) writers.set(slot, kernel);
+    for (const slot of readsOf(kernel)) readers.set(slot, (readers.get(slot) ?? new Set()).add(kernel));
+  };
+  for (const kernel of kernels) enter(kernel);
   for (let j = 0; j < kernels.length; j++) {
+    const producers = new Set(readsOf(kernels[j] as Kernel).map((slot) => writers.get(slot)));
     for (let i = j - 1; i >= 0; i--) {
       const [first, second] = [kernels[i], kernels[j]];
+      if (!producers.has(first)) continue;
       if ((first?.kind !== "loop" && first?.kind !== "matmul") || second?.kind !== "loop") continue;
-      const written = new Set(writesOf(first));
-      if (!readsOf(second).some((slot) => written.has(slot))) continue;
       const dependents = dependentsOf(kernels, i, j);
       if (!dependents) continue;
       const isNeeded = (slot: Slot): boolean =>
-        draft.slots[slot]?.binding !== null ||
-        kernels.some((other) => other !== first && other !== second && readsOf(other).includes(slot));
+        draft.slots[slot]?.binding !== null || [...(readers.get(slot) ?? [])].some((other) => other !== first && other !== second);
       const joined = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       if (!joined || new Set([...readsOf(joined), ...writesOf(joined)]).size > maxBindings) continue;
       // What needs the first kernel comes after the two, all else in between before them.
       const between = kernels.slice(i + 1, j);
       const before = between.filter((kernel) => !dependents.has(kernel));
       kernels.splice(i, j - i + 1, ...before, joined, ...between.filter((kernel) => dependents.has(kernel)));
+      for (const gone of [first, second]) for (const slot of readsOf(gone)) readers.get(slot)?.delete(gone);
+      enter(joined);
       // The joined kernel stands at i + before.length now; look at it again.
-      j = i + before.length;
-      i = j;
+      j = i + before.length - 1;
+      break;
     }
   }
   return { slots: draft.slots, kernels };

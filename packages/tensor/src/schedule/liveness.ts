@@ -9,8 +9,29 @@ import { sameIndex } from "./space.js";
 /** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
 export const slotAlignment = 256;
 
+const reads = new WeakMap<Kernel, readonly Slot[]>();
+const writes = new WeakMap<Kernel, readonly Slot[]>();
+
+/** What `find` says of a kernel, found once: kernels never change, and planning asks of each many times. */
+function remembered(known: WeakMap<Kernel, readonly Slot[]>, kernel: Kernel, find: (kernel: Kernel) => readonly Slot[]): readonly Slot[] {
+  const before = known.get(kernel);
+  if (before) return before;
+  const slots = find(kernel);
+  known.set(kernel, slots);
+  return slots;
+}
+
 /** The slots that a kernel reads. */
-export function readsOf(kernel: Kernel): Slot[] {
+export function readsOf(kernel: Kernel): readonly Slot[] {
+  return remembered(reads, kernel, findReads);
+}
+
+/** The slots that a kernel writes. */
+export function writesOf(kernel: Kernel): readonly Slot[] {
+  return remembered(writes, kernel, findWrites);
+}
+
+function findReads(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
     case "loop":
       return loadedBy(kernel.reductions, kernel.stores);
@@ -44,8 +65,7 @@ function loadedBy(reductions: readonly Reduction[], stores: readonly Store[]): S
   return [...slots];
 }
 
-/** The slots that a kernel writes. */
-export function writesOf(kernel: Kernel): Slot[] {
+function findWrites(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
     case "loop":
       return kernel.stores.map((store) => store.slot);

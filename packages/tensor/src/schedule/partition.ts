@@ -54,6 +54,7 @@ const nothing: ReadonlySet<Node> = new Set();
 export function partition(
   roots: readonly Node[],
   order: readonly Node[],
+  users: ReadonlyMap<Node, readonly Node[]>,
   forced: ReadonlySet<Node>,
   strided: ReadonlySet<string>,
 ): Set<Node> {
@@ -72,14 +73,6 @@ export function partition(
   for (const node of stored) if (isFree(node) && !forced.has(node)) stored.delete(node);
   for (const root of roots) stored.add(behindReshapes(root));
 
-  const users = new Map<Node, Node[]>();
-  for (const node of order) {
-    for (const input of inputsOf(node)) {
-      const list = users.get(input);
-      if (list) list.push(node);
-      else users.set(input, [node]);
-    }
-  }
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
   const first = decided(order, users, stored, costOf(order, stored));
   const second = decided(order, users, stored, costOf(order, first.stored));

@@ -1,6 +1,6 @@
 import type { Kernel, Slot } from "../kernels/kernel.js";
 import type { Draft, DraftSlot } from "./build.js";
-import { alignedBytes, readsOf as findReads, writesOf as findWrites } from "./liveness.js";
+import { alignedBytes, readsOf, writesOf } from "./liveness.js";
 import { withSlots } from "./slots.js";
 import { operationsOf } from "./statistics.js";
 
@@ -12,21 +12,6 @@ const keptShare = 8;
 const maxRuns = 8;
 /** Values that are tried, the cheapest first, before the peak counts as the lowest. */
 const maxTrials = 16;
-
-/** Looking into a kernel's expressions takes time, and every trial asks for all kernels. */
-const touched = new WeakMap<Kernel, { readonly reads: readonly Slot[]; readonly writes: readonly Slot[] }>();
-
-function touchedBy(kernel: Kernel): { readonly reads: readonly Slot[]; readonly writes: readonly Slot[] } {
-  let found = touched.get(kernel);
-  if (!found) {
-    found = { reads: findReads(kernel), writes: findWrites(kernel) };
-    touched.set(kernel, found);
-  }
-  return found;
-}
-
-const readsOf = (kernel: Kernel): readonly Slot[] => touchedBy(kernel).reads;
-const writesOf = (kernel: Kernel): readonly Slot[] => touchedBy(kernel).writes;
 
 /**
  * The plan with as much computed twice as it takes to keep at most `limitBytes` of its own values alive: at the moment of the peak, the

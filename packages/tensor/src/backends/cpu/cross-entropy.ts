@@ -1,17 +1,19 @@
 import { type Expr, ExprMakers } from "../../kernels/expr.js";
 import type { CompositeKernel, LoopKernel, MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
 import { ignoredLabel } from "../../ops/cross-entropy.js";
-import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
+import { type ChosenRows, countedStep, listStep, moveStep, type RowArray } from "./chosen-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
-import { matmulSteps } from "./matmul.js";
+import { type MatmulOptions, matmulSteps } from "./matmul.js";
 import { movedSteps } from "./move.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /**
  * Linear cross-entropy by chunks of rows (Hsu et al. 2024, "Liger Kernel"; Wijmans et al. 2024, "Cut Your Losses"): the logits of a chunk
- * are computed into scratch memory, turned there into losses and into their own gradient, multiplied by the weight, and forgotten.
+ * are computed into scratch memory, turned there into losses and into their own gradient, multiplied by the weight, and forgotten. A chunk
+ * is of rows whose label counts, moved together: a prompt, which is often half of all rows, costs nothing.
  */
 
 /** Where the operands and results stand among a composite's; null where it has none of the kind. */
@@ -35,6 +37,8 @@ const leastRows = 128;
 const packedBytes = 8 * 2 ** 20;
 /** Classes are taken in multiples of this many: the depth that the product sums at a time. */
 const classStep = 256;
+/** The bits of the largest f32: as the logsumexp of a row that does not count, it makes probabilities of zero. */
+const ignoredTotal = 0x7f7fffff;
 
 export function supportsCrossEntropy(kernel: CompositeKernel): boolean {
   return kernel.name in composites && kernel.inputShapes.every((shape) => sizeOf(shape) > 0);
@@ -56,54 +60,83 @@ export function crossEntropySteps(
   const chunks = Math.ceil(rows / Math.max(leastRows, Math.floor(chunkBytes / 4 / classes)));
   const chunkRows = Math.ceil(rows / chunks / 4) * 4;
 
-  // Slots of the steps' own: the chunk's part of each operand that has rows, and in scratch memory the logits, of each row the largest,
-  // and the label's.
+  // In scratch memory: where the rows that count are, and of a chunk of these the operands that have rows, the logits, and of each row the
+  // largest and the label's. The steps name it by slots of their own.
+  let ownBytes = 0;
+  const offsets: number[] = [];
+  const reserve = (words: number): Slot => {
+    offsets.push(ownBytes);
+    ownBytes += Math.ceil(words / 16) * 64;
+    return slotCount + offsets.length - 1;
+  };
+  const [places, counts, logits] = [reserve(rows), reserve(chunks), reserve(chunkRows * classes)];
+  const [largest, chosen] = [reserve(chunkRows), reserve(chunkRows)];
   const own = new Map<Role, Slot>();
-  for (const role of ["hidden", "labels", "total", "dLoss", "loss", "dHidden"] as const)
-    if (given.has(role)) own.set(role, slotCount + own.size);
-  const logits = slotCount + own.size;
-  const [largest, chosen, slotEnd] = [logits + 1, logits + 2, logits + 3];
-  const dtypes = new Map([...own].map(([role, slot]) => [slot, dtypeOf(given.get(role) as Slot)]));
-  const typeOf = (slot: Slot): DType => (slot >= logits ? "f32" : (dtypes.get(slot) ?? dtypeOf(slot)));
+  for (const role of ["hidden", "labels", "total", "dLoss", "loss"] as const)
+    if (given.has(role)) own.set(role, reserve(role === "hidden" ? chunkRows * width : chunkRows));
   const of = (role: Role): Slot => own.get(role) ?? (given.get(role) as Slot);
+  // The hidden rows make room for their gradient, which comes last.
+  if (given.has("dHidden")) own.set("dHidden", of("hidden"));
+  const slotEnd = slotCount + offsets.length;
+  const typeOf = (slot: Slot): DType => (slot < slotCount ? dtypeOf(slot) : slot === of("labels") ? "i32" : "f32");
 
-  const logitsBytes = chunkRows * classes * 4;
-  const rowsBytes = Math.ceil(chunkRows / 16) * 64;
-  const ownBytes = logitsBytes + 2 * rowsBytes;
-  const classesAtOnce = Math.max(classStep, Math.floor(packedBytes / 4 / width / classStep) * classStep);
   const steps: Step[] = [];
   let scratchBytes = 0;
+  const add = (list: StepList): void => {
+    scratchBytes = Math.max(scratchBytes, list.scratchBytes);
+    for (const step of movedSteps(list.steps, (word) => {
+      if (word.kind === "scratch") return { kind: "scratch", offset: ownBytes + word.offset };
+      if (word.kind !== "slot" || word.slot < slotCount) return word;
+      return { kind: "scratch", offset: (offsets[word.slot - slotCount] ?? 0) + (word.byteOffset ?? 0) };
+    }))
+      steps.push(step);
+  };
+  const whole = (role: Role): Word => ({ kind: "slot", slot: given.get(role) as Slot });
+  const counting: ChosenRows = {
+    labels: whole("labels"),
+    skipped: ignoredLabel,
+    places: { kind: "slot", slot: places },
+    counts: { kind: "slot", slot: counts },
+    rows,
+    chunkRows,
+  };
+  const move = (way: "together" | "back", row: number, roles: readonly Role[]): void => {
+    const arrays = roles
+      .filter((role) => own.has(role))
+      .map((role): RowArray => {
+        const [all, part] = [whole(role), { kind: "slot", slot: of(role) } as const];
+        const bytes = 4 * (role === "hidden" || role === "dHidden" ? width : 1);
+        const fill = role === "total" ? ignoredTotal : 0;
+        return way === "together" ? { from: all, to: part, bytes, fill } : { from: part, to: all, bytes, fill };
+      });
+    add({ steps: [moveStep(way, counting, row, arrays, library)], scratchBytes: 0 });
+  };
+  add({ steps: [listStep(counting, library)], scratchBytes: 0 });
+  const classesAtOnce = Math.max(classStep, Math.floor(packedBytes / 4 / width / classStep) * classStep);
   for (let row = 0; row < rows; row += chunkRows) {
-    const count = Math.min(chunkRows, rows - row);
-    const places = new Map<Slot, Word>(
-      [logits, largest, chosen].map((slot, i) => [slot, { kind: "scratch", offset: [0, logitsBytes, logitsBytes + rowsBytes][i] ?? 0 }]),
-    );
-    for (const [role, slot] of own) {
-      const rowBytes = dtypeBytes[typeOf(slot)] * (role === "hidden" || role === "dHidden" ? width : 1);
-      places.set(slot, { kind: "slot", slot: given.get(role) as Slot, byteOffset: row * rowBytes });
-    }
-    const add = (list: StepList): void => {
-      scratchBytes = Math.max(scratchBytes, list.scratchBytes);
-      for (const step of movedSteps(list.steps, (word) => {
-        if (word.kind === "scratch") return { kind: "scratch", offset: ownBytes + word.offset };
-        return word.kind === "slot" ? (places.get(word.slot) ?? word) : word;
-      }))
-        steps.push(step);
-    };
-    const multiply = (sizes: Sizes, a: MatrixView, b: MatrixView, out: Slot, adds: boolean): void => {
+    const m = Math.min(chunkRows, rows - row);
+    const count: Word = { kind: "slot", slot: counts, byteOffset: (row / chunkRows) * 4 };
+    const multiply = (sizes: Sizes, a: MatrixView, b: MatrixView, out: Slot, options: MatmulOptions): void => {
       const product: MatmulKernel = { kind: "matmul", batch: [], ...sizes, a, b, out };
-      add(matmulSteps(product, typeOf, library, adds));
+      add(matmulSteps(product, typeOf, library, options));
     };
+    move("together", row, roles.inputs);
     const hidden = view(of("hidden"), width, 1);
-    multiply({ m: count, n: classes, k: width }, hidden, view(of("weight"), 1, width), logits, false);
-    const softmax = { of, own, logits, largest, chosen, rows: count, classes };
-    for (const kernel of own.has("loss") && own.has("dHidden") ? lossAndGradientLoops(softmax) : [lossLoop(softmax)])
-      add(loopSteps(kernel, slotEnd, typeOf, library));
-    for (let first = 0; own.has("dHidden") && first < classes; first += classesAtOnce) {
-      const sizes = { m: count, n: width, k: Math.min(classesAtOnce, classes - first) };
-      multiply(sizes, view(logits, classes, 1, first), view(of("weight"), width, 1, first * width), of("dHidden"), first > 0);
+    multiply({ m, n: classes, k: width }, hidden, view(of("weight"), 1, width), logits, { rows: count });
+    const softmax = { of, own, logits, largest, chosen, rows: m, classes };
+    for (const loop of own.has("loss") && own.has("dHidden") ? lossAndGradientLoops(softmax) : [lossLoop(softmax)]) {
+      const list = loopSteps(loop, slotEnd, typeOf, library);
+      add({ ...list, steps: list.steps.map((step) => countedStep(step, count, library)) });
     }
-    if (given.has("dWeight")) multiply({ m: classes, n: width, k: count }, view(logits, 1, classes), hidden, of("dWeight"), row > 0);
+    if (given.has("dWeight")) {
+      multiply({ m: classes, n: width, k: m }, view(logits, 1, classes), hidden, of("dWeight"), { adds: row > 0, depth: count });
+    }
+    for (let first = 0; own.has("dHidden") && first < classes; first += classesAtOnce) {
+      const sizes = { m, n: width, k: Math.min(classesAtOnce, classes - first) };
+      const weight = view(of("weight"), width, 1, first * width);
+      multiply(sizes, view(logits, classes, 1, first), weight, of("dHidden"), { adds: first > 0, rows: count });
+    }
+    move("back", row, roles.outputs);
   }
   return { steps, scratchBytes: ownBytes + scratchBytes };
 }
@@ -136,16 +169,13 @@ function terms(make: ExprMakers, { of, own, logits, rows, classes }: Softmax) {
   const at = make.add(make.mul(row, make.int(classes)), column);
   const label = make.load("i32", of("labels"), row);
   const zero = make.constant("f32", 0);
-  const isCounted = make.unary("not", make.binary("eq", label, make.int(ignoredLabel)));
   const isLabel = make.binary("eq", column, label);
-  const ifCounted = (x: Expr): Expr => make.select(isCounted, x, zero);
   const logit = make.load("f32", logits, at);
-  const share = own.has("dHidden") ? ifCounted(make.load("f32", of("dLoss"), row)) : zero;
+  const share = own.has("dHidden") ? make.load("f32", of("dLoss"), row) : zero;
   return {
     row,
     at,
     logit,
-    ifCounted,
     ifLabel: make.select(isLabel, logit, zero),
     /** (softmax − onehot) · dLoss. */
     gradient: (probability: Expr): Expr => make.mul(make.binary("sub", probability, make.cast("f32", isLabel)), share),
@@ -156,7 +186,7 @@ function terms(make: ExprMakers, { of, own, logits, rows, classes }: Softmax) {
 function lossLoop(softmax: Softmax): LoopKernel {
   const make = new ExprMakers();
   const { of, own, logits, rows, classes } = softmax;
-  const { row, at, logit, ifCounted, ifLabel, gradient } = terms(make, softmax);
+  const { row, at, logit, ifLabel, gradient } = terms(make, softmax);
   const loop = { kind: "loop", outer: [rows], inner: classes } as const;
   if (!own.has("loss")) {
     const probability = make.unary("exp", make.binary("sub", logit, make.load("f32", of("total"), row)));
@@ -173,7 +203,7 @@ function lossLoop(softmax: Softmax): LoopKernel {
     ],
     stores: [
       { scope: "row", slot: of("total"), index: row, value: total },
-      { scope: "row", slot: of("loss"), index: row, value: ifCounted(make.binary("sub", total, chosen)) },
+      { scope: "row", slot: of("loss"), index: row, value: make.binary("sub", total, chosen) },
     ],
   };
 }
@@ -200,7 +230,7 @@ function lossAndGradientLoops(softmax: Softmax): LoopKernel[] {
     };
   };
   const make = new ExprMakers();
-  const { row, at, logit: exponential, ifCounted, gradient } = terms(make, softmax);
+  const { row, at, logit: exponential, gradient } = terms(make, softmax);
   const sum = make.accumulator("f32", 0);
   const total = make.add(make.unary("log", sum), make.load("f32", softmax.largest, row));
   const loss = make.binary("sub", total, make.load("f32", softmax.chosen, row));
@@ -212,7 +242,7 @@ function lossAndGradientLoops(softmax: Softmax): LoopKernel[] {
       reductions: [{ combine: "sum", value: exponential }],
       stores: [
         { scope: "row", slot: of("total"), index: row, value: total },
-        { scope: "row", slot: of("loss"), index: row, value: ifCounted(loss) },
+        { scope: "row", slot: of("loss"), index: row, value: loss },
         { scope: "element", slot: logits, index: at, value: gradient(make.mul(exponential, scale)) },
       ],
     },

@@ -21,7 +21,15 @@ export function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot:
       const offset = offsets.get(slot);
       return offset === undefined ? { kind: "slot", slot } : { kind: "scratch", offset };
     });
-    return { entry, tiles: program.tileCount, words, cost: program.work * vectorNanoseconds };
+    const { outer } = program.kernel;
+    const followsRows = program.chunk === null && outer.length <= 1 && program.vectorAxis === outer.length;
+    return {
+      entry,
+      tiles: program.tileCount,
+      words,
+      cost: program.work * vectorNanoseconds,
+      ...(followsRows && { tileRows: program.rowsPerTile }),
+    };
   });
   return { steps, scratchBytes: bytes };
 }

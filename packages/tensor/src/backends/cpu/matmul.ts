@@ -119,13 +119,28 @@ function operandsOf(product: AddedProduct, batch: readonly number[], dtypeOf: (s
   };
 }
 
-/** The steps of a product; with `adds` it is added to what `out` holds. */
-export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary, adds: boolean = false): StepList {
+/** How a product differs from what the kernel says. */
+export interface MatmulOptions {
+  /** It is added to what `out` holds. */
+  readonly adds?: boolean;
+  /** Where steps before have counted how many rows, or how much of the depth, there are: at most the kernel's. */
+  readonly rows?: Word;
+  readonly depth?: Word;
+}
+
+/** The steps of a product. */
+export function matmulSteps(
+  given: MatmulKernel,
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+  options: MatmulOptions = {},
+): StepList {
   const kernel = collapsed(given);
   const { m, n } = kernel;
   const batchCount = sizeOf(kernel.batch);
   if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
-  const few = adds || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
+  const { adds = false, rows = number(m) } = options;
+  const few = Object.keys(options).length > 0 || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
   const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
@@ -148,7 +163,7 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
       const tiles = rowTiles * Math.ceil(columns / tile.columns);
       const shared = {
         out: { kind: "slot", slot: kernel.out },
-        m,
+        m: rows,
         n: columns,
         outOffsets: table(
           Array.from({ length: count }, (_, i) => (batch + i) * m * n),
@@ -164,7 +179,8 @@ export function matmulSteps(given: MatmulKernel, dtypeOf: (slot: Slot) => DType,
       const packs: Step[] = [];
       let packedAt = 0;
       const words = products.map((product, i): Word[] => {
-        const part = packed(product, batch, count, column, columnsAtOnce, packedAt, { ...shared, adds: Number(adds || i > 0) });
+        const operands = { ...shared, k: options.depth ?? number(product.k), adds: Number(adds || i > 0) };
+        const part = packed(product, batch, count, column, columnsAtOnce, packedAt, operands);
         packedAt += part.bytes;
         if (product.k > 0) packs.push(part.step);
         return part.words;
@@ -200,7 +216,7 @@ function packed(
   packedAt: number,
   shared: Pick<
     Record<MatmulWord, Word>,
-    "out" | "m" | "outOffsets" | "outRow" | "rowTiles" | "tiles" | "tileRows" | "tileColumns" | "adds"
+    "out" | "m" | "k" | "outOffsets" | "outRow" | "rowTiles" | "tiles" | "tileRows" | "tileColumns" | "adds"
   > & {
     readonly n: number;
   },
@@ -217,7 +233,6 @@ function packed(
     a: { kind: "slot", slot: a.slot },
     b: { kind: "slot", slot: b.slot },
     packed: { kind: "scratch", offset: packedAt },
-    k,
     aRow: a.rowStride * aBytes,
     aColumn: a.columnStride * aBytes,
     bRow: b.rowStride * bBytes,
@@ -265,9 +280,9 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
     a: { kind: "slot", slot: a.slot },
     b: { kind: "slot", slot: b.slot },
     out: { kind: "slot", slot: kernel.out },
-    m,
+    m: number(m),
     n,
-    k,
+    k: number(k),
     aRow: a.rowStride * aBytes,
     aColumn: a.columnStride * aBytes,
     bRow: b.rowStride * bBytes,
@@ -293,7 +308,7 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
     const partial = argumentsOf({
       ...values,
       out: { kind: "scratch", offset: 0 },
-      k: part,
+      k: number(part),
       aOffsets: table(
         parts.map((i) => (offsets.a[0] ?? 0) + i * part * a.columnStride),
         aBytes,
@@ -311,7 +326,7 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
     });
     const sum = library.entry("sumParts", (module, _, name) => printSumParts(module, name));
     const finish = multiplyWith(kernel, sum, dtypeOf, library);
-    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: depthParts }), ...finish.words(0, 0)];
+    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: number(depthParts) }), ...finish.words(0, 0)];
     return {
       steps: [
         { entry: plain, tiles: depthParts, words: partial, cost: n * k * (0.1 + 0.1 * m) },
@@ -324,6 +339,11 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
   const words = [...argumentsOf(values), ...multiply.words(0, 0)];
   const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
   return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
+}
+
+/** A number by its address. */
+function number(value: number): Word {
+  return { kind: "constants", values: [value] };
 }
 
 function roundUp(value: number, step: number): number {

@@ -24,6 +24,8 @@ export interface Step {
   readonly words: readonly Word[];
   /** Estimated time in nanoseconds, on one thread. */
   readonly cost: number;
+  /** Rows that each tile of a loop covers, where tiles follow the rows. */
+  readonly tileRows?: number;
 }
 
 /** The steps of one kernel, and how much scratch memory they share. */

@@ -3,7 +3,7 @@ import type { Slot } from "../kernel.js";
 import { type Code, i32, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { kernelParams, printTileLoop } from "./loop.js";
 import type { LoopProgram } from "./lower.js";
-import { type MatmulWord, matmulWords } from "./matmul.js";
+import { matmulWords, readWord } from "./matmul.js";
 import type { ScalarMath } from "./scalar-math.js";
 
 /** Arguments after the matmul's own: the row and the column of the whole product at which this part begins. The addresses of the epilogue's slots follow. */
@@ -22,15 +22,12 @@ export function printEpilogue(
   const [words, tile, scratch] = [f.param(0), f.param(1), f.param(2)];
   f.emit(module.callIndirect([...kernelParams], [], i32(entry), words.get, tile.get, scratch.get));
   const at = (index: number): Local => f.let("i32", memory("i32.load", index * 4, words.get));
-  const read = (word: MatmulWord): Local => at(matmulWords.indexOf(word));
-  const [tiles, rowTiles, tileRows, tileColumns, m, n] = [
-    read("tiles"),
-    read("rowTiles"),
-    read("tileRows"),
-    read("tileColumns"),
-    read("m"),
-    read("n"),
-  ];
+  const tiles = readWord(f, "tiles");
+  const rowTiles = readWord(f, "rowTiles");
+  const tileRows = readWord(f, "tileRows");
+  const tileColumns = readWord(f, "tileColumns");
+  const m = readWord(f, "m");
+  const n = readWord(f, "n");
   const [firstRow, firstColumn] = [at(matmulWords.length), at(matmulWords.length + 1)];
   const batch = op("i32.div_u", tile.get, tiles.get);
   const place = f.let("i32", op("i32.rem_u", tile.get, tiles.get));

@@ -33,6 +33,7 @@ export const matmulWords = [
   "b",
   "out",
   "packed",
+  /** Addresses of m and of k: steps before may have counted them. */
   "m",
   "n",
   "k",
@@ -65,9 +66,13 @@ export type MatmulWord = (typeof matmulWords)[number];
 
 type Words = Record<MatmulWord, Local>;
 
+export function readWord(f: FunctionBuilder, name: MatmulWord): Local {
+  const word = memory("i32.load", matmulWords.indexOf(name) * 4, f.param(0).get);
+  return f.let("i32", name === "m" || name === "k" ? memory("i32.load", 0, word) : word);
+}
+
 export function readWords(f: FunctionBuilder, names: readonly MatmulWord[]): Words {
-  const read = (name: MatmulWord): Local => f.let("i32", memory("i32.load", matmulWords.indexOf(name) * 4, f.param(0).get));
-  return Object.fromEntries(names.map((name) => [name, read(name)])) as Words;
+  return Object.fromEntries(names.map((name) => [name, readWord(f, name)])) as Words;
 }
 
 export const add = (a: Code, b: Code): Code => op("i32.add", a, b);
@@ -277,6 +282,8 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
   const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.tiles.get));
   const tile = f.let("i32", op("i32.rem_u", f.param(1).get, words.tiles.get));
   const rowStart = f.let("i32", mul(op("i32.rem_u", tile.get, words.rowTiles.get), words.tileRows.get));
+  // Fewer rows may be counted than there are tiles for.
+  f.if(op("i32.ge_u", rowStart.get, words.m.get), () => f.emit(op("return")));
   const columnStart = f.let("i32", mul(op("i32.div_u", tile.get, words.rowTiles.get), words.tileColumns.get));
   const rowEnd = minimum(f, words.m.get, add(rowStart.get, words.tileRows.get));
   const columnEnd = minimum(f, words.n.get, add(columnStart.get, words.tileColumns.get));
