@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
+import type { BackendBuffer } from "../src/backends/backend.js";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { ExprMakers } from "../src/kernels/expr.js";
@@ -145,6 +146,28 @@ describe("cpu backend", () => {
       executable.dispose();
       await backend.finish();
       expect(backend.counters.bytesInUse).toBeLessThan(before);
+    }
+  });
+
+  it("finds new kernel functions for which the memory has just grown", async () => {
+    // Each worker takes its time between looking at the memory and reading what is in it.
+    const slowly =
+      "const load = Atomics.load; Atomics.load = (...a) => { for (const end = Date.now() + 4; Date.now() < end; ); return load(...a); };";
+    const { spawn } = environment;
+    if (!spawn) return expect.fail("Node has workers");
+    const slow = { ...environment, spawn: ((program, data) => spawn(slowly + program, data)) satisfies typeof spawn };
+    for (let round = 0; round < 5; round++) {
+      const backend = createCpuBackend({ environment: slow, threadCount: 4, soloNanoseconds: 0 });
+      for (let count = 200_000; count < 200_040; count++) {
+        const slots = [0, 1].map(() => ({ dtype: "f32", values: { length: count } as number[] }) as const);
+        const executable = backend.prepare(boundPlan([step(count, 0, 1)], slots));
+        const [from, to] = slots.map(() => backend.allocate(count * 4)) as [BackendBuffer, BackendBuffer];
+        backend.run(executable, [from, to]);
+        expect(new Float32Array((await backend.read(to, 4, count * 4 - 4)).slice().buffer)).toEqual(Float32Array.of(1));
+      }
+      // A worker that failed says so now.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      backend.dispose();
     }
   });
 

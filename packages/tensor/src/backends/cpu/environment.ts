@@ -33,13 +33,17 @@ export const workerProgram = `
 const { memory, driver, scratch, spins, library, modules } = data;
 const table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
 let tail = modules;
-const refresh = () => {
+const wholeMemory = () => {
   memory.grow(0); // another thread may have grown it; this makes .buffer see that
-  const words = new Int32Array(memory.buffer);
+  return new Int32Array(memory.buffer);
+};
+const refresh = () => {
+  let words = wholeMemory();
   const version = Atomics.load(words, library / 4);
   for (;;) {
     const next = Atomics.load(words, (tail >>> 0) / 4) >>> 0;
     if (next === 0) return version;
+    words = wholeMemory(); // the memory may have grown for this very module
     const bytes = new Uint8Array(memory.buffer, next + 8, words[next / 4 + 1]).slice();
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory, table } });
     for (const [name, value] of Object.entries(exports)) {
