@@ -17,14 +17,14 @@ export async function runCli(args: readonly string[]): Promise<number> {
   };
   try {
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-      process.stdout.write(`${rest[0] && name === "help" ? commandHelp(commandNamed(rest[0])) : overview()}\n`);
+      process.stdout.write(`${rest[0] && name === "help" ? commandHelp(await commandNamed(rest[0])) : await overview()}\n`);
       return name === undefined ? 2 : 0;
     }
     if (name === "--version" || name === "-v") {
       process.stdout.write(`${version()}\n`);
       return 0;
     }
-    const command = commandNamed(name);
+    const command = await commandNamed(name);
     if (rest.includes("--help") || rest.includes("-h")) {
       process.stdout.write(`${commandHelp(command)}\n`);
       return 0;
@@ -48,21 +48,23 @@ export async function runCli(args: readonly string[]): Promise<number> {
   }
 }
 
-function commandNamed(name: string): Command {
-  const command = commands.find((entry) => entry.name === name);
-  if (command) return command;
-  const nearest = [...commands].sort((a, b) => editDistance(a.name, name) - editDistance(b.name, name))[0];
-  const guess = nearest && editDistance(nearest.name, name) <= 2 ? ` Did you mean ${nearest.name}?` : "";
-  throw new UsageError(`There is no command "${name}".${guess} The commands are ${commands.map((entry) => entry.name).join(", ")}.`);
+function commandNamed(name: string): Promise<Command> {
+  const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (load) return load();
+  const names = Object.keys(commands);
+  const nearest = [...names].sort((a, b) => editDistance(a, name) - editDistance(b, name))[0];
+  const guess = nearest && editDistance(nearest, name) <= 2 ? ` Did you mean ${nearest}?` : "";
+  throw new UsageError(`There is no command "${name}".${guess} The commands are ${names.join(", ")}.`);
 }
 
-function overview(): string {
-  const width = Math.max(...commands.map(({ name }) => name.length));
+async function overview(): Promise<string> {
+  const all = await Promise.all(Object.values(commands).map((load) => load()));
+  const width = Math.max(...all.map(({ name }) => name.length));
   return [
     "lowrank: fine-tune GPT-style models with LoRA, on any GPU that WebGPU reaches and on a plain CPU.",
     "",
     "Commands:",
-    ...commands.map(({ name, summary }) => `  ${name.padEnd(width + 2)}${summary}`),
+    ...all.map(({ name, summary }) => `  ${name.padEnd(width + 2)}${summary}`),
     "",
     "`lowrank COMMAND --help` shows a command's flags. Start with `lowrank quickstart`.",
   ].join("\n");

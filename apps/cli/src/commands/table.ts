@@ -1,31 +1,18 @@
 import type { Command } from "../command.js";
-import { combineCommand } from "./combine.js";
-import { compareCommand } from "./compare.js";
-import { doctorCommand } from "./doctor.js";
-import { evalCommand } from "./eval.js";
-import { extractCommand } from "./extract.js";
-import { generateCommand } from "./generate.js";
-import { inspectCommand } from "./inspect.js";
-import { mergeCommand } from "./merge.js";
-import { planCommand } from "./plan.js";
-import { quickstartCommand } from "./quickstart.js";
-import { rankStudyCommand } from "./rank-study.js";
-import { resizeCommand } from "./resize.js";
-import { trainCommand } from "./train.js";
 
-/** Every command, one line each, in the order in which help shows them. */
-export const commands: readonly Command[] = [
-  quickstartCommand,
-  planCommand,
-  trainCommand,
-  evalCommand,
-  compareCommand,
-  rankStudyCommand,
-  generateCommand,
-  mergeCommand,
-  combineCommand,
-  extractCommand,
-  resizeCommand,
-  inspectCommand,
-  doctorCommand,
-];
+/** Every command, one line each, in the order in which help shows them. Each is loaded, with all that it stands on, when it is wanted. */
+export const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  quickstart: async () => (await import("./quickstart.js")).quickstartCommand,
+  plan: async () => (await import("./plan.js")).planCommand,
+  train: async () => (await import("./train.js")).trainCommand,
+  eval: async () => (await import("./eval.js")).evalCommand,
+  compare: async () => (await import("./compare.js")).compareCommand,
+  "rank-study": async () => (await import("./rank-study.js")).rankStudyCommand,
+  generate: async () => (await import("./generate.js")).generateCommand,
+  merge: async () => (await import("./merge.js")).mergeCommand,
+  combine: async () => (await import("./combine.js")).combineCommand,
+  extract: async () => (await import("./extract.js")).extractCommand,
+  resize: async () => (await import("./resize.js")).resizeCommand,
+  inspect: async () => (await import("./inspect.js")).inspectCommand,
+  doctor: async () => (await import("./doctor.js")).doctorCommand,
+};
