@@ -103,13 +103,16 @@ export function product(f: FunctionBuilder, tile: readonly Local[], operands: Pr
   });
 }
 
+/** Weights below 2^-64 are 0. */
+const lowestExponent = -64;
+
 /**
- * 2ˣ for x ≤ 127, by Cephes' polynomial (exp2f) on |x - round(x)| ≤ ½; 2 units in the last place. 0 from -127 on: -127 and 0 are the
- * exponent and fraction of 0. In between lie a few subnormal numbers of no precision: no weight of a softmax counts that is so small.
- * NaN gives NaN.
+ * 2ˣ for x ≤ 127, by Cephes' polynomial (exp2f) on |x - round(x)| ≤ ½; 2 units in the last place. 0 below -64: no weight of a softmax
+ * counts that is so small, but its products with gradients would be subnormal numbers, which processors multiply a hundred times more
+ * slowly. NaN gives NaN.
  */
 export function exp2(f: FunctionBuilder, argument: Code): Code {
-  const x = f.let("v128", op("f32x4.pmax", argument, f32x4(-127)));
+  const x = f.let("v128", argument);
   // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits; shifted by 23, nothing else of the sum is left.
   const magic = 12582912;
   const rounded = f.let("v128", op("f32x4.add", x.get, f32x4(magic)));
@@ -118,7 +121,8 @@ export function exp2(f: FunctionBuilder, argument: Code): Code {
     1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1, 1,
   ];
   const power = rest.reduce<Code>((sum, c) => f.multiplyAdd(sum, r.get, f32x4(c)), f32x4(first));
-  return op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23)));
+  const result = op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23)));
+  return op("v128.andnot", result, op("f32x4.lt", x.get, f32x4(lowestExponent)));
 }
 
 /** Where a panel of queries stands among the keys. */
