@@ -187,6 +187,31 @@ describe("cpu attention of packed texts against float64, with the same bits for 
   });
 });
 
+it("cpu attention leaves out weights whose products with gradients would be subnormal numbers, which processors are slow at", async () => {
+  const smallest = 2 ** -126;
+  for (const dev of variants.map(([first]) => first as Device)) {
+    const shape = [1, 1, 8, 8];
+    const q = tensor(new Float32Array(64).fill(3.25), { shape, device: dev });
+    // The first key weighs e^-60, about 2^-87, and the gradient is about 2^-43.
+    const k = tensor(
+      Float32Array.from({ length: 64 }, (_, i) => (i < 8 ? -3.25 : 3.25)),
+      { shape, device: dev },
+    );
+    const v = tensor(values(shape, 1), { shape, device: dev });
+    const dOut = tensor(values(shape, 2, 1e-13), { shape, device: dev });
+    const { node } = attention(q, k, v);
+    if (node.op !== "output") throw new Error("attention is no composite");
+    const [out, logsumexp] = node.of.outputs.map((output, index) => new Tensor({ op: "output", of: node.of, index, ...output }, dev));
+    const gradients = attentionBackward([q, k, v, out as Tensor, logsumexp as Tensor, dOut], node.of.attributes);
+    await realize(...gradients);
+    const [, , dValues] = gradients;
+    expect(Array.from((await dValues?.data()) ?? []).slice(0, 8)).toEqual(new Array(8).fill(0));
+    for (const gradient of gradients) {
+      for (const x of await gradient.data()) expect(x === 0 || Math.abs(x) >= smallest, `${x}`).toBe(true);
+    }
+  }
+});
+
 describe("cpu attention's memory", () => {
   const peak = async (length: number): Promise<number> => {
     const dev = cpu(2, environment.hasRelaxedSimd);

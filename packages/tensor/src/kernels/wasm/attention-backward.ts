@@ -86,7 +86,7 @@ export type BackwardWord = (typeof backwardWords)[number];
 
 /** Queries that are taken at a time; also the length of a row of weights in scratch memory. */
 export const blockQueries = 64;
-/** Beside each panel: log₂ of the sum of exponentials, delta. */
+/** Beside each panel: log₂ of the sum of exponentials, and -delta. */
 export const stateBytes: number = 2 * rowBytes;
 
 /** Packs one block of queries and of dOut of one head, and computes their states. */
@@ -132,7 +132,7 @@ export function printPrepareBackward(module: ModuleBuilder, name: string): void 
       const at = f.let("i32", add(state.get, words(lane.get)));
       const total = memory("f32.load", 0, add(logsumexp.get, words(add(row.get, lane.get))));
       f.emit(memory("f32.store", 0, at.get, op("f32.mul", total, f32(Math.LOG2E))));
-      f.emit(memory("f32.store", rowBytes, at.get, dot(f, a, b, w.valueDim).get));
+      f.emit(memory("f32.store", rowBytes, at.get, op("f32.neg", dot(f, a, b, w.valueDim).get)));
       f.emit(a.set(add(a.get, w.outRow.get)));
       f.emit(b.set(add(b.get, w.dOutRow.get)));
     });

@@ -16,6 +16,7 @@ import {
   readWords,
   roundedUp,
   rowBytes,
+  type ScoreOperands,
   scores,
   startsOf,
   storeRow,
@@ -185,16 +186,23 @@ function queryGradients(
     const state = f.let("i32", add(w.states.get, mul(panel.get, i32(stateBytes))));
     const weights = f.let("i32", add(add(scratch.weights.get, words(row.get)), skippedBytes.get));
     const dScores = f.let("i32", add(add(scratch.dScores.get, words(row.get)), skippedBytes.get));
-    const at = f.local("i32");
-    const end = f.let("i32", add(weights.get, mul(count.get, i32(weightRow))));
-
-    scores(f, tile, {
-      ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim, toRow: weightRow },
-      ...{ queries, firstQuery, count, to: weights },
+    const totals = loadRow(state.get).map((code) => f.let("v128", code));
+    const deltas = loadRow(state.get, rowBytes).map((code) => f.let("v128", code));
+    const at = f.let("i32", weights.get);
+    const to = f.let("i32", dScores.get);
+    const value = f.let("i32", add(scratch.values.get, words(mul(skipped.get, w.valueDim.get))));
+    const operands: ScoreOperands = {
+      ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim },
+      ...{ queries, firstQuery, count },
       keys: f.let("i32", add(scratch.keys.get, words(mul(skipped.get, w.dim.get)))),
       firstKey: f.let("i32", add(block.first.get, skipped.get)),
+    };
+    const place = (index: number): number => (index >> 1) * weightRow + (index & 1) * 16;
+    scores(f, tile, operands, () => {
+      for (const [index, score] of tile.entries()) f.emit(memory("v128.store", place(index), at.get, score.get));
+      f.emit(at.set(add(at.get, i32(groupKeys * weightRow))));
     });
-    const totals = loadRow(state.get).map((code) => f.let("v128", code));
+    const end = f.let("i32", at.get);
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(weightRow), () => {
       storeRow(
@@ -203,18 +211,12 @@ function queryGradients(
         loadRow(at.get).map((code, j) => exp2(f, op("f32x4.sub", code, (totals[j] as Local).get))),
       );
     });
-
-    const to = f.let("i32", dScores.get);
-    const value = f.let("i32", add(scratch.values.get, words(mul(skipped.get, w.valueDim.get))));
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(groupKeys * weightRow), () => {
-      for (const local of tile) f.emit(local.set(f32x4(0)));
+      for (const [index, local] of tile.entries()) f.emit(local.set((deltas[index & 1] as Local).get));
       product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
-      const deltas = loadRow(state.get, rowBytes).map((code) => f.let("v128", code));
-      for (const [index, dWeight] of tile.entries()) {
-        const place = (index >> 1) * weightRow + (index & 1) * 16;
-        const rest = op("f32x4.sub", dWeight.get, (deltas[index & 1] as Local).get);
-        f.emit(memory("v128.store", place, to.get, op("f32x4.mul", memory("v128.load", place, at.get), rest)));
+      for (const [index, rest] of tile.entries()) {
+        f.emit(memory("v128.store", place(index), to.get, op("f32x4.mul", memory("v128.load", place(index), at.get), rest.get)));
       }
       f.emit(to.set(add(to.get, i32(groupKeys * weightRow))));
       f.emit(value.set(add(value.get, mul(w.valueDim.get, i32(groupKeys * 4)))));

@@ -103,14 +103,16 @@ export function product(f: FunctionBuilder, tile: readonly Local[], operands: Pr
   });
 }
 
+/** Weights below 2^-64 are 0. */
+const lowestExponent = -64;
+
 /**
- * 2ˣ for x ≤ 127, by Cephes' polynomial (exp2f) on |x - round(x)| ≤ ½; 2 units in the last place. 0 below -126, where the result would be
- * subnormal: no weight of a softmax counts that is so small. NaN gives NaN.
+ * 2ˣ for x ≤ 127, by Cephes' polynomial (exp2f) on |x - round(x)| ≤ ½; 2 units in the last place. 0 below -64: no weight of a softmax
+ * counts that is so small, but its products with gradients would be subnormal numbers, which processors multiply a hundred times more
+ * slowly. NaN gives NaN.
  */
 export function exp2(f: FunctionBuilder, argument: Code): Code {
-  const given = f.let("v128", argument);
-  const isZero = f.let("v128", op("f32x4.lt", given.get, f32x4(-126)));
-  const x = f.let("v128", op("v128.andnot", given.get, isZero.get));
+  const x = f.let("v128", argument);
   // Adding 1.5 · 2^23 rounds to an integer, and leaves it in the low bits; shifted by 23, nothing else of the sum is left.
   const magic = 12582912;
   const rounded = f.let("v128", op("f32x4.add", x.get, f32x4(magic)));
@@ -119,7 +121,8 @@ export function exp2(f: FunctionBuilder, argument: Code): Code {
     1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1, 6.931472028550421e-1, 1,
   ];
   const power = rest.reduce<Code>((sum, c) => f.multiplyAdd(sum, r.get, f32x4(c)), f32x4(first));
-  return op("v128.andnot", op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23))), isZero.get);
+  const result = op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23)));
+  return op("v128.andnot", result, op("f32x4.lt", x.get, f32x4(lowestExponent)));
 }
 
 /** Where a panel of queries stands among the keys. */
@@ -148,13 +151,11 @@ export interface ScoreOperands extends Sight {
   readonly firstQuery: Local;
   /** Keys to compute, a multiple of four. */
   readonly count: Local;
-  readonly to: Local;
-  readonly toRow: number;
 }
 
-/** to[key][query] = keys · queries, -∞ where the query does not see the key. */
-export function scores(f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands): void {
-  const { keys, queries, depth, firstKey, firstQuery, count, to, toRow } = operands;
+/** Computes keys · queries, -∞ where the query does not see the key: four keys after the other, with which `use` finds the tile filled. */
+export function scores(f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands, use: () => void): void {
+  const { keys, queries, depth, firstKey, firstQuery, count } = operands;
   const seenByAll = lastSeen(f, firstQuery.get, operands);
   const laneStarts = [f.let("v128", f32x4(0)), f.let("v128", f32x4(0))];
   const lastStart = f.let("i32", i32(0));
@@ -167,7 +168,6 @@ export function scores(f: FunctionBuilder, tile: readonly Local[], operands: Sco
   const key = f.let("i32", firstKey.get);
   const end = f.let("i32", add(firstKey.get, count.get));
   const from = f.let("i32", keys.get);
-  const target = f.let("i32", to.get);
   f.while(key, end.get, i32(groupKeys), () => {
     for (const local of tile) f.emit(local.set(f32x4(0)));
     product(f, tile, { a: from.get, aLane: 4, aStep: 16, b: queries.get, bStep: i32(rowBytes), depth: depth.get });
@@ -185,9 +185,8 @@ export function scores(f: FunctionBuilder, tile: readonly Local[], operands: Sco
         f.emit(sum.set(choose(isHidden, f32x4(Number.NEGATIVE_INFINITY), sum.get)));
       }
     });
-    for (const [index, sum] of tile.entries()) f.emit(memory("v128.store", (index >> 1) * toRow + (index & 1) * 16, target.get, sum.get));
+    use();
     f.emit(from.set(add(from.get, mul(depth.get, i32(groupKeys * 4)))));
-    f.emit(target.set(add(target.get, i32(groupKeys * toRow))));
   });
 }
 

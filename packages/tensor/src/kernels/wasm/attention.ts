@@ -14,6 +14,7 @@ import {
   readWords,
   roundedUp,
   rowBytes,
+  type ScoreOperands,
   scalePanel,
   scores,
   startsOf,
@@ -196,13 +197,25 @@ export function printAttend(module: ModuleBuilder, name: string): void {
       f.if(op("i32.gt_s", count.get, i32(0)), () => {
         const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
         const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
-        scores(f, tile, {
+        const before = loadRow(own.get).map((code) => f.let("v128", code)) as [Local, Local];
+        const largest = before.map((local) => f.let("v128", local.get)) as [Local, Local];
+        const at = f.let("i32", weights.get);
+        const operands: ScoreOperands = {
           ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim },
-          ...{ firstQuery: query, queries, count, to: weights, toRow: rowBytes },
+          ...{ firstQuery: query, queries, count },
           keys: f.let("i32", add(keys.get, words(mul(skipped.get, w.dim.get)))),
           firstKey: f.let("i32", add(firstKey.get, skipped.get)),
+        };
+        scores(f, tile, operands, () => {
+          for (const [index, score] of tile.entries()) {
+            const most = largest[index & 1] as Local;
+            // What f32x4.max does about NaN takes eight instructions, one after another; a NaN shows in its weight.
+            f.emit(most.set(op("f32x4.pmax", most.get, score.get)));
+            f.emit(memory("v128.store", index * 16, at.get, score.get));
+          }
+          f.emit(at.set(add(at.get, i32(groupKeys * rowBytes))));
         });
-        weigh(f, weights, count, own);
+        weigh(f, { weights, count, state: own, before, largest });
         const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
         const value = f.let("i32", add(values.get, mul(skipped.get, i32(16))));
         const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
@@ -243,21 +256,21 @@ export function printAttend(module: ModuleBuilder, name: string): void {
   });
 }
 
+interface Weighed {
+  /** A block's scores of one panel, and how many keys they are of. */
+  readonly weights: Local;
+  readonly count: Local;
+  readonly state: Local;
+  /** The largest scores without the block and with it. */
+  readonly before: readonly [Local, Local];
+  readonly largest: readonly [Local, Local];
+}
+
 /** Turns a block's scores into weights 2^(score - largest so far) and updates the panel's state. */
-function weigh(f: FunctionBuilder, weights: Local, count: Local, state: Local): void {
+function weigh(f: FunctionBuilder, { weights, count, state, before, largest }: Weighed): void {
   const end = f.let("i32", add(weights.get, mul(count.get, i32(rowBytes))));
-  const before = loadRow(state.get).map((code) => f.let("v128", code));
-  const largest = before.map((local) => f.let("v128", local.get));
   const at = f.let("i32", weights.get);
-  f.while(at, end.get, i32(rowBytes), () => {
-    for (const [j, code] of loadRow(at.get).entries()) {
-      const local = largest[j] as Local;
-      // What f32x4.max does about NaN takes eight instructions, one after another; a NaN shows in its weight.
-      f.emit(local.set(op("f32x4.pmax", local.get, code)));
-    }
-  });
   const sums = [f.let("v128", f32x4(0)), f.let("v128", f32x4(0))];
-  f.emit(at.set(weights.get));
   f.while(at, end.get, i32(rowBytes), () => {
     for (const [j, code] of loadRow(at.get).entries()) {
       const weight = f.let("v128", exp2(f, op("f32x4.sub", code, (largest[j] as Local).get)));
