@@ -1,4 +1,6 @@
-import type { Plan } from "../../kernels/kernel.js";
+import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
+import { attentionNames } from "../../kernels/wgsl/attention.js";
+import { modelledChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
@@ -22,6 +24,8 @@ export interface WebgpuOptions {
   readonly onKernel?: (time: KernelTime) => void;
   /** Gets each program of a plan when the plan is made ready. */
   readonly onProgram?: (program: { readonly name: string; readonly code: string }) => void;
+  /** Replaces choices of variants, so that tests can force one. */
+  readonly choice?: Partial<VariantChoice>;
 }
 
 /** WebGPU does not say how much memory there is. */
@@ -59,6 +63,7 @@ export class WebgpuBackend implements Backend {
     peakBytes: 0,
   };
   readonly target: Target;
+  readonly #choice: VariantChoice;
   readonly #faults: DeviceFaults;
   readonly #pool: BufferPool;
   readonly #arena: SharedArena;
@@ -81,10 +86,12 @@ export class WebgpuBackend implements Backend {
       maxBindingBytes: limits.maxStorageBufferBindingSize,
       maxBindings: limits.maxStorageBuffersPerShaderStage,
       maxInvocations: 256,
+      maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
       maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
       isSoftware: isSoftwareAdapter(adapterInfo),
       subgroupSize: device.features.has("subgroups") ? subgroupSize(adapterInfo) : 0,
     };
+    this.#choice = { ...modelledChoice, ...options.choice };
     this.#faults = new DeviceFaults(device);
     this.#pool = new BufferPool(device, this.counters, budgetBytes, limits.maxBufferSize);
     this.#arena = new SharedArena(this.#pool);
@@ -97,8 +104,12 @@ export class WebgpuBackend implements Backend {
     return this.#arena.bytes;
   }
 
-  supports(): boolean {
-    return false;
+  supports(kernel: CompositeKernel): boolean {
+    return attentionNames.has(kernel.name) && this.#choice.attention(kernel, this.target) !== null;
+  }
+
+  get stridedComposites(): ReadonlySet<string> {
+    return attentionNames;
   }
 
   allocate(bytes: number): BackendBuffer {
@@ -127,7 +138,15 @@ export class WebgpuBackend implements Backend {
   prepare(plan: Plan): Executable {
     this.#faults.check();
     this.counters.plansPrepared++;
-    const executable = new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, this.limits.maxBufferBytes);
+    const executable = new WebgpuExecutable(
+      plan,
+      this.device,
+      this.#pipelines,
+      this.#arena,
+      this.target,
+      this.#choice,
+      this.limits.maxBufferBytes,
+    );
     if (this.options.onProgram) for (const program of this.programs(executable)) this.options.onProgram(program);
     return executable;
   }

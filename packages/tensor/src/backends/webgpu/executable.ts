@@ -1,4 +1,5 @@
 import type { Plan, PlanSlot } from "../../kernels/kernel.js";
+import type { VariantChoice } from "../../kernels/wgsl/choice.js";
 import { printKernel, type Target, type WgslProgram } from "../../kernels/wgsl/print.js";
 import { planStatistics } from "../../schedule/statistics.js";
 import type { Executable } from "../backend.js";
@@ -32,13 +33,14 @@ export class WebgpuExecutable implements Executable {
     readonly pipelines: PipelineCache,
     readonly arena: SharedArena,
     target: Target,
+    choice: VariantChoice,
     maxBufferBytes: number,
   ) {
     this.layout = layOutArena(plan, maxBufferBytes);
     const slots = this.#placedSlots();
     const steps: Step[] = [];
     for (const [i, kernel] of plan.kernels.entries()) {
-      for (const program of printKernel(kernel, slots, plan.names[i] ?? kernel.kind, target)) {
+      for (const program of printKernel(kernel, slots, plan.names[i] ?? kernel.kind, target, choice)) {
         const bound = new Set<number>();
         for (const { slot } of program.bindings) {
           const info = plan.slots[slot];

@@ -100,9 +100,9 @@ export function printMatmul(
   // Lanes that share must all stay; what they compute past the end is not stored.
   const isWhole = m % (tileRows * threadRows) === 0 && n % (tileColumns * threadColumns) === 0;
   if (!isSharing && !isWhole) lines.push(`if (row >= ${m} || column >= ${n}) { return; }`);
-  const leftTile = { memory, view: a, m, k, tileRows };
+  const leftTile = { name: "A", memory, view: a, m, k, tileRows };
   const left = isSharing ? subgroupLeft(leftTile, threadColumns) : ownLeft(leftTile);
-  const right = ownRight(memory, b, { n, k, tileColumns });
+  const right = ownRight({ name: "B", memory, view: b, n, k, tileColumns });
   lines.push(...left.setup, ...right.setup);
   const vectors = Array.from({ length: tileColumns / 4 }, (_, v) => v);
   const rows = Array.from({ length: tileRows }, (_, r) => r);

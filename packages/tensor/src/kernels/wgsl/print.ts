@@ -1,13 +1,21 @@
 import { DeviceError } from "../../tensor/errors.js";
 import { epilogueLoop } from "../epilogue.js";
 import type { Kernel, LoopKernel, PlanSlot } from "../kernel.js";
+import { printAttention } from "./attention.js";
+import type { VariantChoice } from "./choice.js";
 import { chooseLoopVariant, loadsOf, printLoop, rootsOf } from "./loop.js";
-import { chooseMatmulVariant, printMatmul } from "./matmul.js";
+import { printMatmul } from "./matmul.js";
 import type { Target, WgslProgram } from "./program.js";
 import { printCopy, printFill, printScatterAdd } from "./scatter.js";
 
 /** The programs that run one kernel, in order. Empty for a kernel that has nothing to do. */
-export function printKernel(kernel: Kernel, slots: readonly PlanSlot[], name: string, target: Target): WgslProgram[] {
+export function printKernel(
+  kernel: Kernel,
+  slots: readonly PlanSlot[],
+  name: string,
+  target: Target,
+  choice: VariantChoice,
+): WgslProgram[] {
   switch (kernel.kind) {
     case "loop": {
       const isEmpty =
@@ -17,7 +25,7 @@ export function printKernel(kernel: Kernel, slots: readonly PlanSlot[], name: st
     case "matmul": {
       const isEmpty = kernel.m === 0 || kernel.n === 0 || kernel.batch.some((size) => size === 0);
       if (isEmpty) return [];
-      const product = printMatmul(kernel, slots, name, target, chooseMatmulVariant(kernel, target));
+      const product = printMatmul(kernel, slots, name, target, choice.matmul(kernel, target));
       const { epilogue } = kernel;
       return epilogue ? [product, ...printSplit(epilogueLoop(kernel, epilogue), slots, `${name}_epilogue`, target)] : [product];
     }
@@ -28,10 +36,13 @@ export function printKernel(kernel: Kernel, slots: readonly PlanSlot[], name: st
     }
     case "copy":
       return kernel.bytes === 0 ? [] : [printCopy(kernel, slots, name, target)];
-    case "composite":
-      throw new Error(`WebGPU has no kernel for ${kernel.name}; the scheduler should have decomposed it.`);
+    case "composite": {
+      const variant = choice.attention(kernel, target);
+      if (!variant) throw new Error(`WebGPU has no kernel for ${kernel.name}; the scheduler should have decomposed it.`);
+      return printAttention(kernel, slots, name, target, variant);
+    }
     case "group":
-      return kernel.members.flatMap((member) => printKernel(member, slots, name, target));
+      return kernel.members.flatMap((member) => printKernel(member, slots, name, target, choice));
   }
 }
 

@@ -15,6 +15,8 @@ export interface Target {
   readonly maxBindingBytes: number;
   readonly maxBindings: number;
   readonly maxInvocations: number;
+  /** Bytes of memory that a workgroup can share. */
+  readonly maxWorkgroupBytes: number;
   readonly maxWorkgroupsPerDimension: number;
   /** A CPU that pretends to be a GPU: few threads, no cost for scattered loads beyond their number, barriers dear. */
   readonly isSoftware: boolean;
@@ -37,6 +39,7 @@ export function assemble(parts: {
   readonly functions: ProgramFunctions;
   readonly workgroupSize: readonly [number, number];
   readonly workgroups: { readonly x: number; readonly y: number; readonly z?: number };
+  readonly directives?: readonly string[];
   readonly globals?: readonly string[];
   readonly usesSubgroups?: boolean;
   readonly body: readonly string[];
@@ -47,6 +50,7 @@ export function assemble(parts: {
   const laneParameter = usesSubgroups ? ", @builtin(subgroup_invocation_id) subgroupLane: u32" : "";
   const code = [
     usesSubgroups ? "enable subgroups;" : "",
+    ...(parts.directives ?? []),
     declarations,
     memory.conversions(),
     functions.declarations(),
