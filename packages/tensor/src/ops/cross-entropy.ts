@@ -3,6 +3,7 @@ import { ShapeError, showShape } from "../tensor/errors.js";
 import type { Shape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
 import { type CompositeDefinition, type CompositeOutput, defineComposite } from "./composite.js";
+import { concat } from "./movement.js";
 import { logsumexp, sum } from "./reduce.js";
 
 /** The label that takes no part in a loss, as in PyTorch. */
@@ -17,27 +18,60 @@ function labelled(logits: Tensor, labels: Tensor): Tensor {
 
 type Decomposition = CompositeDefinition["decompose"];
 
+/** Bytes of logits that are computed at a time, and rows that a part has all the same: the weight is read anew for each. */
+const partBytes = 32 * 2 ** 20;
+const leastRows = 128;
+
+/**
+ * What the rows of some operands give part by part, so that the logits of all rows never exist at a time (Wijmans et al. 2024, "Cut Your
+ * Losses", by rows). Results are put
+ * one behind the other.
+ */
+function byParts(classes: number, operands: readonly Tensor[], each: (parts: readonly Tensor[]) => readonly Tensor[]): Tensor[] {
+  const rows = operands[0]?.shape[0] ?? 0;
+  const count = Math.ceil((rows * classes * 4) / partBytes);
+  const partRows = Math.max(leastRows, Math.ceil(rows / Math.max(count, 1)));
+  if (rows <= partRows) return [...each(operands)];
+  const results: Tensor[][] = [];
+  for (let start = 0; start < rows; start += partRows) {
+    const length = Math.min(partRows, rows - start);
+    for (const [i, result] of each(operands.map((operand) => operand.narrow(0, start, length))).entries()) (results[i] ??= []).push(result);
+  }
+  return results.map((parts) => concat(parts, 0));
+}
+
 const losses: Decomposition = ([hidden, weight, labels]) => {
   if (!hidden || !weight || !labels) throw new Error("linearCrossEntropy: needs hidden, weight and labels.");
-  const logits = hidden.matmul(weight.t());
-  const total = logsumexp(logits, -1);
-  const loss = labels.notEqual(ignoredLabel).where(total.sub(labelled(logits, labels)), 0);
-  return [loss, total];
+  return byParts(weight.shape[0] ?? 0, [hidden, labels], ([x, y]) => {
+    const [part, partLabels] = [x as Tensor, y as Tensor];
+    const logits = part.matmul(weight.t());
+    const total = logsumexp(logits, -1);
+    return [partLabels.notEqual(ignoredLabel).where(total.sub(labelled(logits, partLabels)), 0), total];
+  });
 };
 
 const gradients: Decomposition = ([hidden, weight, labels, total, dLoss], { needsWeight }) => {
   if (!hidden || !weight || !labels || !total || !dLoss) throw new Error("linearCrossEntropyBackward: needs five inputs.");
-  const logits = hidden.matmul(weight.t());
-  const [rows = 0] = logits.shape;
-  const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
-  const isLabel = position.equal(labels.reshape([rows, 1])).cast("f32");
-  const share = labels.notEqual(ignoredLabel).where(dLoss, 0).reshape([rows, 1]);
-  const dLogits = logits
-    .sub(total.reshape([rows, 1]))
-    .exp()
-    .sub(isLabel)
-    .mul(share);
-  return [dLogits.matmul(weight), ...(needsWeight ? [dLogits.t().matmul(hidden)] : [])];
+  let dWeight: Tensor | null = null;
+  const [dHidden] = byParts(weight.shape[0] ?? 0, [hidden, labels, total, dLoss], (parts) => {
+    const [x, partLabels, partTotal, partLoss] = parts as [Tensor, Tensor, Tensor, Tensor];
+    const logits = x.matmul(weight.t());
+    const rows = logits.shape[0] ?? 0;
+    const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
+    const isLabel = position.equal(partLabels.reshape([rows, 1])).cast("f32");
+    const share = partLabels.notEqual(ignoredLabel).where(partLoss, 0).reshape([rows, 1]);
+    const dLogits = logits
+      .sub(partTotal.reshape([rows, 1]))
+      .exp()
+      .sub(isLabel)
+      .mul(share);
+    if (needsWeight) {
+      const term = dLogits.t().matmul(x);
+      dWeight = dWeight ? dWeight.add(term) : term;
+    }
+    return [dLogits.matmul(weight)];
+  });
+  return [dHidden as Tensor, ...(dWeight ? [dWeight] : [])];
 };
 
 const perRow = ([hidden = []]: readonly Shape[]): CompositeOutput[] =>

@@ -139,8 +139,16 @@ function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Co
   return costs;
 }
 
+/** A sum of products to which another one is added: kept as it runs, since else each product waits for the last one. */
+function isRunningSum(node: Node, users: readonly Node[]): boolean {
+  const addsProduct = (sum: Node): boolean =>
+    sum.op === "binary" && sum.kind === "add" && [sum.a, sum.b].some((term) => term.op === "matmul");
+  return addsProduct(node) && users.every(addsProduct);
+}
+
 function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, users: readonly Node[]): boolean {
   if (!cost) return false;
+  if (isRunningSum(node, users)) return true;
   // Reductions that several kernels use are stored themselves. Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
   // the forward pass to the backward pass, which an activation then does not take.
   if (isShared) return cost.operands.size > 1 || cost.work > 24;
