@@ -5,7 +5,16 @@ import { printEpilogue } from "../../kernels/wasm/epilogue.js";
 import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerTileLoop } from "../../kernels/wasm/lower.js";
-import { type MatmulWord, matmulWords, maxTileRows, panelHeight, panelWidth, printMatmul, printPackB } from "../../kernels/wasm/matmul.js";
+import {
+  type MatmulWord,
+  matmulWords,
+  maxTileRows,
+  type PanelHeight,
+  panelWidth,
+  printMatmul,
+  printPackB,
+} from "../../kernels/wasm/matmul.js";
+import { panelsAbreast } from "../../kernels/wasm/pack.js";
 import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
@@ -45,13 +54,18 @@ function batchOffsets(batch: readonly number[], view: MatrixView): number[] {
   );
 }
 
+/** Five rows at a time are faster than four, unless more of them would not exist. */
+function panelHeight(m: number): PanelHeight {
+  return roundUp(m, 5) <= roundUp(m, 4) * 1.12 ? 5 : 4;
+}
+
 /** Rows and columns of a tile: large enough to reuse what is packed, small enough for eight tiles in all. */
-function tileShape(m: number, n: number, batchCount: number): { rows: number; columns: number } {
-  let rows = Math.min(maxTileRows, roundUp(m, panelHeight));
+function tileShape(m: number, n: number, height: PanelHeight, batchCount: number): { rows: number; columns: number } {
+  let rows = roundUp(m / Math.ceil(m / maxTileRows), height);
   let columns = Math.min(256, roundUp(n, panelWidth));
   while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < 8) {
     if (columns > 32 && columns >= rows) columns = roundUp(columns / 2, panelWidth);
-    else if (rows > 16) rows = roundUp(rows / 2, panelHeight);
+    else if (rows > 16) rows = roundUp(rows / 2, height);
     else break;
   }
   return { rows, columns };
@@ -105,7 +119,13 @@ interface Operands extends AddedProduct {
   readonly multiply: number;
 }
 
-function operandsOf(product: AddedProduct, batch: readonly number[], dtypeOf: (slot: Slot) => DType, library: KernelLibrary): Operands {
+function operandsOf(
+  product: AddedProduct,
+  batch: readonly number[],
+  height: PanelHeight,
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+): Operands {
   const [aType, bType] = [dtypeOf(product.a.slot), dtypeOf(product.b.slot)];
   const isScaled = product.factor !== 1;
   return {
@@ -115,7 +135,7 @@ function operandsOf(product: AddedProduct, batch: readonly number[], dtypeOf: (s
     aBytes: dtypeBytes[aType],
     bBytes: dtypeBytes[bType],
     pack: library.entry(`packB;${bType}${isScaled ? ";scaled" : ""}`, (module, _, name) => printPackB(module, bType, isScaled, name)),
-    multiply: library.entry(`matmul;${aType}`, (module, _, name) => printMatmul(module, aType, name)),
+    multiply: library.entry(`matmul;${aType};${height}`, (module, _, name) => printMatmul(module, aType, height, name)),
   };
 }
 
@@ -142,7 +162,8 @@ export function matmulSteps(
   const { adds = false, rows = number(m) } = options;
   const few = Object.keys(options).length > 0 || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
-  const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, dtypeOf, library));
+  const height = panelHeight(m);
+  const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, height, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
 
@@ -158,7 +179,7 @@ export function matmulSteps(
     const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const tile = tileShape(m, columns, count);
+      const tile = tileShape(m, columns, height, count);
       const rowTiles = Math.ceil(m / tile.rows);
       const tiles = rowTiles * Math.ceil(columns / tile.columns);
       const shared = {
@@ -226,7 +247,7 @@ function packed(
   const unique = [...new Set(offsets)];
   const matrixBytes = columnsAtOnce * k * 4;
   const panels = Math.ceil(shared.n / panelWidth);
-  const packPanels = Math.min(panels, Math.max(1, Math.round(16384 / Math.max(1, k * panelWidth))));
+  const packPanels = Math.min(panels, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, k * panelWidth))));
   const packTiles = Math.ceil(panels / packPanels);
   const values: Record<MatmulWord, Word> = {
     ...shared,

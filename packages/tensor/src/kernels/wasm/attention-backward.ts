@@ -17,7 +17,7 @@ import {
   words,
 } from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
-import { packPanel } from "./matmul.js";
+import { packPanel } from "./pack.js";
 
 /**
  * Gradients of attention by blocks (Dao 2023, algorithm 2), weights computed anew from logsumexp. With P the weights and

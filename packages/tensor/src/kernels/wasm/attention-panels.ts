@@ -1,6 +1,6 @@
 import { type Code, extractLane, type FunctionBuilder, f32x4, i32, i32x4, type Local, memory, op } from "./assembler.js";
 import { choose } from "./math.js";
-import { transpose } from "./matmul.js";
+import { transpose } from "./pack.js";
 
 /**
  * What both directions of attention are made of. Queries are taken in panels of eight, one a lane of two vectors, so that the softmax of

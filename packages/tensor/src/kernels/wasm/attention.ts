@@ -27,7 +27,7 @@ import {
 } from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
-import { packPanel } from "./matmul.js";
+import { packPanel } from "./pack.js";
 
 /**
  * Attention by blocks (Dao 2023, FlashAttention-2, algorithm 1). One step packs keys and values, block after block; the next takes a block

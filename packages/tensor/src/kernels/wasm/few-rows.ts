@@ -14,7 +14,8 @@ import {
   shuffle32,
 } from "./assembler.js";
 import { kernelParams } from "./loop.js";
-import { add, minimum, mul, readWords, sub, tableEntry, transpose } from "./matmul.js";
+import { minimum, readWords, tableEntry } from "./matmul.js";
+import { add, mul, sub, transpose } from "./pack.js";
 import { loadScalar, loadVector } from "./storage.js";
 
 /**

@@ -1,31 +1,19 @@
-import { type DType, dtypeBytes } from "../../tensor/dtype.js";
-import {
-  type Code,
-  extractLane,
-  type FunctionBuilder,
-  f32,
-  f32x4,
-  i32,
-  type Local,
-  type ModuleBuilder,
-  memory,
-  op,
-  shuffle32,
-} from "./assembler.js";
+import type { DType } from "../../tensor/dtype.js";
+import { type Code, call, type FunctionBuilder, f32, f32x4, i32, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { kernelParams } from "./loop.js";
-import { loadScalar, loadVector } from "./storage.js";
+import { add, mul, packPanels, sub } from "./pack.js";
 
 /**
  * Matrix product by packed panels (Goto & van de Geijn 2008). One step packs `b` into panels of `panelWidth` columns, k after k, widened
  * to f32; the next computes tiles of `out`, packing its rows of `a` into panels of `panelHeight` as it goes. The functions serve every
  * shape: sizes and strides are arguments.
  */
-export const panelHeight = 4;
+export type PanelHeight = 4 | 5;
 export const panelWidth = 8;
-/** Depth of a block of k: a panel of b (8 KiB) then stays in the first-level cache. */
-export const blockDepth = 256;
-/** Rows of a tile at most: a block of a (64 KiB) then stays in the second-level cache. */
-export const maxTileRows = 64;
+/** Depth of a block of k: a panel of b (16 KiB) then stays in the first-level cache. */
+export const blockDepth = 512;
+/** Rows of a tile at most, in whole panels of either height: a block of a (120 KiB) then stays in the second-level cache. */
+export const maxTileRows = 60;
 
 /** The arguments of both functions: 32-bit words, addresses and strides in bytes. */
 export const matmulWords = [
@@ -75,10 +63,6 @@ export function readWords(f: FunctionBuilder, names: readonly MatmulWord[]): Wor
   return Object.fromEntries(names.map((name) => [name, readWord(f, name)])) as Words;
 }
 
-export const add = (a: Code, b: Code): Code => op("i32.add", a, b);
-export const sub = (a: Code, b: Code): Code => op("i32.sub", a, b);
-export const mul = (a: Code, b: Code): Code => op("i32.mul", a, b);
-
 export function minimum(f: FunctionBuilder, a: Code, b: Code): Local {
   const x = f.let("i32", a);
   const y = f.let("i32", b);
@@ -87,149 +71,6 @@ export function minimum(f: FunctionBuilder, a: Code, b: Code): Local {
 
 export function tableEntry(table: Local, index: Code): Code {
   return memory("i32.load", 0, add(table.get, op("i32.shl", index, i32(2))));
-}
-
-/** Transposes four vectors. */
-export function transpose(f: FunctionBuilder, rows: readonly [Local, Local, Local, Local]): readonly [Local, Local, Local, Local] {
-  const [a, b, c, d] = rows;
-  const lowAb = f.let("v128", shuffle32(a.get, b.get, [0, 4, 1, 5]));
-  const highAb = f.let("v128", shuffle32(a.get, b.get, [2, 6, 3, 7]));
-  const lowCd = f.let("v128", shuffle32(c.get, d.get, [0, 4, 1, 5]));
-  const highCd = f.let("v128", shuffle32(c.get, d.get, [2, 6, 3, 7]));
-  return [
-    f.let("v128", shuffle32(lowAb.get, lowCd.get, [0, 1, 4, 5])),
-    f.let("v128", shuffle32(lowAb.get, lowCd.get, [2, 3, 6, 7])),
-    f.let("v128", shuffle32(highAb.get, highCd.get, [0, 1, 4, 5])),
-    f.let("v128", shuffle32(highAb.get, highCd.get, [2, 3, 6, 7])),
-  ];
-}
-
-interface PanelSource {
-  readonly dtype: DType;
-  /** Address of the panel's first element. */
-  readonly from: Code;
-  /** Bytes from lane to lane of the panel (rows of a, columns of b), and from k to k. */
-  readonly laneStride: Local;
-  readonly depthStride: Local;
-  /** How many lanes of the panel exist; the rest become zero. */
-  readonly lanes: Local;
-  readonly depth: Local;
-  /** Four times the number by which all elements are multiplied. */
-  readonly factor?: Local;
-}
-
-/** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
-export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
-  const { dtype, laneStride, depthStride, lanes, depth, factor } = source;
-  const scaled = (value: Code): Code => (factor ? op("f32x4.mul", value, factor.get) : value);
-  const bytes = dtypeBytes[dtype];
-  const from = f.let("i32", source.from);
-  const d = f.let("i32", i32(0));
-  const vectors = width / 4;
-  const isWhole = op("i32.eq", lanes.get, i32(width));
-  const lanesTouch = op("i32.and", isWhole, op("i32.eq", laneStride.get, i32(bytes)));
-  const depthTouches = op("i32.and", isWhole, op("i32.eq", depthStride.get, i32(bytes)));
-  const advance = (steps: number): void => {
-    f.emit(from.set(add(from.get, mul(depthStride.get, i32(steps)))));
-    f.emit(to.set(add(to.get, i32(width * 4 * steps))));
-  };
-  f.if(
-    lanesTouch,
-    () => {
-      f.while(d, depth.get, i32(1), () => {
-        for (let v = 0; v < vectors; v++) {
-          const value = f.let("v128", scaled(loadVector(f, dtype, from.get, v * 4 * bytes)));
-          f.emit(memory("v128.store", v * 16, to.get, value.get));
-        }
-        advance(1);
-      });
-    },
-    () => {
-      f.if(depthTouches, () => {
-        const whole = f.let("i32", op("i32.and", depth.get, i32(-4)));
-        f.while(d, whole.get, i32(4), () => {
-          const lane = f.let("i32", from.get);
-          for (let v = 0; v < vectors; v++) {
-            const read = (): Local => {
-              const value = f.let("v128", scaled(loadVector(f, dtype, lane.get, 0)));
-              f.emit(lane.set(add(lane.get, laneStride.get)));
-              return value;
-            };
-            for (const [step, value] of transpose(f, [read(), read(), read(), read()]).entries()) {
-              f.emit(memory("v128.store", (step * vectors + v) * 16, to.get, value.get));
-            }
-          }
-          advance(4);
-        });
-      });
-      // What is left: any stride, edges.
-      f.while(d, depth.get, i32(1), () => {
-        const lane = f.let("i32", i32(0));
-        const at = f.let("i32", from.get);
-        const target = f.let("i32", to.get);
-        f.for(lane, lanes.get, i32(1), () => {
-          const value = loadScalar(f, dtype, at.get);
-          f.emit(memory("f32.store", 0, target.get, factor ? op("f32.mul", value, extractLane("f32", 0, factor.get)) : value));
-          f.emit(at.set(add(at.get, laneStride.get)));
-          f.emit(target.set(add(target.get, i32(4))));
-        });
-        f.while(lane, i32(width), i32(1), () => {
-          f.emit(memory("f32.store", 0, target.get, f32(0)));
-          f.emit(target.set(add(target.get, i32(4))));
-        });
-        advance(1);
-      });
-    },
-  );
-}
-
-/** Lanes that `packPanels` takes at once where they touch: sixteen f32 are a cache line, which is then read once and not for each panel. */
-const lineLanes = 16;
-
-/** Packs the panel from `lane` on and advances `lane` past it; where lanes touch and enough are left, the panels of a whole line. */
-function packPanels(f: FunctionBuilder, width: number, source: Omit<PanelSource, "lanes">, lane: Local, end: Local, to: Local): void {
-  const from = f.let("i32", add(source.from, mul(lane.get, source.laneStride.get)));
-  const left = f.let("i32", sub(end.get, lane.get));
-  const touches = op("i32.eq", source.laneStride.get, i32(dtypeBytes[source.dtype]));
-  f.if(
-    op("i32.and", op("i32.ge_u", left.get, i32(lineLanes)), touches),
-    () => {
-      packLine(f, width, { ...source, from: from.get }, to);
-      f.emit(lane.set(add(lane.get, i32(lineLanes))));
-    },
-    () => {
-      packPanel(f, width, { ...source, from: from.get, lanes: minimum(f, left.get, i32(width)) }, to);
-      f.emit(lane.set(add(lane.get, i32(width))));
-    },
-  );
-}
-
-/** Packs `lineLanes` lanes that touch as panels of `width`. Advances `to` past them. */
-function packLine(
-  f: FunctionBuilder,
-  width: number,
-  { dtype, from, depthStride, depth, factor }: Omit<PanelSource, "lanes">,
-  to: Local,
-): void {
-  const panelBytes = f.let("i32", mul(depth.get, i32(width * 4)));
-  const panels = lineLanes / width;
-  const at = f.let("i32", from);
-  const targets = [to];
-  for (let i = 1; i < panels; i++) targets.push(f.let("i32", add((targets[i - 1] as Local).get, panelBytes.get)));
-  const end = f.let("i32", add(to.get, panelBytes.get));
-  f.while(to, end.get, i32(width * 4), () => {
-    const values = Array.from({ length: lineLanes / 4 }, (_, v) => {
-      const value = loadVector(f, dtype, at.get, v * 4 * dtypeBytes[dtype]);
-      return f.let("v128", factor ? op("f32x4.mul", value, factor.get) : value);
-    });
-    for (const [v, value] of values.entries()) {
-      const target = targets[Math.floor((v * 4) / width)] as Local;
-      f.emit(memory("v128.store", (v * 16) % (width * 4), target.get, value.get));
-    }
-    f.emit(at.set(add(at.get, depthStride.get)));
-    for (const target of targets.slice(1)) f.emit(target.set(add(target.get, i32(width * 4))));
-  });
-  f.emit(to.set((targets.at(-1) as Local).get));
 }
 
 /** Packs some panels of one matrix of b, times a factor where `isScaled`. Panels lie one after another, each [k][panelWidth]. */
@@ -243,20 +84,15 @@ export function printPackB(module: ModuleBuilder, dtype: DType, isScaled: boolea
   const base = f.let("i32", add(words.packed.get, tableEntry(words.packedOffsets, batch.get)));
   const to = f.let("i32", add(base.get, mul(mul(first.get, words.k.get), i32(4))));
   const factor = isScaled ? f.let("v128", memory("v128.load32_splat", matmulWords.indexOf("factor") * 4, f.param(0).get)) : null;
-  const column = f.let("i32", first.get);
-  const panels = {
-    dtype,
-    from: source.get,
-    laneStride: words.bColumn,
-    depthStride: words.bRow,
-    depth: words.k,
-    ...(factor && { factor }),
-  };
-  f.while(column, end.get, i32(0), () => packPanels(f, panelWidth, panels, column, end, to));
+  const lanes = f.let("i32", sub(end.get, first.get));
+  const from = add(source.get, mul(first.get, words.bColumn.get));
+  const matrix = { dtype, from, laneStride: words.bColumn, depthStride: words.bRow, lanes, depth: words.k, ...(factor && { factor }) };
+  packPanels(f, panelWidth, matrix, to);
 }
 
 /** Computes one tile of out. Scratch memory of the thread: the packed block of a, then one register tile. */
-export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): void {
+export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHeight, name: string): void {
+  const registerTile = printRegisterTile(module, height);
   const f = module.function([...kernelParams], [], name);
   const scratch = f.param(2);
   const edge = maxTileRows * blockDepth * 4;
@@ -292,15 +128,13 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
   const out = f.let("i32", add(words.out.get, tableEntry(words.outOffsets, batch.get)));
   const tileHeight = f.let("i32", sub(rowEnd.get, rowStart.get));
   const depthStart = f.let("i32", i32(0));
-  const acc = Array.from({ length: panelHeight * 2 }, () => f.local("v128"));
   f.loop((nextBlock) => {
     const depth = minimum(f, i32(blockDepth), sub(words.k.get, depthStart.get));
     const to = f.let("i32", scratch.get);
     const row = f.local("i32");
     const isLater = f.let("i32", op("i32.or", depthStart.get, words.adds.get));
-    const from = f.let("i32", add(a.get, mul(depthStart.get, words.aColumn.get)));
-    const panels = { dtype, from: from.get, laneStride: words.aRow, depthStride: words.aColumn, depth };
-    f.for(row, tileHeight.get, i32(0), () => packPanels(f, panelHeight, panels, row, tileHeight, to));
+    const from = add(a.get, mul(depthStart.get, words.aColumn.get));
+    packPanels(f, height, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes: tileHeight, depth }, to);
     const column = f.let("i32", columnStart.get);
     f.while(column, columnEnd.get, i32(panelWidth), () => {
       const panel = f.let(
@@ -308,19 +142,21 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
         add(packed.get, op("i32.shl", add(mul(column.get, words.k.get), mul(depthStart.get, i32(panelWidth))), i32(2))),
       );
       const columns = minimum(f, i32(panelWidth), sub(columnEnd.get, column.get));
-      f.for(row, tileHeight.get, i32(panelHeight), () => {
-        const rows = minimum(f, i32(panelHeight), sub(tileHeight.get, row.get));
+      f.for(row, tileHeight.get, i32(height), () => {
+        const rows = minimum(f, i32(height), sub(tileHeight.get, row.get));
         const target = f.let(
           "i32",
           add(add(out.get, mul(add(rowStart.get, row.get), words.outRow.get)), op("i32.shl", column.get, i32(2))),
         );
-        const isWhole = op("i32.and", op("i32.eq", rows.get, i32(panelHeight)), op("i32.eq", columns.get, i32(panelWidth)));
-        multiplyPanels(f, add(scratch.get, mul(mul(row.get, depth.get), i32(4))), panel.get, depth.get, acc);
+        const aPanel = f.let("i32", add(scratch.get, mul(mul(row.get, depth.get), i32(4))));
+        const multiply = (to: Code, toRow: Code, adds: Code): Code => call(registerTile, aPanel.get, panel.get, depth.get, to, toRow, adds);
         f.if(
-          isWhole,
-          () => storeTile(f, acc, target, words.outRow, isLater),
+          op("i32.and", op("i32.eq", rows.get, i32(height)), op("i32.eq", columns.get, i32(panelWidth))),
+          () => f.emit(multiply(target.get, words.outRow.get, isLater.get)),
           () => {
-            storeEdge(f, acc, target, words.outRow, isLater, rows, columns, add(scratch.get, i32(edge)));
+            const from = f.let("i32", add(scratch.get, i32(edge)));
+            f.emit(multiply(from.get, i32(panelWidth * 4), i32(0)));
+            storeEdge(f, from, target, words.outRow, isLater, rows, columns);
           },
         );
       });
@@ -330,62 +166,51 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, name: string): 
   });
 }
 
-/** acc[i][j] = Σ_k a[k][i] · b[k][4 j …]: the inner loop of it all. */
-function multiplyPanels(f: FunctionBuilder, aPanel: Code, bPanel: Code, depth: Code, acc: readonly Local[]): void {
-  const a = f.let("i32", aPanel);
-  const b = f.let("i32", bPanel);
-  const end = f.let("i32", add(b.get, mul(depth, i32(panelWidth * 4))));
-  for (const local of acc) f.emit(local.set(f32x4(0)));
+/**
+ * The rows before which a never taken branch stands. V8 emits all loads of a basic block first, so that the vectors of five rows and what
+ * they are multiplied by would not fit the registers; the branch ends the block.
+ */
+const rowGroups: Record<PanelHeight, readonly number[]> = { 4: [], 5: [2, 4] };
+
+/**
+ * Writes the function that all time is spent in: out[i][j] = Σ_k a[k][i] · b[k][j] of two panels, or out[i][j] += …. A function of its own
+ * has the processor's registers to itself.
+ */
+function printRegisterTile(module: ModuleBuilder, height: PanelHeight): number {
+  const f = module.function(["i32", "i32", "i32", "i32", "i32", "i32"], []);
+  const [a, b, depth, out, outRow, adds] = f.params as readonly [Local, Local, Local, Local, Local, Local];
   const columns = panelWidth / 4;
+  const end = f.let("i32", add(b.get, mul(depth.get, i32(panelWidth * 4))));
+  const acc = Array.from({ length: height }, () => Array.from({ length: columns }, () => f.let("v128", f32x4(0))));
   const bs = Array.from({ length: columns }, () => f.local("v128"));
   const splat = f.local("v128");
-  f.while(b, end.get, i32(panelWidth * 4), () => {
-    for (const [j, local] of bs.entries()) f.emit(local.set(memory("v128.load", j * 16, b.get)));
-    for (let i = 0; i < panelHeight; i++) {
-      f.emit(splat.set(memory("v128.load32_splat", i * 4, a.get)));
-      for (const [j, local] of bs.entries()) {
-        const sum = acc[i * columns + j] as Local;
-        f.emit(sum.set(f.multiplyAdd(splat.get, local.get, sum.get)));
+  f.block((exit) => {
+    f.while(b, end.get, i32(panelWidth * 4), () => {
+      for (const [j, local] of bs.entries()) f.emit(local.set(memory("v128.load", j * 16, b.get)));
+      for (const [i, sums] of acc.entries()) {
+        if (rowGroups[height].includes(i)) f.brIf(exit, op("i32.eqz", b.get));
+        f.emit(splat.set(memory("v128.load32_splat", i * 4, a.get)));
+        for (const [j, sum] of sums.entries()) f.emit(sum.set(f.multiplyAdd(splat.get, (bs[j] as Local).get, sum.get)));
       }
-    }
-    f.emit(a.set(add(a.get, i32(panelHeight * 4))));
+      f.emit(a.set(add(a.get, i32(height * 4))));
+    });
   });
-}
-
-/** Writes a register tile, or adds it to what is there: blocks of k after the first do. */
-function storeTile(f: FunctionBuilder, acc: readonly Local[], target: Local, outRow: Local, isLater: Local): void {
-  const columns = panelWidth / 4;
-  const write = (isFirst: boolean): void => {
-    const at = f.let("i32", target.get);
-    for (let i = 0; i < panelHeight; i++) {
-      for (let j = 0; j < columns; j++) {
-        const sum = (acc[i * columns + j] as Local).get;
-        const value = isFirst ? sum : op("f32x4.add", memory("v128.load", j * 16, at.get), sum);
-        f.emit(memory("v128.store", j * 16, at.get, value));
-      }
-      f.emit(at.set(add(at.get, outRow.get)));
+  const write = (value: (sum: Local, offset: number) => Code): void => {
+    for (const sums of acc) {
+      for (const [j, sum] of sums.entries()) f.emit(memory("v128.store", j * 16, out.get, value(sum, j * 16)));
+      f.emit(out.set(add(out.get, outRow.get)));
     }
   };
   f.if(
-    isLater.get,
-    () => write(false),
-    () => write(true),
+    adds.get,
+    () => write((sum, offset) => op("f32x4.add", memory("v128.load", offset, out.get), sum.get)),
+    () => write((sum) => sum.get),
   );
+  return f.index;
 }
 
-/** Writes the part of a register tile that lies inside `out`, by way of scratch memory. */
-function storeEdge(
-  f: FunctionBuilder,
-  acc: readonly Local[],
-  target: Local,
-  outRow: Local,
-  isLater: Local,
-  rows: Local,
-  columns: Local,
-  scratch: Code,
-): void {
-  const from = f.let("i32", scratch);
-  for (const [i, local] of acc.entries()) f.emit(memory("v128.store", i * 16, from.get, local.get));
+/** Writes the part of a register tile that lies inside `out`. */
+function storeEdge(f: FunctionBuilder, from: Local, target: Local, outRow: Local, isLater: Local, rows: Local, columns: Local): void {
   const at = f.let("i32", target.get);
   const row = f.local("i32");
   const column = f.local("i32");
