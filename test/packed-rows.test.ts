@@ -14,7 +14,7 @@ import {
   type TrainableModel,
   train,
 } from "@lowrank/models";
-import { type Device, Generator, planningDevice, realize, type Tensor, tensor } from "@lowrank/tensor";
+import { attention, type Device, Generator, hasOwnKernel, planningDevice, realize, type Tensor, tensor } from "@lowrank/tensor";
 import fc from "fast-check";
 import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -35,6 +35,9 @@ const configs = {
   },
 } as const;
 type Family = keyof typeof configs;
+
+/** A software adapter compiles the shaders of one shape for minutes: there one case says that the graph is right. */
+const isFast = testBackend() === "cpu";
 
 let dev: Device;
 beforeAll(async () => {
@@ -82,17 +85,21 @@ async function expectAlike(family: Family, examples: readonly Example[]): Promis
   }
 }
 
-describe.each(["gpt2", "llama"] as const)("packed rows of %s", (family) => {
-  it.each([
-    ["of several lengths", rowsOf(9, 23, 2, 40, 17)],
-    ["longest first", rowsOf(40, 31, 12, 3)],
-    ["with a single row", rowsOf(21)],
-    ["with a row of one token, which nothing predicts", rowsOf(7, 1, 12)],
-    ["with rows of which the end is learned", [row(0, 20, 11), row(1, 33, 30), row(2, 8, 1)]],
-    ["as long as a bucket", rowsOf(20, 12, 32)],
-  ])("have the loss and the gradients of padded ones: %s", (_, examples) => expectAlike(family, examples));
+const cases: readonly (readonly [string, readonly Example[]])[] = [
+  ["with a row of one token, which nothing predicts", rowsOf(7, 1, 12)],
+  ["of several lengths", rowsOf(9, 23, 2, 40, 17)],
+  ["longest first", rowsOf(40, 31, 12, 3)],
+  ["with a single row", rowsOf(21)],
+  ["with rows of which the end is learned", [row(0, 20, 11), row(1, 33, 30), row(2, 8, 1)]],
+  ["as long as a bucket", rowsOf(20, 12, 32)],
+];
 
-  it("have the loss and the gradients of padded ones, whatever the lengths", async () => {
+describe.each(isFast ? (["gpt2", "llama"] as const) : (["gpt2"] as const))("packed rows of %s", (family) => {
+  it.each(isFast ? cases : cases.slice(0, 1))("have the loss and the gradients of padded ones: %s", (_, examples) =>
+    expectAlike(family, examples),
+  );
+
+  it.runIf(isFast)("have the loss and the gradients of padded ones, whatever the lengths", async () => {
     const lengths = fc.array(fc.tuple(fc.integer({ min: 2, max: lengthLimit }), fc.nat({ max: 30 })), { minLength: 1, maxLength: 6 });
     const law = fc.asyncProperty(lengths, (drawn) =>
       expectAlike(
@@ -100,10 +107,10 @@ describe.each(["gpt2", "llama"] as const)("packed rows of %s", (family) => {
         drawn.map(([length, prompt], line) => row(line, length, Math.min(prompt, length - 1))),
       ),
     );
-    await fc.assert(law, { numRuns: testBackend() === "cpu" ? 10 : 2, seed: 1 });
+    await fc.assert(law, { numRuns: 10, seed: 1 });
   });
 
-  it("train and are measured as padded ones", async () => {
+  it.runIf(isFast)("train and are measured as padded ones", async () => {
     const examples = Array.from({ length: 11 }, (_, line) => row(line, 3 + ((line * 7) % 30), line % 3));
     const trained = async (batchLayout: BatchLayout): Promise<number[]> => {
       const { model, adapter } = await adapted(family);
@@ -134,7 +141,7 @@ describe.each(["gpt2", "llama"] as const)("packed rows of %s", (family) => {
     for (const [i, value] of (await trained("padded")).entries()) expect(Math.abs((packed[i] ?? Number.NaN) - value)).toBeLessThan(1e-4);
   });
 
-  it("are evaluated in batches of one shape", async () => {
+  it.runIf(isFast)("are evaluated in batches of one shape", async () => {
     const { model } = await adapted(family);
     const examples = Array.from({ length: 11 }, (_, line) => row(line, 3 + ((line * 7) % 30)));
     const meter = evaluator(model);
@@ -153,7 +160,11 @@ describe.each(["gpt2", "llama"] as const)("packed rows of %s", (family) => {
 
 it("a model asks for packed rows where attention is a kernel of the device's own, and for padded ones behind virtual tokens", async () => {
   const { model } = await adapted("llama");
-  expect(model.batchLayout).toBe(testBackend() === "cpu" ? "packed" : "padded");
+  const heads = new Generator(dev, 1).normal([1, 2, 128, 8]);
+  const starts = tensor(new Int32Array(128), { device: dev, dtype: "i32", shape: [1, 128] });
+  const isNative = hasOwnKernel(attention(heads, heads, heads, { isCausal: true, starts }));
+  expect(model.batchLayout).toBe(isNative ? "packed" : "padded");
+  if (isFast) expect(isNative).toBe(true);
   const outline = await initModel(configs.llama, { device: planningDevice(dev).device });
   expect(outline.batchLayout).toBe(model.batchLayout);
   applyAdapter(outline, { method: "prompt", virtualTokens: 2 });
