@@ -3,6 +3,7 @@ export { Device, type DeviceName } from "./backends/device.js";
 export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { compile } from "./graph/compile.js";
+export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
 export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";
 export { realize, realizedStorage, realizeNow } from "./graph/realize.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
@@ -12,7 +13,7 @@ export { type ByteSource, type Bytes, blobSource, bytesSource, type FileSystem, 
 export type { Plan } from "./kernels/kernel.js";
 export * from "./ops/activation.js";
 export * from "./ops/attention.js";
-export { type CompositeDefinition, type CompositeOutput, compositeDefinition, defineComposite } from "./ops/composite.js";
+export { defineComposite } from "./ops/composite.js";
 export * from "./ops/cross-entropy.js";
 export * from "./ops/elementwise.js";
 export * from "./ops/gather.js";

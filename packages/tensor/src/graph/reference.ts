@@ -1,9 +1,9 @@
 import type { Device } from "../backends/device.js";
-import { compositeDefinition } from "../ops/composite.js";
 import { computeDType, type DType, fromBf16Bits, fromF16Bits, toBf16Bits, toF16Bits } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
+import { compositeDefinition } from "./composites.js";
 import type { BinaryKind, Node, UnaryKind } from "./node.js";
 import { topological } from "./node.js";
 import { philox } from "./philox.js";

@@ -1,8 +1,9 @@
+import type { CompositeDefinition, CompositeOutput } from "../graph/composites.js";
 import type { Attributes } from "../graph/node.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import type { Shape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
-import { type CompositeDefinition, type CompositeOutput, defineComposite } from "./composite.js";
+import { defineComposite } from "./composite.js";
 import { concat } from "./movement.js";
 import { logsumexp, sum } from "./reduce.js";
 

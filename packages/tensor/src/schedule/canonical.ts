@@ -1,8 +1,8 @@
 import type { Backend } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
+import { compositeDefinition } from "../graph/composites.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
 import { realizedStorage } from "../graph/realize.js";
-import { compositeDefinition } from "../ops/composite.js";
 import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
 import type { Target } from "./executor.js";
