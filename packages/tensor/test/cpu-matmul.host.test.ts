@@ -40,17 +40,23 @@ async function check(row: Row): Promise<void> {
 }
 
 const sizes = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 67];
+/** From 64 rows and 16 columns on, register tiles have five rows where multiply-add is fused: rows that fill the last panel, or lack one to four. */
+const tallSizes = { m: [64, 65, 66, 67, 68, 127, 131], n: [16, 17, 23, 32, 40, 67], k: [0, 1, 2, 3, 4, 5, 7, 8, 31] };
 
 describe("cpu matmul against float64", () => {
   for (const a of ["n", "t", "s"] as const) {
     for (const b of ["n", "t", "s"] as const) {
+      let state = 7;
+      const one = (of: readonly number[]): number => {
+        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+        return of[Math.floor((state / 2 ** 32) * of.length)] ?? 1;
+      };
       it(`is right for small sizes with operands stored ${a} and ${b}`, async () => {
-        let state = 7;
-        const next = (): number => {
-          state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-          return sizes[Math.floor((state / 2 ** 32) * sizes.length)] ?? 1;
-        };
-        for (let i = 0; i < 40; i++) await check({ m: next(), n: next(), k: next(), a, b });
+        for (let i = 0; i < 40; i++) await check({ m: one(sizes), n: one(sizes), k: one(sizes), a, b });
+      });
+
+      it(`is right for many rows with operands stored ${a} and ${b}`, async () => {
+        for (let i = 0; i < 20; i++) await check({ m: one(tallSizes.m), n: one(tallSizes.n), k: one(tallSizes.k), a, b });
       });
     }
   }
@@ -58,6 +64,12 @@ describe("cpu matmul against float64", () => {
   const rows: readonly (Row & { readonly name: string })[] = [
     { name: "k = 0 gives zeros", m: 3, n: 5, k: 0 },
     { name: "several blocks of k", m: 9, n: 17, k: 1031 },
+    { name: "several blocks of k, many rows", m: 67, n: 19, k: 1601 },
+    { name: "k = 0 and many rows", m: 71, n: 37, k: 0 },
+    { name: "columns of several tiles", m: 67, n: 1031, k: 13 },
+    { name: "many rows for a batch", m: 67, n: 33, k: 19, batch: [2, 2], repeats: { b: [1] }, a: "t" },
+    { name: "many rows of bf16 and f16", m: 71, n: 67, k: 45, aType: "bf16", bType: "f16", a: "t" },
+    { name: "many rows of f16, k after k", m: 71, n: 67, k: 45, aType: "f16", bType: "bf16" },
     { name: "one row, a transposed weight", m: 1, n: 259, k: 300, b: "t" },
     { name: "one row, a weight", m: 1, n: 259, k: 300 },
     { name: "one row, a weight whose depth is split", m: 1, n: 259, k: 304 },

@@ -8,6 +8,7 @@ import { lowerTileLoop } from "../../kernels/wasm/lower.js";
 import {
   type MatmulWord,
   matmulWords,
+  maxBlockDepth,
   maxTileRows,
   type PanelHeight,
   panelWidth,
@@ -54,14 +55,23 @@ function batchOffsets(batch: readonly number[], view: MatrixView): number[] {
   );
 }
 
-/** Five rows at a time are faster than four, unless more of them would not exist. */
-function panelHeight(m: number): PanelHeight {
-  return roundUp(m, 5) <= roundUp(m, 4) * 1.12 ? 5 : 4;
+/**
+ * Rows of a register tile. Fused multiply-adds of five rows take 0.88 of the time that those of four take for as many products, but panels
+ * of five take longer to pack, which few rows or columns do not pay back. Where multiply-add is two instructions, five rows leave no
+ * registers for what lies between them.
+ */
+function panelHeight(m: number, n: number, hasFusedMultiplyAdd: boolean): PanelHeight {
+  return hasFusedMultiplyAdd && m >= 64 && n >= 16 && roundUp(m, 5) * 0.88 < roundUp(m, 4) ? 5 : 4;
 }
 
-/** Rows and columns of a tile: large enough to reuse what is packed, small enough for eight tiles in all. */
-function tileShape(m: number, n: number, height: PanelHeight, batchCount: number): { rows: number; columns: number } {
-  let rows = roundUp(m / Math.ceil(m / maxTileRows), height);
+/** Depth of the blocks of k: as few as can be, and as alike. */
+function blockDepth(k: number): number {
+  return k === 0 ? 1 : Math.ceil(k / Math.ceil(k / maxBlockDepth));
+}
+
+/** Rows, `maxRows` at most, and columns of a tile: large enough to reuse what is packed, small enough for eight tiles in all. */
+function tileShape(m: number, n: number, height: PanelHeight, maxRows: number, batchCount: number): { rows: number; columns: number } {
+  let rows = roundUp(m / Math.ceil(m / maxRows), height);
   let columns = Math.min(256, roundUp(n, panelWidth));
   while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < 8) {
     if (columns > 32 && columns >= rows) columns = roundUp(columns / 2, panelWidth);
@@ -162,7 +172,7 @@ export function matmulSteps(
   const { adds = false, rows = number(m) } = options;
   const few = Object.keys(options).length > 0 || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
-  const height = panelHeight(m);
+  const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, height, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
@@ -170,6 +180,7 @@ export function matmulSteps(
   const steps: Step[] = [];
   let scratchBytes = 0;
   const depth = products.reduce((sum, { k }) => sum + k, 0);
+  const maxRows = Math.min(...products.map(({ k }) => maxTileRows(blockDepth(k))));
   const columnsAtOnce = Math.max(
     panelWidth,
     Math.min(roundUp(n, panelWidth), Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth),
@@ -179,7 +190,7 @@ export function matmulSteps(
     const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const tile = tileShape(m, columns, height, count);
+      const tile = tileShape(m, columns, height, maxRows, count);
       const rowTiles = Math.ceil(m / tile.rows);
       const tiles = rowTiles * Math.ceil(columns / tile.columns);
       const shared = {
@@ -253,6 +264,7 @@ function packed(
     ...shared,
     a: { kind: "slot", slot: a.slot },
     b: { kind: "slot", slot: b.slot },
+    blockDepth: blockDepth(k),
     packed: { kind: "scratch", offset: packedAt },
     aRow: a.rowStride * aBytes,
     aColumn: a.columnStride * aBytes,
