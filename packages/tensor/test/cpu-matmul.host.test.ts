@@ -79,6 +79,8 @@ describe("cpu matmul against float64", () => {
     { name: "rows for a batch, as attention decodes", m: 2, n: 37, k: 19, batch: [3, 2], repeats: { b: [1] } },
     { name: "the same with keys", m: 2, n: 37, k: 19, batch: [3, 2], b: "t", repeats: { b: [1] } },
     { name: "one column", m: 130, n: 1, k: 257 },
+    { name: "several tiles of panels that they share", m: 133, n: 531, k: 1031, a: "t" },
+    { name: "panels that batches share", m: 67, n: 270, k: 19, batch: [2, 3], repeats: { a: [0], b: [1] } },
     { name: "several tiles", m: 133, n: 277, k: 41, b: "t" },
     { name: "a low-rank projection down", m: 200, n: 8, k: 128, b: "t" },
     { name: "a low-rank projection up", m: 200, n: 128, k: 8, b: "t" },
@@ -101,6 +103,41 @@ describe("cpu matmul against float64", () => {
       await check(row);
     });
   }
+});
+
+describe("cpu matmul of many rows and a deep k", () => {
+  it("gives each row what it gives a few alone, whose panels tiles share", async () => {
+    const [m, n, k] = [530, 264, 4096]; // a takes 8.7 MB, too much for sharing its panels
+    const a = view(0, m, k, [], "n", [], 0);
+    const b = view(1, k, n, [], "n", [], 0);
+    const make = new ExprMakers();
+    const of = (from: number, rows: number, out: number): MatmulKernel => {
+      const index = make.add(make.mul(make.variable(0, rows), make.int(n)), make.variable(1, n));
+      const value = make.mul(make.accumulator("f32", 0), make.constant("f32", 2));
+      const epilogue = { outer: [rows], inner: n, stores: [{ scope: "element", slot: out + 1, index, value }] } as const;
+      const start = { ...a.view, offset: from * k };
+      return { kind: "matmul", batch: [], m: rows, n, k, a: start, b: b.view, out, epilogue };
+    };
+    const some = [0, 497, 505, 520].map((from) => ({ from, rows: 10 }));
+    const zeros = (count: number): TestSlot => ({ dtype: "f32", values: new Array<number>(count).fill(0) });
+    const slots: readonly TestSlot[] = [
+      { dtype: "f32", values: values(m * k, 1, "f32") },
+      { dtype: "f32", values: values(k * n, 2, "f32") },
+      ...[zeros(m * n), zeros(m * n)],
+      ...some.flatMap(({ rows }) => [zeros(rows * n), zeros(rows * n)]),
+    ];
+    const kernels = [of(0, m, 2), ...some.map(({ from, rows }, i) => of(from, rows, 4 + 2 * i))];
+    for (const [, backend] of variants) {
+      if (!backend) throw new Error("no backend of two threads");
+      const results = await runKernels(backend, kernels, slots);
+      for (const [i, { from, rows }] of some.entries()) {
+        for (const place of [0, 1]) {
+          expect(results[4 + 2 * i + place]).toEqual(results[2 + place]?.slice(from * n, (from + rows) * n));
+          expect(results[4 + 2 * i + place]?.some((x) => x !== 0)).toBe(true);
+        }
+      }
+    }
+  });
 });
 
 describe("sums of products against float64", () => {

@@ -13,19 +13,23 @@ import {
   type PanelHeight,
   panelWidth,
   printMatmul,
-  printPackB,
 } from "../../kernels/wasm/matmul.js";
-import { panelsAbreast } from "../../kernels/wasm/pack.js";
 import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { sideBySide } from "./beside.js";
 import type { KernelLibrary } from "./library.js";
 import { vectorNanoseconds } from "./loop.js";
-import type { Step, StepList, Word } from "./steps.js";
+import { type Operand, type Panels, type Part, packStep, panelsBytes, panelWords } from "./packing.js";
+import { number, type Step, type StepList, table, type Word } from "./steps.js";
 
-/** Bytes of packed b that one pair of steps works on at most; larger operands are taken in parts. */
+/** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */
 const maxPackedBytes = 8 * 2 ** 20;
+/** Bytes of a at most, and depth at least, where packing it for all tiles gains. */
+const maxSharedBytes = 4.5 * 2 ** 20;
+const leastSharedDepth = 256;
+/** Columns of a tile at most where its rows of a are packed for it alone, and where they are packed for all tiles beside each other. */
+const maxTileColumns = { own: 256, shared: 128 } as const;
 const nanosecondsPerProduct = 0.05;
 /** With so few rows, packing b costs more than it saves. */
 const fewRows = 4;
@@ -69,12 +73,22 @@ function blockDepth(k: number): number {
   return k === 0 ? 1 : Math.ceil(k / Math.ceil(k / maxBlockDepth));
 }
 
-/** Rows, `maxRows` at most, and columns of a tile: large enough to reuse what is packed, small enough for eight tiles in all. */
-function tileShape(m: number, n: number, height: PanelHeight, maxRows: number, batchCount: number): { rows: number; columns: number } {
+interface TileLimits {
+  readonly height: PanelHeight;
+  readonly maxRows: number;
+  readonly maxColumns: number;
+  /** Whether tiles beside each other pack the same rows, each for itself. */
+  readonly packsAgain: boolean;
+  readonly leastTiles: number;
+}
+
+/** Rows and columns of a tile: large enough to reuse what is packed, small enough that threads finish together. */
+function tileShape(m: number, n: number, limits: TileLimits, batchCount: number): { rows: number; columns: number } {
+  const { height, maxRows, maxColumns, packsAgain, leastTiles } = limits;
   let rows = roundUp(m / Math.ceil(m / maxRows), height);
-  let columns = Math.min(256, roundUp(n, panelWidth));
-  while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < 8) {
-    if (columns > 32 && columns >= rows) columns = roundUp(columns / 2, panelWidth);
+  let columns = Math.min(maxColumns, roundUp(n, panelWidth));
+  while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < leastTiles) {
+    if (columns > 32 && columns >= rows && !(packsAgain && rows > 20)) columns = roundUp(columns / 2, panelWidth);
     else if (rows > 16) rows = roundUp(rows / 2, height);
     else break;
   }
@@ -119,33 +133,42 @@ function addWith(
   return multiplyWith(kernel, sum, dtypeOf, library);
 }
 
-/** One of a kernel's products: where the matrices of each batch lie, and the functions for their types. */
-interface Operands extends AddedProduct {
-  readonly aOffsets: readonly number[];
-  readonly bOffsets: readonly number[];
-  readonly aBytes: number;
-  readonly bBytes: number;
-  readonly pack: number;
+/** One of a kernel's products: its operands, and the function that multiplies them. */
+interface Factors {
+  readonly a: Operand;
+  readonly b: Operand;
   readonly multiply: number;
 }
 
-function operandsOf(
-  product: AddedProduct,
+function factorsOf(
+  { a, b, k, factor }: AddedProduct,
   batch: readonly number[],
-  height: PanelHeight,
+  { height, packsA }: { readonly height: PanelHeight; readonly packsA: boolean },
   dtypeOf: (slot: Slot) => DType,
   library: KernelLibrary,
-): Operands {
-  const [aType, bType] = [dtypeOf(product.a.slot), dtypeOf(product.b.slot)];
-  const isScaled = product.factor !== 1;
+): Factors {
+  const [aType, bType] = [dtypeOf(a.slot), dtypeOf(b.slot)];
+  const type = packsA ? null : aType;
   return {
-    ...product,
-    aOffsets: batchOffsets(batch, product.a),
-    bOffsets: batchOffsets(batch, product.b),
-    aBytes: dtypeBytes[aType],
-    bBytes: dtypeBytes[bType],
-    pack: library.entry(`packB;${bType}${isScaled ? ";scaled" : ""}`, (module, _, name) => printPackB(module, bType, isScaled, name)),
-    multiply: library.entry(`matmul;${aType};${height}`, (module, _, name) => printMatmul(module, aType, height, name)),
+    a: {
+      slot: a.slot,
+      dtype: aType,
+      offsets: batchOffsets(batch, a),
+      laneStride: a.rowStride,
+      depthStride: a.columnStride,
+      depth: k,
+      factor: 1,
+    },
+    b: {
+      slot: b.slot,
+      dtype: bType,
+      offsets: batchOffsets(batch, b),
+      laneStride: b.columnStride,
+      depthStride: b.rowStride,
+      depth: k,
+      factor,
+    },
+    multiply: library.entry(`matmul;${type};${height}`, (module, _, name) => printMatmul(module, type, height, name)),
   };
 }
 
@@ -169,53 +192,83 @@ export function matmulSteps(
   const { m, n } = kernel;
   const batchCount = sizeOf(kernel.batch);
   if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
-  const { adds = false, rows = number(m) } = options;
+  const { adds = false } = options;
   const few = Object.keys(options).length > 0 || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
-  const products = productsOf(kernel).map((product) => operandsOf(product, kernel.batch, height, dtypeOf, library));
+  const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
+  const aBytes = roundUp(m, height) * depth * 4;
+  const packsA = n > maxTileColumns.own && depth >= leastSharedDepth && aBytes <= maxSharedBytes;
+  const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, { height, packsA }, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
+  const limits: TileLimits = {
+    height,
+    maxRows: Math.min(packsA ? 120 : 60, ...products.map(({ b }) => maxTileRows(blockDepth(b.depth)))),
+    maxColumns: packsA ? maxTileColumns.shared : maxTileColumns.own,
+    packsAgain: !packsA,
+    leastTiles: Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20)),
+  };
+  const leftBytes = maxPackedBytes - (packsA ? aBytes : 0);
+  const mostColumns = Math.max(panelWidth, Math.floor(leftBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth);
+  const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), panelWidth);
+  const packedBytes = (packsA ? aBytes : 0) + columnsAtOnce * depth * 4;
+  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(packedBytes, 1)));
+  let scratchBytes = 0;
+  const place = (operand: Operand, width: number, lanes: number): Panels => {
+    const panels = { operand, width, lanesAtOnce: lanes, batchesAtOnce, at: scratchBytes };
+    scratchBytes += panelsBytes(panels);
+    return panels;
+  };
+  const placed = products.map(({ a, b }) => ({
+    a,
+    aPanels: packsA ? place(a, height, roundUp(m, height)) : null,
+    bPanels: place(b, panelWidth, columnsAtOnce),
+  }));
 
   const steps: Step[] = [];
-  let scratchBytes = 0;
-  const depth = products.reduce((sum, { k }) => sum + k, 0);
-  const maxRows = Math.min(...products.map(({ k }) => maxTileRows(blockDepth(k))));
-  const columnsAtOnce = Math.max(
-    panelWidth,
-    Math.min(roundUp(n, panelWidth), Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth),
-  );
-  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(columnsAtOnce * depth * 4, 1)));
   for (let batch = 0; batch < batchCount; batch += batchesAtOnce) {
     const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const tile = tileShape(m, columns, height, maxRows, count);
+      const counted = { batch, count, countedDepth: options.depth };
+      const aPart: Part = { ...counted, lane: 0, lanes: m, countedLanes: options.rows };
+      const bPart: Part = { ...counted, lane: column, lanes: columns, countedLanes: undefined };
+      const tile = tileShape(m, columns, limits, count);
       const rowTiles = Math.ceil(m / tile.rows);
       const tiles = rowTiles * Math.ceil(columns / tile.columns);
-      const shared = {
-        out: { kind: "slot", slot: kernel.out },
-        m: rows,
-        n: columns,
-        outOffsets: table(
-          Array.from({ length: count }, (_, i) => (batch + i) * m * n),
-          4,
-          column,
-        ),
-        outRow: n * 4,
-        rowTiles,
-        tiles,
-        tileRows: tile.rows,
-        tileColumns: tile.columns,
-      } as const;
-      const packs: Step[] = [];
-      let packedAt = 0;
-      const words = products.map((product, i): Word[] => {
-        const operands = { ...shared, k: options.depth ?? number(product.k), adds: Number(adds || i > 0) };
-        const part = packed(product, batch, count, column, columnsAtOnce, packedAt, operands);
-        packedAt += part.bytes;
-        if (product.k > 0) packs.push(part.step);
-        return part.words;
+      const packs = placed.flatMap(({ a, aPanels, bPanels }) =>
+        a.depth === 0 ? [] : [packStep(bPanels, bPart, library), ...(aPanels && column === 0 ? [packStep(aPanels, aPart, library)] : [])],
+      );
+      const words = placed.map(({ a, aPanels, bPanels }, i) => {
+        const bytes = dtypeBytes[a.dtype];
+        const [packedA, packedB] = [aPanels && panelWords(aPanels, aPart), panelWords(bPanels, bPart)];
+        return argumentsOf({
+          a: { kind: "slot", slot: a.slot },
+          out: { kind: "slot", slot: kernel.out },
+          packedA: packedA?.to ?? 0,
+          packedB: packedB.to,
+          m: options.rows ?? number(m),
+          n: columns,
+          k: options.depth ?? number(a.depth),
+          blockDepth: blockDepth(a.depth),
+          aRow: a.laneStride * bytes,
+          aColumn: a.depthStride * bytes,
+          aOffsets: table(a.offsets.slice(batch, batch + count), bytes),
+          packedAOffsets: packedA?.offsets ?? 0,
+          packedBOffsets: packedB.offsets,
+          outOffsets: table(
+            Array.from({ length: count }, (_, j) => (batch + j) * m * n),
+            4,
+            column,
+          ),
+          outRow: n * 4,
+          rowTiles,
+          tiles,
+          tileRows: tile.rows,
+          tileColumns: tile.columns,
+          adds: Number(adds || i > 0),
+        });
       });
       if (packs.length > 0) steps.push(sideBySide(packs));
       steps.push({
@@ -228,73 +281,14 @@ export function matmulSteps(
         ],
         cost: count * m * columns * (depth * nanosecondsPerProduct + multiply.cost),
       });
-      scratchBytes = Math.max(scratchBytes, packedAt);
     }
   }
   return { steps, scratchBytes };
 }
 
-function table(offsets: readonly number[], bytes: number, shift = 0): Word {
-  return { kind: "constants", values: offsets.map((x) => (x + shift) * bytes) };
-}
-
-/** How some columns of a product's b are packed from `packedAt` on in scratch memory, and the arguments with which they are multiplied. */
-function packed(
-  product: Operands,
-  batch: number,
-  count: number,
-  column: number,
-  columnsAtOnce: number,
-  packedAt: number,
-  shared: Pick<
-    Record<MatmulWord, Word>,
-    "out" | "m" | "k" | "outOffsets" | "outRow" | "rowTiles" | "tiles" | "tileRows" | "tileColumns" | "adds"
-  > & {
-    readonly n: number;
-  },
-): { readonly step: Step; readonly words: Word[]; readonly bytes: number } {
-  const { a, b, k, aBytes, bBytes } = product;
-  const offsets = product.bOffsets.slice(batch, batch + count);
-  const unique = [...new Set(offsets)];
-  const matrixBytes = columnsAtOnce * k * 4;
-  const panels = Math.ceil(shared.n / panelWidth);
-  const packPanels = Math.min(panels, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, k * panelWidth))));
-  const packTiles = Math.ceil(panels / packPanels);
-  const values: Record<MatmulWord, Word> = {
-    ...shared,
-    a: { kind: "slot", slot: a.slot },
-    b: { kind: "slot", slot: b.slot },
-    blockDepth: blockDepth(k),
-    packed: { kind: "scratch", offset: packedAt },
-    aRow: a.rowStride * aBytes,
-    aColumn: a.columnStride * aBytes,
-    bRow: b.rowStride * bBytes,
-    bColumn: b.columnStride * bBytes,
-    aOffsets: table(product.aOffsets.slice(batch, batch + count), aBytes),
-    bOffsets: table(unique, bBytes, column * b.columnStride),
-    packedOffsets: table(
-      offsets.map((offset) => unique.indexOf(offset)),
-      matrixBytes,
-    ),
-    packPanels,
-    packTiles,
-    factor: new Int32Array(Float32Array.of(product.factor).buffer)[0] ?? 0,
-  };
-  const packedOffsets = table(
-    unique.map((_, i) => i),
-    matrixBytes,
-  );
-  const cost = unique.length * shared.n * k * 0.3;
-  return {
-    step: {
-      entry: product.pack,
-      tiles: packTiles * unique.length,
-      words: matmulWords.map((word) => (word === "packedOffsets" ? packedOffsets : values[word])),
-      cost,
-    },
-    words: matmulWords.map((word) => values[word]),
-    bytes: matrixBytes * unique.length,
-  };
+/** A product's arguments; those that its function does not read may be absent. */
+function argumentsOf(given: Partial<Record<MatmulWord, Word>>): Word[] {
+  return matmulWords.map((word) => given[word] ?? 0);
 }
 
 /** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
@@ -333,7 +327,6 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
     tiles,
     tileColumns,
   };
-  const argumentsOf = (given: Partial<Record<MatmulWord, Word>>): Word[] => matmulWords.map((word) => given[word] ?? 0);
   if (runs === "down" && offsets.a.length === 1 && k % depthParts === 0 && k * n >= leastSplit) {
     // A part of the depth is one stretch of memory, which a processor reads twice as fast as columns side by side.
     const part = k / depthParts;
@@ -359,7 +352,7 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
     });
     const sum = library.entry("sumParts", (module, _, name) => printSumParts(module, name));
     const finish = multiplyWith(kernel, sum, dtypeOf, library);
-    const words = [...argumentsOf({ ...values, packed: { kind: "scratch", offset: 0 }, k: number(depthParts) }), ...finish.words(0, 0)];
+    const words = [...argumentsOf({ ...values, a: { kind: "scratch", offset: 0 }, k: number(depthParts) }), ...finish.words(0, 0)];
     return {
       steps: [
         { entry: plain, tiles: depthParts, words: partial, cost: n * k * (0.1 + 0.1 * m) },
@@ -372,11 +365,6 @@ function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, libra
   const words = [...argumentsOf(values), ...multiply.words(0, 0)];
   const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
   return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
-}
-
-/** A number by its address. */
-function number(value: number): Word {
-  return { kind: "constants", values: [value] };
 }
 
 function roundUp(value: number, step: number): number {

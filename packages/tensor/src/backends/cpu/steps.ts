@@ -17,6 +17,16 @@ export type Word =
   | { readonly kind: "constants"; readonly values: readonly number[] }
   | { readonly kind: "words"; readonly words: readonly Word[] };
 
+/** A number by its address. */
+export function number(value: number): Word {
+  return table([value], 1);
+}
+
+/** A table of offsets in bytes. */
+export function table(offsets: readonly number[], bytes: number, shift = 0): Word {
+  return { kind: "constants", values: offsets.map((x) => (x + shift) * bytes) };
+}
+
 /** One call of a kernel function for each of `tiles` tiles. */
 export interface Step {
   readonly entry: number;

@@ -64,19 +64,19 @@ export function printFewRows(
 }
 
 /**
- * Adds up partial products: `k` of them, each m rows of n columns, one after another at `packed`. A tile is `tileColumns` columns of all rows
+ * Adds up partial products: `k` of them, each m rows of n columns, one after another at `a`. A tile is `tileColumns` columns of all rows
  * of out.
  */
 export function printSumParts(module: ModuleBuilder, name: string): void {
   const f = module.function([...kernelParams], [], name);
-  const words = readWords(f, ["out", "packed", "m", "n", "k", "outRow", "tileColumns"]);
+  const words = readWords(f, ["a", "out", "m", "n", "k", "outRow", "tileColumns"]);
   const first = f.let("i32", mul(f.param(1).get, words.tileColumns.get));
   const count = minimum(f, words.tileColumns.get, sub(words.n.get, first.get));
   const partBytes = f.let("i32", op("i32.shl", mul(words.m.get, words.n.get), i32(2)));
   const row = f.local("i32");
   f.for(row, words.m.get, i32(1), () => {
     const start = f.let("i32", op("i32.shl", first.get, i32(2)));
-    const from = f.let("i32", add(add(words.packed.get, start.get), op("i32.shl", mul(row.get, words.n.get), i32(2))));
+    const from = f.let("i32", add(add(words.a.get, start.get), op("i32.shl", mul(row.get, words.n.get), i32(2))));
     const to = f.let("i32", add(add(words.out.get, start.get), mul(row.get, words.outRow.get)));
     const step = (lanes: 4 | 1): void => {
       const load = (address: Code): Code => memory(lanes === 4 ? "v128.load" : "v128.load32_zero", 0, address);

@@ -5,8 +5,8 @@ import { add, mul, packPanels, sub } from "./pack.js";
 
 /**
  * Matrix product by packed panels (Goto & van de Geijn 2008). One step packs `b` into panels of `panelWidth` columns, k after k, widened
- * to f32; the next computes tiles of `out`, packing its rows of `a` into panels of `panelHeight` as it goes. The functions serve every
- * shape: sizes and strides are arguments.
+ * to f32, and `a` into panels of `PanelHeight` rows where several tiles share them; the next computes tiles of `out`, packing rows of `a`
+ * that no other tile needs as it goes. The functions serve every shape: sizes and strides are arguments.
  *
  * The sums are the classical ones, whose errors are relative to Σ |a| |b| of each element. Strassen's algorithm would save an eighth of the
  * products, but errs relative to the largest elements of both matrices: where half the rows of `a` are 10⁻⁴ of the others, by 10⁴ times as
@@ -15,24 +15,25 @@ import { add, mul, packPanels, sub } from "./pack.js";
 export type PanelHeight = 4 | 5;
 export const panelWidth = 8;
 /**
- * Depth of a block of k at most: its panels of b (24 KiB) and of a (15 KiB) then stay in the first-level cache. Within a block terms are
- * added one after another; their rounding errors grow as √k, then as those of blocks added up.
+ * Depth of a block of k at most: its panel of b (32 KiB) then stays in the first-level cache, while panels of a (20 KiB) pass. Within a block
+ * terms are added one after another; their rounding errors grow as √k, then as those of blocks added up.
  */
-export const maxBlockDepth = 768;
+export const maxBlockDepth = 1024;
 /** Bytes of a packed block of a at most, which then stays in the second-level cache. */
-const maxBlockBytes = 122880;
+const maxBlockBytes = 163840;
 
-/** Rows of a tile at most, in whole panels of either height. */
+/** Rows of a tile at most, so that its block of a is no larger, in whole panels of either height. */
 export function maxTileRows(blockDepth: number): number {
-  return Math.min(60, Math.floor(maxBlockBytes / 4 / blockDepth / 20) * 20);
+  return Math.floor(maxBlockBytes / 4 / blockDepth / 20) * 20;
 }
 
-/** The arguments of both functions: 32-bit words, addresses and strides in bytes. */
+/** The arguments of a product: 32-bit words, addresses and strides in bytes. */
 export const matmulWords = [
   "a",
   "b",
   "out",
-  "packed",
+  "packedA",
+  "packedB",
   /** Addresses of m and of k: steps before may have counted them. */
   "m",
   "n",
@@ -46,7 +47,8 @@ export const matmulWords = [
   /** Tables of the byte offsets of each batch's matrices. */
   "aOffsets",
   "bOffsets",
-  "packedOffsets",
+  "packedAOffsets",
+  "packedBOffsets",
   "outOffsets",
   /** Bytes between the rows of out. */
   "outRow",
@@ -55,13 +57,8 @@ export const matmulWords = [
   "tiles",
   "tileRows",
   "tileColumns",
-  /** Panels of b per tile of the packing step, and tiles per matrix. */
-  "packPanels",
-  "packTiles",
   /** 1 where the product is added to what `out` holds. */
   "adds",
-  /** The f32 by which the step that packs b multiplies it, where there is such a factor. */
-  "factor",
 ] as const;
 
 export type MatmulWord = (typeof matmulWords)[number];
@@ -87,32 +84,19 @@ export function tableEntry(table: Local, index: Code): Code {
   return memory("i32.load", 0, add(table.get, op("i32.shl", index, i32(2))));
 }
 
-/** Packs some panels of one matrix of b, times a factor where `isScaled`. Panels lie one after another, each [k][panelWidth]. */
-export function printPackB(module: ModuleBuilder, dtype: DType, isScaled: boolean, name: string): void {
-  const f = module.function([...kernelParams], [], name);
-  const words = readWords(f, ["b", "packed", "n", "k", "bRow", "bColumn", "bOffsets", "packedOffsets", "packPanels", "packTiles"]);
-  const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.packTiles.get));
-  const first = f.let("i32", mul(op("i32.rem_u", f.param(1).get, words.packTiles.get), mul(words.packPanels.get, i32(panelWidth))));
-  const end = minimum(f, words.n.get, add(first.get, mul(words.packPanels.get, i32(panelWidth))));
-  const source = f.let("i32", add(words.b.get, tableEntry(words.bOffsets, batch.get)));
-  const base = f.let("i32", add(words.packed.get, tableEntry(words.packedOffsets, batch.get)));
-  const to = f.let("i32", add(base.get, mul(mul(first.get, words.k.get), i32(4))));
-  const factor = isScaled ? f.let("v128", memory("v128.load32_splat", matmulWords.indexOf("factor") * 4, f.param(0).get)) : null;
-  const lanes = f.let("i32", sub(end.get, first.get));
-  const from = add(source.get, mul(first.get, words.bColumn.get));
-  const matrix = { dtype, from, laneStride: words.bColumn, depthStride: words.bRow, lanes, depth: words.k, ...(factor && { factor }) };
-  packPanels(f, panelWidth, matrix, to);
-}
-
-/** Computes one tile of out. Scratch memory of the thread: the packed block of a, then one register tile. */
-export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHeight, name: string): void {
+/**
+ * Computes one tile of out. Its rows of a are packed where no type is given, and of that type and yet to be packed else. Scratch memory of
+ * the thread: the packed block of a, then one register tile.
+ */
+export function printMatmul(module: ModuleBuilder, dtype: DType | null, height: PanelHeight, name: string): void {
   const registerTile = printRegisterTile(module, height);
   const f = module.function([...kernelParams], [], name);
   const scratch = f.param(2);
   const words = readWords(f, [
     "a",
     "out",
-    "packed",
+    "packedA",
+    "packedB",
     "m",
     "n",
     "k",
@@ -120,7 +104,8 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHe
     "aRow",
     "aColumn",
     "aOffsets",
-    "packedOffsets",
+    "packedAOffsets",
+    "packedBOffsets",
     "outOffsets",
     "outRow",
     "rowTiles",
@@ -137,23 +122,29 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHe
   const columnStart = f.let("i32", mul(op("i32.div_u", tile.get, words.rowTiles.get), words.tileColumns.get));
   const rowEnd = minimum(f, words.m.get, add(rowStart.get, words.tileRows.get));
   const columnEnd = minimum(f, words.n.get, add(columnStart.get, words.tileColumns.get));
-  const a = f.let("i32", add(add(words.a.get, tableEntry(words.aOffsets, batch.get)), mul(rowStart.get, words.aRow.get)));
-  const packed = f.let("i32", add(words.packed.get, tableEntry(words.packedOffsets, batch.get)));
+  const a = dtype
+    ? f.let("i32", add(add(words.a.get, tableEntry(words.aOffsets, batch.get)), mul(rowStart.get, words.aRow.get)))
+    : f.let("i32", add(add(words.packedA.get, tableEntry(words.packedAOffsets, batch.get)), mul(mul(rowStart.get, words.k.get), i32(4))));
+  const packedB = f.let("i32", add(words.packedB.get, tableEntry(words.packedBOffsets, batch.get)));
   const out = f.let("i32", add(words.out.get, tableEntry(words.outOffsets, batch.get)));
   const tileHeight = f.let("i32", sub(rowEnd.get, rowStart.get));
   const depthStart = f.let("i32", i32(0));
   f.loop((nextBlock) => {
     const depth = minimum(f, words.blockDepth.get, sub(words.k.get, depthStart.get));
-    const to = f.let("i32", scratch.get);
     const row = f.local("i32");
     const isLater = f.let("i32", op("i32.or", depthStart.get, words.adds.get));
-    const from = add(a.get, mul(depthStart.get, words.aColumn.get));
-    packPanels(f, height, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes: tileHeight, depth }, to);
+    const panels = f.let("i32", dtype ? scratch.get : add(a.get, mul(depthStart.get, i32(height * 4))));
+    const panelDepth = dtype ? depth : words.k;
+    if (dtype) {
+      const from = add(a.get, mul(depthStart.get, words.aColumn.get));
+      const to = f.let("i32", scratch.get);
+      packPanels(f, height, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes: tileHeight, depth }, to);
+    }
     const column = f.let("i32", columnStart.get);
     f.while(column, columnEnd.get, i32(panelWidth), () => {
       const panel = f.let(
         "i32",
-        add(packed.get, op("i32.shl", add(mul(column.get, words.k.get), mul(depthStart.get, i32(panelWidth))), i32(2))),
+        add(packedB.get, op("i32.shl", add(mul(column.get, words.k.get), mul(depthStart.get, i32(panelWidth))), i32(2))),
       );
       const columns = minimum(f, i32(panelWidth), sub(columnEnd.get, column.get));
       f.for(row, tileHeight.get, i32(height), () => {
@@ -162,7 +153,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHe
           "i32",
           add(add(out.get, mul(add(rowStart.get, row.get), words.outRow.get)), op("i32.shl", column.get, i32(2))),
         );
-        const aPanel = f.let("i32", add(scratch.get, mul(mul(row.get, depth.get), i32(4))));
+        const aPanel = f.let("i32", add(panels.get, mul(mul(row.get, panelDepth.get), i32(4))));
         const multiply = (to: Code, toRow: Code, adds: Code): Code => call(registerTile, aPanel.get, panel.get, depth.get, to, toRow, adds);
         f.if(
           op("i32.and", op("i32.eq", rows.get, i32(height)), op("i32.eq", columns.get, i32(panelWidth))),

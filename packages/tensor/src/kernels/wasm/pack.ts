@@ -1,5 +1,18 @@
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
-import { type Code, extractLane, type FunctionBuilder, f32, i32, type Local, laneMemory, memory, op, shuffle32 } from "./assembler.js";
+import {
+  type Code,
+  extractLane,
+  type FunctionBuilder,
+  f32,
+  i32,
+  type Local,
+  laneMemory,
+  type ModuleBuilder,
+  memory,
+  op,
+  shuffle32,
+} from "./assembler.js";
+import { kernelParams } from "./loop.js";
 import { loadScalar, loadVector } from "./storage.js";
 
 export const add = (a: Code, b: Code): Code => op("i32.add", a, b);
@@ -154,4 +167,48 @@ export function packPanels(f: FunctionBuilder, width: number, source: PanelSourc
     const some = f.let("i32", [left.get, i32(width), op("i32.lt_u", left.get, i32(width)), op("select")]);
     packPanel(f, width, { ...source, from: from(), lanes: some }, to);
   });
+}
+
+/** The arguments of a packing step: 32-bit words, addresses and strides in bytes. */
+export const packWords = [
+  "from",
+  "to",
+  /** Addresses of how many lanes (rows of a, columns of b) and how much depth there are: steps before may have counted them. */
+  "lanes",
+  "depth",
+  "laneStride",
+  "depthStride",
+  /** Tables of the byte offsets of each matrix and of its panels. */
+  "fromOffsets",
+  "toOffsets",
+  /** Panels of a tile, and tiles of a matrix. */
+  "panels",
+  "tiles",
+  /** The f32 by which all is multiplied, where there is such a factor. */
+  "factor",
+] as const;
+
+export type PackWord = (typeof packWords)[number];
+
+/** Packs some panels of one matrix, widened to f32, times a factor where `isScaled`. Panels lie one after another, each [depth][width]. */
+export function printPack(module: ModuleBuilder, dtype: DType, width: number, isScaled: boolean, name: string): void {
+  const f = module.function([...kernelParams], [], name);
+  const word = (which: PackWord): Code => memory("i32.load", packWords.indexOf(which) * 4, f.param(0).get);
+  const entry = (table: PackWord, index: Local): Code => memory("i32.load", 0, add(word(table), op("i32.shl", index.get, i32(2))));
+  const tiles = f.let("i32", word("tiles"));
+  const matrix = f.let("i32", op("i32.div_u", f.param(1).get, tiles.get));
+  const stride = f.let("i32", mul(word("panels"), i32(width)));
+  const first = f.let("i32", mul(op("i32.rem_u", f.param(1).get, tiles.get), stride.get));
+  const count = f.let("i32", memory("i32.load", 0, word("lanes")));
+  // Fewer lanes may be counted than there are tiles for.
+  f.if(op("i32.ge_u", first.get, count.get), () => f.emit(op("return")));
+  const left = f.let("i32", sub(count.get, first.get));
+  const lanes = f.let("i32", [left.get, stride.get, op("i32.lt_u", left.get, stride.get), op("select")]);
+  const depth = f.let("i32", memory("i32.load", 0, word("depth")));
+  const laneStride = f.let("i32", word("laneStride"));
+  const depthStride = f.let("i32", word("depthStride"));
+  const from = add(add(word("from"), entry("fromOffsets", matrix)), mul(first.get, laneStride.get));
+  const to = f.let("i32", add(add(word("to"), entry("toOffsets", matrix)), mul(mul(first.get, depth.get), i32(4))));
+  const factor = isScaled ? f.let("v128", memory("v128.load32_splat", packWords.indexOf("factor") * 4, f.param(0).get)) : null;
+  packPanels(f, width, { dtype, from, laneStride, depthStride, lanes, depth, ...(factor && { factor }) }, to);
 }

@@ -1,0 +1,101 @@
+import type { MatrixView } from "../../kernels/kernel.js";
+import { type PackWord, packWords, panelsAbreast, printPack } from "../../kernels/wasm/pack.js";
+import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import type { KernelLibrary } from "./library.js";
+import { number, type Step, table, type Word } from "./steps.js";
+
+/** An operand of a product: lanes are the rows of a or the columns of b, depth is along k. */
+export interface Operand {
+  readonly slot: MatrixView["slot"];
+  readonly dtype: DType;
+  /** Element offset of each batch's matrix. */
+  readonly offsets: readonly number[];
+  /** Elements from lane to lane, and from k to k. */
+  readonly laneStride: number;
+  readonly depthStride: number;
+  readonly depth: number;
+  /** By what packing multiplies it. */
+  readonly factor: number;
+}
+
+/** Where the panels of an operand's part lie in a plan's scratch memory. */
+export interface Panels {
+  readonly operand: Operand;
+  /** Lanes of a panel. */
+  readonly width: number;
+  /** Lanes of a part at most. */
+  readonly lanesAtOnce: number;
+  readonly batchesAtOnce: number;
+  /** Offset in scratch memory. */
+  readonly at: number;
+}
+
+/** The part of an operand that is packed: some batches' lanes from `lane` on. */
+export interface Part {
+  readonly batch: number;
+  readonly count: number;
+  readonly lane: number;
+  readonly lanes: number;
+  /** Where steps before have counted how many lanes, or how much of the depth, there are: at most those above. */
+  readonly countedLanes: Word | undefined;
+  readonly countedDepth: Word | undefined;
+}
+
+/** Bytes that the panels take: batches which share a matrix share its panels. */
+export function panelsBytes(panels: Panels): number {
+  const { offsets } = panels.operand;
+  let most = 0;
+  for (let batch = 0; batch < offsets.length; batch += panels.batchesAtOnce) {
+    most = Math.max(most, new Set(offsets.slice(batch, batch + panels.batchesAtOnce)).size);
+  }
+  return most * matrixBytes(panels);
+}
+
+/** The arguments by which a product finds the panels of a part. */
+export function panelWords({ operand, at, ...panels }: Panels, { batch, count }: Part): { readonly to: Word; readonly offsets: Word } {
+  const offsets = operand.offsets.slice(batch, batch + count);
+  const unique = [...new Set(offsets)];
+  const places = offsets.map((offset) => unique.indexOf(offset));
+  return { to: { kind: "scratch", offset: at }, offsets: table(places, matrixBytes({ operand, at, ...panels })) };
+}
+
+/** The step that packs a part of an operand. */
+export function packStep(panels: Panels, part: Part, library: KernelLibrary): Step {
+  const { operand, width, at } = panels;
+  const { dtype, depth, factor } = operand;
+  const bytes = dtypeBytes[dtype];
+  const offsets = [...new Set(operand.offsets.slice(part.batch, part.batch + part.count))];
+  const count = Math.ceil(part.lanes / width);
+  const panelsOfTile = Math.min(count, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, depth * width))));
+  const tiles = Math.ceil(count / panelsOfTile);
+  const isScaled = factor !== 1;
+  const entry = library.entry(`pack;${dtype};${width}${isScaled ? ";scaled" : ""}`, (module, _, name) =>
+    printPack(module, dtype, width, isScaled, name),
+  );
+  const words: Record<PackWord, Word> = {
+    from: { kind: "slot", slot: operand.slot },
+    to: { kind: "scratch", offset: at },
+    lanes: part.countedLanes ?? number(part.lanes),
+    depth: part.countedDepth ?? number(depth),
+    laneStride: operand.laneStride * bytes,
+    depthStride: operand.depthStride * bytes,
+    fromOffsets: table(offsets, bytes, part.lane * operand.laneStride),
+    toOffsets: table(
+      offsets.map((_, i) => i),
+      matrixBytes(panels),
+    ),
+    panels: panelsOfTile,
+    tiles,
+    factor: new Int32Array(Float32Array.of(factor).buffer)[0] ?? 0,
+  };
+  return {
+    entry,
+    tiles: tiles * offsets.length,
+    words: packWords.map((word) => words[word]),
+    cost: offsets.length * part.lanes * depth * 0.3,
+  };
+}
+
+function matrixBytes({ operand, lanesAtOnce }: Panels): number {
+  return lanesAtOnce * operand.depth * 4;
+}
