@@ -3,6 +3,7 @@ import type { FileSystem, Generator, Tensor } from "@lowrank/tensor";
 import { type Batch, BatchSequence, evaluationBatches } from "../data/batches.js";
 import type { Example } from "../data/encode.js";
 import { TrainingError } from "./error.js";
+import { eventLoopTurn } from "./event-loop.js";
 import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
 import { evaluator, type StepOutcome, type TrainableModel, trainingStep } from "./step.js";
@@ -202,7 +203,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
         lapStart = performance.now();
       }
       // Lets signals and timers in: a backend that computes on this thread would never.
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      await eventLoopTurn();
     }
     await settle(0);
     pause();

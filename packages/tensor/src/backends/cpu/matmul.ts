@@ -204,7 +204,7 @@ export function matmulSteps(
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
   const limits: TileLimits = {
     height,
-    maxRows: Math.min(packsA ? 120 : 60, ...products.map(({ b }) => maxTileRows(blockDepth(b.depth)))),
+    maxRows: Math.min(packsA ? 120 : 40, ...products.map(({ b }) => maxTileRows(blockDepth(b.depth)))),
     maxColumns: packsA ? maxTileColumns.shared : maxTileColumns.own,
     packsAgain: !packsA,
     leastTiles: Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20)),
