@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** Milliseconds between two sides: threads of the one before (OpenMP's, pthreadpool's) go on looking for work for a while once it is done. */
-const restMs = 30;
+export const restMs = 30;
 
 /** One of several ways to do the same work. */
 export interface Side {
@@ -33,9 +33,9 @@ export interface RoundOptions {
 }
 
 /**
- * Times the sides in turns, so that a machine that slows down slows all of them. A side starts when the threads of
- * the one before have gone to sleep. Before all that each side runs twice unmeasured (compiling, caches), and once more to find out how many
- * repetitions fill a round. Two values that are compared come from one call of this function.
+ * Times the sides in turns, so that a machine that slows down slows all of them; a side starts when the threads of the one before have gone to
+ * sleep. Before that each side runs twice unmeasured (compiling, caches), and once more to find out how many repetitions fill a round. Two
+ * values that are compared come from one call of this function.
  */
 export async function alternate(sides: readonly Side[], options: RoundOptions = {}): Promise<Timing[]> {
   const { rounds = 9, seconds = 0.05, maxCount = 1000 } = options;

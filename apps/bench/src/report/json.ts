@@ -3,6 +3,7 @@ import type { Outcome } from "../bars/bar.js";
 import type { CaseResult } from "../families/measure.js";
 import type { Roofline } from "../roofline/index.js";
 import type { ScaleRow } from "../steps/scale.js";
+import { restMs } from "../timing.js";
 
 /** Where and with what a report was measured. */
 export interface Machine {
@@ -39,8 +40,7 @@ export interface Report {
 }
 
 /** What stands above every report. */
-export const method: string =
-  "Each figure is the median of rounds in which all sides run in turns, after three runs that are not counted; ± is half the distance of the quartiles. Every result is first checked against float64.";
+export const method: string = `Each figure is the median of rounds in which all sides run in turns with ${restMs} ms of rest between them, after three runs that are not counted; ± is half the distance of the quartiles. Every result is first checked against float64.`;
 
 export function machine(device: string, threads: number): Machine {
   return {
