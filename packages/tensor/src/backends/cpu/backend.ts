@@ -6,9 +6,9 @@ import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable
 import { attentionNames, supportsAttention } from "./attention.js";
 import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
+import { leastSummedRows } from "./few-rows.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
-import { leastSummedRows } from "./matmul.js";
 import { planSteps, type Step, type Word } from "./steps.js";
 import { Workspace } from "./workspace.js";
 

@@ -1,26 +1,14 @@
-import { epilogueLoop } from "../../kernels/epilogue.js";
 import type { AddedProduct, MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
 import { productsOf } from "../../kernels/products.js";
-import { printEpilogue } from "../../kernels/wasm/epilogue.js";
-import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
-import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
-import { lowerTileLoop } from "../../kernels/wasm/lower.js";
-import {
-  type MatmulWord,
-  matmulWords,
-  maxBlockDepth,
-  maxTileRows,
-  type PanelHeight,
-  panelWidth,
-  printMatmul,
-} from "../../kernels/wasm/matmul.js";
+import { matmulWords, maxBlockDepth, maxTileRows, type PanelHeight, panelWidth, printMatmul } from "../../kernels/wasm/matmul.js";
 import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { sideBySide } from "./beside.js";
+import { fewRowSteps } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
-import { vectorNanoseconds } from "./loop.js";
 import { type Operand, type Panels, type Part, packStep, panelsBytes, panelWords } from "./packing.js";
+import { argumentsOf, batchOffsets, type Multiply, multiplyWith, roundUp } from "./product.js";
 import { number, type Step, type StepList, table, type Word } from "./steps.js";
 
 /** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */
@@ -31,14 +19,6 @@ const leastSharedDepth = 256;
 /** Columns of a tile at most where its rows of a are packed for it alone, and where they are packed for all tiles beside each other. */
 const maxTileColumns = { own: 256, shared: 128 } as const;
 const nanosecondsPerProduct = 0.05;
-/** With so few rows, packing b costs more than it saves. */
-const fewRows = 4;
-/** From so many rows on, products of matrices are added up in one kernel: it packs each b. */
-export const leastSummedRows: number = fewRows + 1;
-/** Into so many parts the depth is split where few rows meet a large b, of at least this many elements. */
-const depthParts = 8;
-const leastSplit = 65536;
-
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 function collapsed(kernel: MatmulKernel): MatmulKernel {
   const last = kernel.batch.length - 1;
@@ -48,15 +28,6 @@ function collapsed(kernel: MatmulKernel): MatmulKernel {
   if (size !== 1 && !isShared) return kernel;
   const without = (view: MatrixView): MatrixView => ({ ...view, batchStrides: view.batchStrides.slice(0, last) });
   return collapsed({ ...kernel, batch: kernel.batch.slice(0, last), m: kernel.m * size, a: without(kernel.a), b: without(kernel.b) });
-}
-
-/** Element offset of each matrix of a batch, last axis fastest. */
-function batchOffsets(batch: readonly number[], view: MatrixView): number[] {
-  return batch.reduce<number[]>(
-    (offsets, size, axis) =>
-      offsets.flatMap((offset) => Array.from({ length: size }, (_, i) => offset + i * (view.batchStrides[axis] ?? 0))),
-    [view.offset],
-  );
 }
 
 /**
@@ -93,28 +64,6 @@ function tileShape(m: number, n: number, limits: TileLimits, batchCount: number)
     else break;
   }
   return { rows, columns };
-}
-
-/** A function that computes tiles of a product and does with them what the kernel asks for. */
-interface Multiply {
-  readonly entry: number;
-  /** What its arguments are after the matmul's own, for the part of the product that begins at a row (of all batches) and a column. */
-  readonly words: (firstRow: number, firstColumn: number) => readonly Word[];
-  /** Nanoseconds for an element beside its products. */
-  readonly cost: number;
-}
-
-function multiplyWith(kernel: MatmulKernel, entry: number, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): Multiply {
-  const { epilogue } = kernel;
-  if (!epilogue) return { entry, words: () => [], cost: 1 };
-  const program = lowerTileLoop(epilogueLoop(kernel, epilogue));
-  const slots = slotsOf(program).map((slot): Word => ({ kind: "slot", slot }));
-  const key = `matmul ${entry};${describeLoop(program, dtypeOf)}`;
-  return {
-    entry: library.entry(key, (module, scalarMath, name) => printEpilogue(module, scalarMath, entry, program, dtypeOf, name)),
-    words: (firstRow, firstColumn) => [firstRow, firstColumn, ...slots],
-    cost: 1 + (program.work * vectorNanoseconds) / (epilogue.inner * program.kernel.outer.reduce((all, size) => all * size, 1)),
-  };
 }
 
 /** A function that computes tiles of a product as `entry` does, and adds those of further products as `added` do, before the epilogue. */
@@ -284,89 +233,4 @@ export function matmulSteps(
     }
   }
   return { steps, scratchBytes };
-}
-
-/** A product's arguments; those that its function does not read may be absent. */
-function argumentsOf(given: Partial<Record<MatmulWord, Word>>): Word[] {
-  return matmulWords.map((word) => given[word] ?? 0);
-}
-
-/** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
-function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
-  const { m, n, k, a, b } = kernel;
-  const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
-  const runs = b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
-  if (m > fewRows || runs === null) return null;
-  const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
-  const plain = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
-  // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.
-  const tileColumns = Math.min(1024, Math.max(64, roundUp(n / 8, 16), roundUp(16384 / Math.max(k, 1), 16)));
-  const tiles = Math.ceil(n / tileColumns);
-  const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
-  const values: Partial<Record<MatmulWord, Word>> = {
-    a: { kind: "slot", slot: a.slot },
-    b: { kind: "slot", slot: b.slot },
-    out: { kind: "slot", slot: kernel.out },
-    m: number(m),
-    n,
-    k: number(k),
-    aRow: a.rowStride * aBytes,
-    aColumn: a.columnStride * aBytes,
-    bRow: b.rowStride * bBytes,
-    bColumn: b.columnStride * bBytes,
-    aOffsets: table(offsets.a, aBytes),
-    bOffsets: table(offsets.b, bBytes),
-    outOffsets: table(
-      offsets.a.map((_, i) => i * m * n),
-      4,
-    ),
-    outRow: n * 4,
-    // All rows in one tile.
-    rowTiles: 1,
-    tileRows: m,
-    tiles,
-    tileColumns,
-  };
-  if (runs === "down" && offsets.a.length === 1 && k % depthParts === 0 && k * n >= leastSplit) {
-    // A part of the depth is one stretch of memory, which a processor reads twice as fast as columns side by side.
-    const part = k / depthParts;
-    const parts = Array.from({ length: depthParts }, (_, i) => i);
-    const partial = argumentsOf({
-      ...values,
-      out: { kind: "scratch", offset: 0 },
-      k: number(part),
-      aOffsets: table(
-        parts.map((i) => (offsets.a[0] ?? 0) + i * part * a.columnStride),
-        aBytes,
-      ),
-      bOffsets: table(
-        parts.map((i) => (offsets.b[0] ?? 0) + i * part * b.rowStride),
-        bBytes,
-      ),
-      outOffsets: table(
-        parts.map((i) => i * m * n),
-        4,
-      ),
-      tiles: 1,
-      tileColumns: n,
-    });
-    const sum = library.entry("sumParts", (module, _, name) => printSumParts(module, name));
-    const finish = multiplyWith(kernel, sum, dtypeOf, library);
-    const words = [...argumentsOf({ ...values, a: { kind: "scratch", offset: 0 }, k: number(depthParts) }), ...finish.words(0, 0)];
-    return {
-      steps: [
-        { entry: plain, tiles: depthParts, words: partial, cost: n * k * (0.1 + 0.1 * m) },
-        { entry: finish.entry, tiles, words, cost: m * n * (depthParts * 0.1 + finish.cost) },
-      ],
-      scratchBytes: depthParts * m * n * 4,
-    };
-  }
-  const multiply = multiplyWith(kernel, plain, dtypeOf, library);
-  const words = [...argumentsOf(values), ...multiply.words(0, 0)];
-  const cost = offsets.a.length * n * (k * (0.1 + 0.1 * m) + m * multiply.cost);
-  return { steps: [{ entry: multiply.entry, tiles: tiles * offsets.a.length, words, cost }], scratchBytes: 0 };
-}
-
-function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
 }
