@@ -5,13 +5,15 @@
 //   npm test -- cpu matmul                       in them, the test files whose path holds "matmul"
 //   LOWRANK_TEST_STAGES=host,cpu npm test        the same choice, from the environment
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { prepare, root, run, say } from "./prepare.mjs";
 import { findVulkan } from "./vulkan.mjs";
 
 const stages = /** @type {const} */ (["typecheck", "lint", "host", "cpu", "swiftshader", "lavapipe", "life", "docs"]);
 /** @typedef {typeof stages[number]} Stage */
 /** @typedef {{ passed: number, failed: number, skipped: number }} Count */
+/** @typedef {{ name: string, status: string, message?: string, assertionResults: Array<{ status: string, fullName: string, failureMessages?: string[] }> }} FileReport */
 
 /** Stages beyond the list that run only when named. */
 const onDemand = ["gpu"];
@@ -29,6 +31,8 @@ const bin = join(root, "node_modules", ".bin");
 const reports = join(root, "node_modules", ".cache", "lowrank", "reports");
 /** @type {Array<{ stage: string, count: Count, seconds: number, note: string }>} */
 const results = [];
+/** A line for each failed test: repeated at the end, where the last screen of a long log shows them. @type {string[]} */
+const failures = [];
 
 await prepare();
 rmSync(reports, { recursive: true, force: true });
@@ -46,6 +50,8 @@ for (const stage of wanted) {
 
 const total = results.reduce((sum, { count }) => add(sum, count), { passed: 0, failed: 0, skipped: 0 });
 process.stdout.write("\n");
+for (const line of failures) process.stdout.write(`${line}\n`);
+if (failures.length > 0) process.stdout.write("\n");
 for (const { stage, count, seconds, note } of results) {
   const figures = `${String(count.passed).padStart(5)} passed ${String(count.failed).padStart(4)} failed ${String(count.skipped).padStart(4)} skipped`;
   process.stdout.write(`${stage.padEnd(12)}${figures} ${seconds.toFixed(1).padStart(7)} s${note === "" ? "" : `   ${note}`}\n`);
@@ -98,11 +104,19 @@ async function counted(name, command, args, env) {
   const path = join(reports, `${name}.json`);
   if (!existsSync(path)) return verdict(code === 0 && filters.length > 0 ? 0 : 1);
   const report = JSON.parse(readFileSync(path, "utf8"));
-  /** @type {Array<{ status: string, assertionResults: Array<{ status: string }> }>} */
+  /** @type {FileReport[]} */
   const files = report.testResults ?? [];
-  const brokenFiles = files.filter(
-    (file) => file.status === "failed" && !file.assertionResults.some((test) => test.status === "failed"),
-  ).length;
+  let brokenFiles = 0;
+  for (const { name: file, status, message, assertionResults } of files) {
+    if (status !== "failed") continue;
+    const failedTests = assertionResults.filter((test) => test.status === "failed");
+    if (failedTests.length === 0) brokenFiles += 1;
+    const all = failedTests.length > 0 ? failedTests : [{ fullName: "the file itself", failureMessages: [message ?? ""] }];
+    for (const { fullName, failureMessages } of all) {
+      const reason = stripVTControlCharacters(failureMessages?.[0] ?? "").split("\n", 1)[0];
+      failures.push(`failed: ${name}, ${relative(root, file)}, ${fullName}: ${reason}`);
+    }
+  }
   const skipped = (report.numPendingTests ?? 0) + (report.numTodoTests ?? 0);
   const failed = (report.numFailedTests ?? 0) + brokenFiles;
   return { passed: report.numPassedTests ?? 0, failed: failed === 0 && code !== 0 ? 1 : failed, skipped };

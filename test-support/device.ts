@@ -15,11 +15,12 @@ let opened: Promise<Device> | undefined;
 
 /** The device under test, opened once a test file. */
 export function testDevice(): Promise<Device> {
-  opened ??= open();
+  opened ??= newDevice();
   return opened;
 }
 
-async function open(): Promise<Device> {
+/** A device under test that no other test has put anything on, for those that count what it holds. The caller disposes it. */
+export async function newDevice(): Promise<Device> {
   const backend = testBackend();
   if (backend === "cpu") return device("cpu");
   // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.

@@ -1,3 +1,3 @@
-export { testBackend, testDevice } from "./device.js";
+export { newDevice, testBackend, testDevice } from "./device.js";
 export { pythonWithPeft } from "./python.js";
 export { sharedDir, skipReason } from "./shared.js";

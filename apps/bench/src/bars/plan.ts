@@ -17,6 +17,7 @@ export async function growthAfterStepTwo(
   await step.loss();
   const { buffersCreated, pipelinesCreated, plansPrepared } = dev.counters;
   for (let i = 0; i < steps; i++) await step.loss();
+  step.dispose();
   const { counters } = dev;
   return {
     buffers: counters.buffersCreated - buffersCreated,

@@ -44,28 +44,28 @@ export async function longRun(device: Device, steps: number, settled: number): P
     optimizer.update(grad(loss, [...weights]));
     return loss;
   });
-  const state = (): { buffers: number; deviceBytes: number; heapBytes: number } => {
-    collect();
-    const { buffersCreated, bytesInUse } = device.counters;
-    return { buffers: buffersCreated, deviceBytes: bytesInUse, heapBytes: process.memoryUsage().heapUsed };
+  /** What is held once the buffers of collected tensors, which come back a turn after a collection, are back. */
+  const state = async (): Promise<{ buffers: number; deviceBytes: number; heapBytes: number }> => {
+    let held: number;
+    do {
+      held = device.counters.bytesInUse;
+      collect();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    } while (device.counters.bytesInUse !== held);
+    return { buffers: device.counters.buffersCreated, deviceBytes: held, heapBytes: process.memoryUsage().heapUsed };
   };
   const start = performance.now();
-  let before = state();
+  let before = await state();
   let lastLoss = 0;
   for (let i = 0; i < steps; i++) {
-    if (i === settled) {
-      // Buffers of collected tensors come back a turn later.
-      await new Promise((resolve) => setTimeout(resolve, 10));
-      before = state();
-    }
+    if (i === settled) before = await state();
     const x = inputTensor(device, [16, 8], inputValues(128, i % 100, 1));
     const y = inputTensor(device, [16, 1], inputValues(16, i % 100, 2));
     const loss = step(x, y);
     if (i % 10 === 0 || i === steps - 1) lastLoss = await loss.item();
     for (const t of [x, y, loss]) t.dispose();
   }
-  await new Promise((resolve) => setTimeout(resolve, 10));
-  const after = state();
+  const after = await state();
   step.dispose();
   return {
     buffers: after.buffers - before.buffers,
