@@ -26,7 +26,7 @@ export interface CpuOptions {
 }
 
 /** Memory of the thread's own: a packed block of a matmul's left operand and a register tile. */
-const threadScratchBytes = 172032;
+const threadScratchBytes = 180224;
 /** Estimated nanoseconds below which waking another thread costs more than it brings. */
 const defaultSoloNanoseconds = 20000;
 /** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */

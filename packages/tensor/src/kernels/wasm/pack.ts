@@ -54,7 +54,7 @@ function loadLanes(f: FunctionBuilder, { dtype, factor }: PanelSource, address: 
   return f.let("v128", factor ? op("f32x4.mul", value, factor.get) : value);
 }
 
-/** Packs one panel of `width` lanes: to[k][lane] = from[lane, k]. Advances `to` past it. */
+/** Packs one panel of `width` lanes, an even number: to[k][lane] = from[lane, k]. Advances `to` past it. */
 export function packPanel(f: FunctionBuilder, width: number, source: PanelSource, to: Local): void {
   const { dtype, laneStride, depthStride, lanes, depth, factor } = source;
   const elementBytes = dtypeBytes[dtype];
@@ -93,10 +93,13 @@ export function packPanel(f: FunctionBuilder, width: number, source: PanelSource
               f.emit(memory("v128.store", (step * width + start) * 4, to.get, value.get));
             }
           }
-          for (let last = inVectors; last < width; last++) {
-            const value = read();
-            for (let step = 0; step < 4; step++) {
-              f.emit(laneMemory("v128.store32_lane", (step * width + last) * 4, step, to.get, value.get));
+          for (let start = inVectors; start < width; start += 2) {
+            const [first, second] = [read(), read()];
+            const pairs = [shuffle32(first.get, second.get, [0, 4, 1, 5]), shuffle32(first.get, second.get, [2, 6, 3, 7])];
+            for (const [i, pair] of pairs.map((code) => f.let("v128", code)).entries()) {
+              for (const half of [0, 1]) {
+                f.emit(laneMemory("v128.store64_lane", ((i * 2 + half) * width + start) * 4, half, to.get, pair.get));
+              }
             }
           }
           advance(4);
