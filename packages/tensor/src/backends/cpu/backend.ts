@@ -1,5 +1,5 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
-import { control, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { control, controlBytes, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
@@ -123,10 +123,10 @@ class CpuBackend implements Backend {
     const isShared = this.#threadCount > 1 || (spawn !== null && !mayBlock);
     const budgetBytes = Math.min(options.budgetBytes ?? maxHeapBytes, maxHeapBytes);
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
-    this.#heap = new Heap(isShared, control.bytes, budgetBytes, this.counters);
+    this.#heap = new Heap(isShared, controlBytes(this.#threadCount), budgetBytes, this.counters);
     this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#runsInline);
     this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: this.#environment.hasRelaxedSimd }, this.counters);
-    this.#driverBytes = printDriver(isShared);
+    this.#driverBytes = printDriver(isShared, this.#threadCount);
     const { memory } = this.#heap;
     const refresh = (): number => this.#heap.words[control.library / 4] ?? 0;
     const env = { memory, table: this.#library.table, refresh };
@@ -327,17 +327,17 @@ class CpuBackend implements Backend {
     this.#startWorkers();
     this.#jobs = nextJob(this.#jobs);
     this.#driver.start(first, end, 0);
-    this.#driver.drive(this.#jobs, this.#scratch, spins, 1);
+    this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
   }
 
   #startWorkers(): void {
     const { spawn } = this.#environment;
-    const count = this.#runsInline ? this.#threadCount - 1 : this.#threadCount;
     if (!spawn || this.#workers.length > 0) return;
-    for (let i = 0; i < count; i++) {
+    for (let thread = this.#runsInline ? 1 : 0; thread < this.#threadCount; thread++) {
       const scratch = this.#heap.allocate(threadScratchBytes);
       const { library, modules } = control;
-      this.#workers.push(spawn(workerProgram, { memory: this.#heap.memory, driver: this.#driverBytes, scratch, spins, library, modules }));
+      const data = { memory: this.#heap.memory, driver: this.#driverBytes, thread, scratch, spins, library, modules };
+      this.#workers.push(spawn(workerProgram, data));
     }
   }
 

@@ -30,7 +30,7 @@ export interface CpuEnvironment {
 
 /** The program of a worker, as text because it must start from a bundle, from a page and from Node alike. */
 export const workerProgram = `
-const { memory, driver, scratch, spins, library, modules } = data;
+const { memory, driver, thread, scratch, spins, library, modules } = data;
 const table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
 let tail = modules;
 const wholeMemory = () => {
@@ -54,7 +54,7 @@ const refresh = () => {
     tail = next;
   }
 };
-new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, scratch, spins, 1);
+new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, thread, scratch, spins);
 `;
 
 /** The environment of a browser page or worker; elsewhere one thread. */

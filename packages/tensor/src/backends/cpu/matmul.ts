@@ -18,6 +18,8 @@ const maxSharedBytes = 4.5 * 2 ** 20;
 const leastSharedDepth = 256;
 /** Columns of a tile at most where its rows of a are packed for it alone, and where they are packed for all tiles beside each other. */
 const maxTileColumns = { own: 256, shared: 128 } as const;
+/** Parts of the rows whose tiles follow one another: a thread's share of the tiles is then a share of the rows, as in kernels before and after. */
+const rowGroups = 8;
 const nanosecondsPerProduct = 0.05;
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 function collapsed(kernel: MatmulKernel): MatmulKernel {
@@ -213,6 +215,7 @@ export function matmulSteps(
           ),
           outRow: n * 4,
           rowTiles,
+          groupTiles: Math.ceil(rowTiles / rowGroups),
           tiles,
           tileRows: tile.rows,
           tileColumns: tile.columns,

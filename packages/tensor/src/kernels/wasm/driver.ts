@@ -3,8 +3,9 @@ import { kernelParams } from "./loop.js";
 
 /**
  * The scheduler, which every thread runs over the shared memory. A job is a list of steps; a step is a kernel function and a number of
- * tiles, which threads take one by one from a counter. Whoever finishes a step's last tile starts the next step, so a thread may come
- * late, or not at all, and there is no barrier that counts heads. Which thread computes a tile never matters to its result.
+ * tiles, of which each thread has a share: its own n-th part, as in every other step, so that it finds in its core's cache what it wrote
+ * there; then what others have left of theirs. Whoever finishes a step's last tile starts the next step, so a thread may come late, or not
+ * at all, and there is no barrier that counts heads. Which thread computes a tile never matters to its result.
  */
 
 /** Addresses of the control block; each counter that threads write has a cache line of its own. */
@@ -28,8 +29,16 @@ export const control = {
   end: 392,
   /** Address of the first published module: [address of the next, length in bytes, bytes …]. */
   modules: 396,
-  bytes: 512,
+  /** For each thread, a cache line apart, how many tiles of its share are taken. */
+  taken: 512,
 } as const;
+
+const lineBytes = 64;
+
+/** Bytes of the control block of so many threads. */
+export function controlBytes(threads: number): number {
+  return control.taken + lineBytes * threads;
+}
 
 /** A step in memory: number of the kernel function in the table, tiles, address of the slots' addresses. */
 export const stepFields = { entry: 0, tiles: 4, slots: 8, bytes: 16 } as const;
@@ -42,8 +51,8 @@ export const groupEntry = -1;
 const memberFields = { tile: 4, entry: 8, slots: 12, bytes: 12 } as const;
 
 export interface DriverExports {
-  /** Takes part in jobs until `finished` reaches `jobs`; for ever when jobs is -1. after `spins` looks at the signal it sleeps, unless `mayWait` is 0. */
-  drive(jobs: number, scratch: number, spins: number, mayWait: number): void;
+  /** Takes part in jobs as thread `thread` until `finished` reaches `jobs`; for ever when jobs is -1. After `spins` looks at the signal it sleeps. */
+  drive(jobs: number, thread: number, scratch: number, spins: number): void;
   /** Runs steps alone, without any synchronisation. The one function that exists without shared memory. */
   solo(first: number, end: number, scratch: number): void;
   /** Starts a job. Threads are woken when there is more than one tile to take, or `isAway` = 1 says that the caller takes none. */
@@ -55,7 +64,8 @@ const atomicLoad = (address: number): Code => memory("i32.atomic.load", 0, at(ad
 const atomicStore = (address: number, value: Code): Code => memory("i32.atomic.store", 0, at(address), value);
 const field = (step: Code, offset: number): Code => memory("i32.load", offset, step);
 
-export function printDriver(isShared: boolean): Uint8Array<ArrayBuffer> {
+/** The scheduler of so many threads, of shared memory or for one thread alone. */
+export function printDriver(isShared: boolean, threads: number): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder({ isShared, usesTable: true, imports: [{ name: "refresh", params: [], results: ["i32"] }] });
   const refresh = 0;
   const run = module.function(["i32", "i32", "i32"], []);
@@ -65,11 +75,13 @@ export function printDriver(isShared: boolean): Uint8Array<ArrayBuffer> {
   printSolo(module.function(["i32", "i32", "i32"], [], "solo"), runTile);
   if (!isShared) return module.bytes();
   const open = module.function(["i32", "i32"], []);
-  printOpen(open);
+  printOpen(open, threads);
+  const take = module.function(["i32", "i32"], ["i32"]);
+  printTake(take, threads);
   const start = module.function(["i32", "i32", "i32"], [], "start");
   start.emit(memory("i32.store", 0, at(control.end), start.param(1).get));
   start.emit(call(open.index, start.param(0).get, start.param(2).get));
-  printDrive(module.function(["i32", "i32", "i32", "i32"], [], "drive"), open.index, refresh, runTile);
+  printDrive(module.function(["i32", "i32", "i32", "i32"], [], "drive"), { open: open.index, take: take.index, refresh }, runTile);
   return module.bytes();
 }
 
@@ -112,12 +124,41 @@ function printSolo(f: FunctionBuilder, runTile: (step: Code, tile: Code, scratch
 }
 
 /** Offers a step's tiles. `open` comes last: who takes a tile of the step sees all that belongs to it. */
-function printOpen(f: FunctionBuilder): void {
+function printOpen(f: FunctionBuilder, threads: number): void {
   const tiles = f.let("i32", field(f.param(0).get, stepFields.tiles));
+  for (let thread = 0; thread < threads; thread++) f.emit(memory("i32.store", 0, at(control.taken + lineBytes * thread), i32(0)));
   f.emit(memory("i32.store", 0, at(control.step), f.param(0).get));
   f.emit(atomicStore(control.unfinished, tiles.get));
   f.emit(atomicStore(control.open, tiles.get));
   printSignal(f, op("i32.or", op("i32.gt_s", tiles.get, i32(1)), f.param(1).get));
+}
+
+/**
+ * The number of a tile nobody has: of a thread's own share, else of the next thread's that has some left. The caller has counted itself at
+ * `open`, which lets no more callers in than there are tiles, so that one is left for each.
+ */
+function printTake(f: FunctionBuilder, threads: number): void {
+  const [tiles, thread] = [f.param(0), f.param(1)];
+  const each = f.let("i32", op("i32.div_u", tiles.get, i32(threads)));
+  const more = f.let("i32", op("i32.rem_u", tiles.get, i32(threads)));
+  const counter = f.local("i32");
+  const share = f.local("i32");
+  const taken = f.local("i32");
+  f.loop((again) => {
+    f.emit(counter.set(op("i32.mul", thread.get, i32(lineBytes))));
+    // The first shares have one tile more, where tiles do not divide.
+    f.emit(share.set(op("i32.add", each.get, op("i32.lt_u", thread.get, more.get))));
+    f.if(op("i32.lt_u", memory("i32.atomic.load", control.taken, counter.get), share.get), () => {
+      f.emit(taken.set(memory("i32.atomic.rmw.add", control.taken, counter.get, i32(1))));
+      f.if(op("i32.lt_u", taken.get, share.get), () => {
+        const before = [thread.get, more.get, op("i32.lt_u", thread.get, more.get), op("select")];
+        f.emit([op("i32.add", taken.get, op("i32.add", op("i32.mul", each.get, thread.get), before)), op("return")]);
+      });
+    });
+    f.emit(thread.set(op("i32.rem_u", op("i32.add", thread.get, i32(1)), i32(threads))));
+    f.br(again);
+  });
+  f.emit(op("unreachable"));
 }
 
 /** Tells waiting threads that something has changed; wakes sleepers only where that helps. */
@@ -130,28 +171,26 @@ function printSignal(f: FunctionBuilder, isWorthWaking: Code): void {
 
 function printDrive(
   f: FunctionBuilder,
-  openIndex: number,
-  refresh: number,
+  functions: { readonly open: number; readonly take: number; readonly refresh: number },
   runTile: (step: Code, tile: Code, scratch: Code) => Code,
 ): void {
-  const [jobs, scratch, spins, mayWait] = [f.param(0), f.param(1), f.param(2), f.param(3)];
+  const [jobs, thread, scratch, spins] = [f.param(0), f.param(1), f.param(2), f.param(3)];
+  const { open, take, refresh } = functions;
   const version = f.let("i32", call(refresh));
-  const left = f.local("i32");
   const step = f.local("i32");
   const signal = f.local("i32");
   const spin = f.local("i32");
   f.loop((again) => {
     f.if(op("i32.gt_s", atomicLoad(control.open), i32(0)), () => {
-      f.emit(left.set(memory("i32.atomic.rmw.sub", 0, at(control.open), i32(1))));
-      f.if(op("i32.gt_s", left.get, i32(0)), () => {
+      f.if(op("i32.gt_s", memory("i32.atomic.rmw.sub", 0, at(control.open), i32(1)), i32(0)), () => {
         f.if(op("i32.ne", atomicLoad(control.library), version.get), () => f.emit(version.set(call(refresh))));
         f.emit(step.set(memory("i32.load", 0, at(control.step))));
-        f.emit(runTile(step.get, op("i32.sub", field(step.get, stepFields.tiles), left.get), scratch.get));
+        f.emit(runTile(step.get, call(take, field(step.get, stepFields.tiles), thread.get), scratch.get));
         f.if(op("i32.eq", memory("i32.atomic.rmw.sub", 0, at(control.unfinished), i32(1)), i32(1)), () => {
           f.emit(step.set(op("i32.add", step.get, i32(stepFields.bytes))));
           f.if(
             op("i32.lt_u", step.get, memory("i32.load", 0, at(control.end))),
-            () => f.emit(call(openIndex, step.get, i32(0))),
+            () => f.emit(call(open, step.get, i32(0))),
             () => {
               // Only the thread that finishes a job writes this. It wraps before it would turn negative.
               const next = op("i32.and", op("i32.add", atomicLoad(control.finished), i32(1)), i32(0x7fffffff));
@@ -176,13 +215,11 @@ function printDrive(
       f.if(op("i32.eq", atomicLoad(control.signal), signal.get), () => {
         f.emit(spin.set(op("i32.add", spin.get, i32(1))));
         f.brIf(spinning, op("i32.lt_u", spin.get, spins.get));
-        f.if(mayWait.get, () => {
-          f.emit([memory("i32.atomic.rmw.add", 0, at(control.sleepers), i32(1)), op("drop")]);
-          f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.add", 0, at(control.awaiting), i32(1)), op("drop")]));
-          f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, i64(-1n)), op("drop")]);
-          f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
-          f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
-        });
+        f.emit([memory("i32.atomic.rmw.add", 0, at(control.sleepers), i32(1)), op("drop")]);
+        f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.add", 0, at(control.awaiting), i32(1)), op("drop")]));
+        f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, i64(-1n)), op("drop")]);
+        f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
+        f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
       });
     });
     f.br(again);

@@ -3,7 +3,7 @@ import type { Slot } from "../kernel.js";
 import { type Code, i32, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { kernelParams, printTileLoop } from "./loop.js";
 import type { LoopProgram } from "./lower.js";
-import { matmulWords, readWord } from "./matmul.js";
+import { matmulWords, printPlace, readWord } from "./matmul.js";
 import type { ScalarMath } from "./scalar-math.js";
 
 /** Arguments after the matmul's own: the row and the column of the whole product at which this part begins. The addresses of the epilogue's slots follow. */
@@ -22,18 +22,13 @@ export function printEpilogue(
   const [words, tile, scratch] = [f.param(0), f.param(1), f.param(2)];
   f.emit(module.callIndirect([...kernelParams], [], i32(entry), words.get, tile.get, scratch.get));
   const at = (index: number): Local => f.let("i32", memory("i32.load", index * 4, words.get));
-  const tiles = readWord(f, "tiles");
-  const rowTiles = readWord(f, "rowTiles");
   const tileRows = readWord(f, "tileRows");
   const tileColumns = readWord(f, "tileColumns");
   const m = readWord(f, "m");
   const n = readWord(f, "n");
   const [firstRow, firstColumn] = [at(matmulWords.length), at(matmulWords.length + 1)];
-  const batch = op("i32.div_u", tile.get, tiles.get);
-  const place = f.let("i32", op("i32.rem_u", tile.get, tiles.get));
-  const row = f.let("i32", op("i32.mul", op("i32.rem_u", place.get, rowTiles.get), tileRows.get));
-  const column = f.let("i32", op("i32.mul", op("i32.div_u", place.get, rowTiles.get), tileColumns.get));
-  const base = f.let("i32", op("i32.add", firstRow.get, op("i32.mul", batch, m.get)));
+  const { batch, row, column } = printPlace(f, tile.get);
+  const base = f.let("i32", op("i32.add", firstRow.get, op("i32.mul", batch.get, m.get)));
   const end = (start: Local, size: Local, limit: Local): Code => {
     const stop = f.let("i32", op("i32.add", start.get, size.get));
     return [stop.get, limit.get, op("i32.lt_u", stop.get, limit.get), op("select")];

@@ -52,8 +52,12 @@ export const matmulWords = [
   "outOffsets",
   /** Bytes between the rows of out. */
   "outRow",
-  /** Tiles of one batch, along the rows and in all; rows and columns (whole panels) of a tile. */
+  /**
+   * Tiles of one batch: along the rows, of those in a group, and in all; rows and columns (whole panels) of a tile. Tiles of a group, whose
+   * rows follow each other, come before those of the next; within it, those of the same columns.
+   */
   "rowTiles",
+  "groupTiles",
   "tiles",
   "tileRows",
   "tileColumns",
@@ -84,6 +88,24 @@ export function tableEntry(table: Local, index: Code): Code {
   return memory("i32.load", 0, add(table.get, op("i32.shl", index, i32(2))));
 }
 
+/** Which tile it is: its batch, and its first row and column there. */
+export function printPlace(f: FunctionBuilder, number: Code): { readonly batch: Local; readonly row: Local; readonly column: Local } {
+  const words = readWords(f, ["rowTiles", "groupTiles", "tiles", "tileRows", "tileColumns"]);
+  const batch = f.let("i32", op("i32.div_u", number, words.tiles.get));
+  const tile = f.let("i32", op("i32.rem_u", number, words.tiles.get));
+  const columnTiles = op("i32.div_u", words.tiles.get, words.rowTiles.get);
+  const tilesOfGroup = f.let("i32", mul(words.groupTiles.get, columnTiles));
+  const group = op("i32.div_u", tile.get, tilesOfGroup.get);
+  const first = f.let("i32", mul(group, words.groupTiles.get));
+  const height = minimum(f, words.groupTiles.get, sub(words.rowTiles.get, first.get));
+  const within = f.let("i32", op("i32.rem_u", tile.get, tilesOfGroup.get));
+  return {
+    batch,
+    row: f.let("i32", mul(add(first.get, op("i32.rem_u", within.get, height.get)), words.tileRows.get)),
+    column: f.let("i32", mul(op("i32.div_u", within.get, height.get), words.tileColumns.get)),
+  };
+}
+
 /**
  * Computes one tile of out. Its rows of a are packed where no type is given, and of that type and yet to be packed else. Scratch memory of
  * the thread: the packed block of a, then one register tile.
@@ -108,18 +130,13 @@ export function printMatmul(module: ModuleBuilder, dtype: DType | null, height: 
     "packedBOffsets",
     "outOffsets",
     "outRow",
-    "rowTiles",
-    "tiles",
     "tileRows",
     "tileColumns",
     "adds",
   ]);
-  const batch = f.let("i32", op("i32.div_u", f.param(1).get, words.tiles.get));
-  const tile = f.let("i32", op("i32.rem_u", f.param(1).get, words.tiles.get));
-  const rowStart = f.let("i32", mul(op("i32.rem_u", tile.get, words.rowTiles.get), words.tileRows.get));
+  const { batch, row: rowStart, column: columnStart } = printPlace(f, f.param(1).get);
   // Fewer rows may be counted than there are tiles for.
   f.if(op("i32.ge_u", rowStart.get, words.m.get), () => f.emit(op("return")));
-  const columnStart = f.let("i32", mul(op("i32.div_u", tile.get, words.rowTiles.get), words.tileColumns.get));
   const rowEnd = minimum(f, words.m.get, add(rowStart.get, words.tileRows.get));
   const columnEnd = minimum(f, words.n.get, add(columnStart.get, words.tileColumns.get));
   const a = dtype
