@@ -2,7 +2,7 @@ import { merge } from "@lowrank/lora";
 import type { Gpt2 } from "@lowrank/models";
 import { adapt, buildModel, shapes } from "../shapes.js";
 import { compareDecode } from "../steps/compare.js";
-import { decoder } from "../steps/decode.js";
+import { type Decoder, decoder } from "../steps/decode.js";
 import { observe } from "../steps/observe.js";
 import { alternate, quantile } from "../timing.js";
 import type { Bar } from "./bar.js";
@@ -10,6 +10,8 @@ import { outcomeOf } from "./steps.js";
 
 /** Tokens of a text. */
 const tokenCount = 64;
+/** Models of each kind that merged decoding is timed with. */
+const placements = 4;
 
 export const generationBars: readonly Bar[] = [
   {
@@ -56,14 +58,18 @@ export const generationBars: readonly Bar[] = [
         seen.end();
         const added = seen.plans.flatMap(({ names }) => names).filter((name) => !baseNames.has(name)).length;
         const mergedCount = await counted(() => merged.tokens());
-        // Of two models that are the same, the one built later and timed second decodes 1 to 4 percent faster: each comes first and second once.
-        const again = [decoder(mergedModel(), tokenCount, "merged"), decoder(buildModel(shapes.small, dev), tokenCount, "base")];
-        const decoders = [base, merged, ...again];
+        // Equal models decode up to 5 percent faster or slower by where their weights happen to lie, the first two slower. Several of each
+        // kind are timed, built after those in turns.
+        const timed: Decoder[] = [];
+        for (let i = 0; i < placements; i++) {
+          const pair = [decoder(buildModel(shapes.small, dev), tokenCount, "base"), decoder(mergedModel(), tokenCount, "merged")];
+          timed.push(...(i % 2 === 0 ? pair : pair.reverse()));
+        }
         const timings = await alternate(
-          decoders.map(({ side }) => side),
-          { rounds: context.isQuick ? 3 : 9, seconds: 0.2 },
+          timed.map(({ side }) => side),
+          { rounds: context.isQuick ? 3 : 15, seconds: 0.15 },
         );
-        for (const each of decoders) each.dispose();
+        for (const each of [base, merged, ...timed]) each.dispose();
         const medianOf = (name: string): number => {
           const samples = timings.filter((timing) => timing.name === name).flatMap((timing) => timing.samples);
           return quantile(samples, 0.5);
