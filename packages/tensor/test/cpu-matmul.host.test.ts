@@ -79,11 +79,11 @@ describe("cpu matmul against float64", () => {
     { name: "rows for a batch, as attention decodes", m: 2, n: 37, k: 19, batch: [3, 2], repeats: { b: [1] } },
     { name: "the same with keys", m: 2, n: 37, k: 19, batch: [3, 2], b: "t", repeats: { b: [1] } },
     { name: "one column", m: 130, n: 1, k: 257 },
-    { name: "several tiles of panels that they share", m: 133, n: 531, k: 1031, a: "t" },
-    { name: "shared panels of bf16 rows", m: 67, n: 270, k: 1031, aType: "bf16" },
-    { name: "shared panels that batches share too", m: 13, n: 270, k: 1031, batch: [2, 3], repeats: { a: [0], b: [1] } },
-    { name: "shared panels of more batches than are packed at a time", m: 9, n: 264, k: 1031, batch: [9], a: "t" },
-    { name: "shared panels, and columns in parts", m: 5, n: 600, k: 4000, b: "t" },
+    { name: "tiles of several rows and columns, more than a block deep", m: 133, n: 801, k: 1031, a: "t" },
+    { name: "bf16 rows, more than a block deep", m: 67, n: 270, k: 1031, aType: "bf16" },
+    { name: "batches that share operands, more than a block deep", m: 13, n: 270, k: 1031, batch: [2, 3], repeats: { a: [0], b: [1] } },
+    { name: "more batches than are packed at a time", m: 9, n: 264, k: 1031, batch: [9], a: "t" },
+    { name: "columns in parts, several blocks deep", m: 5, n: 600, k: 4000, b: "t" },
     { name: "several tiles", m: 133, n: 277, k: 41, b: "t" },
     { name: "a low-rank projection down", m: 200, n: 8, k: 128, b: "t" },
     { name: "a low-rank projection up", m: 200, n: 128, k: 8, b: "t" },
@@ -109,8 +109,8 @@ describe("cpu matmul against float64", () => {
 });
 
 describe("cpu matmul of many rows and a deep k", () => {
-  it("gives each row what it gives a few alone, whose panels tiles share", async () => {
-    const [m, n, k] = [530, 264, 4096]; // a takes 8.7 MB, too much for sharing its panels
+  it("gives each row what it gives a few alone, in tiles of fewer rows", async () => {
+    const [m, n, k] = [530, 264, 4096];
     const a = view(0, m, k, [], "n", [], 0);
     const b = view(1, k, n, [], "n", [], 0);
     const make = new ExprMakers();

@@ -46,8 +46,7 @@ export function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType
     outRow: n * 4,
     // All rows in one tile.
     rowTiles: 1,
-    groupTiles: 1,
-    tileRows: m,
+    panelRows: m,
     tiles,
     tileColumns,
   };

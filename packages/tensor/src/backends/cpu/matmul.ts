@@ -13,13 +13,8 @@ import { number, type Step, type StepList, table, type Word } from "./steps.js";
 
 /** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */
 const maxPackedBytes = 8 * 2 ** 20;
-/** Bytes of a at most, and depth at least, where packing it for all tiles gains. */
-const maxSharedBytes = 4.5 * 2 ** 20;
-const leastSharedDepth = 256;
-/** Columns of a tile at most where its rows of a are packed for it alone, and where they are packed for all tiles beside each other. */
-const maxTileColumns = { own: 256, shared: 128 } as const;
-/** Parts of the rows whose tiles follow one another: a thread's share of the tiles is then a share of the rows, as in kernels before and after. */
-const rowGroups = 8;
+/** Columns of a tile at most: each tile packs its rows anew, which many columns pay back. */
+const maxTileColumns = 768;
 const nanosecondsPerProduct = 0.05;
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 function collapsed(kernel: MatmulKernel): MatmulKernel {
@@ -46,26 +41,30 @@ function blockDepth(k: number): number {
   return k === 0 ? 1 : Math.ceil(k / Math.ceil(k / maxBlockDepth));
 }
 
-interface TileLimits {
-  readonly height: PanelHeight;
-  readonly maxRows: number;
-  readonly maxColumns: number;
-  /** Whether tiles beside each other pack the same rows, each for itself. */
-  readonly packsAgain: boolean;
-  readonly leastTiles: number;
+/** How a product is cut into tiles: how many along the rows, and how many columns each has. */
+interface Tiling {
+  readonly rowTiles: number;
+  readonly columns: number;
 }
 
-/** Rows and columns of a tile: large enough to reuse what is packed, small enough that threads finish together. */
-function tileShape(m: number, n: number, limits: TileLimits, batchCount: number): { rows: number; columns: number } {
-  const { height, maxRows, maxColumns, packsAgain, leastTiles } = limits;
-  let rows = roundUp(m / Math.ceil(m / maxRows), height);
-  let columns = Math.min(maxColumns, roundUp(n, panelWidth));
-  while (batchCount * Math.ceil(m / rows) * Math.ceil(n / columns) < leastTiles) {
-    if (columns > 32 && columns >= rows && !(packsAgain && rows > 20)) columns = roundUp(columns / 2, panelWidth);
-    else if (rows > 16) rows = roundUp(rows / 2, height);
+/** Of more than one, an even number: a thread's share is then whole columns or whole tiles, and threads, mostly 2, 4 or 8, end together. */
+const evenly = (count: number): number => (count > 1 ? roundUp(count, 2) : 1);
+
+/**
+ * Tiles large enough to reuse what is packed, small enough that threads finish together. Those of the same columns follow one another, so
+ * that a thread's share of them reads mostly what its share of the packing of b has written.
+ */
+function tiling(m: number, n: number, height: PanelHeight, maxRows: number, least: number): Tiling {
+  const panels = Math.ceil(m / height);
+  let rowTiles = Math.min(panels, evenly(Math.ceil(m / maxRows)));
+  let columns = roundUp(n / evenly(Math.ceil(n / maxTileColumns)), panelWidth);
+  while (rowTiles * Math.ceil(n / columns) < least) {
+    const rows = Math.ceil(panels / rowTiles) * height;
+    if (columns > 32 && columns >= rows && rows <= 20) columns = roundUp(columns / 2, panelWidth);
+    else if (rows > 16) rowTiles = Math.min(panels, rowTiles * 2);
     else break;
   }
-  return { rows, columns };
+  return { rowTiles, columns };
 }
 
 /** A function that computes tiles of a product as `entry` does, and adds those of further products as `added` do, before the epilogue. */
@@ -86,7 +85,8 @@ function addWith(
 
 /** One of a kernel's products: its operands, and the function that multiplies them. */
 interface Factors {
-  readonly a: Operand;
+  readonly a: MatrixView;
+  readonly aType: DType;
   readonly b: Operand;
   readonly multiply: number;
 }
@@ -94,22 +94,14 @@ interface Factors {
 function factorsOf(
   { a, b, k, factor }: AddedProduct,
   batch: readonly number[],
-  { height, packsA }: { readonly height: PanelHeight; readonly packsA: boolean },
+  height: PanelHeight,
   dtypeOf: (slot: Slot) => DType,
   library: KernelLibrary,
 ): Factors {
   const [aType, bType] = [dtypeOf(a.slot), dtypeOf(b.slot)];
-  const type = packsA ? null : aType;
   return {
-    a: {
-      slot: a.slot,
-      dtype: aType,
-      offsets: batchOffsets(batch, a),
-      laneStride: a.rowStride,
-      depthStride: a.columnStride,
-      depth: k,
-      factor: 1,
-    },
+    a,
+    aType,
     b: {
       slot: b.slot,
       dtype: bType,
@@ -119,7 +111,7 @@ function factorsOf(
       depth: k,
       factor,
     },
-    multiply: library.entry(`matmul;${type};${height}`, (module, _, name) => printMatmul(module, type, height, name)),
+    multiply: library.entry(`matmul;${aType};${height}`, (module, _, name) => printMatmul(module, aType, height, name)),
   };
 }
 
@@ -148,66 +140,46 @@ export function matmulSteps(
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
-  const aBytes = roundUp(m, height) * depth * 4;
-  const packsA = n > maxTileColumns.own && depth >= leastSharedDepth && aBytes <= maxSharedBytes;
-  const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, { height, packsA }, dtypeOf, library));
+  const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, height, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
-  const limits: TileLimits = {
-    height,
-    maxRows: Math.min(packsA ? 120 : 42 - (42 % height), ...products.map(({ b }) => maxTileRows(blockDepth(b.depth), height))),
-    maxColumns: packsA ? maxTileColumns.shared : maxTileColumns.own,
-    packsAgain: !packsA,
-    leastTiles: Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20)),
-  };
-  const leftBytes = maxPackedBytes - (packsA ? aBytes : 0);
-  const mostColumns = Math.max(panelWidth, Math.floor(leftBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth);
+  const maxRows = Math.min(42 - (42 % height), ...products.map(({ b }) => maxTileRows(blockDepth(b.depth), height)));
+  const leastTiles = Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20));
+  const mostColumns = Math.max(panelWidth, Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth);
   const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), panelWidth);
-  const packedBytes = (packsA ? aBytes : 0) + columnsAtOnce * depth * 4;
+  const packedBytes = columnsAtOnce * depth * 4;
   const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(packedBytes, 1)));
   let scratchBytes = 0;
-  const place = (operand: Operand, width: number, lanes: number): Panels => {
-    const panels = { operand, width, lanesAtOnce: lanes, batchesAtOnce, at: scratchBytes };
+  const placed = products.map((factors) => {
+    const panels: Panels = { operand: factors.b, width: panelWidth, lanesAtOnce: columnsAtOnce, batchesAtOnce, at: scratchBytes };
     scratchBytes += panelsBytes(panels);
-    return panels;
-  };
-  const placed = products.map(({ a, b }) => ({
-    a,
-    aPanels: packsA ? place(a, height, roundUp(m, height)) : null,
-    bPanels: place(b, panelWidth, columnsAtOnce),
-  }));
+    return { ...factors, panels, offsets: batchOffsets(kernel.batch, factors.a) };
+  });
 
   const steps: Step[] = [];
   for (let batch = 0; batch < batchCount; batch += batchesAtOnce) {
     const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const counted = { batch, count, countedDepth: options.depth };
-      const aPart: Part = { ...counted, lane: 0, lanes: m, countedLanes: options.rows };
-      const bPart: Part = { ...counted, lane: column, lanes: columns, countedLanes: undefined };
-      const tile = tileShape(m, columns, limits, count);
-      const rowTiles = Math.ceil(m / tile.rows);
-      const tiles = rowTiles * Math.ceil(columns / tile.columns);
-      const packs = placed.flatMap(({ a, aPanels, bPanels }) =>
-        a.depth === 0 ? [] : [packStep(bPanels, bPart, library), ...(aPanels && column === 0 ? [packStep(aPanels, aPart, library)] : [])],
-      );
-      const words = placed.map(({ a, aPanels, bPanels }, i) => {
-        const bytes = dtypeBytes[a.dtype];
-        const [packedA, packedB] = [aPanels && panelWords(aPanels, aPart), panelWords(bPanels, bPart)];
+      const part: Part = { batch, count, lane: column, lanes: columns, countedDepth: options.depth };
+      const { rowTiles, columns: tileColumns } = tiling(m, columns, height, maxRows, leastTiles / count);
+      const tiles = rowTiles * Math.ceil(columns / tileColumns);
+      const packs = placed.flatMap(({ b, panels }) => (b.depth === 0 ? [] : [packStep(panels, part, library)]));
+      const words = placed.map(({ a, aType, b, panels, offsets }, i) => {
+        const bytes = dtypeBytes[aType];
+        const packed = panelWords(panels, part);
         return argumentsOf({
           a: { kind: "slot", slot: a.slot },
           out: { kind: "slot", slot: kernel.out },
-          packedA: packedA?.to ?? 0,
-          packedB: packedB.to,
+          packedB: packed.to,
           m: options.rows ?? number(m),
           n: columns,
-          k: options.depth ?? number(a.depth),
-          blockDepth: blockDepth(a.depth),
-          aRow: a.laneStride * bytes,
-          aColumn: a.depthStride * bytes,
-          aOffsets: table(a.offsets.slice(batch, batch + count), bytes),
-          packedAOffsets: packedA?.offsets ?? 0,
-          packedBOffsets: packedB.offsets,
+          k: options.depth ?? number(b.depth),
+          blockDepth: blockDepth(b.depth),
+          aRow: a.rowStride * bytes,
+          aColumn: a.columnStride * bytes,
+          aOffsets: table(offsets.slice(batch, batch + count), bytes),
+          packedBOffsets: packed.offsets,
           outOffsets: table(
             Array.from({ length: count }, (_, j) => (batch + j) * m * n),
             4,
@@ -215,10 +187,9 @@ export function matmulSteps(
           ),
           outRow: n * 4,
           rowTiles,
-          groupTiles: Math.ceil(rowTiles / rowGroups),
           tiles,
-          tileRows: tile.rows,
-          tileColumns: tile.columns,
+          panelRows: height,
+          tileColumns,
           adds: Number(adds || i > 0),
         });
       });

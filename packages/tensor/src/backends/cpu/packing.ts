@@ -4,7 +4,7 @@ import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
 import { number, type Step, table, type Word } from "./steps.js";
 
-/** An operand of a product: lanes are the rows of a or the columns of b, depth is along k. */
+/** The right operand of a product: lanes are its columns, depth is along k. */
 export interface Operand {
   readonly slot: MatrixView["slot"];
   readonly dtype: DType;
@@ -36,8 +36,7 @@ export interface Part {
   readonly count: number;
   readonly lane: number;
   readonly lanes: number;
-  /** Where steps before have counted how many lanes, or how much of the depth, there are: at most those above. */
-  readonly countedLanes: Word | undefined;
+  /** Where steps before have counted how much of the depth there is: at most the operand's. */
   readonly countedDepth: Word | undefined;
 }
 
@@ -75,7 +74,7 @@ export function packStep(panels: Panels, part: Part, library: KernelLibrary): St
   const words: Record<PackWord, Word> = {
     from: { kind: "slot", slot: operand.slot },
     to: { kind: "scratch", offset: at },
-    lanes: part.countedLanes ?? number(part.lanes),
+    lanes: part.lanes,
     depth: part.countedDepth ?? number(depth),
     laneStride: operand.laneStride * bytes,
     depthStride: operand.depthStride * bytes,

@@ -22,22 +22,14 @@ export function printEpilogue(
   const [words, tile, scratch] = [f.param(0), f.param(1), f.param(2)];
   f.emit(module.callIndirect([...kernelParams], [], i32(entry), words.get, tile.get, scratch.get));
   const at = (index: number): Local => f.let("i32", memory("i32.load", index * 4, words.get));
-  const tileRows = readWord(f, "tileRows");
-  const tileColumns = readWord(f, "tileColumns");
-  const m = readWord(f, "m");
-  const n = readWord(f, "n");
   const [firstRow, firstColumn] = [at(matmulWords.length), at(matmulWords.length + 1)];
-  const { batch, row, column } = printPlace(f, tile.get);
-  const base = f.let("i32", op("i32.add", firstRow.get, op("i32.mul", batch.get, m.get)));
-  const end = (start: Local, size: Local, limit: Local): Code => {
-    const stop = f.let("i32", op("i32.add", start.get, size.get));
-    return [stop.get, limit.get, op("i32.lt_u", stop.get, limit.get), op("select")];
-  };
-  const add = (a: Local, b: Code): Code => op("i32.add", a.get, b);
+  const { batch, row, rowEnd, column, columnEnd } = printPlace(f, tile.get);
+  const base = f.let("i32", op("i32.add", firstRow.get, op("i32.mul", batch.get, readWord(f, "m").get)));
+  const add = (a: Local, b: Local): Code => op("i32.add", a.get, b.get);
   printTileLoop(f, scalarMath, program, dtypes, (matmulWords.length + epilogueWords.length) * 4, {
-    firstRow: add(base, row.get),
-    endRow: add(base, end(row, tileRows, m)),
-    firstColumn: add(firstColumn, column.get),
-    endColumn: add(firstColumn, end(column, tileColumns, n)),
+    firstRow: add(base, row),
+    endRow: add(base, rowEnd),
+    firstColumn: add(firstColumn, column),
+    endColumn: add(firstColumn, columnEnd),
   });
 }

@@ -5,8 +5,8 @@ import { add, mul, packPanels, sub } from "./pack.js";
 
 /**
  * Matrix product by packed panels (Goto & van de Geijn 2008). One step packs `b` into panels of `panelWidth` columns, k after k, widened
- * to f32, and `a` into panels of `PanelHeight` rows where several tiles share them; the next computes tiles of `out`, packing rows of `a`
- * that no other tile needs as it goes. The functions serve every shape: sizes and strides are arguments.
+ * to f32; the next computes tiles of `out`, each of which packs its rows of `a` into panels of `PanelHeight` rows of the thread's own: what
+ * one core writes and another reads costs more than packing a few times. The functions serve every shape: sizes and strides are arguments.
  *
  * The sums are the classical ones, whose errors are relative to Σ |a| |b| of each element. Strassen's algorithm would save an eighth of the
  * products, but errs relative to the largest elements of both matrices: where half the rows of `a` are 10⁻⁴ of the others, by 10⁴ times as
@@ -32,7 +32,6 @@ export const matmulWords = [
   "a",
   "b",
   "out",
-  "packedA",
   "packedB",
   /** Addresses of m and of k: steps before may have counted them. */
   "m",
@@ -47,19 +46,15 @@ export const matmulWords = [
   /** Tables of the byte offsets of each batch's matrices. */
   "aOffsets",
   "bOffsets",
-  "packedAOffsets",
   "packedBOffsets",
   "outOffsets",
   /** Bytes between the rows of out. */
   "outRow",
-  /**
-   * Tiles of one batch: along the rows, of those in a group, and in all; rows and columns (whole panels) of a tile. Tiles of a group, whose
-   * rows follow each other, come before those of the next; within it, those of the same columns.
-   */
+  /** Tiles of one batch: along the rows and in all, those of the same columns one after another. */
   "rowTiles",
-  "groupTiles",
   "tiles",
-  "tileRows",
+  /** Tiles differ by a panel of so many rows at most; columns (whole panels) of a tile. */
+  "panelRows",
   "tileColumns",
   /** 1 where the product is added to what `out` holds. */
   "adds",
@@ -88,75 +83,72 @@ export function tableEntry(table: Local, index: Code): Code {
   return memory("i32.load", 0, add(table.get, op("i32.shl", index, i32(2))));
 }
 
-/** Which tile it is: its batch, and its first row and column there. */
-export function printPlace(f: FunctionBuilder, number: Code): { readonly batch: Local; readonly row: Local; readonly column: Local } {
-  const words = readWords(f, ["rowTiles", "groupTiles", "tiles", "tileRows", "tileColumns"]);
+/** What a tile covers: its batch, and its rows and columns there. */
+export interface Place {
+  readonly batch: Local;
+  readonly row: Local;
+  readonly rowEnd: Local;
+  readonly column: Local;
+  readonly columnEnd: Local;
+}
+
+/** The place of the tile of a number. Fewer rows may be counted than there are tiles for: the last tiles are then empty. */
+export function printPlace(f: FunctionBuilder, number: Code): Place {
+  const words = readWords(f, ["m", "n", "rowTiles", "tiles", "panelRows", "tileColumns"]);
   const batch = f.let("i32", op("i32.div_u", number, words.tiles.get));
   const tile = f.let("i32", op("i32.rem_u", number, words.tiles.get));
-  const columnTiles = op("i32.div_u", words.tiles.get, words.rowTiles.get);
-  const tilesOfGroup = f.let("i32", mul(words.groupTiles.get, columnTiles));
-  const group = op("i32.div_u", tile.get, tilesOfGroup.get);
-  const first = f.let("i32", mul(group, words.groupTiles.get));
-  const height = minimum(f, words.groupTiles.get, sub(words.rowTiles.get, first.get));
-  const within = f.let("i32", op("i32.rem_u", tile.get, tilesOfGroup.get));
+  const rowTile = f.let("i32", op("i32.rem_u", tile.get, words.rowTiles.get));
+  const column = f.let("i32", mul(op("i32.div_u", tile.get, words.rowTiles.get), words.tileColumns.get));
+  const panels = f.let("i32", op("i32.div_u", add(words.m.get, sub(words.panelRows.get, i32(1))), words.panelRows.get));
+  const each = f.let("i32", op("i32.div_u", panels.get, words.rowTiles.get));
+  const more = f.let("i32", op("i32.rem_u", panels.get, words.rowTiles.get));
+  // The first tiles have one panel more, where panels do not divide.
+  const start = (index: Code): Local => f.let("i32", mul(add(mul(each.get, index), minimum(f, index, more.get).get), words.panelRows.get));
   return {
     batch,
-    row: f.let("i32", mul(add(first.get, op("i32.rem_u", within.get, height.get)), words.tileRows.get)),
-    column: f.let("i32", mul(op("i32.div_u", within.get, height.get), words.tileColumns.get)),
+    row: minimum(f, words.m.get, start(rowTile.get).get),
+    rowEnd: minimum(f, words.m.get, start(add(rowTile.get, i32(1))).get),
+    column,
+    columnEnd: minimum(f, words.n.get, add(column.get, words.tileColumns.get)),
   };
 }
 
 /**
- * Computes one tile of out. Its rows of a are packed where no type is given, and of that type and yet to be packed else. Scratch memory of
- * the thread: the packed block of a, then one register tile.
+ * Computes one tile of out, whose rows of a are of the given type. Scratch memory of the thread: the packed block of a, then one register
+ * tile.
  */
-export function printMatmul(module: ModuleBuilder, dtype: DType | null, height: PanelHeight, name: string): void {
+export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHeight, name: string): void {
   const registerTile = printRegisterTile(module, height);
   const f = module.function([...kernelParams], [], name);
   const scratch = f.param(2);
   const words = readWords(f, [
     "a",
     "out",
-    "packedA",
     "packedB",
-    "m",
-    "n",
     "k",
     "blockDepth",
     "aRow",
     "aColumn",
     "aOffsets",
-    "packedAOffsets",
     "packedBOffsets",
     "outOffsets",
     "outRow",
-    "tileRows",
-    "tileColumns",
     "adds",
   ]);
-  const { batch, row: rowStart, column: columnStart } = printPlace(f, f.param(1).get);
-  // Fewer rows may be counted than there are tiles for.
-  f.if(op("i32.ge_u", rowStart.get, words.m.get), () => f.emit(op("return")));
-  const rowEnd = minimum(f, words.m.get, add(rowStart.get, words.tileRows.get));
-  const columnEnd = minimum(f, words.n.get, add(columnStart.get, words.tileColumns.get));
-  const a = dtype
-    ? f.let("i32", add(add(words.a.get, tableEntry(words.aOffsets, batch.get)), mul(rowStart.get, words.aRow.get)))
-    : f.let("i32", add(add(words.packedA.get, tableEntry(words.packedAOffsets, batch.get)), mul(mul(rowStart.get, words.k.get), i32(4))));
+  const { batch, row: rowStart, rowEnd, column: columnStart, columnEnd } = printPlace(f, f.param(1).get);
+  const tileHeight = f.let("i32", sub(rowEnd.get, rowStart.get));
+  f.if(op("i32.eqz", tileHeight.get), () => f.emit(op("return")));
+  const a = f.let("i32", add(add(words.a.get, tableEntry(words.aOffsets, batch.get)), mul(rowStart.get, words.aRow.get)));
   const packedB = f.let("i32", add(words.packedB.get, tableEntry(words.packedBOffsets, batch.get)));
   const out = f.let("i32", add(words.out.get, tableEntry(words.outOffsets, batch.get)));
-  const tileHeight = f.let("i32", sub(rowEnd.get, rowStart.get));
   const depthStart = f.let("i32", i32(0));
   f.loop((nextBlock) => {
     const depth = minimum(f, words.blockDepth.get, sub(words.k.get, depthStart.get));
     const row = f.local("i32");
     const isLater = f.let("i32", op("i32.or", depthStart.get, words.adds.get));
-    const panels = f.let("i32", dtype ? scratch.get : add(a.get, mul(depthStart.get, i32(height * 4))));
-    const panelDepth = dtype ? depth : words.k;
-    if (dtype) {
-      const from = add(a.get, mul(depthStart.get, words.aColumn.get));
-      const to = f.let("i32", scratch.get);
-      packPanels(f, height, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes: tileHeight, depth }, to);
-    }
+    const from = add(a.get, mul(depthStart.get, words.aColumn.get));
+    const to = f.let("i32", scratch.get);
+    packPanels(f, height, { dtype, from, laneStride: words.aRow, depthStride: words.aColumn, lanes: tileHeight, depth }, to);
     const column = f.let("i32", columnStart.get);
     f.while(column, columnEnd.get, i32(panelWidth), () => {
       const panel = f.let(
@@ -170,7 +162,7 @@ export function printMatmul(module: ModuleBuilder, dtype: DType | null, height: 
           "i32",
           add(add(out.get, mul(add(rowStart.get, row.get), words.outRow.get)), op("i32.shl", column.get, i32(2))),
         );
-        const aPanel = f.let("i32", add(panels.get, mul(mul(row.get, panelDepth.get), i32(4))));
+        const aPanel = f.let("i32", add(scratch.get, mul(mul(row.get, depth.get), i32(4))));
         const multiply = (to: Code, toRow: Code, adds: Code): Code => call(registerTile, aPanel.get, panel.get, depth.get, to, toRow, adds);
         f.if(
           op("i32.and", op("i32.eq", rows.get, i32(height)), op("i32.eq", columns.get, i32(panelWidth))),

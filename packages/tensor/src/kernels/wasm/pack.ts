@@ -176,8 +176,8 @@ export function packPanels(f: FunctionBuilder, width: number, source: PanelSourc
 export const packWords = [
   "from",
   "to",
-  /** Addresses of how many lanes (rows of a, columns of b) and how much depth there are: steps before may have counted them. */
   "lanes",
+  /** Address of how much depth there is: steps before may have counted it. */
   "depth",
   "laneStride",
   "depthStride",
@@ -202,10 +202,7 @@ export function printPack(module: ModuleBuilder, dtype: DType, width: number, is
   const matrix = f.let("i32", op("i32.div_u", f.param(1).get, tiles.get));
   const stride = f.let("i32", mul(word("panels"), i32(width)));
   const first = f.let("i32", mul(op("i32.rem_u", f.param(1).get, tiles.get), stride.get));
-  const count = f.let("i32", memory("i32.load", 0, word("lanes")));
-  // Fewer lanes may be counted than there are tiles for.
-  f.if(op("i32.ge_u", first.get, count.get), () => f.emit(op("return")));
-  const left = f.let("i32", sub(count.get, first.get));
+  const left = f.let("i32", sub(word("lanes"), first.get));
   const lanes = f.let("i32", [left.get, stride.get, op("i32.lt_u", left.get, stride.get), op("select")]);
   const depth = f.let("i32", memory("i32.load", 0, word("depth")));
   const laneStride = f.let("i32", word("laneStride"));
