@@ -87,9 +87,7 @@ function vitest(project) {
   const device = project === "host" || project === "life" ? "cpu" : project;
   const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${project}.json`)}`];
   const args = ["run", "--project", project, "--passWithNoTests", ...report, ...filters];
-  // Mesa compiles shaders of narrow vectors twice as fast as those of 512 bits, which it takes where the processor has them.
-  const vectors = project === "lavapipe" ? { LP_NATIVE_VECTOR_WIDTH: process.env["LP_NATIVE_VECTOR_WIDTH"] ?? "128" } : {};
-  return counted(project, join(bin, "vitest"), args, { ...process.env, ...vectors, LOWRANK_TEST_BACKEND: device });
+  return counted(project, join(bin, "vitest"), args, { ...process.env, LOWRANK_TEST_BACKEND: device });
 }
 
 /**
