@@ -58,8 +58,8 @@ export const generationBars: readonly Bar[] = [
         seen.end();
         const added = seen.plans.flatMap(({ names }) => names).filter((name) => !baseNames.has(name)).length;
         const mergedCount = await counted(() => merged.tokens());
-        // Equal models decode up to 5 percent faster or slower by where their weights happen to lie, the first two slower. Several of each
-        // kind are timed, built after those in turns.
+        // Of eight equal models the first built decodes 1 to 4 percent slower than most. Several of each kind are timed, built in turns after
+        // the two above.
         const timed: Decoder[] = [];
         for (let i = 0; i < placements; i++) {
           const pair = [decoder(buildModel(shapes.small, dev), tokenCount, "base"), decoder(mergedModel(), tokenCount, "merged")];

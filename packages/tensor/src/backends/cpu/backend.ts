@@ -1,5 +1,6 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { control, controlBytes, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
@@ -25,8 +26,8 @@ export interface CpuOptions {
   readonly onKernel?: (time: KernelTime) => void;
 }
 
-/** Memory of the thread's own: a packed block of a matmul's left operand and a register tile. */
-const threadScratchBytes = 180224;
+/** Memory of a thread's own. Attention by blocks must do with what products need. */
+const threadScratchBytes = matmulScratchBytes;
 /** Estimated nanoseconds below which waking another thread costs more than it brings. */
 const defaultSoloNanoseconds = 20000;
 /** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */

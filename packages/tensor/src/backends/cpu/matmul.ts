@@ -54,9 +54,9 @@ const evenly = (count: number): number => (count > 1 ? roundUp(count, 2) : 1);
  * Tiles large enough to reuse what is packed, small enough that threads finish together. Those of the same columns follow one another, so
  * that a thread's share of them reads mostly what its share of the packing of b has written.
  */
-function tiling(m: number, n: number, height: PanelHeight, maxRows: number, least: number): Tiling {
+function tiling(m: number, n: number, height: PanelHeight, least: number): Tiling {
   const panels = Math.ceil(m / height);
-  let rowTiles = Math.min(panels, evenly(Math.ceil(m / maxRows)));
+  let rowTiles = Math.min(panels, evenly(Math.ceil(m / maxTileRows(height))));
   let columns = roundUp(n / evenly(Math.ceil(n / maxTileColumns)), panelWidth);
   while (rowTiles * Math.ceil(n / columns) < least) {
     const rows = Math.ceil(panels / rowTiles) * height;
@@ -143,7 +143,6 @@ export function matmulSteps(
   const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, height, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
-  const maxRows = Math.min(42 - (42 % height), ...products.map(({ b }) => maxTileRows(blockDepth(b.depth), height)));
   const leastTiles = Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20));
   const mostColumns = Math.max(panelWidth, Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth);
   const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), panelWidth);
@@ -151,7 +150,7 @@ export function matmulSteps(
   const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(packedBytes, 1)));
   let scratchBytes = 0;
   const placed = products.map((factors) => {
-    const panels: Panels = { operand: factors.b, width: panelWidth, lanesAtOnce: columnsAtOnce, batchesAtOnce, at: scratchBytes };
+    const panels: Panels = { operand: factors.b, lanesAtOnce: columnsAtOnce, batchesAtOnce, at: scratchBytes };
     scratchBytes += panelsBytes(panels);
     return { ...factors, panels, offsets: batchOffsets(kernel.batch, factors.a) };
   });
@@ -162,7 +161,7 @@ export function matmulSteps(
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
       const part: Part = { batch, count, lane: column, lanes: columns, countedDepth: options.depth };
-      const { rowTiles, columns: tileColumns } = tiling(m, columns, height, maxRows, leastTiles / count);
+      const { rowTiles, columns: tileColumns } = tiling(m, columns, height, leastTiles / count);
       const tiles = rowTiles * Math.ceil(columns / tileColumns);
       const packs = placed.flatMap(({ b, panels }) => (b.depth === 0 ? [] : [packStep(panels, part, library)]));
       const words = placed.map(({ a, aType, b, panels, offsets }, i) => {

@@ -1,4 +1,5 @@
 import type { MatrixView } from "../../kernels/kernel.js";
+import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { type PackWord, packWords, panelsAbreast, printPack } from "../../kernels/wasm/pack.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
@@ -21,8 +22,6 @@ export interface Operand {
 /** Where the panels of an operand's part lie in a plan's scratch memory. */
 export interface Panels {
   readonly operand: Operand;
-  /** Lanes of a panel. */
-  readonly width: number;
   /** Lanes of a part at most. */
   readonly lanesAtOnce: number;
   readonly batchesAtOnce: number;
@@ -60,16 +59,16 @@ export function panelWords({ operand, at, ...panels }: Panels, { batch, count }:
 
 /** The step that packs a part of an operand. */
 export function packStep(panels: Panels, part: Part, library: KernelLibrary): Step {
-  const { operand, width, at } = panels;
+  const { operand, at } = panels;
   const { dtype, depth, factor } = operand;
   const bytes = dtypeBytes[dtype];
   const offsets = [...new Set(operand.offsets.slice(part.batch, part.batch + part.count))];
-  const count = Math.ceil(part.lanes / width);
-  const panelsOfTile = Math.min(count, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, depth * width))));
+  const count = Math.ceil(part.lanes / panelWidth);
+  const panelsOfTile = Math.min(count, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, depth * panelWidth))));
   const tiles = Math.ceil(count / panelsOfTile);
   const isScaled = factor !== 1;
-  const entry = library.entry(`pack;${dtype};${width}${isScaled ? ";scaled" : ""}`, (module, _, name) =>
-    printPack(module, dtype, width, isScaled, name),
+  const entry = library.entry(`pack;${dtype}${isScaled ? ";scaled" : ""}`, (module, _, name) =>
+    printPack(module, dtype, panelWidth, isScaled, name),
   );
   const words: Record<PackWord, Word> = {
     from: { kind: "slot", slot: operand.slot },

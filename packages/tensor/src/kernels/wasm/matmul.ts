@@ -15,16 +15,19 @@ import { add, mul, packPanels, sub } from "./pack.js";
 export type PanelHeight = 4 | 6;
 export const panelWidth = 8;
 /**
- * Depth of a block of k at most: its panel of b (32 KiB) then stays in the first-level cache, while panels of a (24 KiB) pass. Within a block
+ * Depth of a block of k at most: a panel of b (32 KiB) and one of a (24 KiB) then come from the first- or second-level cache. Within a block
  * terms are added one after another; their rounding errors grow as √k, then as those of blocks added up.
  */
 export const maxBlockDepth = 1024;
-/** Bytes of a packed block of a at most, which then stays in the second-level cache. */
-const maxBlockBytes = 172032;
+/** Rows of a tile at most: its packed block of a (168 KiB) then stays in the second-level cache. */
+const mostRows = 42;
+const maxBlockBytes = mostRows * maxBlockDepth * 4;
+/** What a tile needs of a thread's own memory: the packed block of a, then one register tile. */
+export const matmulScratchBytes: number = maxBlockBytes + 6 * panelWidth * 4;
 
-/** Rows of a tile at most, so that its block of a is no larger, in whole panels. */
-export function maxTileRows(blockDepth: number, height: PanelHeight): number {
-  return Math.floor(maxBlockBytes / 4 / blockDepth / height) * height;
+/** Rows of a tile at most, in whole panels. */
+export function maxTileRows(height: PanelHeight): number {
+  return mostRows - (mostRows % height);
 }
 
 /** The arguments of a product: 32-bit words, addresses and strides in bytes. */
@@ -113,10 +116,7 @@ export function printPlace(f: FunctionBuilder, number: Code): Place {
   };
 }
 
-/**
- * Computes one tile of out, whose rows of a are of the given type. Scratch memory of the thread: the packed block of a, then one register
- * tile.
- */
+/** Computes one tile of out, whose rows of a are of the given type. */
 export function printMatmul(module: ModuleBuilder, dtype: DType, height: PanelHeight, name: string): void {
   const registerTile = printRegisterTile(module, height);
   const f = module.function([...kernelParams], [], name);
