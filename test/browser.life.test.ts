@@ -91,4 +91,29 @@ describe.skipIf(typeof chromium === "string")("in a browser", () => {
   test.each(["tensor", "autograd", "lora", "models"])("@lowrank/%s loads", async (name) => {
     expect(await site.run(`return Object.keys(await import("@lowrank/${name}")).length > 0;`)).toEqual({ result: true });
   });
+
+  test("kernel variants that were measured are remembered for the next device", async () => {
+    const script = `
+      const { device, planningDevice, tensor, tune } = await import("@lowrank/tensor");
+      const found = [];
+      const measure = async () => {
+        const dev = await device("webgpu");
+        const { device: outline, plans } = planningDevice(dev);
+        const ones = tensor(new Float32Array(64).fill(1), { device: outline, shape: [8, 8] });
+        await ones.matmul(ones).realize();
+        const { adapter } = await tune(dev, plans, ({ name }) => found.push(name));
+        dev.dispose();
+        return adapter;
+      };
+      return { adapters: [await measure(), await measure()], found };`;
+    const flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+    const { result, error } = (await site.run(script, flags)) as {
+      result?: { adapters: readonly string[]; found: readonly string[] };
+      error?: string;
+    };
+    expect(error).toBeUndefined();
+    expect(result?.found).toEqual(["8x8 f32 · 8x8 f32"]);
+    expect(result?.adapters[0]).toMatch(/swiftshader/i);
+    expect(result?.adapters[1]).toBe(result?.adapters[0]);
+  });
 });

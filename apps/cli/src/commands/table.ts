@@ -4,6 +4,7 @@ import type { Command } from "../command.js";
 export const commands: Readonly<Record<string, () => Promise<Command>>> = {
   quickstart: async () => (await import("./quickstart.js")).quickstartCommand,
   plan: async () => (await import("./plan.js")).planCommand,
+  tune: async () => (await import("./tune.js")).tuneCommand,
   train: async () => (await import("./train.js")).trainCommand,
   eval: async () => (await import("./eval.js")).evalCommand,
   compare: async () => (await import("./compare.js")).compareCommand,

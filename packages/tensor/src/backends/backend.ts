@@ -1,5 +1,6 @@
 import type { CompositeKernel, Plan } from "../kernels/kernel.js";
 import type { KernelStatistics } from "../schedule/statistics.js";
+import type { TunedClass, Tuning } from "./tuning.js";
 
 /** Device memory of one tensor. Opaque outside its backend. Its capacity is at least the bytes asked for. */
 export interface BackendBuffer {
@@ -70,6 +71,8 @@ export interface Backend {
   prepare(plan: Plan): Executable;
   /** Enqueues all kernels. `bindings[i]` is the buffer of every slot with `binding: i`. */
   run(executable: Executable, bindings: readonly BackendBuffer[]): void;
+  /** Measures kernel variants for the products of some plans, uses the fastest from then on, and remembers them. See `tune`. */
+  tune?(plans: readonly Plan[], onClass: (found: TunedClass) => void): Promise<Tuning>;
   /** Waits until everything enqueued has finished; rejects with DeviceError when the device was lost. */
   finish(): Promise<void>;
   dispose(): void;

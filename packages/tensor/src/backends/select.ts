@@ -4,7 +4,9 @@ import type { Backend, KernelTime } from "./backend.js";
 import { createCpuBackend } from "./cpu/backend.js";
 import { Device } from "./device.js";
 import { referenceDevice } from "./reference.js";
+import type { Tuning } from "./tuning.js";
 import { createWebgpuBackend, hasRealGpu } from "./webgpu/index.js";
+import { indexedTunings } from "./webgpu/indexed-tunings.js";
 
 /** How an environment (Node, a browser) makes backends; set by the package's entry files. */
 export interface Environment {
@@ -21,6 +23,8 @@ export interface DeviceOptions {
   readonly budgetBytes?: number;
   /** Text that the WebGPU adapter's name must contain, case-insensitive (for machines with several). */
   readonly adapter?: string;
+  /** Kernel variants that were measured before (`tune`), in place of those remembered for the WebGPU adapter; null for none. */
+  readonly tuning?: Tuning | null;
   /** Called with the time of each kernel, once it is known. Kernels then run one by one, which costs some speed. */
   readonly onKernel?: (time: KernelTime) => void;
 }
@@ -33,8 +37,10 @@ let environment: Environment = {
       ...(threads === undefined ? {} : { threadCount: threads }),
       ...(budgetBytes === undefined ? {} : { budgetBytes }),
     }),
-  webgpu: ({ budgetBytes, adapter, onKernel }) =>
+  webgpu: ({ budgetBytes, adapter, onKernel, tuning }) =>
     createWebgpuBackend({
+      ...(typeof indexedDB === "undefined" ? {} : { tunings: indexedTunings(indexedDB) }),
+      ...(tuning === undefined ? {} : { tuning }),
       ...(onKernel && { onKernel }),
       ...(budgetBytes === undefined ? {} : { budgetBytes }),
       ...(adapter === undefined ? {} : { adapter }),

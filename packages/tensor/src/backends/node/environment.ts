@@ -6,6 +6,7 @@ import { nodeEnvironment } from "../cpu/node.js";
 import { type DeviceOptions, setEnvironment } from "../select.js";
 import { loadDawn } from "../webgpu/dawn.js";
 import { createWebgpuBackend, hasRealGpu } from "../webgpu/index.js";
+import { fileTunings } from "./file-tunings.js";
 
 /** Makes `device()` work in Node: worker threads for the cpu, Dawn (the package `webgpu`) for WebGPU. */
 export function setNodeEnvironment(): void {
@@ -18,9 +19,11 @@ export function setNodeEnvironment(): void {
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
         ...timing(onKernel),
       }),
-    webgpu: async ({ budgetBytes, adapter, onKernel }) =>
+    webgpu: async ({ budgetBytes, adapter, onKernel, tuning }) =>
       createWebgpuBackend({
         gpu: await loadDawn(),
+        tunings: fileTunings(),
+        ...(tuning === undefined ? {} : { tuning }),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
         ...(adapter === undefined ? {} : { adapter }),
         ...timing(onKernel),

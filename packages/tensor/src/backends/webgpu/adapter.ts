@@ -22,6 +22,11 @@ export function isSoftwareAdapter(info: AdapterInfo): boolean {
   return info.isFallbackAdapter === true || /llvmpipe|lavapipe|swiftshader|basic render|\bwarp\b|softpipe/.test(text);
 }
 
+/** What tells adapters apart whose kernels are tuned separately. */
+export function adapterKey({ vendor, architecture, device, description }: AdapterInfo): string {
+  return [vendor, architecture, device, description].filter(Boolean).join(", ");
+}
+
 /** One line about an adapter. */
 export function describeAdapter(info: AdapterInfo): string {
   const name = info.description || info.device || [info.vendor, info.architecture].filter(Boolean).join(" ") || "unnamed adapter";

@@ -1,10 +1,20 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { attentionNames } from "../../kernels/wgsl/attention.js";
-import { modelledChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
+import { tunedChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
+import type { MatmulVariant } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
-import { type AdapterInfo, describeAdapter, isSoftwareAdapter, requestAdapter, requestDevice, subgroupSize } from "./adapter.js";
+import { parseTuning, type TunedClass, type Tuning, type TuningStore } from "../tuning.js";
+import {
+  type AdapterInfo,
+  adapterKey,
+  describeAdapter,
+  isSoftwareAdapter,
+  requestAdapter,
+  requestDevice,
+  subgroupSize,
+} from "./adapter.js";
 import { SharedArena } from "./arena.js";
 import { BufferPool, type DeviceBuffer } from "./buffers.js";
 import { WebgpuExecutable } from "./executable.js";
@@ -12,6 +22,7 @@ import { DeviceFaults } from "./faults.js";
 import { PipelineCache } from "./pipelines.js";
 import { Profiler } from "./profile.js";
 import { Transfers } from "./transfer.js";
+import { knownVariants, tuneMatmuls } from "./tuner.js";
 
 export interface WebgpuOptions {
   /** The WebGPU entry point: `navigator.gpu` when absent; in Node what `loadDawn()` gives. */
@@ -24,9 +35,17 @@ export interface WebgpuOptions {
   readonly onKernel?: (time: KernelTime) => void;
   /** Gets each program of a plan when the plan is made ready. */
   readonly onProgram?: (program: { readonly name: string; readonly code: string }) => void;
+  /** Variants measured before, in place of those that `tunings` has for the adapter; null for none. */
+  readonly tuning?: Tuning | null;
+  /** Where measured variants are remembered. */
+  readonly tunings?: TuningStore;
   /** Replaces choices of variants, so that tests can force one. */
   readonly choice?: Partial<VariantChoice>;
 }
+
+/** A round of a variant that is timed takes about so long, or so many runs. */
+const timedMs = 10;
+const maxTimedRuns = 200;
 
 /** WebGPU does not say how much memory there is. */
 const defaultBudgetBytes = 16 * 2 ** 30;
@@ -40,7 +59,13 @@ export async function createWebgpuBackend(options: WebgpuOptions = {}): Promise<
       "webgpu",
     );
   const adapter = await requestAdapter(gpu, options.adapter);
-  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), options);
+  const tuning = options.tuning === undefined ? await remembered(adapter.info, options.tunings) : options.tuning;
+  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), { ...options, tuning });
+}
+
+async function remembered(info: AdapterInfo, tunings: TuningStore | undefined): Promise<Tuning | null> {
+  const found = await tunings?.load(adapterKey(info));
+  return found ? parseTuning(found.value, found.source) : null;
 }
 
 /** True when WebGPU offers an adapter that is a real GPU. */
@@ -63,6 +88,7 @@ export class WebgpuBackend implements Backend {
     peakBytes: 0,
   };
   readonly target: Target;
+  readonly #measured: Map<string, MatmulVariant>;
   readonly #choice: VariantChoice;
   readonly #faults: DeviceFaults;
   readonly #pool: BufferPool;
@@ -91,7 +117,8 @@ export class WebgpuBackend implements Backend {
       isSoftware: isSoftwareAdapter(adapterInfo),
       subgroupSize: device.features.has("subgroups") ? subgroupSize(adapterInfo) : 0,
     };
-    this.#choice = { ...modelledChoice, ...options.choice };
+    this.#measured = options.tuning ? knownVariants(options.tuning, this.target) : new Map();
+    this.#choice = { ...tunedChoice(this.#measured), ...options.choice };
     this.#faults = new DeviceFaults(device);
     this.#pool = new BufferPool(device, this.counters, budgetBytes, limits.maxBufferSize);
     this.#arena = new SharedArena(this.#pool);
@@ -138,15 +165,7 @@ export class WebgpuBackend implements Backend {
   prepare(plan: Plan): Executable {
     this.#faults.check();
     this.counters.plansPrepared++;
-    const executable = new WebgpuExecutable(
-      plan,
-      this.device,
-      this.#pipelines,
-      this.#arena,
-      this.target,
-      this.#choice,
-      this.limits.maxBufferBytes,
-    );
+    const executable = this.#compiled(plan, this.#choice);
     if (this.options.onProgram) for (const program of this.programs(executable)) this.options.onProgram(program);
     return executable;
   }
@@ -159,6 +178,44 @@ export class WebgpuBackend implements Backend {
     executable.encode(encoder, bindings as readonly DeviceBuffer[], this.#profiler);
     this.device.queue.submit([encoder.finish()]);
     this.counters.kernelsRun += executable.steps.length;
+  }
+
+  async tune(plans: readonly Plan[], onClass: (found: TunedClass) => void): Promise<Tuning> {
+    const time = (plan: Plan, variant: MatmulVariant, enoughMs: number): Promise<number> => this.#timed(plan, variant, enoughMs);
+    await tuneMatmuls(plans, this.target, this.#measured, time, onClass);
+    const tuning: Tuning = { adapter: adapterKey(this.adapterInfo), matmul: Object.fromEntries(this.#measured) };
+    await this.options.tunings?.save(tuning);
+    return tuning;
+  }
+
+  /** Milliseconds of one product with a variant, the median of three rounds after one that compiles and one that says how many fill a round. */
+  async #timed(plan: Plan, variant: MatmulVariant, enoughMs: number): Promise<number> {
+    const executable = this.#compiled(plan, { ...this.#choice, matmul: () => variant });
+    const buffers = plan.slots.map(({ bytes }) => this.#pool.allocate(bytes));
+    const round = async (count: number): Promise<number> => {
+      const start = performance.now();
+      const encoder = this.device.createCommandEncoder({ label: "tune" });
+      for (let i = 0; i < count; i++) executable.encode(encoder, buffers, null);
+      this.device.queue.submit([encoder.finish()]);
+      await this.#waiting(this.device.queue.onSubmittedWorkDone());
+      this.#faults.check();
+      return (performance.now() - start) / count;
+    };
+    try {
+      await round(1);
+      const once = await round(1);
+      if (once > enoughMs) return once;
+      const count = Math.min(maxTimedRuns, Math.ceil(timedMs / once));
+      const times = [await round(count), await round(count), await round(count)];
+      return times.sort((x, y) => x - y)[1] as number;
+    } finally {
+      for (const buffer of buffers) this.#pool.free(buffer);
+      executable.dispose();
+    }
+  }
+
+  #compiled(plan: Plan, choice: VariantChoice): WebgpuExecutable {
+    return new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, choice, this.limits.maxBufferBytes);
   }
 
   async finish(): Promise<void> {

@@ -1,14 +1,43 @@
-import type { CompositeKernel, MatmulKernel } from "../kernel.js";
+import { sizeOf } from "../../tensor/shape.js";
+import type { CompositeKernel, MatmulKernel, MatrixView, PlanSlot } from "../kernel.js";
 import { type AttentionVariant, chooseAttentionVariant } from "./attention.js";
 import { chooseMatmulVariant, type MatmulVariant } from "./matmul.js";
 import type { Target } from "./program.js";
 
 /** Says which variant of a template a kernel is printed in. */
 export interface VariantChoice {
-  matmul(kernel: MatmulKernel, target: Target): MatmulVariant;
+  matmul(kernel: MatmulKernel, target: Target, slots: readonly PlanSlot[]): MatmulVariant;
   /** Null where the composite is better left to the kernels that it is made of. */
   attention(kernel: CompositeKernel, target: Target): AttentionVariant | null;
 }
 
 /** By the shape and what is known of the adapter. */
 export const modelledChoice: VariantChoice = { matmul: chooseMatmulVariant, attention: chooseAttentionVariant };
+
+/** By what was measured for the class of the shape, where something was. */
+export function tunedChoice(measured: ReadonlyMap<string, MatmulVariant>): VariantChoice {
+  return {
+    ...modelledChoice,
+    matmul: (kernel, target, slots) => measured.get(matmulClass(kernel, slots)) ?? modelledChoice.matmul(kernel, target, slots),
+  };
+}
+
+/**
+ * Products that are timed as one, for instance "8 x 1024x128 f32 · 128x~512 bf16 by columns": sizes up to the next power of two, "~" where
+ * four do not divide them, how operands are stored and which way they are contiguous.
+ */
+export function matmulClass(kernel: MatmulKernel, slots: readonly PlanSlot[]): string {
+  const { batch, m, n, k, a, b } = kernel;
+  const operand = (rows: number, columns: number, view: MatrixView): string =>
+    `${sizeClass(rows)}x${sizeClass(columns)} ${slots[view.slot]?.dtype ?? "f32"}${orderOf(view)}`;
+  const count = sizeOf(batch);
+  return `${count === 1 ? "" : `${sizeClass(count)} x `}${operand(m, k, a)} · ${operand(k, n, b)}`;
+}
+
+function sizeClass(size: number): string {
+  return `${size % 4 === 0 ? "" : "~"}${size <= 0 ? 0 : 2 ** Math.ceil(Math.log2(size))}`;
+}
+
+function orderOf({ rowStride, columnStride }: MatrixView): string {
+  return columnStride === 1 ? "" : rowStride === 1 ? " by columns" : " strided";
+}

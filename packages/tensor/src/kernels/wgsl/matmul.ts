@@ -27,11 +27,18 @@ export function matmulVariants(target: Target): MatmulVariant[] {
     return [false, true].flatMap((isTransposed) => [1, 2, 4, 8, 16, 32].map((tileRows) => ({ ...tile, tileRows, isTransposed })));
   }
   const own = { left: "own", isTransposed: false } as const;
-  return [1, 2, 4].flatMap((tileRows) =>
-    isSoftware
-      ? [4, 8].map((tileColumns) => ({ ...own, tileRows, tileColumns, threadRows: 1, threadColumns: 8 }))
-      : [1, 2, 8].map((threadRows) => ({ ...own, tileRows, tileColumns: 4, threadRows, threadColumns: threadRows === 8 ? 8 : 32 })),
-  );
+  if (isSoftware) {
+    return [1, 2, 4].flatMap((tileRows) =>
+      [4, 8].map((tileColumns) => ({ ...own, tileRows, tileColumns, threadRows: 1, threadColumns: 8 })),
+    );
+  }
+  const workgroups = [
+    { threadRows: 1, threadColumns: 32 },
+    { threadRows: 2, threadColumns: 32 },
+    { threadRows: 8, threadColumns: 8 },
+  ];
+  const tiles = [1, 2, 4, 8].flatMap((tileRows) => [4, 8].map((tileColumns) => ({ tileRows, tileColumns })));
+  return tiles.flatMap((tile) => workgroups.map((workgroup) => ({ ...own, ...tile, ...workgroup })));
 }
 
 /** A row of a tile makes the program longer: what that takes to compile on llvmpipe, spread over the runs that a program may expect. */

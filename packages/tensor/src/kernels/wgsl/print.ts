@@ -25,7 +25,7 @@ export function printKernel(
     case "matmul": {
       const isEmpty = kernel.m === 0 || kernel.n === 0 || kernel.batch.some((size) => size === 0);
       if (isEmpty) return [];
-      const product = printMatmul(kernel, slots, name, target, choice.matmul(kernel, target));
+      const product = printMatmul(kernel, slots, name, target, choice.matmul(kernel, target, slots));
       const { epilogue } = kernel;
       return epilogue ? [product, ...printSplit(epilogueLoop(kernel, epilogue), slots, `${name}_epilogue`, target)] : [product];
     }

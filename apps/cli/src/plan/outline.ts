@@ -1,0 +1,89 @@
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { optim } from "@lowrank/autograd";
+import { type ParameterReport, parameterReport } from "@lowrank/lora";
+import { collate, modelOutline, readJson, trainingStep } from "@lowrank/models";
+import { type Device, type DType, nodeFiles, type Plan, planningDevice } from "@lowrank/tensor";
+import type { CommandContext } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Flags } from "../flags.js";
+import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
+import { jsonFlag, memoryFlag } from "../session.js";
+
+const weightTypes = ["f32", "bf16", "f16"] as const satisfies readonly DType[];
+
+/** What says which step of training is meant, where no model is built. */
+export const outlineFlags = {
+  model: {
+    type: "text",
+    value: "DIR|config.json",
+    help: "a model's folder or its config.json alone; weights are not read",
+    required: true,
+  },
+  method: { type: "choice", choices: methodNames, help: "what would be trained", default: "lora" },
+  ...methodFlags,
+  batch: { type: "integer", min: 1, help: "rows a step", default: 8 },
+  seq: { type: "integer", min: 2, help: "tokens a row (default: the model's context)" },
+  dtype: { type: "choice", choices: weightTypes, help: "how frozen weights are stored (default: as config.json says, else f32)" },
+  memory: memoryFlag,
+  json: jsonFlag,
+} as const satisfies Flags;
+
+/** The config.json of a folder, or of a path to it. Rejects with UsageError where there is none. */
+async function configAt(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const isFolder = await stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+  const file = isFolder ? join(path, "config.json") : path;
+  const config = await readJson(nodeFiles, file);
+  if (!config) throw new UsageError(`There is no ${file}. Give a model's folder or the path of its config.json.`);
+  return config;
+}
+
+/** How a checkpoint of this config stores its weights. */
+function storedType(config: Readonly<Record<string, unknown>>): (typeof weightTypes)[number] {
+  const named = config["dtype"] ?? config["torch_dtype"];
+  return named === "bfloat16" ? "bf16" : named === "float16" ? "f16" : "f32";
+}
+
+/** A step of training that was planned and not run. */
+export interface StepOutline {
+  /** Every plan that the step runs; the step's own is the last. */
+  readonly plans: readonly Plan[];
+  readonly report: ParameterReport;
+  readonly optimizerBytes: number;
+  readonly peakBytes: number;
+  readonly tokenCount: number;
+}
+
+/** Plans a step of training for the kernels of a device. Rejects with UsageError where the flags ask for what cannot be. */
+export async function outlinedStep(like: Device, { values, given, output }: CommandContext<typeof outlineFlags>): Promise<StepOutline> {
+  const config = await configAt(values.model);
+  const isFull = methodOf(values.method) === fullMethod;
+  if (isFull) refuseMethodFlags(given);
+  const { device, plans } = planningDevice(like, ...(values.memory === undefined ? [] : [values.memory * 1e9]));
+  const model = modelOutline(config, { device, dtype: isFull ? "f32" : (values.dtype ?? storedType(config)) });
+  const length = values.seq ?? model.contextLength;
+  if (length > model.contextLength)
+    throw new UsageError(`--seq ${length} is longer than the model's context of ${model.contextLength}. Plan for fewer tokens.`);
+  // Weights count as soon as something asks for their memory.
+  for (const weight of model.namedParameters().values()) weight.storage?.buffer;
+  const warn = (message: string): void => output.note(`warning: ${message}`);
+  const adapter = isFull
+    ? null
+    : applyMethod(model, values.method, methodOptions(values.method, model, values, given, { steps: 1000, warn }), {
+        seed: 0,
+        baseModel: "",
+        onWarning: warn,
+      });
+  const named = adapter ? adapter.namedParameters() : model.namedParameters();
+  const report = parameterReport(model, adapter ?? "full");
+  const optimizer = optim.adamw(named, { weightDecay: 0 });
+  const step = trainingStep({ model, parameters: named, ...(adapter ? { rules: adapter.training } : {}), optimizer, maxGradNorm: 1 });
+  const count = values.batch * length;
+  const ids: number[] = new Array(length).fill(0);
+  const rows = Array.from({ length: values.batch }, (_, line) => ({ line, ids, labels: ids }));
+  await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
+  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count };
+}
