@@ -210,3 +210,17 @@ it("the sheet of growing sizes has a panel for each sweep, and a point for each 
   for (const text of [">rank<", ">threads<", ">1k<", ">10<", ">20<"]) expect(sheet).toContain(text);
   expect(sheet).not.toContain("NaN");
 });
+
+it("the sheet of growing sizes draws what does not grow as a level line, with one label", () => {
+  const row = (value: number, peakBytes: number): ScaleRow => ({
+    sweep: "threads",
+    value,
+    seconds: 1 / value,
+    peakBytes,
+    training: "lora",
+  });
+  const sheet = scaleSheet([row(1, 204.0e6), row(2, 204.4e6)]);
+  const [first, second] = [...sheet.matchAll(/<circle [^>]*cy="([\d.]+)" [^>]*fill="#bf5f00"/g)].map(([, y]) => y);
+  expect(first).toBe(second);
+  expect(sheet.match(/>204</g)).toHaveLength(1);
+});

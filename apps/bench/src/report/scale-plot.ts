@@ -52,7 +52,9 @@ function lineOf({ color, points }: Series, x: (value: number) => number, side: "
   const y = scale(values, panel.height - panel.bottom - 6, panel.top + 6);
   const path = points.map((point, i) => `${i === 0 ? "M" : "L"}${place(x(point.x))} ${place(y(point.y))}`).join("");
   const dots = points.map((point) => `<circle cx="${place(x(point.x))}" cy="${place(y(point.y))}" r="2.5" fill="${color}"/>`).join("");
-  const labels = [Math.min(...values), Math.max(...values)]
+  const ends = [Math.min(...values), Math.max(...values)];
+  const labels = ends
+    .filter((value, i) => i === 0 || y(value) !== y(ends[0] ?? value))
     .map((value) => {
       const [at, anchor] = side === "left" ? [panel.left - 5, "end"] : [panel.width - panel.right + 5, "start"];
       return `<text x="${at}" y="${place(y(value) + 4)}" text-anchor="${anchor}" fill="${color}">${figure(value)}</text>`;
@@ -61,10 +63,14 @@ function lineOf({ color, points }: Series, x: (value: number) => number, side: "
   return `<path d="${path}" fill="none" stroke="${color}" stroke-width="1.5"/>${dots}${labels}`;
 }
 
-/** A logarithmic axis from the smallest to the largest value; all at the middle where there is only one. */
+/** Values whose largest exceeds the smallest by less are drawn as one: an axis between them would show noise. */
+const leastGrowth = 1.02;
+
+/** A logarithmic axis from the smallest to the largest value; all at the middle where they do not grow. */
 function scale(values: readonly number[], from: number, to: number): (value: number) => number {
-  const [low, high] = [Math.log(Math.min(...values)), Math.log(Math.max(...values))];
-  return (value) => (high === low ? (from + to) / 2 : from + ((to - from) * (Math.log(value) - low)) / (high - low));
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const isFlat = high < low * leastGrowth;
+  return (value) => (isFlat ? (from + to) / 2 : from + ((to - from) * Math.log(value / low)) / Math.log(high / low));
 }
 
 function place(value: number): string {
