@@ -2,7 +2,7 @@ export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable
 export { Device, type DeviceName } from "./backends/device.js";
 export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
-export { type TunedClass, type Tuning, type TuningStore, tune } from "./backends/tuning.js";
+export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
 export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";

@@ -1,6 +1,7 @@
-import { planningDevice, type TunedClass, type Tuning, type TuningStore, tensor } from "@lowrank/tensor";
+import { planningDevice, type TunedClass, type Tuning, tensor } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
 import { Device } from "../src/backends/device.js";
+import type { TuningStore } from "../src/backends/tuning.js";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
 import { type MatmulVariant, matmulVariants } from "../src/kernels/wgsl/matmul.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
@@ -40,7 +41,6 @@ function memoryStore(): TuningStore & { saved: Tuning | null } {
     },
     async save(tuning) {
       this.saved = JSON.parse(JSON.stringify(tuning)) as Tuning;
-      return "memory";
     },
   };
 }
@@ -80,6 +80,12 @@ describe.skipIf(!hasWebgpu())("tuning", () => {
     await second.tune(plans, (one) => found.push(one));
     expect(found).toHaveLength(1);
     second.dispose();
+
+    // Who gives a tuning keeps it: what is remembered is not replaced by less.
+    const third = await openWebgpu({ tunings, tuning: null });
+    await third.tune([], () => {});
+    expect(tunings.saved).toEqual(tuning);
+    third.dispose();
   });
 
   it("decides which program a product gets, and the result stays", async () => {
@@ -99,7 +105,7 @@ describe.skipIf(!hasWebgpu())("tuning", () => {
   });
 
   it("that is damaged is refused when the device opens", async () => {
-    const tunings: TuningStore = { load: async () => ({ value: { adapter: "x" }, source: "memory" }), save: async () => "memory" };
+    const tunings: TuningStore = { load: async () => ({ value: { adapter: "x" }, source: "memory" }), save: async () => {} };
     await expect(openWebgpu({ tunings })).rejects.toThrow("memory: this is no tuning of kernel variants: matmul is not an object.");
   });
 });

@@ -23,7 +23,7 @@ export interface DeviceOptions {
   readonly budgetBytes?: number;
   /** Text that the WebGPU adapter's name must contain, case-insensitive (for machines with several). */
   readonly adapter?: string;
-  /** Kernel variants that were measured before (`tune`), in place of those remembered for the WebGPU adapter; null for none. */
+  /** Kernel variants that were measured before (`tune`), in place of those remembered for the WebGPU adapter; null for none. What is measured then is not remembered. */
   readonly tuning?: Tuning | null;
   /** Called with the time of each kernel, once it is known. Kernels then run one by one, which costs some speed. */
   readonly onKernel?: (time: KernelTime) => void;

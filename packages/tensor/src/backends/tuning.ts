@@ -14,8 +14,7 @@ export interface Tuning {
 export interface TuningStore {
   /** What was saved for an adapter, unchecked; null where nothing was. */
   load(adapter: string): Promise<{ readonly value: unknown; readonly source: string } | null>;
-  /** Resolves to where it is now, for humans. */
-  save(tuning: Tuning): Promise<string>;
+  save(tuning: Tuning): Promise<void>;
 }
 
 /** A class of products, and what was found out about it. */

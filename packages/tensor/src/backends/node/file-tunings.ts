@@ -8,7 +8,7 @@ import type { TuningStore } from "../tuning.js";
 
 /** Remembers tunings in files, one an adapter, in the user's cache: $XDG_CACHE_HOME or ~/.cache. */
 export function fileTunings(): TuningStore {
-  const folder = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "lowrank", "tunings");
+  const folder = join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "lowrank", "tunings");
   const pathOf = (adapter: string): string => {
     const readable = adapter.replace(/[^A-Za-z0-9]+/g, "-").slice(0, 60);
     return join(folder, `${readable}-${createHash("sha256").update(adapter).digest("hex").slice(0, 8)}.json`);
@@ -28,9 +28,7 @@ export function fileTunings(): TuningStore {
       }
     },
     async save(tuning) {
-      const path = pathOf(tuning.adapter);
-      await writeFileAtomic(path, `${JSON.stringify(tuning, null, 2)}\n`);
-      return path;
+      await writeFileAtomic(pathOf(tuning.adapter), `${JSON.stringify(tuning, null, 2)}\n`);
     },
   };
 }

@@ -35,7 +35,7 @@ export interface WebgpuOptions {
   readonly onKernel?: (time: KernelTime) => void;
   /** Gets each program of a plan when the plan is made ready. */
   readonly onProgram?: (program: { readonly name: string; readonly code: string }) => void;
-  /** Variants measured before, in place of those that `tunings` has for the adapter; null for none. */
+  /** Variants measured before; null for none. Who gives them keeps them: `tunings` is then neither read nor written. */
   readonly tuning?: Tuning | null;
   /** Where measured variants are remembered. */
   readonly tunings?: TuningStore;
@@ -59,12 +59,13 @@ export async function createWebgpuBackend(options: WebgpuOptions = {}): Promise<
       "webgpu",
     );
   const adapter = await requestAdapter(gpu, options.adapter);
-  const tuning = options.tuning === undefined ? await remembered(adapter.info, options.tunings) : options.tuning;
-  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), { ...options, tuning });
+  const { tunings, ...rest } = options;
+  const kept = rest.tuning === undefined && tunings ? { tunings, tuning: await remembered(adapter.info, tunings) } : {};
+  return new WebgpuBackend(gpu, adapter.info, await requestDevice(adapter), { ...rest, ...kept });
 }
 
-async function remembered(info: AdapterInfo, tunings: TuningStore | undefined): Promise<Tuning | null> {
-  const found = await tunings?.load(adapterKey(info));
+async function remembered(info: AdapterInfo, tunings: TuningStore): Promise<Tuning | null> {
+  const found = await tunings.load(adapterKey(info));
   return found ? parseTuning(found.value, found.source) : null;
 }
 

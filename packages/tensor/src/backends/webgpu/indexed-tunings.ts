@@ -3,17 +3,21 @@ import type { TuningStore } from "../tuning.js";
 
 const databaseName = "lowrank";
 const storeName = "tunings";
+const source = `${databaseName}/${storeName} of IndexedDB`;
 
 /** Remembers tunings in a browser's IndexedDB. */
 export function indexedTunings(databases: IDBFactory): TuningStore {
   return {
     async load(adapter) {
       const value = await withStore(databases, "readonly", (store) => store.get(adapter)).catch((error: unknown) => {
-        // Where a page may store nothing, as in a sandboxed frame, nothing is remembered.
-        if (error instanceof DOMException) return undefined;
-        throw error;
+        // Where a page may store nothing, as in a sandboxed frame or a private window, nothing is remembered.
+        if (error instanceof DOMException && (error.name === "SecurityError" || error.name === "InvalidStateError")) return undefined;
+        throw new DeviceError(
+          `${source} cannot be read: ${String(error)}. Clear the page's data, or open device("webgpu", { tuning: null }).`,
+          "webgpu",
+        );
       });
-      return value === undefined ? null : { value, source: `${databaseName}/${storeName} of IndexedDB` };
+      return value === undefined ? null : { value, source };
     },
     async save(tuning) {
       await withStore(databases, "readwrite", (store) => store.put(tuning, tuning.adapter)).catch((error: unknown) => {
@@ -22,7 +26,6 @@ export function indexedTunings(databases: IDBFactory): TuningStore {
           "webgpu",
         );
       });
-      return "IndexedDB";
     },
   };
 }
