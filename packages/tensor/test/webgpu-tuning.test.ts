@@ -88,6 +88,20 @@ describe.skipIf(!hasWebgpu())("tuning", () => {
     third.dispose();
   });
 
+  it("keeps the classes that were measured before it failed", async () => {
+    const tunings = memoryStore();
+    const backend = await openWebgpu({ tunings });
+    const { device: outline, plans } = planningDevice(over(backend));
+    const ones = (rows: number) => tensor(new Float32Array(rows * 8).fill(1), { device: outline, shape: [rows, 8] });
+    for (const rows of [16, 32]) await ones(rows).matmul(ones(8)).realize();
+    const stop = (): never => {
+      throw new Error("enough");
+    };
+    await expect(backend.tune(plans, stop)).rejects.toThrow("enough");
+    expect(Object.keys(tunings.saved?.matmul ?? {})).toEqual(["16x8 f32 · 8x8 f32"]);
+    backend.dispose();
+  });
+
   it("decides which program a product gets, and the result stays", async () => {
     const texts = new Set<string>();
     const probe = await openWebgpu();

@@ -183,10 +183,13 @@ export class WebgpuBackend implements Backend {
 
   async tune(plans: readonly Plan[], onClass: (found: TunedClass) => void): Promise<Tuning> {
     const time = (plan: Plan, variant: MatmulVariant, enoughMs: number): Promise<number> => this.#timed(plan, variant, enoughMs);
-    await tuneMatmuls(plans, this.target, this.#measured, time, onClass);
-    const tuning: Tuning = { adapter: adapterKey(this.adapterInfo), matmul: Object.fromEntries(this.#measured) };
-    await this.options.tunings?.save(tuning);
-    return tuning;
+    const measured = (): Tuning => ({ adapter: adapterKey(this.adapterInfo), matmul: Object.fromEntries(this.#measured) });
+    await tuneMatmuls(plans, this.target, this.#measured, time, async (found) => {
+      // At once, so that what was measured stays when somebody ends the process.
+      await this.options.tunings?.save(measured());
+      onClass(found);
+    });
+    return measured();
   }
 
   /** Milliseconds of one product with a variant, the median of three rounds after one that compiles and one that says how many fill a round. */

@@ -35,13 +35,13 @@ function keyOf({ tileRows, tileColumns, threadRows, threadColumns, left, isTrans
   return [tileRows, tileColumns, threadRows, threadColumns, left, isTransposed].join();
 }
 
-/** Adds the fastest variant of each class of products in some plans to `known`. */
+/** Adds the fastest variant of each class of products in some plans to `known`; `onClass` is waited for after each. */
 export async function tuneMatmuls(
   plans: readonly Plan[],
   target: Target,
   known: Map<string, MatmulVariant>,
   time: TimeVariant,
-  onClass: (found: TunedClass) => void,
+  onClass: (found: TunedClass) => Promise<void>,
 ): Promise<void> {
   const examples = examplesOf(plans, known);
   for (const [i, { name, kernel, plan }] of examples.entries()) {
@@ -54,7 +54,7 @@ export async function tuneMatmuls(
       if (ms < Math.min(fastestMs, modelledMs * leastGain)) [variant, fastestMs] = [other, ms];
     }
     known.set(name, variant);
-    onClass({ name, modelledMs, fastestMs, variant, done: i + 1, count: examples.length });
+    await onClass({ name, modelledMs, fastestMs, variant, done: i + 1, count: examples.length });
   }
 }
 
