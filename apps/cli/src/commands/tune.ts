@@ -35,7 +35,7 @@ async function runTune(context: CommandContext<typeof outlineFlags>): Promise<nu
     }
     if (found.length > 0) output.say(`${found.length} classes measured in ${((performance.now() - start) / 1000).toFixed(1)} s`);
     if (known > 0) output.say(`${known} classes were known from before`);
-    output.say("remembered: commands with --device webgpu use these from now on, on this adapter");
+    output.say("remembered: from now on all commands use these on this adapter");
     output.result({ adapter: tuning.adapter, tuned: found, known });
     return 0;
   });
