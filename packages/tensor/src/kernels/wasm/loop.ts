@@ -2,6 +2,7 @@ import type { ComputeDType, DType } from "../../tensor/dtype.js";
 import type { Expr } from "../expr.js";
 import type { Reduction, Slot, Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
+import { splat } from "./arithmetic.js";
 import {
   type Code,
   extractLane,
@@ -18,7 +19,7 @@ import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
 import type { Segment } from "./segments.js";
-import { newScope, type Position, splat, Values } from "./values.js";
+import { newScope, type Position, Values } from "./values.js";
 
 /** Parameters of every kernel function: address of its slots' addresses, number of the tile, address of the thread's own scratch memory. */
 export const kernelParams = ["i32", "i32", "i32"] as const;
