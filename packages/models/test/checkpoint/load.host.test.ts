@@ -1,12 +1,12 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { type CausalLM, initModel, loadModel, saveModel } from "@lowrank/models";
 import { CheckpointError, device, joined, memoryFiles, nodeFiles, type Tensor, tensor, writeSafetensors } from "@lowrank/tensor";
 import { sharedDir } from "test-support";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 
 const dev = await device("cpu");
 
@@ -277,6 +277,21 @@ describe("a hub id", () => {
       /the hub cannot be reached.*Give a local folder/,
     );
   });
+
+  test.each([
+    [{ HF_HUB_CACHE: "/a", HF_HOME: "/b", XDG_CACHE_HOME: "/c" }, "/a"],
+    [{ HF_HUB_CACHE: "", HF_HOME: "/b", XDG_CACHE_HOME: "/c" }, "/b/hub"],
+    [{ HF_HUB_CACHE: "", HF_HOME: "", XDG_CACHE_HOME: "/c" }, "/c/huggingface/hub"],
+    [{ HF_HUB_CACHE: "", HF_HOME: "", XDG_CACHE_HOME: "" }, join(homedir(), ".cache", "huggingface", "hub")],
+  ])("%j: the cache is %s", async (environment, cache) => {
+    for (const [name, value] of Object.entries({ ...environment, HF_HUB_OFFLINE: "1" })) vi.stubEnv(name, value);
+    try {
+      await expect(loadModel("org/none", { device: dev })).rejects.toThrow(`not in the cache ${cache} while`);
+    } finally {
+      vi.unstubAllEnvs();
+    }
+  });
+
   test("cannot leave the cache", async () => {
     await expect(loadModel("../x", { device: dev })).rejects.toThrow(/there is no such folder/);
     expect(await nodeFiles.open("/nowhere/x")).toBeNull();

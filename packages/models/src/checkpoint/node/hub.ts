@@ -52,7 +52,8 @@ export async function resolveModel(pathOrId: string, options: HubOptions = {}): 
 
 function defaultCache(): string {
   const { HF_HUB_CACHE: hub, HF_HOME: home, XDG_CACHE_HOME: xdg } = process.env;
-  return hub ?? (home ? join(home, "hub") : join(xdg ?? join(homedir(), ".cache"), "huggingface", "hub"));
+  // An empty variable counts as unset, as the XDG base directory specification has it; a path made of it would be relative.
+  return hub || (home ? join(home, "hub") : join(xdg || join(homedir(), ".cache"), "huggingface", "hub"));
 }
 
 function isOffline(): boolean {
@@ -68,7 +69,7 @@ async function cachedSnapshot(repository: string, revision: string): Promise<str
 }
 
 async function fetchSnapshot(id: string, repository: string, revision: string, options: HubOptions): Promise<string> {
-  const endpoint = (options.endpoint ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co").replace(/\/$/, "");
+  const endpoint = (options.endpoint ?? (process.env["HF_ENDPOINT"] || "https://huggingface.co")).replace(/\/$/, "");
   const address = (name: string): string => `${endpoint}/${id}/resolve/${encodeURIComponent(revision)}/${name}`;
   const config = await request(id, address("config.json"));
   if (!config)
