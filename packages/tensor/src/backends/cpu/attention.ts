@@ -12,6 +12,7 @@ import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attentio
 import { panelQueries, rowBytes } from "../../kernels/wasm/attention-panels.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
+import { roundUp } from "./round.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Measured time of one multiplication and addition, in nanoseconds. */
@@ -252,8 +253,4 @@ function sightOffset(kernel: CompositeKernel, { keyCount, queryCount }: Sizes): 
 /** Pairs of a query and a key that it sees, of one head. */
 function pairs(kernel: CompositeKernel, { keyCount, queryCount }: Sizes): number {
   return queryCount * (kernel.attributes["isCausal"] ? keyCount - (queryCount - 1) / 2 : keyCount);
-}
-
-function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
 }

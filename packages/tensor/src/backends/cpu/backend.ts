@@ -1,12 +1,12 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { control, controlBytes, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
-import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
+import { type AddressWord, argumentPlaces, CpuExecutable } from "./executable.js";
 import { leastSummedRows } from "./few-rows.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
 import { KernelLibrary } from "./library.js";
@@ -35,45 +35,6 @@ const spins = 10000;
 
 interface CpuBuffer extends BackendBuffer {
   readonly address: number;
-}
-
-/** An argument word that holds an address: so many bytes after the start of the workspace or of a buffer. */
-interface AddressWord {
-  readonly at: number;
-  readonly offset: number;
-}
-
-/** A prepared plan: its block of memory holds steps and arguments; its intermediates lie in the workspace that all plans share. */
-class CpuExecutable implements Executable {
-  #statistics: PlanStatistics | null = null;
-  isDisposed = false;
-  /** The workspace's generation that the argument words are of. */
-  generation = -1;
-  constructor(
-    readonly plan: Plan,
-    readonly address: number,
-    readonly firstStep: number,
-    readonly endStep: number,
-    /** Address one past the last step of each kernel. */
-    readonly kernelEnds: readonly number[],
-    /** For each binding, the argument words (by number) that hold its address. */
-    readonly patches: readonly (readonly AddressWord[])[],
-    readonly workspaceWords: readonly AddressWord[],
-    readonly isSmall: boolean,
-    readonly release: (executable: CpuExecutable) => void,
-  ) {}
-
-  /** Counted when somebody asks. */
-  get statistics(): PlanStatistics {
-    this.#statistics ??= planStatistics(this.plan);
-    return this.#statistics;
-  }
-
-  dispose(): void {
-    if (this.isDisposed) return;
-    this.isDisposed = true;
-    this.release(this);
-  }
 }
 
 /** Jobs are numbered as the driver counts them. */
@@ -391,28 +352,4 @@ class CpuBackend implements Backend {
       throw new Error(`cpu: ${what} of ${byteLength} bytes at ${byteOffset} leaves the buffer of ${buffer.bytes} bytes.`);
     }
   }
-}
-
-/** Where steps, their arguments and the tables that these point to lie in a plan's own memory, in words from its start. */
-function argumentPlaces(steps: readonly Step[]): {
-  readonly wordCount: number;
-  readonly tables: ReadonlyMap<string, { readonly at: number; readonly values: readonly number[] }>;
-  readonly blocks: ReadonlyMap<readonly Word[], number>;
-} {
-  let wordCount = steps.length * (stepFields.bytes / 4);
-  const tables = new Map<string, { at: number; values: readonly number[] }>();
-  const blocks = new Map<readonly Word[], number>();
-  const reserve = (block: readonly Word[]): void => {
-    blocks.set(block, wordCount);
-    wordCount += block.length;
-    for (const word of block) {
-      if (typeof word === "number") continue;
-      if (word.kind === "words") reserve(word.words);
-      if (word.kind !== "constants" || tables.has(word.values.join())) continue;
-      tables.set(word.values.join(), { at: wordCount, values: word.values });
-      wordCount += word.values.length;
-    }
-  };
-  for (const step of steps) reserve(step.words);
-  return { wordCount, tables, blocks };
 }

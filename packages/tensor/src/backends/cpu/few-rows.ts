@@ -3,7 +3,8 @@ import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import type { MatmulWord } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
-import { argumentsOf, batchOffsets, multiplyWith, roundUp } from "./product.js";
+import { argumentsOf, batchOffsets, multiplyWith } from "./product.js";
+import { roundUp } from "./round.js";
 import { number, type StepList, table, type Word } from "./steps.js";
 
 /** With so few rows, packing b costs more than it saves. */

@@ -1,5 +1,6 @@
 import { DeviceError } from "../../tensor/errors.js";
 import type { BackendCounters } from "../backend.js";
+import { roundUp } from "./round.js";
 
 /** Every block starts at a multiple of this. */
 const alignment = 256;
@@ -150,10 +151,6 @@ function newMemory(isShared: boolean): WebAssembly.Memory {
     `cpu: no WebAssembly memory could be made (${String(refusal)}). Close other pages or programs that hold much memory.`,
     "cpu",
   );
-}
-
-function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
 }
 
 export function showBytes(bytes: number): string {

@@ -8,7 +8,8 @@ import { sideBySide } from "./beside.js";
 import { fewRowSteps } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { type Operand, type Panels, type Part, packStep, panelsBytes, panelWords } from "./packing.js";
-import { argumentsOf, batchOffsets, type Multiply, multiplyWith, roundUp } from "./product.js";
+import { argumentsOf, batchOffsets, type Multiply, multiplyWith } from "./product.js";
+import { roundUp } from "./round.js";
 import { number, type Step, type StepList, table, type Word } from "./steps.js";
 
 /** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */

@@ -44,7 +44,3 @@ export function multiplyWith(kernel: MatmulKernel, entry: number, dtypeOf: (slot
     cost: 1 + (program.work * vectorNanoseconds) / (epilogue.inner * program.kernel.outer.reduce((all, size) => all * size, 1)),
   };
 }
-
-export function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
-}

@@ -1,0 +1,68 @@
+import type { Plan } from "../../kernels/kernel.js";
+import { stepFields } from "../../kernels/wasm/driver.js";
+import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
+import type { Executable } from "../backend.js";
+import type { Step, Word } from "./steps.js";
+
+/** An argument word that holds an address: so many bytes after the start of the workspace or of a buffer. */
+export interface AddressWord {
+  readonly at: number;
+  readonly offset: number;
+}
+
+/** A prepared plan: its block of memory holds steps and arguments; its intermediates lie in the workspace that all plans share. */
+export class CpuExecutable implements Executable {
+  #statistics: PlanStatistics | null = null;
+  isDisposed = false;
+  /** The workspace's generation that the argument words are of. */
+  generation = -1;
+  constructor(
+    readonly plan: Plan,
+    readonly address: number,
+    readonly firstStep: number,
+    readonly endStep: number,
+    /** Address one past the last step of each kernel. */
+    readonly kernelEnds: readonly number[],
+    /** For each binding, the argument words (by number) that hold its address. */
+    readonly patches: readonly (readonly AddressWord[])[],
+    readonly workspaceWords: readonly AddressWord[],
+    readonly isSmall: boolean,
+    readonly release: (executable: CpuExecutable) => void,
+  ) {}
+
+  /** Counted when somebody asks. */
+  get statistics(): PlanStatistics {
+    this.#statistics ??= planStatistics(this.plan);
+    return this.#statistics;
+  }
+
+  dispose(): void {
+    if (this.isDisposed) return;
+    this.isDisposed = true;
+    this.release(this);
+  }
+}
+
+/** Where steps, their arguments and the tables that these point to lie in a plan's own memory, in words from its start. */
+export function argumentPlaces(steps: readonly Step[]): {
+  readonly wordCount: number;
+  readonly tables: ReadonlyMap<string, { readonly at: number; readonly values: readonly number[] }>;
+  readonly blocks: ReadonlyMap<readonly Word[], number>;
+} {
+  let wordCount = steps.length * (stepFields.bytes / 4);
+  const tables = new Map<string, { at: number; values: readonly number[] }>();
+  const blocks = new Map<readonly Word[], number>();
+  const reserve = (block: readonly Word[]): void => {
+    blocks.set(block, wordCount);
+    wordCount += block.length;
+    for (const word of block) {
+      if (typeof word === "number") continue;
+      if (word.kind === "words") reserve(word.words);
+      if (word.kind !== "constants" || tables.has(word.values.join())) continue;
+      tables.set(word.values.join(), { at: wordCount, values: word.values });
+      wordCount += word.values.length;
+    }
+  };
+  for (const step of steps) reserve(step.words);
+  return { wordCount, tables, blocks };
+}
