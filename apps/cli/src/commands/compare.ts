@@ -5,6 +5,7 @@ import { stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
+import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
 import { generalText } from "../compare/general-text.js";
 import { splitRows } from "../compare/held-out.js";
@@ -30,39 +31,30 @@ import { grouped, shellWord, tableLines } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
-  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
-  "eval-data": {
-    type: "text",
-    value: "FILE.jsonl",
-    help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
-  },
+  data: comparedFlags.data,
+  "eval-data": comparedFlags["eval-data"],
   methods: { type: "list", value: "full,lora,dora", help: `methods, of ${methodNames.join(", ")} (default: the usual ones of these)` },
   steps: { type: "integer", min: 1, help: "optimizer steps of each method", default: 200 },
-  "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
+  "batch-size": comparedFlags["batch-size"],
   lr: {
     type: "pairs",
     value: "method=rate",
     help: "peak learning rate of a method, as often as needed (default: each method's usual one)",
   },
-  warmup: { type: "integer", min: 0, help: "steps of linear rise, before the rate falls as a cosine", default: 0 },
+  warmup: comparedFlags.warmup,
   ...methodFlags,
   "general-text": {
     type: "text",
     value: "FILE",
     help: 'lines, or {"text"} rows, on which forgetting is measured (default: prose that ships with lowrank)',
   },
-  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
-  "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 200 },
+  "max-length": comparedFlags["max-length"],
+  "eval-rows": comparedFlags["eval-rows"],
   "latency-seconds": { type: "number", above: 0, help: "at most this long for timing one method's decoding", default: 20 },
   seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
-  "save-every": { type: "integer", min: 0, help: "steps between checkpoints", default: 50 },
+  "save-every": comparedFlags["save-every"],
   device: deviceFlag,
-  out: {
-    type: "text",
-    value: "DIR",
-    help: "folder of the results, the page and the adapters; run again to go on after an interruption",
-    required: true,
-  },
+  out: comparedFlags.out,
   json: jsonFlag,
 } as const satisfies Flags;
 

@@ -2,6 +2,7 @@ import { join, resolve } from "node:path";
 import { type DataSet, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
+import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
 import { splitRows } from "../compare/held-out.js";
 import { lossOn, reportOf } from "../compare/measure.js";
@@ -20,12 +21,8 @@ import { grouped, shellWord, tableLines } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
-  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
-  "eval-data": {
-    type: "text",
-    value: "FILE.jsonl",
-    help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
-  },
+  data: comparedFlags.data,
+  "eval-data": comparedFlags["eval-data"],
   ranks: { type: "list", value: "1,2,4,8,16,64", help: "ranks to train (default 1,2,4,8,16,64)" },
   "targets-sets": {
     type: "text",
@@ -34,20 +31,15 @@ const flags = {
     default: "q,v;q,k,v,o;all-linear",
   },
   steps: { type: "integer", min: 1, help: "optimizer steps of each run", default: 200 },
-  "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
+  "batch-size": comparedFlags["batch-size"],
   lr: { type: "number", above: 0, help: "peak learning rate", default: 1e-3 },
-  warmup: { type: "integer", min: 0, help: "steps of linear rise, before the rate falls as a cosine", default: 0 },
-  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
-  "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 200 },
+  warmup: comparedFlags.warmup,
+  "max-length": comparedFlags["max-length"],
+  "eval-rows": comparedFlags["eval-rows"],
   seed: { type: "integer", min: 0, help: "order of rows and first values; one more run has the next seed", default: 0 },
-  "save-every": { type: "integer", min: 0, help: "steps between checkpoints", default: 50 },
+  "save-every": comparedFlags["save-every"],
   device: deviceFlag,
-  out: {
-    type: "text",
-    value: "DIR",
-    help: "folder of the results, the page and the adapters; run again to go on after an interruption",
-    required: true,
-  },
+  out: comparedFlags.out,
   json: jsonFlag,
 } as const satisfies Flags;
 
