@@ -292,6 +292,22 @@ describe("a hub id", () => {
     }
   });
 
+  test("an empty HF_ENDPOINT is the public hub", async () => {
+    const asked: string[] = [];
+    vi.stubEnv("HF_ENDPOINT", "");
+    vi.stubGlobal("fetch", async (address: string | URL) => {
+      asked.push(String(address));
+      return new Response(null, { status: 404 });
+    });
+    try {
+      await expect(loadModel("org/none", { device: dev, hub: { cache: temporary() } })).rejects.toThrow(/the hub has no config\.json/);
+    } finally {
+      vi.unstubAllGlobals();
+      vi.unstubAllEnvs();
+    }
+    expect(asked).toEqual(["https://huggingface.co/org/none/resolve/main/config.json"]);
+  });
+
   test("cannot leave the cache", async () => {
     await expect(loadModel("../x", { device: dev })).rejects.toThrow(/there is no such folder/);
     expect(await nodeFiles.open("/nowhere/x")).toBeNull();
