@@ -4,13 +4,16 @@ import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
+import { CpuBuffer } from "./buffer.js";
 import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import { type AddressWord, argumentPlaces, CpuExecutable } from "./executable.js";
 import { leastSummedRows } from "./few-rows.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
+import { KeptPanels } from "./kept-panels.js";
 import { KernelLibrary } from "./library.js";
-import { planSteps, type Step, type Word } from "./steps.js";
+import { roundUp } from "./round.js";
+import { planSteps, type StepList, type Word } from "./steps.js";
 import { Workspace } from "./workspace.js";
 
 export interface CpuOptions {
@@ -32,10 +35,6 @@ const threadScratchBytes = matmulScratchBytes;
 const defaultSoloNanoseconds = 20000;
 /** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */
 const spins = 10000;
-
-interface CpuBuffer extends BackendBuffer {
-  readonly address: number;
-}
 
 /** Jobs are numbered as the driver counts them. */
 function nextJob(job: number): number {
@@ -67,6 +66,10 @@ class CpuBackend implements Backend {
   readonly #heap: Heap;
   readonly #library: KernelLibrary;
   readonly #workspace: Workspace;
+  readonly #panels = new KeptPanels({
+    place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
+    launch: (executable, buffers) => this.#launch(executable, buffers),
+  });
   readonly #driverBytes: Uint8Array<ArrayBuffer>;
   readonly #driver: DriverExports;
   readonly #scratch: number;
@@ -112,11 +115,12 @@ class CpuBackend implements Backend {
 
   allocate(bytes: number): BackendBuffer {
     this.#checkAlive();
-    return { bytes, address: this.#heap.allocate(bytes) } satisfies CpuBuffer as BackendBuffer;
+    return new CpuBuffer(bytes, this.#heap.allocate(bytes));
   }
 
   free(buffer: BackendBuffer): void {
     if (this.#isDisposed) return;
+    this.#panels.forget(buffer as CpuBuffer);
     const { address } = buffer as CpuBuffer;
     this.#inOrder(() => this.#heap.free(address));
   }
@@ -124,6 +128,8 @@ class CpuBackend implements Backend {
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset = 0): void {
     this.#checkAlive();
     this.#checkRange("write", buffer, data.byteLength, byteOffset);
+    this.#panels.restore(buffer as CpuBuffer);
+    this.#panels.forget(buffer as CpuBuffer);
     const { address } = buffer as CpuBuffer;
     if (!this.#queue) {
       this.#heap.bytes.set(data, address + byteOffset);
@@ -136,6 +142,7 @@ class CpuBackend implements Backend {
   async read(buffer: BackendBuffer, byteLength: number, byteOffset = 0): Promise<Uint8Array> {
     this.#checkAlive();
     this.#checkRange("read", buffer, byteLength, byteOffset);
+    this.#panels.restore(buffer as CpuBuffer);
     await this.finish();
     const start = (buffer as CpuBuffer).address + byteOffset;
     return this.#heap.bytes.slice(start, start + byteLength);
@@ -154,21 +161,24 @@ class CpuBackend implements Backend {
   prepare(plan: Plan): Executable {
     this.#checkAlive();
     const lists = planSteps(plan, this.#library);
-    this.#library.publish();
+    const executable = this.#place(plan, lists);
     this.counters.plansPrepared++;
-    return this.#place(
+    const nanoseconds = lists.flatMap((list) => list.steps).reduce((sum, { cost }) => sum + cost, 0);
+    executable.layouts = this.#panels.layoutsOf(
       plan,
-      lists.map((list) => list.steps),
-      Math.max(0, ...lists.map((list) => list.scratchBytes)),
+      nanoseconds,
+      plan.arenaBytes + Math.max(0, ...lists.map((list) => list.scratchBytes)),
     );
+    return executable;
   }
 
   /** Writes a plan's steps and their arguments into memory of its own. */
-  #place(plan: Plan, lists: readonly (readonly Step[])[], scratchBytes: number): CpuExecutable {
-    const steps = lists.flat();
+  #place(plan: Plan, lists: readonly StepList[]): CpuExecutable {
+    this.#library.publish();
+    const steps = lists.flatMap((list) => list.steps);
     const { wordCount, tables, blocks } = argumentPlaces(steps);
-    const arenaBytes = Math.ceil(plan.arenaBytes / 256) * 256;
-    const scratchAt = Math.ceil(scratchBytes / 256) * 256;
+    const arenaBytes = roundUp(plan.arenaBytes, 256);
+    const scratchAt = roundUp(Math.max(0, ...lists.map((list) => list.scratchBytes)), 256);
     const address = this.#heap.allocate(wordCount * 4);
     const tenant = {};
     try {
@@ -205,7 +215,7 @@ class CpuBackend implements Backend {
     }
     const stepAddress = (index: number): number => first * 4 + index * stepFields.bytes;
     let count = 0;
-    const kernelEnds = lists.map((list) => stepAddress((count += list.length)));
+    const kernelEnds = lists.map((list) => stepAddress((count += list.steps.length)));
     const cost = steps.reduce((sum, step) => sum + step.cost, 0);
     return new CpuExecutable(
       plan,
@@ -218,8 +228,10 @@ class CpuBackend implements Backend {
       cost < this.#soloNanoseconds,
       (executable) => {
         if (this.#isDisposed) return;
-        this.#inOrder(() => this.#heap.free(executable.address));
-        this.#workspace.remove(tenant);
+        this.#inOrder(() => {
+          this.#heap.free(executable.address);
+          this.#workspace.remove(tenant);
+        });
       },
     );
   }
@@ -234,37 +246,43 @@ class CpuBackend implements Backend {
       );
     }
     this.counters.kernelsRun += prepared.plan.kernels.length;
-    const addresses = bindings.map((buffer) => (buffer as CpuBuffer).address);
+    const buffers = bindings as readonly CpuBuffer[];
+    const arranged = this.#panels.arrange(prepared, buffers);
+    this.#launch(arranged, buffers, this.#onKernel);
+  }
+
+  /** Runs all steps, or enqueues them; tells `onKernel` of each kernel where that is given and nothing is enqueued. */
+  #launch(executable: CpuExecutable, buffers: readonly CpuBuffer[], onKernel?: (time: KernelTime) => void): void {
     if (this.#runsInline) {
-      this.#bind(prepared, addresses);
-      this.#runInline(prepared);
+      this.#bind(executable, buffers);
+      this.#runInline(executable, onKernel);
       return;
     }
     this.#enqueue(async () => {
-      this.#bind(prepared, addresses);
-      if (prepared.firstStep === prepared.endStep) return;
+      this.#bind(executable, buffers);
+      if (executable.firstStep === executable.endStep) return;
       this.#startWorkers();
       this.#jobs = nextJob(this.#jobs);
-      this.#driver.start(prepared.firstStep, prepared.endStep, 1);
+      this.#driver.start(executable.firstStep, executable.endStep, 1);
       await this.#jobDone();
     });
   }
 
-  #bind(executable: CpuExecutable, addresses: readonly number[]): void {
+  #bind(executable: CpuExecutable, buffers: readonly CpuBuffer[]): void {
     const { words } = this.#heap;
     const { address: base, generation } = this.#workspace;
     if (executable.generation !== generation) {
       for (const { at, offset } of executable.workspaceWords) words[at] = base + offset;
       executable.generation = generation;
     }
-    for (let i = 0; i < addresses.length; i++) {
-      const address = addresses[i] ?? 0;
+    for (let i = 0; i < buffers.length; i++) {
+      const address = buffers[i]?.address ?? 0;
       for (const { at, offset } of executable.patches[i] ?? []) words[at] = address + offset;
     }
   }
 
-  #runInline(executable: CpuExecutable): void {
-    if (!this.#onKernel) {
+  #runInline(executable: CpuExecutable, onKernel: ((time: KernelTime) => void) | undefined): void {
+    if (!onKernel) {
       this.#runSteps(executable.firstStep, executable.endStep, executable.isSmall);
       return;
     }
@@ -275,7 +293,7 @@ class CpuBackend implements Backend {
       this.#runSteps(first, end, executable.isSmall);
       const ms = performance.now() - startMs;
       const work = kernels[i];
-      this.#onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
+      onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
       first = end;
     }
   }

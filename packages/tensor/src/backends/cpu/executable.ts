@@ -2,6 +2,7 @@ import type { Plan } from "../../kernels/kernel.js";
 import { stepFields } from "../../kernels/wasm/driver.js";
 import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
 import type { Executable } from "../backend.js";
+import type { PanelLayout } from "./panel-layout.js";
 import type { Step, Word } from "./steps.js";
 
 /** An argument word that holds an address: so many bytes after the start of the workspace or of a buffer. */
@@ -13,6 +14,10 @@ export interface AddressWord {
 /** A prepared plan: its block of memory holds steps and arguments; its intermediates lie in the workspace that all plans share. */
 export class CpuExecutable implements Executable {
   #statistics: PlanStatistics | null = null;
+  /** For each binding, the panels as which its buffer may lie for `readingPanels`; empty where there is no such executable. */
+  layouts: readonly (PanelLayout | null)[] = [];
+  /** Runs the same plan on buffers that all lie so; made when first needed. */
+  readingPanels: CpuExecutable | null = null;
   isDisposed = false;
   /** The workspace's generation that the argument words are of. */
   generation = -1;
@@ -39,6 +44,7 @@ export class CpuExecutable implements Executable {
   dispose(): void {
     if (this.isDisposed) return;
     this.isDisposed = true;
+    this.readingPanels?.dispose();
     this.release(this);
   }
 }

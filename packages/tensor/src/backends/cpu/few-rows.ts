@@ -15,12 +15,23 @@ export const leastSummedRows: number = fewRows + 1;
 const depthParts = 8;
 const leastSplit = 65536;
 
-/** One step that reads b as it lies; null where there are too many rows for that, or neither operand lies right. */
+/** How b is read as it lies; null where there are too many rows for that, or neither operand lies right. */
+function runsOf({ m, a, b, plus }: MatmulKernel): "down" | "across" | null {
+  if (m > fewRows || plus) return null;
+  return b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
+}
+
+/** True where `fewRowSteps` has steps. */
+export function readsInPlace(kernel: MatmulKernel): boolean {
+  return runsOf(kernel) !== null;
+}
+
+/** One step that reads b as it lies; null where the product has too many rows for that, or further products are added to it. */
 export function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
   const { m, n, k, a, b } = kernel;
   const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
-  const runs = b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
-  if (m > fewRows || runs === null) return null;
+  const runs = runsOf(kernel);
+  if (runs === null) return null;
   const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
   const plain = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
   // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.

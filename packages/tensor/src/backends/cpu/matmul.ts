@@ -7,7 +7,7 @@ import { sizeOf } from "../../tensor/shape.js";
 import { sideBySide } from "./beside.js";
 import { fewRowSteps } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
-import { type Operand, type Panels, type Part, packStep, panelsBytes, panelWords } from "./packing.js";
+import { type Operand, type Panels, type Part, packSteps, panelsBytes, panelWords } from "./packing.js";
 import { argumentsOf, batchOffsets, type Multiply, multiplyWith } from "./product.js";
 import { roundUp } from "./round.js";
 import { number, type Step, type StepList, table, type Word } from "./steps.js";
@@ -15,10 +15,10 @@ import { number, type Step, type StepList, table, type Word } from "./steps.js";
 /** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */
 const maxPackedBytes = 8 * 2 ** 20;
 /** Columns of a tile at most: each tile packs its rows anew, which many columns pay back. */
-const maxTileColumns = 768;
+const maxTileColumns = 1024;
 const nanosecondsPerProduct = 0.05;
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
-function collapsed(kernel: MatmulKernel): MatmulKernel {
+export function collapsed(kernel: MatmulKernel): MatmulKernel {
   const last = kernel.batch.length - 1;
   const size = kernel.batch[last];
   if (size === undefined) return kernel;
@@ -123,6 +123,8 @@ export interface MatmulOptions {
   /** Where steps before have counted how many rows, or how much of the depth, there are: at most the kernel's. */
   readonly rows?: Word;
   readonly depth?: Word;
+  /** Slots whose matrices lie in panels: right operands that are whole, of f32, without a factor or batches of their own. */
+  readonly inPanels?: ReadonlySet<Slot>;
 }
 
 /** The steps of a product. */
@@ -136,22 +138,24 @@ export function matmulSteps(
   const { m, n } = kernel;
   const batchCount = sizeOf(kernel.batch);
   if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
-  const { adds = false } = options;
-  const few = Object.keys(options).length > 0 || kernel.plus ? null : fewRowSteps(kernel, dtypeOf, library);
+  const { adds = false, rows, depth: countedDepth, inPanels } = options;
+  const few = adds || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
+  const packedDepth = productsOf(kernel).reduce((sum, { b, k }) => sum + (inPanels?.has(b.slot) ? 0 : k), 0);
   const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, height, dtypeOf, library));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
   const leastTiles = Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20));
-  const mostColumns = Math.max(panelWidth, Math.floor(maxPackedBytes / 4 / Math.max(depth, 1) / panelWidth) * panelWidth);
+  const mostColumns = Math.max(panelWidth, Math.floor(maxPackedBytes / 4 / Math.max(packedDepth, 1) / panelWidth) * panelWidth);
   const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), panelWidth);
-  const packedBytes = columnsAtOnce * depth * 4;
+  const packedBytes = columnsAtOnce * packedDepth * 4;
   const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(packedBytes, 1)));
   let scratchBytes = 0;
   const placed = products.map((factors) => {
-    const panels: Panels = { operand: factors.b, lanesAtOnce: columnsAtOnce, batchesAtOnce, at: scratchBytes };
+    const at = inPanels?.has(factors.b.slot) ? null : scratchBytes;
+    const panels: Panels = { operand: factors.b, lanesAtOnce: columnsAtOnce, batchesAtOnce, at };
     scratchBytes += panelsBytes(panels);
     return { ...factors, panels, offsets: batchOffsets(kernel.batch, factors.a) };
   });
@@ -161,10 +165,10 @@ export function matmulSteps(
     const count = Math.min(batchesAtOnce, batchCount - batch);
     for (let column = 0; column < n; column += columnsAtOnce) {
       const columns = Math.min(columnsAtOnce, n - column);
-      const part: Part = { batch, count, lane: column, lanes: columns, countedDepth: options.depth };
+      const part: Part = { batch, count, lane: column, lanes: columns, countedDepth };
       const { rowTiles, columns: tileColumns } = tiling(m, columns, height, leastTiles / count);
       const tiles = rowTiles * Math.ceil(columns / tileColumns);
-      const packs = placed.flatMap(({ b, panels }) => (b.depth === 0 ? [] : [packStep(panels, part, library)]));
+      const packs = placed.flatMap(({ panels }) => packSteps(panels, part, library));
       const words = placed.map(({ a, aType, b, panels, offsets }, i) => {
         const bytes = dtypeBytes[aType];
         const packed = panelWords(panels, part);
@@ -172,9 +176,9 @@ export function matmulSteps(
           a: { kind: "slot", slot: a.slot },
           out: { kind: "slot", slot: kernel.out },
           packedB: packed.to,
-          m: options.rows ?? number(m),
+          m: rows ?? number(m),
           n: columns,
-          k: options.depth ?? number(b.depth),
+          k: countedDepth ?? number(b.depth),
           blockDepth: blockDepth(b.depth),
           aRow: a.rowStride * bytes,
           aColumn: a.columnStride * bytes,

@@ -19,14 +19,14 @@ export interface Operand {
   readonly factor: number;
 }
 
-/** Where the panels of an operand's part lie in a plan's scratch memory. */
+/** Where the panels of an operand's part lie. */
 export interface Panels {
   readonly operand: Operand;
   /** Lanes of a part at most. */
   readonly lanesAtOnce: number;
   readonly batchesAtOnce: number;
-  /** Offset in scratch memory. */
-  readonly at: number;
+  /** Offset in a plan's scratch memory; null where the whole operand lies in panels, in its slot. */
+  readonly at: number | null;
 }
 
 /** The part of an operand that is packed: some batches' lanes from `lane` on. */
@@ -41,6 +41,7 @@ export interface Part {
 
 /** Bytes that the panels take: batches which share a matrix share its panels. */
 export function panelsBytes(panels: Panels): number {
+  if (panels.at === null) return 0;
   const { offsets } = panels.operand;
   let most = 0;
   for (let batch = 0; batch < offsets.length; batch += panels.batchesAtOnce) {
@@ -50,17 +51,22 @@ export function panelsBytes(panels: Panels): number {
 }
 
 /** The arguments by which a product finds the panels of a part. */
-export function panelWords({ operand, at, ...panels }: Panels, { batch, count }: Part): { readonly to: Word; readonly offsets: Word } {
+export function panelWords(panels: Panels, { batch, count, lane }: Part): { readonly to: Word; readonly offsets: Word } {
+  const { operand, at } = panels;
   const offsets = operand.offsets.slice(batch, batch + count);
   const unique = [...new Set(offsets)];
   const places = offsets.map((offset) => unique.indexOf(offset));
-  return { to: { kind: "scratch", offset: at }, offsets: table(places, matrixBytes({ operand, at, ...panels })) };
+  return {
+    to: at === null ? { kind: "slot", slot: operand.slot, byteOffset: lane * operand.depth * 4 } : { kind: "scratch", offset: at },
+    offsets: table(places, matrixBytes(panels)),
+  };
 }
 
-/** The step that packs a part of an operand. */
-export function packStep(panels: Panels, part: Part, library: KernelLibrary): Step {
+/** The step that packs a part of an operand; none where there is nothing to pack. */
+export function packSteps(panels: Panels, part: Part, library: KernelLibrary): Step[] {
   const { operand, at } = panels;
   const { dtype, depth, factor } = operand;
+  if (depth === 0 || at === null) return [];
   const bytes = dtypeBytes[dtype];
   const offsets = [...new Set(operand.offsets.slice(part.batch, part.batch + part.count))];
   const count = Math.ceil(part.lanes / panelWidth);
@@ -86,12 +92,14 @@ export function packStep(panels: Panels, part: Part, library: KernelLibrary): St
     tiles,
     factor: new Int32Array(Float32Array.of(factor).buffer)[0] ?? 0,
   };
-  return {
-    entry,
-    tiles: tiles * offsets.length,
-    words: packWords.map((word) => words[word]),
-    cost: offsets.length * part.lanes * depth * 0.3,
-  };
+  return [
+    {
+      entry,
+      tiles: tiles * offsets.length,
+      words: packWords.map((word) => words[word]),
+      cost: offsets.length * part.lanes * depth * 0.3,
+    },
+  ];
 }
 
 function matrixBytes({ operand, lanesAtOnce }: Panels): number {

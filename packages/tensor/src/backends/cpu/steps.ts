@@ -44,12 +44,12 @@ export interface StepList {
   readonly scratchBytes: number;
 }
 
-/** Turns a plan's kernels into steps, one list a kernel. */
-export function planSteps(plan: Plan, library: KernelLibrary): StepList[] {
-  return plan.kernels.map((kernel) => kernelSteps(kernel, plan, library));
+/** Turns a plan's kernels into steps, one list a kernel. Products find the matrices of some slots in panels. */
+export function planSteps(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot> = new Set()): StepList[] {
+  return plan.kernels.map((kernel) => kernelSteps(kernel, plan, library, inPanels));
 }
 
-function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepList {
+function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
   const dtypeOf = (slot: Slot): DType => {
     const found = plan.slots[slot];
     if (!found) throw new Error(`Plan: kernel reads slot ${slot}, but there are ${plan.slots.length}.`);
@@ -59,7 +59,7 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
     case "loop":
       return loopSteps(kernel, plan.slots.length, dtypeOf, library);
     case "matmul":
-      return matmulSteps(kernel satisfies MatmulKernel, dtypeOf, library);
+      return matmulSteps(kernel satisfies MatmulKernel, dtypeOf, library, { inPanels });
     case "scatterAdd":
       return scatterSteps(kernel, dtypeOf, library);
     case "copy":
@@ -69,7 +69,7 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary): StepLi
       if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
       return crossEntropySteps(kernel, plan.slots.length, dtypeOf, library);
     case "group":
-      return joined(kernel.members.map((member) => kernelSteps(member, plan, library)));
+      return joined(kernel.members.map((member) => kernelSteps(member, plan, library, inPanels)));
   }
 }
 

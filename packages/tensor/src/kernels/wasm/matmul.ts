@@ -6,7 +6,8 @@ import { add, mul, packPanels, sub } from "./pack.js";
 /**
  * Matrix product by packed panels (Goto & van de Geijn 2008). One step packs `b` into panels of `panelWidth` columns, k after k, widened
  * to f32; the next computes tiles of `out`, each of which packs its rows of `a` into panels of `PanelHeight` rows of the thread's own: what
- * one core writes and another reads costs more than packing a few times. The functions serve every shape: sizes and strides are arguments.
+ * one core writes and another reads costs more than packing a few times. A `b` that stays the same from run to run is kept as panels and not
+ * packed. The functions serve every shape: sizes and strides are arguments.
  *
  * The sums are the classical ones, whose errors are relative to Σ |a| |b| of each element. Strassen's algorithm would save an eighth of the
  * products, but errs relative to the largest elements of both matrices: where half the rows of `a` are 10⁻⁴ of the others, by 10⁴ times as
@@ -56,7 +57,7 @@ export const matmulWords = [
   /** Tiles of one batch: along the rows and in all, those of the same columns one after another. */
   "rowTiles",
   "tiles",
-  /** Tiles differ by a panel of so many rows at most; columns (whole panels) of a tile. */
+  /** Tiles differ by a panel of so many rows at most, the larger ones evenly among the others; columns (whole panels) of a tile. */
   "panelRows",
   "tileColumns",
   /** 1 where the product is added to what `out` holds. */
@@ -103,14 +104,15 @@ export function printPlace(f: FunctionBuilder, number: Code): Place {
   const rowTile = f.let("i32", op("i32.rem_u", tile.get, words.rowTiles.get));
   const column = f.let("i32", mul(op("i32.div_u", tile.get, words.rowTiles.get), words.tileColumns.get));
   const panels = f.let("i32", op("i32.div_u", add(words.m.get, sub(words.panelRows.get, i32(1))), words.panelRows.get));
-  const each = f.let("i32", op("i32.div_u", panels.get, words.rowTiles.get));
-  const more = f.let("i32", op("i32.rem_u", panels.get, words.rowTiles.get));
-  // The first tiles have one panel more, where panels do not divide.
-  const start = (index: Code): Local => f.let("i32", mul(add(mul(each.get, index), minimum(f, index, more.get).get), words.panelRows.get));
+  const wide = (value: Local): Code => op("i64.extend_i32_u", value.get);
+  const start = (index: Local): Local => {
+    const before = op("i64.div_u", op("i64.mul", wide(panels), wide(index)), wide(words.rowTiles));
+    return f.let("i32", mul(op("i32.wrap_i64", before), words.panelRows.get));
+  };
   return {
     batch,
-    row: minimum(f, words.m.get, start(rowTile.get).get),
-    rowEnd: minimum(f, words.m.get, start(add(rowTile.get, i32(1))).get),
+    row: minimum(f, words.m.get, start(rowTile).get),
+    rowEnd: minimum(f, words.m.get, start(f.let("i32", add(rowTile.get, i32(1)))).get),
     column,
     columnEnd: minimum(f, words.n.get, add(column.get, words.tileColumns.get)),
   };

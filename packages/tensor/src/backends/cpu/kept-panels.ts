@@ -1,0 +1,142 @@
+import type { Plan, Slot } from "../../kernels/kernel.js";
+import { DeviceError } from "../../tensor/errors.js";
+import type { CpuBuffer } from "./buffer.js";
+import type { CpuExecutable } from "./executable.js";
+import { keyOf, layOutBytes, layOutPlan, type PanelLayout, packedBy } from "./panel-layout.js";
+
+/** Measured time of packing an element, in nanoseconds. */
+const packNanoseconds = 0.5;
+/** Plans that spend less of their time on packing than this have nothing to gain. */
+const leastShare = 1 / 256;
+/** Bytes that laying out may take where what plans share is less. */
+const mostBytes = 16 * 2 ** 20;
+
+/** What the panels of buffers need of their backend. */
+export interface PanelHost {
+  /** Makes a plan ready to run, whose given slots lie in panels. Throws DeviceError when the budget does not hold its arguments. */
+  place(plan: Plan, inPanels: ReadonlySet<Slot>): CpuExecutable;
+  /** Runs, or enqueues, all steps on some buffers. */
+  launch(executable: CpuExecutable, buffers: readonly CpuBuffer[]): void;
+}
+
+/** Both ways of a layout, made ready, and how many buffers lie in it. */
+interface Ways {
+  readonly toPanels: CpuExecutable;
+  readonly toTensor: CpuExecutable;
+  count: number;
+}
+
+/**
+ * Right operands that stay packed between runs, as XNNPACK keeps its weights. A frozen weight is laid out as panels inside its own buffer
+ * once some runs in a row have read it so and nothing has changed it, and back as the tensor says before anything else touches it. Both
+ * use the memory that plans share. A buffer that goes back and forth must be read twice as often in a row each time before it is laid out
+ * again, so that all its moves together cost no more than what they might save.
+ */
+export class KeptPanels {
+  readonly #interned = new Map<string, PanelLayout>();
+  readonly #ways = new Map<PanelLayout, Ways>();
+
+  constructor(readonly host: PanelHost) {}
+
+  /** For each binding, how a run could find it laid out; empty where that would not pay. */
+  layoutsOf(plan: Plan, nanoseconds: number, sharedBytes: number): readonly (PanelLayout | null)[] {
+    const { layouts, elementCount } = packedBy(plan);
+    if (elementCount * packNanoseconds < nanoseconds * leastShare) return [];
+    const found: (PanelLayout | null)[] = Array.from({ length: plan.bindingCount }, () => null);
+    for (const [number, slot] of plan.slots.entries()) {
+      const layout = layouts.get(number);
+      if (layout && slot.kind === "bound" && layOutBytes(layout) <= Math.max(sharedBytes, mostBytes))
+        found[slot.binding] = this.#intern(layout);
+    }
+    return found;
+  }
+
+  #intern(layout: PanelLayout): PanelLayout {
+    const key = keyOf(layout);
+    const known = this.#interned.get(key) ?? layout;
+    this.#interned.set(key, known);
+    return known;
+  }
+
+  /** Brings a run's buffers into a state that one of a plan's executables reads, and returns that one. */
+  arrange(executable: CpuExecutable, buffers: readonly CpuBuffer[]): CpuExecutable {
+    const { layouts } = executable;
+    for (const [i, buffer] of buffers.entries()) {
+      const layout = layouts[i] ?? null;
+      if (buffer.panels && buffer.panels !== layout) this.restore(buffer);
+      buffer.runs = buffer.wanted === layout ? buffer.runs + 1 : 1;
+      buffer.wanted = layout;
+    }
+    const named = buffers.flatMap((buffer, i): [CpuBuffer, PanelLayout][] => (layouts[i] ? [[buffer, layouts[i]]] : []));
+    // A buffer that is bound twice, once to be read otherwise, never has two such runs in a row.
+    const isSettled = named.every(([buffer, layout]) => buffer.wanted === layout && (buffer.panels || buffer.runs >= buffer.patience));
+    const other = named.length > 0 && isSettled ? this.#readingPanels(executable) : null;
+    for (const [buffer, layout] of named) {
+      if (!other) this.restore(buffer);
+      else if (!buffer.panels) this.#enter(buffer, layout);
+    }
+    return other ?? executable;
+  }
+
+  /** The executable of the same plan that reads panels; null where the budget does not hold its arguments. */
+  #readingPanels(executable: CpuExecutable): CpuExecutable | null {
+    const { plan, layouts } = executable;
+    try {
+      for (const layout of layouts) if (layout) this.#waysOf(layout);
+      const slots = plan.slots.flatMap((slot, number) => (slot.kind === "bound" && layouts[slot.binding] ? [number] : []));
+      executable.readingPanels ??= this.host.place(plan, new Set(slots));
+      return executable.readingPanels;
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      executable.layouts = [];
+      this.#disposeUnused();
+      return null;
+    }
+  }
+
+  #waysOf(layout: PanelLayout): Ways {
+    const known = this.#ways.get(layout);
+    if (known) return known;
+    const toTensor = this.host.place(layOutPlan(layout, "tensor"), new Set());
+    const toPanels = this.host.place(layOutPlan(layout, "panels"), new Set());
+    const ways = { toPanels, toTensor, count: 0 };
+    this.#ways.set(layout, ways);
+    return ways;
+  }
+
+  #enter(buffer: CpuBuffer, layout: PanelLayout): void {
+    const ways = this.#waysOf(layout);
+    this.host.launch(ways.toPanels, [buffer]);
+    ways.count++;
+    buffer.panels = layout;
+  }
+
+  /** Lays a buffer out as its tensor says again. */
+  restore(buffer: CpuBuffer): void {
+    const ways = buffer.panels && this.#ways.get(buffer.panels);
+    if (!ways) return;
+    this.host.launch(ways.toTensor, [buffer]);
+    buffer.patience *= 2;
+    this.forget(buffer);
+  }
+
+  /** The contents of a buffer no longer matter. */
+  forget(buffer: CpuBuffer): void {
+    const layout = buffer.panels;
+    buffer.panels = null;
+    buffer.runs = 0;
+    const ways = layout && this.#ways.get(layout);
+    if (!ways) return;
+    ways.count--;
+    this.#disposeUnused();
+  }
+
+  #disposeUnused(): void {
+    for (const [layout, { toPanels, toTensor, count }] of this.#ways) {
+      if (count > 0) continue;
+      this.#ways.delete(layout);
+      toPanels.dispose();
+      toTensor.dispose();
+    }
+  }
+}
