@@ -95,6 +95,35 @@ describe("right operands kept as panels", () => {
     });
   }
 
+  it("are laid out in parts where columns are many and deep, and all at once where rows are", async () => {
+    // 6.6 MB: more than a part of columns.
+    const [rows, columns, depth] = [5, 1000, 1650];
+    const slots: TestSlot[] = [
+      values(rows * depth, 1, "f32"),
+      values(columns * depth, 2, "f32"),
+      new Array<number>(rows * columns).fill(0),
+    ].map((all) => ({ dtype: "f32", values: all }));
+    for (const b of ["n", "t"] as const) {
+      const kernel: MatmulKernel = {
+        ...{ kind: "matmul", batch: [], m: rows, n: columns, k: depth, out: 2 },
+        a: view(0, rows, depth, [], "n", [], 0).view,
+        b: view(1, depth, columns, [], b, [], 0).view,
+      };
+      for (const backend of [...backends, patient]) {
+        const { buffers, run } = ready(backend, [kernel], slots);
+        run();
+        const first = await read(backend, buffers[2]);
+        backend.write(buffers[2] as BackendBuffer, new Uint8Array(rows * columns * 4));
+        run();
+        expect(isKept(buffers[1])).toBe(true);
+        expect(await read(backend, buffers[2])).toEqual(first);
+        const right = await read(backend, buffers[1]);
+        expect(right.every((x, i) => x === slots[1]?.values[i])).toBe(true);
+        for (const buffer of buffers) backend.free(buffer);
+      }
+    }
+  });
+
   it("follow what is written to them, whole or in part", async () => {
     for (const backend of [...backends, patient]) {
       const slots = slotsOf();

@@ -66,10 +66,7 @@ class CpuBackend implements Backend {
   readonly #heap: Heap;
   readonly #library: KernelLibrary;
   readonly #workspace: Workspace;
-  readonly #panels = new KeptPanels({
-    place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
-    launch: (executable, buffers) => this.#launch(executable, buffers),
-  });
+  readonly #panels: KeptPanels;
   readonly #driverBytes: Uint8Array<ArrayBuffer>;
   readonly #driver: DriverExports;
   readonly #scratch: number;
@@ -90,6 +87,11 @@ class CpuBackend implements Backend {
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
     this.#heap = new Heap(isShared, controlBytes(this.#threadCount), budgetBytes, this.counters);
     this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#runsInline);
+    this.#panels = new KeptPanels({
+      budgetBytes,
+      place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
+      launch: (executable, buffers) => this.#launch(executable, buffers),
+    });
     this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: this.#environment.hasRelaxedSimd }, this.counters);
     this.#driverBytes = printDriver(isShared, this.#threadCount);
     const { memory } = this.#heap;

@@ -8,11 +8,13 @@ import { keyOf, layOutBytes, layOutPlan, type PanelLayout, packedBy } from "./pa
 const packNanoseconds = 0.5;
 /** Plans that spend less of their time on packing than this have nothing to gain. */
 const leastShare = 1 / 256;
-/** Bytes that laying out may take where what plans share is less. */
+/** What laying out may take where plans share less: so many bytes, and this part of the budget at most. */
 const mostBytes = 16 * 2 ** 20;
+const budgetShare = 1 / 64;
 
 /** What the panels of buffers need of their backend. */
 export interface PanelHost {
+  readonly budgetBytes: number;
   /** Makes a plan ready to run, whose given slots lie in panels. Throws DeviceError when the budget does not hold its arguments. */
   place(plan: Plan, inPanels: ReadonlySet<Slot>): CpuExecutable;
   /** Runs, or enqueues, all steps on some buffers. */
@@ -42,11 +44,11 @@ export class KeptPanels {
   layoutsOf(plan: Plan, nanoseconds: number, sharedBytes: number): readonly (PanelLayout | null)[] {
     const { layouts, elementCount } = packedBy(plan);
     if (elementCount * packNanoseconds < nanoseconds * leastShare) return [];
+    const roomBytes = Math.max(sharedBytes, Math.min(mostBytes, this.host.budgetBytes * budgetShare));
     const found: (PanelLayout | null)[] = Array.from({ length: plan.bindingCount }, () => null);
     for (const [number, slot] of plan.slots.entries()) {
       const layout = layouts.get(number);
-      if (layout && slot.kind === "bound" && layOutBytes(layout) <= Math.max(sharedBytes, mostBytes))
-        found[slot.binding] = this.#intern(layout);
+      if (layout && slot.kind === "bound" && layOutBytes(layout) <= roomBytes) found[slot.binding] = this.#intern(layout);
     }
     return found;
   }
