@@ -100,10 +100,14 @@ export class KeptPanels {
     const known = this.#ways.get(layout);
     if (known) return known;
     const toTensor = this.host.place(layOutPlan(layout, "tensor"), new Set());
-    const toPanels = this.host.place(layOutPlan(layout, "panels"), new Set());
-    const ways = { toPanels, toTensor, count: 0 };
-    this.#ways.set(layout, ways);
-    return ways;
+    try {
+      const ways = { toPanels: this.host.place(layOutPlan(layout, "panels"), new Set()), toTensor, count: 0 };
+      this.#ways.set(layout, ways);
+      return ways;
+    } catch (error) {
+      toTensor.dispose();
+      throw error;
+    }
   }
 
   #enter(buffer: CpuBuffer, layout: PanelLayout): void {
