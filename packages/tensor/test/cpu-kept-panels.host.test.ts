@@ -294,6 +294,13 @@ describe("which operands a plan reads as panels only", () => {
     expect(find([{ ...times("n"), epilogue }], slots)).toEqual([]);
   });
 
+  it("leaves out a buffer that another slot is bound to as well", () => {
+    const plan = boundPlan([times("n"), { kind: "copy", bytes: k * n * 4, from: 5, to: 4 }], slots);
+    const shared = plan.slots.map((slot, i) => (i === 4 && slot.kind === "bound" ? { ...slot, binding: 1 } : slot));
+    expect([...packedBy(plan).layouts.keys()]).toEqual([1]);
+    expect([...packedBy({ ...plan, slots: shared }).layouts.keys()]).toEqual([]);
+  });
+
   it("leaves out what is a part, has columns that fill no panel, is not f32 or is multiplied by a factor", () => {
     const { b } = times("n");
     expect(find([{ ...times("n"), b: { ...b, offset: 8 } }], slots)).toEqual([]);

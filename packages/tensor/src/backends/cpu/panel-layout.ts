@@ -48,6 +48,10 @@ export function packedBy(plan: Plan): Packed {
     for (const slot of [...readsOf(leftOf(kernel)), ...writesOf(kernel)]) others.add(slot);
   };
   for (const kernel of plan.kernels) visit(kernel);
+  const bindings = plan.slots.map((slot) => (slot.kind === "bound" ? slot.binding : null));
+  // What is read or written under another slot's number counts as well.
+  for (const slot of layouts.keys())
+    if (bindings.indexOf(bindings[slot] ?? null) !== bindings.lastIndexOf(bindings[slot] ?? null)) others.add(slot);
   for (const slot of others) layouts.delete(slot);
   return { layouts, elementCount: [...layouts.keys()].reduce((sum, slot) => sum + (counts.get(slot) ?? 0), 0) };
 }
