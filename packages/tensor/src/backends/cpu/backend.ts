@@ -36,6 +36,15 @@ const defaultSoloNanoseconds = 20000;
 /** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */
 const spins = 10000;
 
+/** Kernels run one after another, so that what the largest needs serves all. */
+function scratchBytesOf(lists: readonly StepList[]): number {
+  return Math.max(0, ...lists.map(({ scratchBytes }) => scratchBytes));
+}
+
+function nanosecondsOf(lists: readonly StepList[]): number {
+  return lists.reduce((all, { steps }) => steps.reduce((sum, { cost }) => sum + cost, all), 0);
+}
+
 /** Jobs are numbered as the driver counts them. */
 function nextJob(job: number): number {
   return (job + 1) & 0x7fffffff;
@@ -156,8 +165,7 @@ class CpuBackend implements Backend {
 
   workspaceBytes(plan: Plan): number {
     const lists = planSteps(plan, this.#library);
-    const scratchBytes = Math.max(0, ...lists.map((list) => list.scratchBytes));
-    return scratchBytes + argumentPlaces(lists.flatMap((list) => list.steps)).wordCount * 4;
+    return scratchBytesOf(lists) + argumentPlaces(lists.flatMap((list) => list.steps)).wordCount * 4;
   }
 
   prepare(plan: Plan): Executable {
@@ -165,12 +173,7 @@ class CpuBackend implements Backend {
     const lists = planSteps(plan, this.#library);
     const executable = this.#place(plan, lists);
     this.counters.plansPrepared++;
-    const nanoseconds = lists.flatMap((list) => list.steps).reduce((sum, { cost }) => sum + cost, 0);
-    executable.layouts = this.#panels.layoutsOf(
-      plan,
-      nanoseconds,
-      plan.arenaBytes + Math.max(0, ...lists.map((list) => list.scratchBytes)),
-    );
+    executable.layouts = this.#panels.layoutsOf(plan, nanosecondsOf(lists), plan.arenaBytes + scratchBytesOf(lists));
     return executable;
   }
 
@@ -180,7 +183,7 @@ class CpuBackend implements Backend {
     const steps = lists.flatMap((list) => list.steps);
     const { wordCount, tables, blocks } = argumentPlaces(steps);
     const arenaBytes = roundUp(plan.arenaBytes, 256);
-    const scratchAt = roundUp(Math.max(0, ...lists.map((list) => list.scratchBytes)), 256);
+    const scratchAt = roundUp(scratchBytesOf(lists), 256);
     const address = this.#heap.allocate(wordCount * 4);
     const tenant = {};
     try {
@@ -218,7 +221,6 @@ class CpuBackend implements Backend {
     const stepAddress = (index: number): number => first * 4 + index * stepFields.bytes;
     let count = 0;
     const kernelEnds = lists.map((list) => stepAddress((count += list.steps.length)));
-    const cost = steps.reduce((sum, step) => sum + step.cost, 0);
     return new CpuExecutable(
       plan,
       address,
@@ -227,7 +229,7 @@ class CpuBackend implements Backend {
       kernelEnds,
       patches,
       workspaceWords,
-      cost < this.#soloNanoseconds,
+      nanosecondsOf(lists) < this.#soloNanoseconds,
       (executable) => {
         if (this.#isDisposed) return;
         this.#inOrder(() => {
