@@ -46,6 +46,8 @@ export function realizeNow(tensors: readonly Tensor[]): void {
       tensors[0]?.device.name ?? "none",
     );
   }
+  // Arguments of compiled functions mostly have nothing to compute.
+  if (tensors.every((t) => t.node.op === "buffer" && t.device.pendingAssignments.size === 0)) return;
   for (const device of new Set(tensors.map((t) => t.device))) {
     realizeOn(
       device,

@@ -1,12 +1,12 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
-import { control, controlBytes, type DriverExports, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { controlBytes, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { DeviceError } from "../../tensor/errors.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { CpuBuffer } from "./buffer.js";
 import { supportsCrossEntropy } from "./cross-entropy.js";
-import { browserEnvironment, type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
+import { browserEnvironment, type CpuEnvironment } from "./environment.js";
 import { type AddressWord, argumentPlaces, CpuExecutable } from "./executable.js";
 import { leastSummedRows } from "./few-rows.js";
 import { Heap, maxHeapBytes, showBytes } from "./heap.js";
@@ -14,6 +14,7 @@ import { KeptPanels } from "./kept-panels.js";
 import { KernelLibrary } from "./library.js";
 import { roundUp } from "./round.js";
 import { planSteps, type StepList, type Word } from "./steps.js";
+import { Threads } from "./threads.js";
 import { Workspace } from "./workspace.js";
 
 export interface CpuOptions {
@@ -31,10 +32,6 @@ export interface CpuOptions {
 
 /** Memory of a thread's own. Attention by blocks must do with what products need. */
 const threadScratchBytes = matmulScratchBytes;
-/** Estimated nanoseconds below which waking another thread costs more than it brings. */
-const defaultSoloNanoseconds = 20000;
-/** Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. */
-const spins = 10000;
 
 /** Kernels run one after another, so that what the largest needs serves all. */
 function scratchBytesOf(lists: readonly StepList[]): number {
@@ -43,11 +40,6 @@ function scratchBytesOf(lists: readonly StepList[]): number {
 
 function nanosecondsOf(lists: readonly StepList[]): number {
   return lists.reduce((all, { steps }) => steps.reduce((sum, { cost }) => sum + cost, all), 0);
-}
-
-/** Jobs are numbered as the driver counts them. */
-function nextJob(job: number): number {
-  return (job + 1) & 0x7fffffff;
 }
 
 /** The backend that computes in WebAssembly SIMD, on as many threads as there are cores. */
@@ -68,52 +60,41 @@ class CpuBackend implements Backend {
     bytesInUse: 0,
     peakBytes: 0,
   };
-  readonly #environment: CpuEnvironment;
-  readonly #threadCount: number;
-  readonly #soloNanoseconds: number;
   readonly #onKernel: ((time: KernelTime) => void) | undefined;
   readonly #heap: Heap;
   readonly #library: KernelLibrary;
   readonly #workspace: Workspace;
   readonly #panels: KeptPanels;
-  readonly #driverBytes: Uint8Array<ArrayBuffer>;
-  readonly #driver: DriverExports;
-  readonly #scratch: number;
-  readonly #workers: WorkerHandle[] = [];
-  #jobs = 0;
+  readonly #threads: Threads;
   #isDisposed = false;
   /** Where waiting is forbidden, what has been asked for and is not done; null when all is done. */
   #queue: Promise<void> | null = null;
 
   constructor(options: CpuOptions) {
-    this.#environment = options.environment ?? browserEnvironment();
-    const { spawn, mayBlock } = this.#environment;
-    this.#threadCount = spawn ? (options.threadCount ?? this.#environment.threadCount) : 1;
+    const environment = options.environment ?? browserEnvironment();
+    const { spawn, mayBlock } = environment;
+    const count = spawn ? (options.threadCount ?? environment.threadCount) : 1;
     this.#onKernel = options.onKernel;
-    this.#soloNanoseconds = options.soloNanoseconds ?? defaultSoloNanoseconds;
-    const isShared = this.#threadCount > 1 || (spawn !== null && !mayBlock);
+    const isShared = count > 1 || (spawn !== null && !mayBlock);
     const budgetBytes = Math.min(options.budgetBytes ?? maxHeapBytes, maxHeapBytes);
     this.limits = { maxBufferBytes: budgetBytes, budgetBytes };
-    this.#heap = new Heap(isShared, controlBytes(this.#threadCount), budgetBytes, this.counters);
-    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#runsInline);
+    this.#heap = new Heap(isShared, controlBytes(count), budgetBytes, this.counters);
+    this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: environment.hasRelaxedSimd }, this.counters);
+    this.#threads = new Threads({
+      environment,
+      count,
+      heap: this.#heap,
+      table: this.#library.table,
+      scratchBytes: threadScratchBytes,
+      soloNanoseconds: options.soloNanoseconds,
+    });
+    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#threads.runsInline);
     this.#panels = new KeptPanels({
       budgetBytes,
       place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
       launch: (executable, buffers) => this.#launch(executable, buffers),
     });
-    this.#library = new KernelLibrary(this.#heap, { isShared, hasRelaxedSimd: this.#environment.hasRelaxedSimd }, this.counters);
-    this.#driverBytes = printDriver(isShared, this.#threadCount);
-    const { memory } = this.#heap;
-    const refresh = (): number => this.#heap.words[control.library / 4] ?? 0;
-    const env = { memory, table: this.#library.table, refresh };
-    // The module's exports are those that printDriver writes.
-    this.#driver = new WebAssembly.Instance(new WebAssembly.Module(this.#driverBytes), { env }).exports as unknown as DriverExports;
-    this.#scratch = this.#heap.allocate(threadScratchBytes);
-    this.description = `WebAssembly SIMD, ${this.#threadCount} thread${this.#threadCount === 1 ? "" : "s"}, up to ${showBytes(budgetBytes)}`;
-  }
-
-  get #runsInline(): boolean {
-    return this.#environment.mayBlock || this.#environment.spawn === null;
+    this.description = `WebAssembly SIMD, ${count} thread${count === 1 ? "" : "s"}, up to ${showBytes(budgetBytes)}`;
   }
 
   supports(kernel: CompositeKernel): boolean {
@@ -229,7 +210,7 @@ class CpuBackend implements Backend {
       kernelEnds,
       patches,
       workspaceWords,
-      nanosecondsOf(lists) < this.#soloNanoseconds,
+      nanosecondsOf(lists),
       (executable) => {
         if (this.#isDisposed) return;
         this.#inOrder(() => {
@@ -257,18 +238,14 @@ class CpuBackend implements Backend {
 
   /** Runs all steps, or enqueues them; tells `onKernel` of each kernel where that is given and nothing is enqueued. */
   #launch(executable: CpuExecutable, buffers: readonly CpuBuffer[], onKernel?: (time: KernelTime) => void): void {
-    if (this.#runsInline) {
+    if (this.#threads.runsInline) {
       this.#bind(executable, buffers);
       this.#runInline(executable, onKernel);
       return;
     }
     this.#enqueue(async () => {
       this.#bind(executable, buffers);
-      if (executable.firstStep === executable.endStep) return;
-      this.#startWorkers();
-      this.#jobs = nextJob(this.#jobs);
-      this.#driver.start(executable.firstStep, executable.endStep, 1);
-      await this.#jobDone();
+      await this.#threads.runAway(executable.firstStep, executable.endStep);
     });
   }
 
@@ -287,55 +264,18 @@ class CpuBackend implements Backend {
 
   #runInline(executable: CpuExecutable, onKernel: ((time: KernelTime) => void) | undefined): void {
     if (!onKernel) {
-      this.#runSteps(executable.firstStep, executable.endStep, executable.isSmall);
+      this.#threads.run(executable.firstStep, executable.endStep, executable.nanoseconds);
       return;
     }
     const { kernels } = executable.statistics;
     let first = executable.firstStep;
     for (const [i, end] of executable.kernelEnds.entries()) {
       const startMs = performance.now();
-      this.#runSteps(first, end, executable.isSmall);
+      this.#threads.run(first, end, executable.nanoseconds);
       const ms = performance.now() - startMs;
       const work = kernels[i];
       onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
       first = end;
-    }
-  }
-
-  #runSteps(first: number, end: number, isSmall: boolean): void {
-    if (first === end) return;
-    if (isSmall || this.#threadCount === 1) {
-      this.#driver.solo(first, end, this.#scratch);
-      return;
-    }
-    this.#startWorkers();
-    this.#jobs = nextJob(this.#jobs);
-    this.#driver.start(first, end, 0);
-    this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
-  }
-
-  #startWorkers(): void {
-    const { spawn } = this.#environment;
-    if (!spawn || this.#workers.length > 0) return;
-    for (let thread = this.#runsInline ? 1 : 0; thread < this.#threadCount; thread++) {
-      const scratch = this.#heap.allocate(threadScratchBytes);
-      const { library, modules } = control;
-      const data = { memory: this.#heap.memory, driver: this.#driverBytes, thread, scratch, spins, library, modules };
-      this.#workers.push(spawn(workerProgram, data));
-    }
-  }
-
-  /** Resolves when the workers have finished a job, without blocking this thread. */
-  async #jobDone(): Promise<void> {
-    const at = control.finished / 4;
-    Atomics.store(this.#heap.words, control.listening / 4, 1);
-    for (;;) {
-      const { words } = this.#heap;
-      const finished = Atomics.load(words, at);
-      if (finished === this.#jobs) return;
-      const { waitAsync } = Atomics as { waitAsync?: (words: Int32Array, at: number, value: number) => { value: unknown } };
-      if (waitAsync) await waitAsync(words, at, finished).value;
-      else await new Promise((resolve) => setTimeout(resolve, 0));
     }
   }
 
@@ -346,8 +286,7 @@ class CpuBackend implements Backend {
 
   dispose(): void {
     this.#isDisposed = true;
-    for (const worker of this.#workers) worker.terminate();
-    this.#workers.length = 0;
+    this.#threads.dispose();
     this.counters.bytesInUse = 0;
   }
 

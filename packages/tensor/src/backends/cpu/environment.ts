@@ -4,6 +4,8 @@ import { knowsRelaxedSimd } from "../../kernels/wasm/assembler.js";
 export interface WorkerData {
   readonly memory: WebAssembly.Memory;
   readonly driver: Uint8Array;
+  /** Its number: which part of a step's tiles is its own. */
+  readonly thread: number;
   /** Scratch memory of the thread's own. */
   readonly scratch: number;
   readonly spins: number;

@@ -31,7 +31,8 @@ export class CpuExecutable implements Executable {
     /** For each binding, the argument words (by number) that hold its address. */
     readonly patches: readonly (readonly AddressWord[])[],
     readonly workspaceWords: readonly AddressWord[],
-    readonly isSmall: boolean,
+    /** Estimated time. */
+    readonly nanoseconds: number,
     readonly release: (executable: CpuExecutable) => void,
   ) {}
 

@@ -25,7 +25,7 @@ export class Heap {
   #words: Int32Array;
 
   constructor(
-    isShared: boolean,
+    readonly isShared: boolean,
     readonly reservedBytes: number,
     readonly budgetBytes: number,
     readonly counters: BackendCounters,

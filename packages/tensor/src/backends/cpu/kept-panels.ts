@@ -50,7 +50,7 @@ export class KeptPanels {
       const layout = layouts.get(number);
       if (layout && slot.kind === "bound" && layOutBytes(layout) <= roomBytes) found[slot.binding] = this.#intern(layout);
     }
-    return found;
+    return found.some((layout) => layout !== null) ? found : [];
   }
 
   #intern(layout: PanelLayout): PanelLayout {
@@ -63,17 +63,28 @@ export class KeptPanels {
   /** Brings a run's buffers into a state that one of a plan's executables reads, and returns that one. */
   arrange(executable: CpuExecutable, buffers: readonly CpuBuffer[]): CpuExecutable {
     const { layouts } = executable;
-    for (const [i, buffer] of buffers.entries()) {
+    for (let i = 0; i < buffers.length; i++) {
+      const buffer = buffers[i];
+      if (!buffer) continue;
       const layout = layouts[i] ?? null;
       if (buffer.panels && buffer.panels !== layout) this.restore(buffer);
       buffer.runs = buffer.wanted === layout ? buffer.runs + 1 : 1;
       buffer.wanted = layout;
     }
-    const named = buffers.flatMap((buffer, i): [CpuBuffer, PanelLayout][] => (layouts[i] ? [[buffer, layouts[i]]] : []));
+    return layouts.length > 0 ? this.#arrangeNamed(executable, buffers) : executable;
+  }
+
+  #arrangeNamed(executable: CpuExecutable, buffers: readonly CpuBuffer[]): CpuExecutable {
+    const { layouts } = executable;
     // A buffer that is bound twice, once to be read otherwise, never has two such runs in a row.
-    const isSettled = named.every(([buffer, layout]) => buffer.wanted === layout && (buffer.panels || buffer.runs >= buffer.patience));
-    const other = named.length > 0 && isSettled ? this.#readingPanels(executable) : null;
-    for (const [buffer, layout] of named) {
+    const isSettled = buffers.every((buffer, i) => {
+      const layout = layouts[i];
+      return !layout || (buffer.wanted === layout && (buffer.panels !== null || buffer.runs >= buffer.patience));
+    });
+    const other = isSettled ? this.#readingPanels(executable) : null;
+    for (let i = 0; i < buffers.length; i++) {
+      const [buffer, layout] = [buffers[i], layouts[i]];
+      if (!buffer || !layout) continue;
       if (!other) this.restore(buffer);
       else if (!buffer.panels) this.#enter(buffer, layout);
     }
@@ -85,9 +96,9 @@ export class KeptPanels {
     const { plan, layouts } = executable;
     try {
       for (const layout of layouts) if (layout) this.#waysOf(layout);
+      if (executable.readingPanels) return executable.readingPanels;
       const slots = plan.slots.flatMap((slot, number) => (slot.kind === "bound" && layouts[slot.binding] ? [number] : []));
-      executable.readingPanels ??= this.host.place(plan, new Set(slots));
-      return executable.readingPanels;
+      return (executable.readingPanels = this.host.place(plan, new Set(slots)));
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       executable.layouts = [];

@@ -6,6 +6,9 @@ import { kernelParams } from "./loop.js";
  * tiles, of which each thread has a share: its own n-th part, as in every other step, so that it finds in its core's cache what it wrote
  * there; then what others have left of theirs. Whoever finishes a step's last tile starts the next step, so a thread may come late, or not
  * at all, and there is no barrier that counts heads. Which thread computes a tile never matters to its result.
+ *
+ * A thread that was woken and does not come can be stood in for by one of a reserve. Who calls it also asks the next thread that wakes from
+ * its sleep to go into the reserve, so that as many threads compute as before.
  */
 
 /** Addresses of the control block; each counter that threads write has a cache line of its own. */
@@ -19,6 +22,10 @@ export const control = {
   sleepers: 256,
   /** Those of the sleepers that wait for the end of a job. */
   awaiting: 260,
+  /** Calls that no thread of the reserve has answered; the reserve waits on it. */
+  called: 264,
+  /** 1 when a thread is to go into the reserve. */
+  surplus: 268,
   /** Jobs finished so far. A thread that may not block listens to it with Atomics.waitAsync, and says so in `listening`. */
   finished: 320,
   listening: 324,
@@ -33,7 +40,8 @@ export const control = {
   taken: 512,
 } as const;
 
-const lineBytes = 64;
+/** Bytes of a cache line. */
+export const lineBytes = 64;
 
 /** Bytes of the control block of so many threads. */
 export function controlBytes(threads: number): number {
@@ -220,8 +228,22 @@ function printDrive(
         f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, i64(-1n)), op("drop")]);
         f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
         f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
+        f.if(op("i32.lt_s", jobs.get, i32(0)), () => printReserve(f));
       });
     });
     f.br(again);
+  });
+}
+
+/** Waits in the reserve, where a thread more than enough is awake, until a call comes. */
+function printReserve(f: FunctionBuilder): void {
+  f.if(memory("i32.atomic.rmw.xchg", 0, at(control.surplus), i32(0)), () => {
+    f.loop((again) => {
+      f.if(op("i32.le_s", memory("i32.atomic.rmw.sub", 0, at(control.called), i32(1)), i32(0)), () => {
+        f.emit([memory("i32.atomic.rmw.add", 0, at(control.called), i32(1)), op("drop")]);
+        f.emit([memory("memory.atomic.wait32", 0, at(control.called), i32(0), i64(-1n)), op("drop")]);
+        f.br(again);
+      });
+    });
   });
 }

@@ -213,6 +213,7 @@ export const memoryOpcodes = {
   "i32.atomic.store": [0xfe17, 2],
   "i32.atomic.rmw.add": [0xfe1e, 2],
   "i32.atomic.rmw.sub": [0xfe25, 2],
+  "i32.atomic.rmw.xchg": [0xfe41, 2],
 } as const;
 
 /** Memory instructions that also name a lane. */

@@ -1,0 +1,147 @@
+import { control, type DriverExports, lineBytes, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
+import type { Heap } from "./heap.js";
+import { roundUp } from "./round.js";
+
+/**
+ * Looks at the signal before a thread goes to sleep; a look takes one or two nanoseconds. What a program does between two jobs is mostly
+ * shorter than all of them, and waking a thread takes longer than many a job.
+ */
+const spins = 200000;
+/** Estimated nanoseconds below which waking another thread costs more than it brings. */
+const defaultSoloNanoseconds = 20000;
+/** Estimated nanoseconds of a job from which on it is worth to see whether the threads come that were woken for it. */
+const rollCallNanoseconds = 1e6;
+/** Milliseconds after which a thread that was woken is late. One that gets a core comes within half of it. */
+const lateMs = 0.15;
+
+export interface ThreadsOptions {
+  readonly environment: CpuEnvironment;
+  /** Threads that compute at a time, the calling one included where it may wait. */
+  readonly count: number;
+  readonly heap: Heap;
+  /** Compiled kernel functions by number, as the calling thread knows them. */
+  readonly table: WebAssembly.Table;
+  /** Memory of each thread's own. */
+  readonly scratchBytes: number;
+  /** Jobs whose estimated time is below this many nanoseconds run on the calling thread alone. */
+  readonly soloNanoseconds?: number | undefined;
+}
+
+/** Jobs are numbered as the driver counts them. */
+function nextJob(job: number): number {
+  return (job + 1) & 0x7fffffff;
+}
+
+/**
+ * The threads that run steps: the calling one, where it may wait, and workers, which start with the first job that is for them.
+ *
+ * Linux may put a thread that is woken behind the one that wakes it, on the same core, though another core is idle: it then comes several
+ * milliseconds late. JavaScript cannot say where its threads run, but one more thread, which last ran on another core, is put there. So one
+ * is kept in reserve: when a thread is late, the spare is woken in its place, and the late one is the spare from then on.
+ */
+export class Threads {
+  /** Whether jobs are done when `run` returns; else they run on workers alone, by `runAway`. */
+  readonly runsInline: boolean;
+  readonly #options: ThreadsOptions;
+  readonly #driverBytes: Uint8Array<ArrayBuffer>;
+  readonly #driver: DriverExports;
+  readonly #scratch: number;
+  readonly #workers: WorkerHandle[] = [];
+  #jobs = 0;
+  /** Memory of the spare thread, and whether it was started. */
+  #spareScratch = 0;
+  #hasSpare = false;
+
+  constructor(options: ThreadsOptions) {
+    const { environment, count, heap, table, scratchBytes } = options;
+    this.#options = options;
+    this.runsInline = environment.mayBlock || environment.spawn === null;
+    this.#driverBytes = printDriver(heap.isShared, count);
+    const refresh = (): number => heap.words[control.library / 4] ?? 0;
+    const env = { memory: heap.memory, table, refresh };
+    // The module's exports are those that printDriver writes.
+    this.#driver = new WebAssembly.Instance(new WebAssembly.Module(this.#driverBytes), { env }).exports as unknown as DriverExports;
+    this.#scratch = heap.allocate(scratchBytes);
+  }
+
+  /** Runs steps, from the address of the first to that after the last, and returns when they are done. */
+  run(first: number, end: number, nanoseconds: number): void {
+    if (first === end) return;
+    const { count, heap, soloNanoseconds = defaultSoloNanoseconds } = this.#options;
+    if (count === 1 || nanoseconds < soloNanoseconds) {
+      this.#driver.solo(first, end, this.#scratch);
+      return;
+    }
+    this.#startWorkers();
+    this.#jobs = nextJob(this.#jobs);
+    this.#driver.start(first, end, 0);
+    // A single tile wakes nobody.
+    if (nanoseconds >= rollCallNanoseconds && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
+    this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
+  }
+
+  /** The same on workers alone; resolves when they are done. */
+  async runAway(first: number, end: number): Promise<void> {
+    if (first === end) return;
+    this.#startWorkers();
+    this.#jobs = nextJob(this.#jobs);
+    this.#driver.start(first, end, 1);
+    const at = control.finished / 4;
+    Atomics.store(this.#options.heap.words, control.listening / 4, 1);
+    for (;;) {
+      const { words } = this.#options.heap;
+      const finished = Atomics.load(words, at);
+      if (finished === this.#jobs) return;
+      const { waitAsync } = Atomics as { waitAsync?: (words: Int32Array, at: number, value: number) => { value: unknown } };
+      if (waitAsync) await waitAsync(words, at, finished).value;
+      else await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+
+  #startWorkers(): void {
+    if (this.#workers.length > 0) return;
+    const { count, heap } = this.#options;
+    const bytes = roundUp(this.#options.scratchBytes, lineBytes);
+    const first = this.runsInline ? 1 : 0;
+    // Workers and, where one of them may be late, the spare.
+    const scratch = heap.allocate(bytes * count);
+    for (let thread = first; thread < count; thread++) this.#spawn(thread, scratch + bytes * (thread - first));
+    this.#spareScratch = scratch + bytes * (count - first);
+  }
+
+  #spawn(thread: number, scratch: number): void {
+    const { environment, heap } = this.#options;
+    const { library, modules } = control;
+    const data = { memory: heap.memory, driver: this.#driverBytes, thread, scratch, spins, library, modules };
+    const worker = environment.spawn?.(workerProgram, data);
+    if (worker) this.#workers.push(worker);
+  }
+
+  /** Waits a moment for the threads that were woken, and calls the spare in the place of one that does not come. */
+  #callRoll(): void {
+    const { count, heap } = this.#options;
+    const { words } = heap;
+    const deadline = performance.now() + lateMs;
+    while (Atomics.load(words, control.sleepers / 4) > 0) {
+      if (performance.now() < deadline) continue;
+      // Else nobody has gone into the reserve since the last call.
+      if (Atomics.load(words, control.surplus / 4) === 0) {
+        Atomics.store(words, control.surplus / 4, 1);
+        if (this.#hasSpare) {
+          Atomics.add(words, control.called / 4, 1);
+          Atomics.notify(words, control.called / 4, 1);
+        } else {
+          this.#hasSpare = true;
+          this.#spawn(count - 1, this.#spareScratch);
+        }
+      }
+      return;
+    }
+  }
+
+  dispose(): void {
+    for (const worker of this.#workers) worker.terminate();
+    this.#workers.length = 0;
+  }
+}

@@ -1,0 +1,117 @@
+import { afterAll, describe, expect, it, vi } from "vitest";
+import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import type { CpuEnvironment, WorkerData } from "../src/backends/cpu/environment.js";
+import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import { Device } from "../src/backends/device.js";
+import { control } from "../src/kernels/wasm/driver.js";
+import { planExecutor } from "../src/schedule/plan-executor.js";
+import { tensor } from "../src/tensor/create.js";
+import type { Tensor } from "../src/tensor/tensor.js";
+
+const environment = nodeEnvironment();
+const opened: Device[] = [];
+afterAll(() => {
+  for (const device of opened) device.dispose();
+});
+
+/** A device and, as they start, what its workers were handed; the first `absentCount` of them never run. */
+function watched(threadCount: number, absentCount: number): { device: Device; workers: WorkerData[] } {
+  const workers: WorkerData[] = [];
+  const { spawn } = environment;
+  if (!spawn) throw new Error("Node has workers.");
+  const watching: CpuEnvironment = {
+    ...environment,
+    spawn: (program, data) => (workers.push(data) > absentCount ? spawn(program, data) : { terminate: () => undefined }),
+  };
+  const device = new Device("cpu", createCpuBackend({ environment: watching, threadCount }), planExecutor());
+  opened.push(device);
+  return { device, workers };
+}
+
+function wordsOf([first]: readonly WorkerData[]): Int32Array {
+  if (!first) throw new Error("No worker was started.");
+  return new Int32Array(first.memory.buffer);
+}
+
+const side = 320;
+const values = (factor: number): Float32Array => Float32Array.from({ length: side ** 2 }, (_, i) => Math.sin(i * factor));
+
+/** A product that takes more than a millisecond, of operands of the device's own. */
+function product(device: Device): () => Tensor {
+  const [a, b] = [1.7, 0.9].map((factor) => tensor(values(factor), { device, shape: [side, side] })) as [Tensor, Tensor];
+  return () => a.matmul(b);
+}
+
+/** All bits of a tensor, as a text that compares quickly. */
+async function bitsOf(t: Tensor): Promise<string> {
+  return Buffer.from(((await t.data()) as Float32Array).buffer).toString("base64");
+}
+
+function expected(): Promise<string> {
+  return bitsOf(product(watched(1, 0).device)());
+}
+
+async function until(holds: () => boolean | Promise<boolean>, ms = 5000): Promise<boolean> {
+  for (const deadline = Date.now() + ms; Date.now() < deadline; ) {
+    if (await holds()) return true;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  return holds();
+}
+
+describe("threads of the cpu backend", () => {
+  it("start the spare for a thread that was woken and does not come", async () => {
+    const { device, workers } = watched(2, 1);
+    const multiply = product(device);
+    const want = await expected();
+    expect((await bitsOf(multiply())) === want).toBe(true);
+    expect(workers.length).toBe(1);
+    // As if the only worker had gone to sleep.
+    Atomics.add(wordsOf(workers), control.sleepers / 4, 1);
+    expect((await bitsOf(multiply())) === want).toBe(true);
+    expect(workers.map(({ thread }) => thread)).toEqual([1, 1]);
+    expect(new Set(workers.map(({ scratch }) => scratch)).size).toBe(2);
+    const load = (at: number): number => Atomics.load(wordsOf(workers), at / 4);
+    const notify = vi.spyOn(Atomics, "notify");
+    // When the spare wakes for a job it goes into the reserve, and is called from it in the place of the one that never comes.
+    const answered = await until(async () => {
+      expect((await bitsOf(multiply())) === want).toBe(true);
+      await until(() => load(control.sleepers) === 2, 20);
+      return notify.mock.calls.filter(([, at]) => at === control.called / 4).length >= 5 && load(control.called) === 0;
+    });
+    notify.mockRestore();
+    expect(answered).toBe(true);
+    expect(workers.length).toBe(2);
+  });
+
+  it("are as many as before however often one seems late", async () => {
+    for (const threadCount of [2, 3, 4]) {
+      const { device, workers } = watched(threadCount, 0);
+      const multiply = product(device);
+      const want = await expected();
+      await multiply().data();
+      const words = wordsOf(workers);
+      expect(await until(() => Atomics.load(words, control.sleepers / 4) === threadCount - 1)).toBe(true);
+      // One that never comes, so that each job calls the spare unless nobody has gone into the reserve since.
+      Atomics.add(words, control.sleepers / 4, 1);
+      for (let i = 0; i < 60; i++) {
+        expect((await bitsOf(multiply())) === want).toBe(true);
+        if (i % 3 === 0) await new Promise((resolve) => setTimeout(resolve, i % 4));
+      }
+      expect(workers.length).toBe(threadCount);
+      const load = (at: number): number => Atomics.load(wordsOf(workers), at / 4);
+      // At rest everybody sleeps, one of them perhaps asked to go into the reserve when it wakes.
+      expect(await until(() => load(control.called) === 0 && load(control.sleepers) === threadCount + load(control.surplus))).toBe(true);
+    }
+  });
+
+  it("call nobody where all come in time, or wait for nobody", async () => {
+    const { device, workers } = watched(2, 1);
+    const multiply = product(device);
+    for (let i = 0; i < 20; i++) await multiply().data();
+    expect(workers.length).toBe(1);
+    const alone = watched(1, 0);
+    await product(alone.device)().data();
+    expect(alone.workers.length).toBe(0);
+  });
+});
