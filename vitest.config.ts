@@ -24,6 +24,11 @@ for (const name of chosen) {
   }
 }
 
+const onDevice = {
+  include: files(".test.ts"),
+  exclude: ["**/node_modules/**", ...files(".host.test.ts"), ...files(".life.test.ts")],
+};
+
 export default defineConfig({
   resolve: { alias },
   oxc: { target: "node20" },
@@ -37,14 +42,15 @@ export default defineConfig({
     teardownTimeout: 5_000,
     projects: [
       { extends: true, test: { name: "host", include: files(".host.test.ts") } },
+      // The device tests on `cpu` once more, with right operands packed for good whenever they may be.
+      { extends: true, test: { name: "panels", ...onDevice, env: { LOWRANK_TEST_BACKEND: "cpu", LOWRANK_TEST_PANELS: "1" } } },
       ...backends
         .filter((name) => chosen.includes(name))
         .map((name) => ({
           extends: true as const,
           test: {
             name,
-            include: files(".test.ts"),
-            exclude: ["**/node_modules/**", ...files(".host.test.ts"), ...files(".life.test.ts")],
+            ...onDevice,
             env: { LOWRANK_TEST_BACKEND: name },
             // A software adapter compiles a shader in a tenth of a second, and a training step has a hundred of them.
             ...(name === "cpu" ? {} : { testTimeout: 240_000 }),

@@ -10,7 +10,7 @@ import { stripVTControlCharacters } from "node:util";
 import { prepare, root, run, say } from "./prepare.mjs";
 import { findVulkan } from "./vulkan.mjs";
 
-const stages = /** @type {const} */ (["typecheck", "lint", "host", "cpu", "swiftshader", "lavapipe", "life", "docs"]);
+const stages = /** @type {const} */ (["typecheck", "lint", "host", "cpu", "panels", "swiftshader", "lavapipe", "life", "docs"]);
 /** @typedef {typeof stages[number]} Stage */
 /** @typedef {{ passed: number, failed: number, skipped: number }} Count */
 /** @typedef {{ name: string, status: string, message?: string, assertionResults: Array<{ status: string, fullName: string, failureMessages?: string[] }> }} FileReport */
@@ -84,7 +84,7 @@ async function runStage(stage) {
 
 /** @param {string} project */
 function vitest(project) {
-  const device = project === "host" || project === "life" ? "cpu" : project;
+  const device = ["host", "panels", "life"].includes(project) ? "cpu" : project;
   const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${project}.json`)}`];
   const args = ["run", "--project", project, "--passWithNoTests", ...report, ...filters];
   return counted(project, join(bin, "vitest"), args, { ...process.env, LOWRANK_TEST_BACKEND: device });

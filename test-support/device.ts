@@ -1,4 +1,8 @@
-import { type Device, device } from "@lowrank/tensor";
+import { device } from "@lowrank/tensor";
+import { createCpuBackend } from "../packages/tensor/src/backends/cpu/backend.js";
+import { nodeEnvironment } from "../packages/tensor/src/backends/cpu/node.js";
+import { Device } from "../packages/tensor/src/backends/device.js";
+import { planExecutor } from "../packages/tensor/src/schedule/plan-executor.js";
 import { useVulkan } from "../scripts/vulkan.mjs";
 
 /** `gpu` is whatever Vulkan, Metal or Direct3D adapter Dawn finds by itself. */
@@ -19,10 +23,15 @@ export function testDevice(): Promise<Device> {
   return opened;
 }
 
+/** A cpu device that packs right operands for good whenever it may. */
+function panelsDevice(): Device {
+  return new Device("cpu", createCpuBackend({ environment: nodeEnvironment(), panelsAtOnce: true }), planExecutor());
+}
+
 /** A device under test that no other test has put anything on, for those that count what it holds. The caller disposes it. */
 export async function newDevice(): Promise<Device> {
   const backend = testBackend();
-  if (backend === "cpu") return device("cpu");
+  if (backend === "cpu") return process.env["LOWRANK_TEST_PANELS"] === "1" ? panelsDevice() : device("cpu");
   // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
   if (backend !== "gpu") useVulkan(backend);
   // Models have hundreds of shaders, which compile in half the time for narrow vectors. Tests of single kernels keep the driver's own width,

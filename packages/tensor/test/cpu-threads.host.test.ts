@@ -33,10 +33,10 @@ function wordsOf([first]: readonly WorkerData[]): Int32Array {
   return new Int32Array(first.memory.buffer);
 }
 
-const side = 320;
+const side = 640;
 const values = (factor: number): Float32Array => Float32Array.from({ length: side ** 2 }, (_, i) => Math.sin(i * factor));
 
-/** A product that takes more than a millisecond, of operands of the device's own. */
+/** A product that takes long enough for four threads to wait for each other, of operands of the device's own. */
 function product(device: Device): () => Tensor {
   const [a, b] = [1.7, 0.9].map((factor) => tensor(values(factor), { device, shape: [side, side] })) as [Tensor, Tensor];
   return () => a.matmul(b);

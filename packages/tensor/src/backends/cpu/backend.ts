@@ -26,6 +26,8 @@ export interface CpuOptions {
   readonly budgetBytes?: number;
   /** Plans whose estimated time is below this many nanoseconds run on the calling thread alone. */
   readonly soloNanoseconds?: number;
+  /** Right operands are packed for good at the first run that could read them so, whatever that saves. For tests. */
+  readonly panelsAtOnce?: boolean;
   /** Called after each kernel with its time. Kernels then run one by one, which costs some speed. */
   readonly onKernel?: (time: KernelTime) => void;
 }
@@ -91,6 +93,7 @@ class CpuBackend implements Backend {
     this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#threads.runsInline);
     this.#panels = new KeptPanels({
       budgetBytes,
+      atOnce: options.panelsAtOnce === true,
       place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
       launch: (executable, buffers) => this.#launch(executable, buffers),
     });

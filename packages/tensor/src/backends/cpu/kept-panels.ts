@@ -15,6 +15,8 @@ const budgetShare = 1 / 64;
 /** What the panels of buffers need of their backend. */
 export interface PanelHost {
   readonly budgetBytes: number;
+  /** At the first run that could read a buffer so it is laid out, whatever that saves. */
+  readonly atOnce: boolean;
   /** Makes a plan ready to run, whose given slots lie in panels. Throws DeviceError when the budget does not hold its arguments. */
   place(plan: Plan, inPanels: ReadonlySet<Slot>): CpuExecutable;
   /** Runs, or enqueues, all steps on some buffers. */
@@ -43,7 +45,7 @@ export class KeptPanels {
   /** For each binding, how a run could find it laid out; empty where that would not pay. */
   layoutsOf(plan: Plan, nanoseconds: number, sharedBytes: number): readonly (PanelLayout | null)[] {
     const { layouts, elementCount } = packedBy(plan);
-    if (elementCount * packNanoseconds < nanoseconds * leastShare) return [];
+    if (!this.host.atOnce && elementCount * packNanoseconds < nanoseconds * leastShare) return [];
     const roomBytes = Math.max(sharedBytes, Math.min(mostBytes, this.host.budgetBytes * budgetShare));
     const found: (PanelLayout | null)[] = Array.from({ length: plan.bindingCount }, () => null);
     for (const [number, slot] of plan.slots.entries()) {
@@ -79,7 +81,7 @@ export class KeptPanels {
     // A buffer that is bound twice, once to be read otherwise, never has two such runs in a row.
     const isSettled = buffers.every((buffer, i) => {
       const layout = layouts[i];
-      return !layout || (buffer.wanted === layout && (buffer.panels !== null || buffer.runs >= buffer.patience));
+      return !layout || (buffer.wanted === layout && (buffer.panels !== null || this.host.atOnce || buffer.runs >= buffer.patience));
     });
     const other = isSettled ? this.#readingPanels(executable) : null;
     for (let i = 0; i < buffers.length; i++) {

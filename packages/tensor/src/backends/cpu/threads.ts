@@ -10,8 +10,8 @@ import { roundUp } from "./round.js";
 const spins = 200000;
 /** Estimated nanoseconds below which waking another thread costs more than it brings. */
 const defaultSoloNanoseconds = 20000;
-/** Estimated nanoseconds of a job from which on it is worth to see whether the threads come that were woken for it. */
-const rollCallNanoseconds = 1e6;
+/** Estimated nanoseconds for each thread from which on a job waits for those that were woken for it. */
+const rollCallNanoseconds = 2.5e6;
 /** Milliseconds after which a thread that was woken is late. One that gets a core comes within half of it. */
 const lateMs = 0.15;
 
@@ -77,7 +77,7 @@ export class Threads {
     this.#jobs = nextJob(this.#jobs);
     this.#driver.start(first, end, 0);
     // A single tile wakes nobody.
-    if (nanoseconds >= rollCallNanoseconds && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
+    if (nanoseconds >= rollCallNanoseconds * count && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
     this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
   }
 
