@@ -6,6 +6,7 @@ import { Device } from "../src/backends/device.js";
 import { control } from "../src/kernels/wasm/driver.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { tensor } from "../src/tensor/create.js";
+import { DeviceError } from "../src/tensor/errors.js";
 import type { Tensor } from "../src/tensor/tensor.js";
 
 const environment = nodeEnvironment();
@@ -113,5 +114,36 @@ describe("threads of the cpu backend", () => {
     const alone = watched(1, 0);
     await product(alone.device)().data();
     expect(alone.workers.length).toBe(0);
+  });
+
+  it.each([
+    ["at its start", 1],
+    ["with a tile in its hands", 3],
+  ])("fail with what one says that fails %s", async (_, modules) => {
+    const { spawn } = environment;
+    if (!spawn) return expect.fail("Node has workers");
+    // As where the system has no memory left for compiled code.
+    const failing = `{
+      const { Module } = WebAssembly;
+      let count = 0;
+      WebAssembly.Module = function (bytes) { if (++count >= ${modules}) throw new RangeError("no memory for code"); return new Module(bytes); };
+    }`;
+    for (const mayBlock of [true, false]) {
+      const broken: CpuEnvironment = { ...environment, mayBlock, spawn: (program, data) => spawn(failing + program, data) };
+      const device = new Device("cpu", createCpuBackend({ environment: broken, threadCount: 2, soloNanoseconds: 0 }), planExecutor());
+      opened.push(device);
+      const multiply = product(device);
+      // Each has a kernel that is new, which the worker meets unless this thread is done before.
+      const runs = async (): Promise<void> => {
+        for (let i = 0; i < 100; i++)
+          await multiply()
+            .add(i)
+            .mul(multiply())
+            .slice([0, side - i])
+            .data();
+      };
+      await expect(runs()).rejects.toThrow(DeviceError);
+      await expect(runs()).rejects.toThrow(/a thread failed: RangeError: no memory for code\. Open the device again/);
+    }
   });
 });

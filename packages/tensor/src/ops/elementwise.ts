@@ -1,5 +1,5 @@
 import type { BinaryKind, Node, UnaryKind } from "../graph/node.js";
-import { type ComputeDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
+import { type ComputeDType, checkDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
 import { ShapeError } from "../tensor/errors.js";
 import { broadcastShapes, sameShape } from "../tensor/shape.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
@@ -164,6 +164,7 @@ export function where(condition: Tensor, a: TensorLike, b: TensorLike): Tensor {
 
 /** The same values stored as another dtype; f32 → integer truncates toward zero, anything → bool is ≠ 0. */
 export function cast(x: Tensor, dtype: DType): Tensor {
+  checkDType(dtype, "cast");
   if (x.dtype === dtype) return x;
   if (x.node.op === "const" && sameShape(x.shape, []) && isFloat(dtype) && dtype === "f32") {
     return new Tensor({ ...x.node, dtype }, x.device);

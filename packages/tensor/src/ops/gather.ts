@@ -1,5 +1,5 @@
 import { ShapeError, showShape } from "../tensor/errors.js";
-import { normalizeAxis, sizeOf } from "../tensor/shape.js";
+import { checkShape, normalizeAxis, sizeOf } from "../tensor/shape.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { add, mul } from "./elementwise.js";
 import { reshape } from "./movement.js";
@@ -47,6 +47,7 @@ export function scatterAdd(indices: Tensor, updates: Tensor, rows: number): Tens
     );
   }
   const shape = [rows, updates.shape[1] ?? 1];
+  checkShape(shape, "scatterAdd");
   return new Tensor(
     { op: "scatterAdd", indices: indices.cast("i32").node, updates: updates.cast("f32").node, shape, dtype: "f32" },
     updates.device,
@@ -57,6 +58,7 @@ export function scatterAdd(indices: Tensor, updates: Tensor, rows: number): Tens
 export function oneHot(indices: Tensor, depth: number): Tensor {
   checkIndices(indices, "oneHot");
   const shape = [...indices.shape, depth];
+  checkShape(shape, "oneHot");
   const position = new Tensor({ op: "iota", axis: indices.rank, shape, dtype: "i32" }, indices.device);
   return position.equal(reshape(indices.cast("i32"), [...indices.shape, 1])).cast("f32");
 }

@@ -75,6 +75,11 @@ export function slice(x: Tensor, ranges: readonly SliceRange[]): Tensor {
     const [start = 0, stop = size, step = 1] = ranges[axis] ?? [];
     if (!Number.isInteger(step) || step < 1)
       throw new ShapeError(`slice: step ${step} at axis ${axis} is not a positive integer. Use flip() to reverse an axis.`);
+    // An infinite one stands for the end.
+    if ([start, stop].some((position) => !Number.isInteger(position) && Math.abs(position) !== Number.POSITIVE_INFINITY))
+      throw new ShapeError(
+        `slice: ${String(start)} to ${String(stop)} at axis ${axis} are not integers. Give [start, stop] for each axis.`,
+      );
     const from = Math.min(Math.max(start < 0 ? start + size : start, 0), size);
     const to = Math.min(Math.max(stop < 0 ? stop + size : stop, from), size);
     starts.push(from);
@@ -111,10 +116,11 @@ export function flip(x: Tensor, axis: number): Tensor {
 
 /** `value` added around: [before, after] an axis. torch.nn.functional.pad with mode "constant". */
 export function pad(x: Tensor, widths: readonly (readonly [before: number, after: number])[], value = 0): Tensor {
-  if (widths.length !== x.rank || widths.some(([before, after]) => before < 0 || after < 0)) {
-    throw new ShapeError(`pad: needs one [before, after] of at least 0 for each of the ${x.rank} axes of ${showShape(x.shape)}.`, [
-      x.shape,
-    ]);
+  if (widths.length !== x.rank || widths.flat().some((width) => !Number.isInteger(width) || width < 0)) {
+    throw new ShapeError(
+      `pad: needs one [before, after], integers of at least 0, for each of the ${x.rank} axes of ${showShape(x.shape)}.`,
+      [x.shape],
+    );
   }
   if (widths.every(([before, after]) => before === 0 && after === 0)) return x;
   const shape = x.shape.map((size, axis) => size + (widths[axis]?.[0] ?? 0) + (widths[axis]?.[1] ?? 0));
@@ -186,7 +192,7 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
 export function split(x: Tensor, count: number, axis = 0): Tensor[] {
   const at = normalizeAxis(axis, x.rank, "split");
   const size = x.shape[at] ?? 1;
-  if (size % count !== 0) {
+  if (!Number.isInteger(count) || count < 1 || size % count !== 0) {
     throw new ShapeError(
       `split: axis ${axis} of ${showShape(x.shape)} does not divide into ${count} equal parts. Use narrow() for unequal parts.`,
       [x.shape],

@@ -1,5 +1,5 @@
 import type { Device } from "../backends/device.js";
-import { type DType, encode } from "./dtype.js";
+import { checkDType, type DType, encode } from "./dtype.js";
 import { ShapeError, showShape } from "./errors.js";
 import { checkShape, type Shape, sizeOf } from "./shape.js";
 import { Storage } from "./storage.js";
@@ -28,6 +28,7 @@ export function fromStorage(storage: Storage, shape: Shape): Tensor {
  */
 export function tensor(values: NestedNumbers | boolean, options: TensorOptions): Tensor {
   const dtype = options.dtype ?? "f32";
+  checkDType(dtype, "tensor");
   const flat: number[] = [];
   const source = typeof values === "boolean" ? Number(values) : values;
   const nested = ArrayBuffer.isView(source)
@@ -47,6 +48,9 @@ function flattenInto(flat: number[], values: NestedNumbers, depth: number): numb
     flat.push(values);
     return [];
   }
+  if (!ArrayBuffer.isView(values) && !Array.isArray(values)) {
+    throw new TypeError(`tensor: ${JSON.stringify(values)} is no number. Give numbers, in nested arrays or a typed array.`);
+  }
   const list = ArrayBuffer.isView(values) ? Array.from(values as ArrayLike<number>) : (values as readonly NestedNumbers[]);
   let inner: number[] | null = null;
   for (const item of list) {
@@ -64,6 +68,7 @@ function flattenInto(flat: number[], values: NestedNumbers, depth: number): numb
 
 /** A tensor over stored bytes in the dtype's own layout (little endian, row-major). Throws ShapeError when the length does not fit. */
 export function fromBytes(bytes: Uint8Array, dtype: DType, shape: Shape, device: Device): Tensor {
+  checkDType(dtype, "fromBytes");
   const storage = new Storage(device, dtype, sizeOf(shape));
   if (bytes.byteLength !== storage.bytes) {
     throw new ShapeError(`fromBytes: ${bytes.byteLength} bytes are not ${showShape(shape)} of ${dtype} (${storage.bytes} bytes).`, [shape]);
@@ -96,6 +101,7 @@ export function arange(count: number, options: TensorOptions): Tensor {
 
 /** Ones on the diagonal, [n, n]. torch.eye. */
 export function eye(n: number, options: TensorOptions): Tensor {
+  checkShape([n, n], "eye");
   const at = (axis: number): Tensor => new Tensor({ op: "iota", axis, shape: [n, n], dtype: "i32" }, options.device);
   return at(0)
     .equal(at(1))

@@ -10,6 +10,13 @@ export type ComputeDType = "f32" | "i32" | "u32" | "bool";
 /** Bytes of one stored element. */
 export const dtypeBytes: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4, u8: 1, bool: 1 };
 
+/** Throws TypeError for what is no dtype. */
+export function checkDType(dtype: DType, what: string): void {
+  if (!Object.hasOwn(dtypeBytes, dtype)) {
+    throw new TypeError(`${what}: there is no dtype ${JSON.stringify(dtype)}. Choose among ${Object.keys(dtypeBytes).join(", ")}.`);
+  }
+}
+
 /** The type in which a stored type takes part in arithmetic. */
 export function computeDType(dtype: DType): ComputeDType {
   switch (dtype) {

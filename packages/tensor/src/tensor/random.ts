@@ -1,7 +1,7 @@
 import type { Device } from "../backends/device.js";
 import { currentTrace } from "../graph/trace.js";
 import { tensor } from "./create.js";
-import type { Shape } from "./shape.js";
+import { checkShape, type Shape } from "./shape.js";
 import { Tensor } from "./tensor.js";
 
 /** What it takes to go on with the same random numbers: the key's two words and the number of draws so far. */
@@ -36,6 +36,7 @@ export class Generator {
 
   /** Uniform u32 words of the given shape. */
   bits(shape: Shape): Tensor {
+    checkShape(shape, "bits");
     const stream = currentTrace()?.nextStream(this) ?? this.#draws++;
     return new Tensor({ op: "random", key: this.key.node, stream, shape: [...shape], dtype: "u32" }, this.device);
   }

@@ -354,6 +354,8 @@ export class Tensor {
 export function checkSameDevice(what: string, ...tensors: readonly Tensor[]): void {
   const device = tensors[0]?.device;
   for (const t of tensors) {
+    if (!(t instanceof Tensor))
+      throw new TypeError(`${what}: ${JSON.stringify(t)} is no tensor. Make one with tensor(values, { device }).`);
     if (t.device !== device) {
       throw new DeviceError(
         `${what}: tensors of different devices (${device?.name} and ${t.device.name}). Create them with the same device.`,

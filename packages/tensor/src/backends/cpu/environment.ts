@@ -10,8 +10,7 @@ export interface WorkerData {
   readonly scratch: number;
   readonly spins: number;
   /** Addresses in the control block. */
-  readonly library: number;
-  readonly modules: number;
+  readonly control: Readonly<Record<"library" | "modules" | "failure" | "signal" | "finished", number>>;
 }
 
 export interface WorkerHandle {
@@ -32,16 +31,16 @@ export interface CpuEnvironment {
 
 /** The program of a worker, as text because it must start from a bundle, from a page and from Node alike. */
 export const workerProgram = `
-const { memory, driver, thread, scratch, spins, library, modules } = data;
+const { memory, driver, thread, scratch, spins, control } = data;
 const table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
-let tail = modules;
+let tail = control.modules;
 const wholeMemory = () => {
   memory.grow(0); // another thread may have grown it; this makes .buffer see that
   return new Int32Array(memory.buffer);
 };
 const refresh = () => {
   let words = wholeMemory();
-  const version = Atomics.load(words, library / 4);
+  const version = Atomics.load(words, control.library / 4);
   for (;;) {
     const next = Atomics.load(words, (tail >>> 0) / 4) >>> 0;
     if (next === 0) return version;
@@ -56,7 +55,20 @@ const refresh = () => {
     tail = next;
   }
 };
-new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, thread, scratch, spins);
+try {
+  new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, thread, scratch, spins);
+} catch (error) {
+  // Nobody will finish what this thread has taken. Its own memory holds what it says; whoever waits for the job is woken to read it.
+  const words = wholeMemory();
+  const text = new TextEncoder().encode(String(error)).subarray(0, 1000);
+  words[scratch / 4] = text.length;
+  new Uint8Array(memory.buffer).set(text, scratch + 4);
+  Atomics.store(words, control.failure / 4, scratch);
+  for (const at of [control.signal, control.finished]) {
+    Atomics.add(words, at / 4, 1);
+    Atomics.notify(words, at / 4);
+  }
+}
 `;
 
 /** The environment of a browser page or worker; elsewhere one thread. */

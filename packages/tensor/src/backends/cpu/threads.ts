@@ -1,4 +1,5 @@
 import { control, type DriverExports, lineBytes, printDriver, stepFields } from "../../kernels/wasm/driver.js";
+import { DeviceError } from "../../tensor/errors.js";
 import { type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import type { Heap } from "./heap.js";
 import { roundUp } from "./round.js";
@@ -65,7 +66,7 @@ export class Threads {
     this.#scratch = heap.allocate(scratchBytes);
   }
 
-  /** Runs steps, from the address of the first to that after the last, and returns when they are done. */
+  /** Runs steps, from the address of the first to that after the last, and returns when they are done. Throws DeviceError when a thread fails. */
   run(first: number, end: number, nanoseconds: number): void {
     if (first === end) return;
     const { count, heap, soloNanoseconds = defaultSoloNanoseconds } = this.#options;
@@ -79,6 +80,7 @@ export class Threads {
     // A single tile wakes nobody.
     if (nanoseconds >= rollCallNanoseconds * count && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
     this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
+    this.#checkAlive();
   }
 
   /** The same on workers alone; resolves when they are done. */
@@ -92,6 +94,7 @@ export class Threads {
     for (;;) {
       const { words } = this.#options.heap;
       const finished = Atomics.load(words, at);
+      this.#checkAlive();
       if (finished === this.#jobs) return;
       const { waitAsync } = Atomics as { waitAsync?: (words: Int32Array, at: number, value: number) => { value: unknown } };
       if (waitAsync) await waitAsync(words, at, finished).value;
@@ -100,6 +103,7 @@ export class Threads {
   }
 
   #startWorkers(): void {
+    this.#checkAlive();
     if (this.#workers.length > 0) return;
     const { count, heap } = this.#options;
     const bytes = roundUp(this.#options.scratchBytes, lineBytes);
@@ -107,15 +111,26 @@ export class Threads {
     // Workers and, where one of them may be late, the spare.
     const scratch = heap.allocate(bytes * count);
     for (let thread = first; thread < count; thread++) this.#spawn(thread, scratch + bytes * (thread - first));
-    this.#spareScratch = scratch + bytes * (count - first);
+    if (this.runsInline) this.#spareScratch = scratch + bytes * (count - first);
   }
 
   #spawn(thread: number, scratch: number): void {
     const { environment, heap } = this.#options;
-    const { library, modules } = control;
-    const data = { memory: heap.memory, driver: this.#driverBytes, thread, scratch, spins, library, modules };
+    const data = { memory: heap.memory, driver: this.#driverBytes, thread, scratch, spins, control };
     const worker = environment.spawn?.(workerProgram, data);
     if (worker) this.#workers.push(worker);
+  }
+
+  #checkAlive(): void {
+    const { words, bytes } = this.#options.heap;
+    const at = Atomics.load(words, control.failure / 4);
+    if (at === 0) return;
+    // A copy, because text is not decoded from memory that is shared.
+    const text = new TextDecoder().decode(bytes.slice(at + 4, at + 4 + (words[at / 4] ?? 0)));
+    throw new DeviceError(
+      `cpu: a thread failed: ${text}. Open the device again with device(), with fewer threads if memory is short.`,
+      "cpu",
+    );
   }
 
   /** Waits a moment for the threads that were woken, and calls the spare in the place of one that does not come. */

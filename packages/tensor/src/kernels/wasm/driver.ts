@@ -26,6 +26,8 @@ export const control = {
   called: 264,
   /** 1 when a thread is to go into the reserve. */
   surplus: 268,
+  /** Not 0 once a thread has failed: the address of the length in bytes of what it says, and of the text after it. */
+  failure: 272,
   /** Jobs finished so far. A thread that may not block listens to it with Atomics.waitAsync, and says so in `listening`. */
   finished: 320,
   listening: 324,
@@ -59,7 +61,7 @@ export const groupEntry = -1;
 const memberFields = { tile: 4, entry: 8, slots: 12, bytes: 12 } as const;
 
 export interface DriverExports {
-  /** Takes part in jobs as thread `thread` until `finished` reaches `jobs`; for ever when jobs is -1. After `spins` looks at the signal it sleeps. */
+  /** Takes part in jobs as thread `thread` until `finished` reaches `jobs` or a thread fails; for ever when jobs is -1. After `spins` looks at the signal it sleeps. */
   drive(jobs: number, thread: number, scratch: number, spins: number): void;
   /** Runs steps alone, without any synchronisation. The one function that exists without shared memory. */
   solo(first: number, end: number, scratch: number): void;
@@ -213,11 +215,12 @@ function printDrive(
       });
       f.br(again);
     });
-    f.if(op("i32.eq", atomicLoad(control.finished), jobs.get), () => f.emit(op("return")));
+    const isOver = (): Code => op("i32.or", op("i32.eq", atomicLoad(control.finished), jobs.get), atomicLoad(control.failure));
+    f.if(isOver(), () => f.emit(op("return")));
     f.emit(signal.set(atomicLoad(control.signal)));
     // Something may have been offered before the signal was read.
     f.brIf(again, op("i32.gt_s", atomicLoad(control.open), i32(0)));
-    f.brIf(again, op("i32.eq", atomicLoad(control.finished), jobs.get));
+    f.brIf(again, isOver());
     f.emit(spin.set(i32(0)));
     f.loop((spinning) => {
       f.if(op("i32.eq", atomicLoad(control.signal), signal.get), () => {
