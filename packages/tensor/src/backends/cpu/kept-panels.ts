@@ -15,7 +15,7 @@ const budgetShare = 1 / 64;
 /** What the panels of buffers need of their backend. */
 export interface PanelHost {
   readonly budgetBytes: number;
-  /** At the first run that could read a buffer so it is laid out, whatever that saves. */
+  /** At the first run that could read a buffer so it is laid out, whatever that saves. No plan may then bind a buffer twice. */
   readonly atOnce: boolean;
   /** Makes a plan ready to run, whose given slots lie in panels. Throws DeviceError when the budget does not hold its arguments. */
   place(plan: Plan, inPanels: ReadonlySet<Slot>): CpuExecutable;
