@@ -64,7 +64,10 @@ const rows: readonly (readonly [call: () => unknown, error: new (...args: never[
   [() => tensor([1], { ...given, dtype: wrong("f99") }), TypeError, /there is no dtype "f99"\. Choose among f32, f16/],
   [() => x.cast(wrong("toString")), TypeError, /cast: there is no dtype "toString"/],
   [() => x.add(wrong(null)), TypeError, /add: null is no tensor\. Make one with tensor/],
-  [() => x.mul(wrong([1, 2])), TypeError, /mul: \[1,2\] is no tensor/],
+  [() => x.mul(wrong([1, 2])), TypeError, /mul: an Array is no tensor/],
+  [() => x.mul(wrong(dev)), TypeError, /mul: a Device is no tensor/],
+  [() => x.mul(wrong(3n)), TypeError, /mul: 3 is no tensor/],
+  [() => x.mul(wrong("a".repeat(1e6))), TypeError, /^mul: "a{40}…" is no tensor.{1,60}$/],
   [() => x.matmul(wrong<Tensor>(3)), TypeError, /matmul: 3 is no tensor/],
   [() => x.add(tensor([1], { device: other })), api.DeviceError, /tensors of different devices/],
 ];

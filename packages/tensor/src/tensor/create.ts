@@ -1,6 +1,6 @@
 import type { Device } from "../backends/device.js";
 import { checkDType, type DType, encode } from "./dtype.js";
-import { ShapeError, showShape } from "./errors.js";
+import { ShapeError, showShape, showValue } from "./errors.js";
 import { checkShape, type Shape, sizeOf } from "./shape.js";
 import { Storage } from "./storage.js";
 import { Tensor } from "./tensor.js";
@@ -49,7 +49,7 @@ function flattenInto(flat: number[], values: NestedNumbers, depth: number): numb
     return [];
   }
   if (!ArrayBuffer.isView(values) && !Array.isArray(values)) {
-    throw new TypeError(`tensor: ${JSON.stringify(values)} is no number. Give numbers, in nested arrays or a typed array.`);
+    throw new TypeError(`tensor: ${showValue(values)} is no number. Give numbers, in nested arrays or a typed array.`);
   }
   const list = ArrayBuffer.isView(values) ? Array.from(values as ArrayLike<number>) : (values as readonly NestedNumbers[]);
   let inner: number[] | null = null;

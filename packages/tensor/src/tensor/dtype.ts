@@ -1,3 +1,5 @@
+import { showValue } from "./errors.js";
+
 /**
  * Element types. Arithmetic happens in f32, i32, u32 and bool; f16, bf16 and u8 are storage only: a kernel widens them
  * when it loads (f16, bf16 → f32, u8 → u32) and narrows when it stores.
@@ -13,7 +15,7 @@ export const dtypeBytes: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf1
 /** Throws TypeError for what is no dtype. */
 export function checkDType(dtype: DType, what: string): void {
   if (!Object.hasOwn(dtypeBytes, dtype)) {
-    throw new TypeError(`${what}: there is no dtype ${JSON.stringify(dtype)}. Choose among ${Object.keys(dtypeBytes).join(", ")}.`);
+    throw new TypeError(`${what}: there is no dtype ${showValue(dtype)}. Choose among ${Object.keys(dtypeBytes).join(", ")}.`);
   }
 }
 

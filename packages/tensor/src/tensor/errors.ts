@@ -35,3 +35,13 @@ export class CheckpointError extends Error {
 export function showShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
 }
+
+/** A value of any kind as errors print it, on a line: `"abc"`, `3`, `null`, `an Array`. */
+export function showValue(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (typeof value === "function" || (typeof value === "object" && value !== null)) {
+    const name = value.constructor?.name || "object";
+    return `${/^[AEIOU]/i.test(name) ? "an" : "a"} ${name}`;
+  }
+  return String(value);
+}

@@ -11,7 +11,7 @@ import * as movement from "../ops/movement.js";
 import type { ReduceOptions } from "../ops/reduce.js";
 import * as reductions from "../ops/reduce.js";
 import type { DataOf, DType } from "./dtype.js";
-import { DeviceError, ShapeError, showShape } from "./errors.js";
+import { DeviceError, ShapeError, showShape, showValue } from "./errors.js";
 import { normalizeAxis, type Shape, sameShape, sizeOf } from "./shape.js";
 import type { Storage } from "./storage.js";
 
@@ -354,8 +354,7 @@ export class Tensor {
 export function checkSameDevice(what: string, ...tensors: readonly Tensor[]): void {
   const device = tensors[0]?.device;
   for (const t of tensors) {
-    if (!(t instanceof Tensor))
-      throw new TypeError(`${what}: ${JSON.stringify(t)} is no tensor. Make one with tensor(values, { device }).`);
+    if (!(t instanceof Tensor)) throw new TypeError(`${what}: ${showValue(t)} is no tensor. Make one with tensor(values, { device }).`);
     if (t.device !== device) {
       throw new DeviceError(
         `${what}: tensors of different devices (${device?.name} and ${t.device.name}). Create them with the same device.`,
