@@ -1,4 +1,4 @@
-import { arange, attention, compile, device, Generator, rope, tensor } from "@lowrank/tensor";
+import { arange, attention, compile, type Device, device, Generator, rope, type Tensor, tensor } from "@lowrank/tensor";
 import { expect, test } from "vitest";
 
 test("a small expression on the reference device", async () => {
@@ -49,6 +49,18 @@ test("a small expression on the reference device", async () => {
       ],
     ],
   ]);
+});
+
+test("a compiled function is recorded for each device, and refuses tensors of several", async () => {
+  const [one, other] = [await device("reference"), await device("reference")];
+  const add = compile((a: Tensor, b: Tensor) => a.add(b));
+  const pair = (on: Device, value: number): Tensor => tensor([value, value], { device: on });
+  expect(await add(pair(one, 1), pair(one, 2)).toArray()).toEqual([3, 3]);
+  const sum = add(pair(other, 10), pair(other, 20));
+  expect(sum.device).toBe(other);
+  expect(await sum.toArray()).toEqual([30, 30]);
+  expect(() => add(pair(one, 1), pair(other, 2))).toThrow(/compile: tensors of different devices \(reference and reference\)/);
+  expect(await add(pair(one, 3), pair(one, 4)).toArray()).toEqual([7, 7]);
 });
 
 test("a compiled function updates state in place and draws new numbers each run", async () => {

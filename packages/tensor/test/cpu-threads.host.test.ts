@@ -1,8 +1,9 @@
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
-import type { CpuEnvironment, WorkerData } from "../src/backends/cpu/environment.js";
+import type { CpuEnvironment, WorkerData, WorkerHandle } from "../src/backends/cpu/environment.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { Device } from "../src/backends/device.js";
+import { compile } from "../src/graph/compile.js";
 import { control } from "../src/kernels/wasm/driver.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { tensor } from "../src/tensor/create.js";
@@ -114,6 +115,51 @@ describe("threads of the cpu backend", () => {
     const alone = watched(1, 0);
     await product(alone.device)().data();
     expect(alone.workers.length).toBe(0);
+  });
+
+  it("let JavaScript go on while one is at its last tile, but nothing touches what it reads before it is done", async () => {
+    const { spawn } = environment;
+    if (!spawn) return expect.fail("Node has workers");
+    // A worker compiles new kernels with a tile in its hands, for 100 ms where it finds a 1 here, and leaves a 2.
+    const slowness = new Int32Array(new SharedArrayBuffer(4));
+    const slow = `{
+      const { Module } = WebAssembly;
+      WebAssembly.Module = function (bytes) {
+        if (Atomics.compareExchange(data.slowness, 0, 1, 2) === 1) Atomics.wait(data.slowness, 0, 2, 100);
+        return new Module(bytes);
+      };
+    }`;
+    const workers: WorkerData[] = [];
+    const spawnSlow = (program: string, data: WorkerData): WorkerHandle => {
+      workers.push(data);
+      return spawn(slow + program, { ...data, slowness } as WorkerData);
+    };
+    const device = new Device(
+      "cpu",
+      createCpuBackend({ environment: { ...environment, spawn: spawnSlow }, threadCount: 2 }),
+      planExecutor(),
+    );
+    const alone = watched(1, 0).device;
+    opened.push(device);
+    const unfinished = (): number => Atomics.load(wordsOf(workers), control.unfinished / 4);
+    const other = new Float32Array(side ** 2).fill(Number.NaN);
+    let heldCount = 0;
+    for (let i = 0; i < 100 && heldCount < 3; i++) {
+      // A kernel that is new, by its number of operations, in one step.
+      const compute = compile((x: Tensor) => Array.from({ length: 20 + i }).reduce<Tensor>((y) => y.tanh(), x));
+      const x = tensor(values(1.7), { device });
+      Atomics.store(slowness, 0, 1);
+      const got = compute(x);
+      // One that starts compiles without a tile.
+      if (Atomics.exchange(slowness, 0, 0) !== 2 || unfinished() === 0) continue;
+      heldCount++;
+      x.dispose();
+      // Takes the memory of what the worker reads.
+      tensor(other, { device });
+      expect(unfinished()).toBe(0);
+      expect((await bitsOf(got)) === (await bitsOf(compute(tensor(values(1.7), { device: alone }))))).toBe(true);
+    }
+    expect(heldCount).toBe(3);
   });
 
   it.each([

@@ -3,7 +3,7 @@ import type { Program, Target } from "../schedule/executor.js";
 import { fromStorage } from "../tensor/create.js";
 import { DeviceError } from "../tensor/errors.js";
 import { Storage } from "../tensor/storage.js";
-import { Tensor } from "../tensor/tensor.js";
+import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { flushAssignments, realizeNow } from "./realize.js";
 import { surroundings } from "./surroundings.js";
 import { currentTrace, Trace, withTrace } from "./trace.js";
@@ -23,21 +23,25 @@ interface Recording {
 }
 
 /**
- * Records `fn` once for each combination of argument shapes, dtypes and constants and replays the recording as one plan afterwards:
- * no graph work in JavaScript. Arguments and results may nest tensors in arrays and plain objects. Tensors that `fn` captures are read
- * afresh at each call; tensors that it `assign`s are updated in place. The values of non-tensor arguments are part of the recording, as
- * are the wrappers on modules and whether they train (`surroundings`).
- * Reading a tensor inside `fn` throws DeviceError. jax.jit, torch.compile.
+ * Records `fn` once for each device and combination of argument shapes, dtypes and constants and replays the recording as one plan
+ * afterwards: no graph work in JavaScript. Arguments and results may nest tensors in arrays and plain objects. Tensors that `fn` captures
+ * are read afresh at each call; tensors that it `assign`s are updated in place. The values of non-tensor arguments are part of the
+ * recording, as are the wrappers on modules and whether they train (`surroundings`).
+ * Reading a tensor inside `fn` throws DeviceError, as do tensors of several devices. jax.jit, torch.compile.
  */
 export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R): ((...args: A) => R) & { dispose(): void } {
-  const recordings = new Map<string, Recording>();
+  const recordingsOf = new Map<Device | undefined, Map<string, Recording>>();
   const call = (...args: A): R => {
     // Inside another recording there is nothing to replay: the function becomes part of it.
     if (currentTrace()) return fn(...args);
     const tensors: Tensor[] = [];
     const key = `${surroundings()} ${describe(args, tensors)}`;
+    checkSameDevice("compile", ...tensors);
     realizeNow(tensors);
     flushAssignments();
+    const device = tensors[0]?.device;
+    let recordings = recordingsOf.get(device);
+    if (!recordings) recordingsOf.set(device, (recordings = new Map()));
     let recording = recordings.get(key);
     if (!recording) {
       recording = record(fn as (...args: readonly unknown[]) => unknown, args, tensors);
@@ -46,8 +50,8 @@ export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R):
     return replay(recording, tensors) as R;
   };
   const dispose = (): void => {
-    for (const recording of recordings.values()) recording.program.dispose();
-    recordings.clear();
+    for (const recordings of recordingsOf.values()) for (const { program } of recordings.values()) program.dispose();
+    recordingsOf.clear();
   };
   return Object.assign(call, { dispose });
 }
@@ -99,10 +103,9 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
     }
     return t;
   });
-  const device = results[0]?.device ?? tensors[0]?.device;
+  checkSameDevice("compile", ...tensors, ...results);
+  const device = (tensors[0] ?? results[0])?.device;
   if (!device) throw new DeviceError("compile: the function neither takes nor returns a tensor.", "none");
-  if (tensors.concat(results).some((t) => t.device !== device))
-    throw new DeviceError("compile: tensors of different devices.", device.name);
 
   const assignments = [...device.pendingAssignments];
   device.pendingAssignments = new Map();

@@ -275,6 +275,7 @@ class CpuBackend implements Backend {
     for (const [i, end] of executable.kernelEnds.entries()) {
       const startMs = performance.now();
       this.#threads.run(first, end, executable.nanoseconds);
+      this.#threads.settle();
       const ms = performance.now() - startMs;
       const work = kernels[i];
       onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
@@ -284,6 +285,7 @@ class CpuBackend implements Backend {
 
   async finish(): Promise<void> {
     this.#checkAlive();
+    this.#threads.settle();
     while (this.#queue) await this.#queue;
   }
 

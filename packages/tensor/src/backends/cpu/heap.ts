@@ -23,6 +23,8 @@ export class Heap {
   #top: number;
   #bytes: Uint8Array;
   #words: Int32Array;
+  /** Called before JavaScript sees the memory: waits for threads that still read or write it. */
+  beforeAccess: () => void = () => undefined;
 
   constructor(
     readonly isShared: boolean,
@@ -38,11 +40,13 @@ export class Heap {
 
   /** The memory as bytes; a view that is valid until the next allocation. */
   get bytes(): Uint8Array {
+    this.beforeAccess();
     return this.#bytes;
   }
 
   /** The memory as 32-bit words. */
   get words(): Int32Array {
+    this.beforeAccess();
     return this.#words;
   }
 

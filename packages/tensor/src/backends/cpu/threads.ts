@@ -42,7 +42,7 @@ function nextJob(job: number): number {
  * is kept in reserve: when a thread is late, the spare is woken in its place, and the late one is the spare from then on.
  */
 export class Threads {
-  /** Whether jobs are done when `run` returns; else they run on workers alone, by `runAway`. */
+  /** Whether the calling thread takes part in jobs, by `run`; else they run on workers alone, by `runAway`. */
   readonly runsInline: boolean;
   readonly #options: ThreadsOptions;
   readonly #driverBytes: Uint8Array<ArrayBuffer>;
@@ -50,6 +50,8 @@ export class Threads {
   readonly #scratch: number;
   readonly #workers: WorkerHandle[] = [];
   #jobs = 0;
+  /** Whether others may still be at the last tiles of the last job. */
+  #isUnsettled = false;
   /** Memory of the spare thread, and whether it was started. */
   #spareScratch = 0;
   #hasSpare = false;
@@ -64,10 +66,16 @@ export class Threads {
     // The module's exports are those that printDriver writes.
     this.#driver = new WebAssembly.Instance(new WebAssembly.Module(this.#driverBytes), { env }).exports as unknown as DriverExports;
     this.#scratch = heap.allocate(scratchBytes);
+    heap.beforeAccess = () => this.settle();
   }
 
-  /** Runs steps, from the address of the first to that after the last, and returns when they are done. Throws DeviceError when a thread fails. */
+  /**
+   * Runs steps, from the address of the first to that after the last, and returns when this thread finds nothing more to do: others may
+   * still be at their last tiles, while JavaScript prepares what comes next. Nothing else runs, and no memory is seen, before `settle`.
+   * Throws DeviceError when a thread fails.
+   */
   run(first: number, end: number, nanoseconds: number): void {
+    this.settle();
     if (first === end) return;
     const { count, heap, soloNanoseconds = defaultSoloNanoseconds } = this.#options;
     if (count === 1 || nanoseconds < soloNanoseconds) {
@@ -79,7 +87,15 @@ export class Threads {
     this.#driver.start(first, end, 0);
     // A single tile wakes nobody.
     if (nanoseconds >= rollCallNanoseconds * count && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
-    this.#driver.drive(this.#jobs, 0, this.#scratch, spins);
+    this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 1);
+    this.#isUnsettled = true;
+  }
+
+  /** Returns when what `run` was given is done. Throws DeviceError when a thread fails. */
+  settle(): void {
+    if (!this.#isUnsettled) return;
+    this.#isUnsettled = false;
+    this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 0);
     this.#checkAlive();
   }
 
@@ -158,5 +174,6 @@ export class Threads {
   dispose(): void {
     for (const worker of this.#workers) worker.terminate();
     this.#workers.length = 0;
+    this.#isUnsettled = false;
   }
 }

@@ -61,8 +61,11 @@ export const groupEntry = -1;
 const memberFields = { tile: 4, entry: 8, slots: 12, bytes: 12 } as const;
 
 export interface DriverExports {
-  /** Takes part in jobs as thread `thread` until `finished` reaches `jobs` or a thread fails; for ever when jobs is -1. After `spins` looks at the signal it sleeps. */
-  drive(jobs: number, thread: number, scratch: number, spins: number): void;
+  /**
+   * Takes part in jobs as thread `thread` until `finished` reaches `jobs` or a thread fails; for ever when jobs is -1. After `spins` looks at
+   * the signal it sleeps. With `leaves` = 1 it returns as soon as all tiles of a job's last step are taken, though others may still be at theirs.
+   */
+  drive(jobs: number, thread: number, scratch: number, spins: number, leaves: number): void;
   /** Runs steps alone, without any synchronisation. The one function that exists without shared memory. */
   solo(first: number, end: number, scratch: number): void;
   /** Starts a job. Threads are woken when there is more than one tile to take, or `isAway` = 1 says that the caller takes none. */
@@ -91,7 +94,7 @@ export function printDriver(isShared: boolean, threads: number): Uint8Array<Arra
   const start = module.function(["i32", "i32", "i32"], [], "start");
   start.emit(memory("i32.store", 0, at(control.end), start.param(1).get));
   start.emit(call(open.index, start.param(0).get, start.param(2).get));
-  printDrive(module.function(["i32", "i32", "i32", "i32"], [], "drive"), { open: open.index, take: take.index, refresh }, runTile);
+  printDrive(module.function(["i32", "i32", "i32", "i32", "i32"], [], "drive"), { open: open.index, take: take.index, refresh }, runTile);
   return module.bytes();
 }
 
@@ -184,7 +187,7 @@ function printDrive(
   functions: { readonly open: number; readonly take: number; readonly refresh: number },
   runTile: (step: Code, tile: Code, scratch: Code) => Code,
 ): void {
-  const [jobs, thread, scratch, spins] = [f.param(0), f.param(1), f.param(2), f.param(3)];
+  const [jobs, thread, scratch, spins, leaves] = [f.param(0), f.param(1), f.param(2), f.param(3), f.param(4)];
   const { open, take, refresh } = functions;
   const version = f.let("i32", call(refresh));
   const step = f.local("i32");
@@ -217,6 +220,10 @@ function printDrive(
     });
     const isOver = (): Code => op("i32.or", op("i32.eq", atomicLoad(control.finished), jobs.get), atomicLoad(control.failure));
     f.if(isOver(), () => f.emit(op("return")));
+    f.if(leaves.get, () => {
+      const next = op("i32.add", memory("i32.load", 0, at(control.step)), i32(stepFields.bytes));
+      f.if(op("i32.ge_u", next, memory("i32.load", 0, at(control.end))), () => f.emit(op("return")));
+    });
     f.emit(signal.set(atomicLoad(control.signal)));
     // Something may have been offered before the signal was read.
     f.brIf(again, op("i32.gt_s", atomicLoad(control.open), i32(0)));
