@@ -14,6 +14,9 @@ const products = {
 const wasmPeers: readonly PeerName[] = ["tfjs-wasm", "jax-wasm", "onnx-wasm"];
 const webgpuPeers: readonly PeerName[] = ["tfjs-webgpu", "jax-webgpu"];
 
+/** Those on the cpu take a minute: spells in which a shared machine is slower, and not all sides alike, last up to half of one. */
+const rounds = { cpu: 75, webgpu: 9 } as const;
+
 interface Compared {
   readonly ours: Timing;
   readonly peak: Timing | null;
@@ -38,7 +41,7 @@ function compare(context: BarContext, on: "cpu" | "webgpu", name: keyof typeof p
       }
       const bare = on === "cpu" ? await peakSide(context.threads) : null;
       const timings = await alternate([ready.side, ...(bare ? [bare.side] : []), ...sides], {
-        rounds: context.isQuick ? 3 : 9,
+        rounds: context.isQuick ? 3 : rounds[on],
         seconds: 0.1,
       });
       ready.dispose();
