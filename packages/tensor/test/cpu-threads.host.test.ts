@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
-import type { CpuEnvironment, WorkerData, WorkerHandle } from "../src/backends/cpu/environment.js";
+import type { CpuEnvironment, WorkerData } from "../src/backends/cpu/environment.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { Device } from "../src/backends/device.js";
 import { compile } from "../src/graph/compile.js";
@@ -16,16 +16,28 @@ afterAll(() => {
   for (const device of opened) device.dispose();
 });
 
+interface Watched {
+  /** What workers run before their program, and what they are handed besides. */
+  readonly prelude?: string;
+  readonly extra?: object;
+  readonly onKernel?: () => void;
+}
+
 /** A device and, as they start, what its workers were handed; the first `absentCount` of them never run. */
-function watched(threadCount: number, absentCount: number): { device: Device; workers: WorkerData[] } {
+function watched(
+  threadCount: number,
+  absentCount: number,
+  { prelude = "", extra = {}, ...options }: Watched = {},
+): { device: Device; workers: WorkerData[] } {
   const workers: WorkerData[] = [];
   const { spawn } = environment;
   if (!spawn) throw new Error("Node has workers.");
   const watching: CpuEnvironment = {
     ...environment,
-    spawn: (program, data) => (workers.push(data) > absentCount ? spawn(program, data) : { terminate: () => undefined }),
+    spawn: (program, data) =>
+      workers.push(data) > absentCount ? spawn(prelude + program, { ...data, ...extra }) : { terminate: () => undefined },
   };
-  const device = new Device("cpu", createCpuBackend({ environment: watching, threadCount }), planExecutor());
+  const device = new Device("cpu", createCpuBackend({ ...options, environment: watching, threadCount }), planExecutor());
   opened.push(device);
   return { device, workers };
 }
@@ -118,33 +130,23 @@ describe("threads of the cpu backend", () => {
   });
 
   it("let JavaScript go on while one is at its last tile, but nothing touches what it reads before it is done", async () => {
-    const { spawn } = environment;
-    if (!spawn) return expect.fail("Node has workers");
     // A worker compiles new kernels with a tile in its hands, for 100 ms where it finds a 1 here, and leaves a 2.
     const slowness = new Int32Array(new SharedArrayBuffer(4));
-    const slow = `{
+    const prelude = `{
       const { Module } = WebAssembly;
       WebAssembly.Module = function (bytes) {
         if (Atomics.compareExchange(data.slowness, 0, 1, 2) === 1) Atomics.wait(data.slowness, 0, 2, 100);
         return new Module(bytes);
       };
     }`;
-    const workers: WorkerData[] = [];
-    const spawnSlow = (program: string, data: WorkerData): WorkerHandle => {
-      workers.push(data);
-      return spawn(slow + program, { ...data, slowness } as WorkerData);
-    };
-    const device = new Device(
-      "cpu",
-      createCpuBackend({ environment: { ...environment, spawn: spawnSlow }, threadCount: 2 }),
-      planExecutor(),
-    );
+    const { device, workers } = watched(2, 0, { prelude, extra: { slowness } });
     const alone = watched(1, 0).device;
-    opened.push(device);
     const unfinished = (): number => Atomics.load(wordsOf(workers), control.unfinished / 4);
     const other = new Float32Array(side ** 2).fill(Number.NaN);
+    // The first takes the memory of what the worker reads.
+    const waits = [() => tensor(other, { device }), () => device.finish()];
     let heldCount = 0;
-    for (let i = 0; i < 100 && heldCount < 3; i++) {
+    for (let i = 0; i < 100 && heldCount < 4; i++) {
       // A kernel that is new, by its number of operations, in one step.
       const compute = compile((x: Tensor) => Array.from({ length: 20 + i }).reduce<Tensor>((y) => y.tanh(), x));
       const x = tensor(values(1.7), { device });
@@ -152,14 +154,21 @@ describe("threads of the cpu backend", () => {
       const got = compute(x);
       // One that starts compiles without a tile.
       if (Atomics.exchange(slowness, 0, 0) !== 2 || unfinished() === 0) continue;
-      heldCount++;
       x.dispose();
-      // Takes the memory of what the worker reads.
-      tensor(other, { device });
+      await waits[heldCount++ % waits.length]?.();
       expect(unfinished()).toBe(0);
       expect((await bitsOf(got)) === (await bitsOf(compute(tensor(values(1.7), { device: alone }))))).toBe(true);
     }
-    expect(heldCount).toBe(3);
+    expect(heldCount).toBe(4);
+  });
+
+  it("are all done when a kernel's time is told", async () => {
+    const unfinished: number[] = [];
+    const onKernel = (): unknown => unfinished.push(Atomics.load(wordsOf(workers), control.unfinished / 4));
+    const { device, workers } = watched(2, 0, { onKernel });
+    const multiply = product(device);
+    for (let i = 0; i < 100; i++) await multiply().data();
+    expect(unfinished).toEqual(new Array(100).fill(0));
   });
 
   it.each([
