@@ -65,6 +65,8 @@ describe("the workflow on a tiny model", () => {
     expect(result.perplexity).toBeCloseTo(Math.exp(result.loss), 6);
     expect(result.tokens).toBeGreaterThan(0);
     expect(result.exactMatch).toBeGreaterThanOrEqual(0);
+    // Looking for a GPU, as --device auto does, says nothing.
+    expect(stderr.split("\n")[0]).toMatch(/^device: /);
   });
 
   test("merged and unmerged generate the same text", async () => {

@@ -1,12 +1,12 @@
 import { debugLevel, debugPrint, setDebugLevel } from "../../schedule/debug.js";
-import { DeviceError } from "../../tensor/errors.js";
 import type { KernelTime } from "../backend.js";
 import { createCpuBackend } from "../cpu/backend.js";
 import { nodeEnvironment } from "../cpu/node.js";
 import { type DeviceOptions, setEnvironment } from "../select.js";
 import { loadDawn } from "../webgpu/dawn.js";
-import { createWebgpuBackend, hasRealGpu } from "../webgpu/index.js";
+import { createWebgpuBackend } from "../webgpu/index.js";
 import { fileTunings } from "./file-tunings.js";
+import { hardwareGpu } from "./hardware.js";
 
 /** Makes `device()` work in Node: worker threads for the cpu, Dawn (the package `webgpu`) for WebGPU. */
 export function setNodeEnvironment(): void {
@@ -21,7 +21,7 @@ export function setNodeEnvironment(): void {
       }),
     webgpu: async ({ budgetBytes, adapter, onKernel, tuning }) =>
       createWebgpuBackend({
-        gpu: await loadDawn(),
+        gpu: (adapter === undefined ? await hardwareGpu() : null) ?? (await loadDawn()),
         tunings: fileTunings(),
         ...(tuning === undefined ? {} : { tuning }),
         ...(budgetBytes === undefined ? {} : { budgetBytes }),
@@ -29,12 +29,7 @@ export function setNodeEnvironment(): void {
         ...timing(onKernel),
         ...(debugLevel() >= 3 ? { onProgram: printProgram } : {}),
       }),
-    // Without Dawn, or with a Dawn that finds nothing, "auto" is the cpu.
-    hasGpu: () =>
-      loadDawn().then(hasRealGpu, (error: unknown) => {
-        if (error instanceof DeviceError) return false;
-        throw error;
-      }),
+    hasGpu: async () => (await hardwareGpu()) !== null,
   });
 }
 

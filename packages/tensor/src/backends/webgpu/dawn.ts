@@ -15,13 +15,14 @@ export function loadDawn(flags: readonly string[] = []): Promise<GPU> {
   const key = flags.join(";");
   const known = instances.get(key);
   if (known) return known;
-  const made = create(flags);
+  const made = createDawn(flags);
   instances.set(key, made);
   made.catch(() => instances.delete(key));
   return made;
 }
 
-async function create(flags: readonly string[]): Promise<GPU> {
+/** An instance of its own. It must be kept for as long as its devices are used. Throws as `loadDawn` does. */
+export async function createDawn(flags: readonly string[] = []): Promise<GPU> {
   // A name that bundlers do not follow: the package is an optional peer.
   const name = "webgpu";
   let dawn: DawnModule;
