@@ -1,5 +1,6 @@
 export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
 export { Device, type DeviceName } from "./backends/device.js";
+export { eventLoopTurn } from "./backends/event-loop.js";
 export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";

@@ -1,9 +1,8 @@
 import { optim } from "@lowrank/autograd";
-import type { FileSystem, Generator, Tensor } from "@lowrank/tensor";
+import { eventLoopTurn, type FileSystem, type Generator, type Tensor } from "@lowrank/tensor";
 import { type Batch, BatchSequence, evaluationBatches } from "../data/batches.js";
 import type { Example } from "../data/encode.js";
 import { TrainingError } from "./error.js";
-import { eventLoopTurn } from "./event-loop.js";
 import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
 import { evaluator, type StepOutcome, type TrainableModel, trainingStep } from "./step.js";
