@@ -18,7 +18,8 @@ const userErrors: ReadonlySet<string> = new Set([
 /** What to print for a failure, and the exit code: 2 for a user's mistake or broken input, 1 for a mistake of ours. */
 export function describeFailure(error: unknown, isVerbose: boolean): { readonly text: string; readonly exitCode: number } {
   const known = error instanceof Error && (userErrors.has(error.name) || isFileError(error));
-  if (known && !isVerbose) return { text: `error: ${messageOf(error)}`, exitCode: 2 };
+  // A message of ours is one line; a line break in it is of a name from a file.
+  if (known && !isVerbose) return { text: `error: ${messageOf(error).replaceAll("\n", "\\n")}`, exitCode: 2 };
   if (error instanceof Error) {
     const text = isVerbose
       ? (error.stack ?? error.message)

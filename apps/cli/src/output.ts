@@ -1,3 +1,5 @@
+import { printable, shownLine } from "./terminal/printable.js";
+
 /** Where a command speaks: with --json everything for people goes to stderr and one object to stdout. */
 export interface Output {
   readonly isJson: boolean;
@@ -5,9 +7,11 @@ export interface Output {
   readonly isTerminal: boolean;
   /** Columns to draw in, at most 80 by default. */
   readonly columns: number;
-  /** A line for people. */
+  /** A line for people. Controls in it are shown as escapes, and names are cut: both may come from files. */
   say(line?: string): void;
-  /** A line for people that is no result: warnings, remarks. Always stderr. */
+  /** Text that is not cut: what a model wrote, or a command to be copied. A terminal is shown its controls as escapes; a pipe gets every byte. */
+  whole(text: string): void;
+  /** A line for people that is no result: warnings, remarks. Always stderr. Shown as with `say`. */
   note(line: string): void;
   /** Draws over the current line, on terminals only. */
   draw(line: string): void;
@@ -30,16 +34,20 @@ export function processOutput(isJson: boolean): Output {
     columns: Math.min(people.columns ?? 80, 80),
     say(line = "") {
       clear();
-      people.write(`${line}\n`);
+      people.write(`${shownLine(line)}\n`);
+    },
+    whole(text) {
+      clear();
+      people.write(`${isTerminal ? printable(text) : text}\n`);
     },
     note(line) {
       clear();
-      process.stderr.write(`${line}\n`);
+      process.stderr.write(`${shownLine(line)}\n`);
     },
     draw(line) {
       if (!isTerminal) return;
       clear();
-      people.write(line);
+      people.write(shownLine(line));
       drawn = true;
     },
     result(value) {

@@ -4,6 +4,7 @@ import { commands } from "./commands/table.js";
 import { describeFailure, UsageError } from "./failure.js";
 import { editDistance, helpLines, parseFlags } from "./flags.js";
 import { processOutput } from "./output.js";
+import { shownLine } from "./terminal/printable.js";
 
 /** Runs the command line and returns the exit code: 0 done, 2 a user's mistake, 1 a mistake of ours, 130 interrupted. */
 export async function runCli(args: readonly string[]): Promise<number> {
@@ -40,7 +41,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
     return await command.run({ ...parsed, output: processOutput(isJson), signal: interrupt.signal, args: rest });
   } catch (error) {
     const { text, exitCode } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${shownLine(text)}\n`);
     return exitCode;
   } finally {
     process.off("SIGINT", onSignal);

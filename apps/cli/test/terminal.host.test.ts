@@ -38,7 +38,7 @@ describe("plotLines", () => {
 function recorded(isTerminal: boolean): { lines: string[]; output: Output } {
   const lines: string[] = [];
   const push = (line = ""): void => void lines.push(line);
-  return { lines, output: { isJson: false, isTerminal, columns: 80, say: push, note: push, draw: push, result: () => {} } };
+  return { lines, output: { isJson: false, isTerminal, columns: 80, say: push, note: push, whole: push, draw: push, result: () => {} } };
 }
 
 describe("Progress", () => {

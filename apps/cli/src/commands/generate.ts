@@ -53,7 +53,7 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
       }));
       for (const [row, { text }] of results.entries()) {
         if (row > 0) output.say();
-        output.say(`${texts[row]}${text}`);
+        output.whole(`${texts[row]}${text}`);
       }
       const count = results.reduce((sum, { tokens }) => sum + tokens, 0);
       const isCut = results.some(({ tokens }) => tokens === maxNewTokens);

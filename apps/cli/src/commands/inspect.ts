@@ -17,6 +17,7 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { jsonFlag } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
+import { shownName } from "../terminal/printable.js";
 
 const flags = {
   targets: { type: "list", value: "q_proj,v_proj", help: "say what LoRA on these layers would train; all-linear for every dense layer" },
@@ -70,6 +71,9 @@ async function entriesOf(path: string): Promise<ReadonlyMap<string, SafetensorsE
   await file.close();
   return file.entries;
 }
+
+/** A field of a file that is shown, whatever it is. */
+const text = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value) ?? "absent"));
 
 const countOf = ({ shape }: SafetensorsEntry): number => shape.reduce((product, size) => product * size, 1);
 
@@ -133,12 +137,15 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
   const lines = linesOf(entries);
   const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);
   const size = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
-  const type = adapter ? `adapter ${String(adapter["peft_type"])}` : String(config?.["model_type"] ?? "tensors");
+  const type = adapter ? `adapter ${text(adapter["peft_type"])}` : text(config?.["model_type"] ?? "tensors");
 
-  output.say(`${path}: ${type}, ${grouped(parameters)} parameters in ${entries.size} tensors, ${bytes(size)}`);
+  output.say(`${path}: ${shownName(type)}, ${grouped(parameters)} parameters in ${entries.size} tensors, ${bytes(size)}`);
   if (adapter) {
     output.say(
-      `rank ${String(adapter["r"])}, alpha ${String(adapter["lora_alpha"])}, targets ${[adapter["target_modules"]].flat().join(", ")}, base ${String(adapter["base_model_name_or_path"])}`,
+      `rank ${shownName(text(adapter["r"]))}, alpha ${shownName(text(adapter["lora_alpha"]))}, targets ${[adapter["target_modules"]]
+        .flat()
+        .map((target) => shownName(text(target)))
+        .join(", ")}, base ${shownName(text(adapter["base_model_name_or_path"]))}`,
     );
   }
   const rows = lines.map(({ name, shape, dtype, count, parameters: own }) => [

@@ -1,3 +1,5 @@
+import { shownName } from "./printable.js";
+
 /** 1234567 → "1,234,567". */
 export function grouped(value: number): string {
   return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ",");
@@ -20,7 +22,9 @@ export function bytes(value: number): string {
 }
 
 /** Rows as aligned columns; the first row is the head, with a rule below it. `areNumbers`: all columns but the first end in line. */
-export function tableLines(rows: readonly (readonly string[])[], areNumbers = false): string[] {
+export function tableLines(cells: readonly (readonly string[])[], areNumbers = false): string[] {
+  // Before they are measured: an escape is longer than the character that it shows.
+  const rows = cells.map((row) => row.map(shownName));
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]): string =>
     row
