@@ -1,5 +1,5 @@
 // A headless Chromium for the browser tests: the system's, else the one in the dev dependency @sparticuz/chromium.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -65,4 +65,41 @@ export function openPage({ command, env }, url, flags = []) {
       rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
+}
+
+/**
+ * Opens a page, lets its scripts run for some seconds of the page's own time, and closes it again.
+ * @param {{ command: string, env: NodeJS.ProcessEnv }} chromium
+ * @param {string} url
+ * @param {{ width?: number, height?: number, isDark?: boolean, screenshot?: string }} [options]
+ * @returns {{ dom: string, console: string[] }} the document afterwards, and every line of its console: messages, warnings, errors, uncaught exceptions
+ */
+export function visitPage({ command, env }, url, { width = 1280, height = 900, isDark = false, screenshot } = {}) {
+  const profile = mkdtempSync(join(tmpdir(), "lowrank-chromium-"));
+  const args = [
+    "--headless",
+    "--no-sandbox",
+    "--no-zygote",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--allow-file-access-from-files",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    `--blink-settings=preferredColorScheme=${isDark ? 0 : 1}`,
+    `--window-size=${width},${height}`,
+    "--virtual-time-budget=3000",
+    `--user-data-dir=${profile}`,
+    screenshot === undefined ? "--dump-dom" : `--screenshot=${screenshot}`,
+    url,
+  ];
+  try {
+    const { stdout, stderr, status, error } = spawnSync(command, args, { env, encoding: "utf8", timeout: 60_000, maxBuffer: 2 ** 28 });
+    if (status !== 0) throw new Error(`Chromium ended with ${status}${error ? `, ${error.message}` : ""}.\n${stderr}`);
+    return { dom: stdout, console: [...stderr.matchAll(/:CONSOLE[:(]\d+\)?\] (.*)/g)].map(([, line = ""]) => line) };
+  } finally {
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  }
 }

@@ -2,9 +2,11 @@ import { describe, expect, it } from "vitest";
 import { medianError } from "../src/compare/latency.js";
 import { percent, signed } from "../src/compare/rows.js";
 import { median, medianStepMs } from "../src/compare/training.js";
+import { commonLength, parted, partingLines } from "../src/parting.js";
 import { axisNumber, logTicks, ticks } from "../src/report/axis.js";
 import { curves, smoothed, thinned } from "../src/report/curves.js";
 import { page } from "../src/report/page.js";
+import { shownPath } from "../src/report/path.js";
 import { barChart, heatMap, lineChart } from "../src/report/svg.js";
 import { bestMarked, htmlTable } from "../src/report/table.js";
 import { tableLines } from "../src/terminal/format.js";
@@ -92,6 +94,28 @@ describe("drawings", () => {
     ];
     for (const svg of drawn) expect(svg).toMatch(/^<svg(?!.*NaN).*<\/svg>$/s);
   });
+  it.each([2, 5, 9])("labels of %i points at one place lie over no dot and over no other label", (count) => {
+    const points = Array.from({ length: count }, (_, i) => ({
+      name: `method-${i}`,
+      color: i,
+      points: [{ x: 1000 + 3 * i, y: 1 + i / 200 }],
+    }));
+    const away = { name: "far", color: 9, points: [{ x: 1e6, y: 9 }] };
+    const svg = lineChart([...points, away], { title: "t", x: "x", y: "y", isScatter: true, isLogX: true }, 330, 300);
+    const number = (text: string | undefined): number => Number(text);
+    const boxes = [...svg.matchAll(/class="name( end)?" x="([\d.-]+)" y="([\d.-]+)">([^<]*)/g)].map(([, end, x, y, name = ""]) => {
+      const left = number(x) - (end ? 7 * name.length : 0);
+      return { left, right: left + 7 * name.length, top: number(y) - 10, bottom: number(y) };
+    });
+    const dots = [...svg.matchAll(/cx="([\d.]+)" cy="([\d.]+)"/g)].map(([, x, y]) => {
+      const [cx, cy] = [number(x), number(y)];
+      return { left: cx - 5, right: cx + 5, top: cy - 5, bottom: cy + 5 };
+    });
+    expect(boxes.length).toBeGreaterThan(Math.min(count, 5));
+    for (const [i, box] of boxes.entries())
+      for (const other of [...dots, ...boxes.slice(0, i)])
+        expect(box.left >= other.right || other.left >= box.right || box.top >= other.bottom || other.top >= box.bottom).toBe(true);
+  });
   it("make a page that asks for nothing from elsewhere", () => {
     const body = curves(
       [
@@ -110,5 +134,38 @@ describe("drawings", () => {
     expect(html).not.toMatch(/https?:|(?:src|href)=|@import|url\(/);
     expect(html).toContain("var uPlot=");
     expect(html.match(/<script/g)?.length).toBe(html.match(/<\/script>/g)?.length);
+  });
+});
+
+describe("what a page shows of a path", () => {
+  it.each([
+    ["runs/data.jsonl", "runs/data.jsonl"],
+    ["/home/ann/work/runs/data.jsonl", "runs/data.jsonl"],
+    ["/home/ann/other/data.jsonl", "data.jsonl"],
+    ["../other/data.jsonl", "data.jsonl"],
+    ["organisation/model", "organisation/model"],
+  ])("%s is shown as %s", (path, shown) => {
+    expect(shownPath(path, path.startsWith("/") ? "/home/ann/work" : process.cwd())).toBe(shown);
+  });
+});
+
+describe("where two texts part", () => {
+  it.each([
+    ["abc", "abd", 2],
+    ["abc", "abc", 3],
+    ["ab", "abc", 2],
+    ["", "x", 0],
+    ["👍🏽a", "👍🏽b", 2],
+  ])("%j and %j: after %i characters", (a, b, length) => {
+    expect(commonLength(a, b)).toBe(length);
+    expect(parted(a, b).same + parted(a, b).rest).toBe(a);
+  });
+  it.each([
+    ["short ones are whole", "one", "two", 10, { a: "one", b: "two", at: 0 }],
+    ["line breaks are shown", "a\nb", "a\nc", 10, { a: "a⏎b", b: "a⏎c", at: 2 }],
+    ["long ones begin shortly before", "x".repeat(40) + "yes", "x".repeat(40) + "no", 12, { a: "…xxxxxxxxyes", b: "…xxxxxxxxno", at: 9 }],
+    ["and are cut at both ends", `${"x".repeat(20)}a${"y".repeat(20)}`, `${"x".repeat(20)}b`, 9, { a: "…xxayyyy…", b: "…xxb", at: 3 }],
+  ])("%s", (_, a, b, width, wanted) => {
+    expect(partingLines(a, b, width)).toEqual(wanted);
   });
 });

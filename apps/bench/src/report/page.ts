@@ -156,7 +156,8 @@ for (const box of document.querySelectorAll(".plot")) {
       series: [{ label: given.x }, ...given.names.map((label, i) => ({ label, stroke: colors[i % 10], width: 2, dash: i >= 10 ? [6, 4] : [], spanGaps: true, points: { show: true, size: 6 } }))],
     }, given.data, box);
   };
-  new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
+  // In the next frame: drawing changes the box, which an observer may not do while it is called.
+  new ResizeObserver(() => requestAnimationFrame(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } })).observe(box);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }`;
 

@@ -25,6 +25,7 @@ import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
+import { shownPath } from "../report/path.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
@@ -241,8 +242,8 @@ async function runCompare(context: CompareContext): Promise<number> {
 
   const path = join(out, "compare.html");
   const facts: [string, string][] = [
-    ["model", values.model],
-    ["data", values.data],
+    ["model", shownPath(values.model)],
+    ["data", shownPath(values.data)],
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rates", names.map((name) => `${name} ${rates.get(name)}`).join(", ")],
     ["device", start.description],

@@ -11,6 +11,7 @@ import { trainInFolder } from "../compare/training.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { applyMethod } from "../method.js";
+import { shownPath } from "../report/path.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { lossRows, type Study, studyPage } from "../study/page.js";
 import { kindOf, meansByKind, savedDirections, similarityMaps, trainedPairs } from "../study/pairs.js";
@@ -180,8 +181,8 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
   }
 
   const facts = [
-    ["model", values.model],
-    ["data", values.data],
+    ["model", shownPath(values.model)],
+    ["data", shownPath(values.data)],
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rate", String(values.lr)],
     ["device", start.description],

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { type Example, encodeRow, parseRows, type Row, type Tokenizer } from "@lowrank/models";
 import { UsageError } from "../failure.js";
 import { generalTextFile } from "../quickstart-assets.js";
+import { shownPath } from "../report/path.js";
 
 /** Text that has nothing to do with the task, on which forgetting is measured. */
 export interface GeneralText {
@@ -29,7 +30,7 @@ export async function generalText(path: string | undefined, tokenizer: Tokenizer
     .map(({ line, ids, labels }) => ({ line, ids: ids.slice(0, limit), labels: labels.slice(0, limit) }))
     .filter(({ labels }) => labels.some((label, i) => i > 0 && label >= 0));
   if (examples.length === 0) throw new UsageError(`${from} holds no text to measure forgetting on. Give lines of two words or more.`);
-  const name = path ?? "the prose that ships with lowrank (American speeches and Moby-Dick, public domain)";
+  const name = path === undefined ? "the prose that ships with lowrank (American speeches and Moby-Dick, public domain)" : shownPath(path);
   return { source: `${examples.length} passages of ${name}, at most ${limit} tokens each`, examples };
 }
 

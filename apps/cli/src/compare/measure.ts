@@ -9,7 +9,7 @@ import {
   type LoadedModel,
   type Tokenizer,
 } from "@lowrank/models";
-import { exactMatch } from "../exact-match.js";
+import { type Answer, exactMatch } from "../exact-match.js";
 import { UsageError } from "../failure.js";
 import { contextOf } from "../runs.js";
 import { type DecodingState, decodingLatency } from "./latency.js";
@@ -32,6 +32,17 @@ export interface Quality {
   /** Null where rows have no completion to compare with. */
   readonly exactMatch: number | null;
   readonly generalLoss: number;
+  /** Answers to a few held-out prompts, the same ones for every method; absent where rows have no completions. */
+  readonly samples?: readonly Answer[];
+}
+
+/** Held-out prompts whose answers are kept. */
+const sampleCount = 4;
+
+/** A few answers, evenly spread over the rows. */
+function samplesOf(answers: readonly Answer[]): Answer[] {
+  const count = Math.min(sampleCount, answers.length);
+  return Array.from({ length: count }, (_, i) => answers[Math.floor((i * answers.length) / count)] as Answer); // the index is below the length
 }
 
 /** A method's row of the comparison. */
@@ -67,16 +78,17 @@ export async function qualityOf(
 ): Promise<Quality> {
   const { model } = loaded;
   const generalLimit = Math.min(contextOf(model), Math.max(...general.map(({ ids }) => ids.length)));
-  let share: number | null = null;
+  let match: Awaited<ReturnType<typeof exactMatch>> | null = null;
   try {
-    share = (await exactMatch(loaded, heldOut, { signal })).share;
+    match = await exactMatch(loaded, heldOut, { signal });
   } catch (error) {
     if (!(error instanceof UsageError)) throw error; // rows without completions: there is no answer to compare with
   }
   return {
     evalLoss: await lossOn(model, heldOut.examples, lengthLimit),
-    exactMatch: share,
+    exactMatch: match?.share ?? null,
     generalLoss: await lossOn(model, general, generalLimit),
+    ...(match && { samples: samplesOf(match.answers) }),
   };
 }
 

@@ -1,4 +1,7 @@
+import type { Answer } from "../exact-match.js";
+import { parted } from "../parting.js";
 import { curves, smoothed } from "../report/curves.js";
+import { escaped } from "../report/html.js";
 import { gallery, page } from "../report/page.js";
 import { type Bar, barChart, donut, legend, lineChart } from "../report/svg.js";
 import { bestMarked, htmlTable } from "../report/table.js";
@@ -43,7 +46,13 @@ export function comparisonPage(comparison: Comparison): string {
     color: color(result.method),
     points: [{ x: result.parameters.trainable, y: result.evalLoss }],
   }));
-  const axes = { title: "held-out loss by trained parameters", x: "trained parameters", y: "held-out loss", isLogX: true, isScatter: true };
+  const axes = {
+    title: "held-out loss by trainable parameters",
+    x: "trainable parameters",
+    y: "held-out loss",
+    isLogX: true,
+    isScatter: true,
+  };
   const losses = results.map(({ method }) => ({
     name: method,
     color: color(method),
@@ -56,18 +65,18 @@ export function comparisonPage(comparison: Comparison): string {
     facts,
     sections: [
       {
-        heading: "All numbers",
+        heading: "Results",
         note: `The best of a column is marked. Before training, held-out loss was ${base.evalLoss.toFixed(4)} and loss on general text ${base.generalLoss.toFixed(4)}.`,
         body: table,
       },
       {
         heading: "Training loss",
-        note: "Mean of each step's loss and those before it, by exponential weights of 0.9.",
+        note: "Exponential moving average of the loss, with a factor of 0.9.",
         body: curves(losses, { title: "training loss", x: "step", y: "loss" }),
       },
       {
-        heading: "What is trained",
-        note: "The part of all numbers, frozen and trained together, that training changes.",
+        heading: "Trainable share",
+        note: "Trainable parameters as a share of all parameters.",
         body: gallery(
           results.map(({ method, parameters }) => ({
             heading: method,
@@ -82,9 +91,9 @@ export function comparisonPage(comparison: Comparison): string {
         ),
       },
       {
-        heading: "Loss for the parameters spent",
-        note: "Further down is better, further left is cheaper. The horizontal axis is logarithmic.",
-        body: `<div class="curves"><div class="wide">${lineChart(scatter, axes, 980, 360)}</div><div class="narrow">${lineChart(scatter, axes, 330, 300)}</div>${legend(scatter)}</div>`,
+        heading: "Loss by trainable parameters",
+        note: "Lower is better, further left is cheaper. The horizontal axis is logarithmic.",
+        body: `<div class="chart"><div class="wide">${lineChart(scatter, axes, 980, 360)}</div><div class="narrow">${lineChart(scatter, axes, 330, 300)}</div>${legend(scatter)}</div>`,
       },
       {
         heading: "Quality, cost and side effects",
@@ -104,7 +113,7 @@ export function comparisonPage(comparison: Comparison): string {
           },
           {
             heading: "Exact match",
-            note: "share of held-out rows answered to the letter",
+            note: "share of held-out rows answered exactly",
             body: barChart(
               "exact match",
               bars(
@@ -147,10 +156,10 @@ export function comparisonPage(comparison: Comparison): string {
             ),
           },
           {
-            heading: "Decoding, beside the model",
-            note: "time per token, to the base's",
+            heading: "Decoding, not merged",
+            note: "time per token relative to the base",
             body: barChart(
-              "decoding time to the base's",
+              "decoding time relative to the base",
               bars(
                 ({ decoding }) => decoding.ratio,
                 ({ decoding }) => `${decoding.ratio.toFixed(2)}×`,
@@ -160,9 +169,9 @@ export function comparisonPage(comparison: Comparison): string {
           },
           {
             heading: "Decoding, merged",
-            note: "time per token, to the base's",
+            note: "time per token relative to the base",
             body: barChart(
-              "merged decoding time to the base's",
+              "merged decoding time relative to the base",
               bars(
                 ({ decoding }) => decoding.mergedRatio,
                 ({ decoding }) => (decoding.mergedRatio === null ? "does not merge" : `${decoding.mergedRatio.toFixed(2)}×`),
@@ -183,7 +192,7 @@ export function comparisonPage(comparison: Comparison): string {
           },
           {
             heading: "Forgetting",
-            note: "rise of the loss on general text",
+            note: "increase of the loss on general text",
             body: barChart(
               "forgetting",
               bars(
@@ -194,8 +203,41 @@ export function comparisonPage(comparison: Comparison): string {
           },
         ]),
       },
+      ...(base.samples && base.samples.length > 0
+        ? [
+            {
+              heading: "Sample answers",
+              note: "Greedy answers to a few held-out prompts. What differs from the expected answer is underlined.",
+              body: sampleAnswers(base.samples, [{ method: "base", samples: base.samples }, ...results]),
+            },
+          ]
+        : []),
     ],
   });
+}
+
+/** Each prompt with its expected answer and everyone's. */
+function sampleAnswers(
+  prompts: readonly Answer[],
+  all: readonly { readonly method: string; readonly samples?: readonly Answer[] }[],
+): string {
+  return prompts
+    .map(({ line, prompt, expected }) => {
+      const rows = all.flatMap(({ method, samples }) => {
+        const answer = samples?.find((sample) => sample.line === line)?.answer;
+        return answer === undefined ? [] : [`<dt>${escaped(method)}</dt>${answerCell(answer, expected)}`];
+      });
+      const asked = `<figcaption>${escaped(prompt.trim())}</figcaption>`;
+      return `<figure class="sample">${asked}<dl class="answers"><dt>expected</dt><dd>${escaped(expected)}</dd>${rows.join("")}</dl></figure>`;
+    })
+    .join("\n");
+}
+
+function answerCell(answer: string, expected: string): string {
+  if (answer === expected) return `<dd class="right">${escaped(answer)} ✓</dd>`;
+  const { same, rest } = parted(answer, expected);
+  // An answer that ends too early has nothing to underline.
+  return `<dd>${escaped(same)}<mark>${escaped(rest === "" ? " (ends here)" : rest)}</mark></dd>`;
 }
 
 /** Which method came out best, and which was nearly as good for the fewest parameters. */

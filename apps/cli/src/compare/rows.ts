@@ -18,7 +18,7 @@ const ratio = (value: number | null): string => (value === null ? "–" : `${val
 export function columnsFor(base: Quality): readonly Column[] {
   return [
     {
-      name: "trained parameters",
+      name: "trainable parameters",
       short: "trained",
       text: ({ parameters }) => grouped(parameters.trainable),
       value: ({ parameters }) => parameters.trainable,
@@ -53,9 +53,14 @@ export function columnsFor(base: Quality): readonly Column[] {
       text: ({ decoding }) => figure(decoding.methodMs),
       value: ({ decoding }) => decoding.methodMs,
     },
-    { name: "to the base's", short: "to base", text: ({ decoding }) => ratio(decoding.ratio), value: ({ decoding }) => decoding.ratio },
     {
-      name: "merged, to the base's",
+      name: "relative to the base",
+      short: "vs base",
+      text: ({ decoding }) => ratio(decoding.ratio),
+      value: ({ decoding }) => decoding.ratio,
+    },
+    {
+      name: "merged, relative to the base",
       short: "merged",
       text: ({ decoding }) => ratio(decoding.mergedRatio),
       value: ({ decoding }) => decoding.mergedRatio,
@@ -108,7 +113,7 @@ export function baseRow(columns: readonly Column[], base: Quality): string[] {
     exact: base.exactMatch === null ? "–" : `${(100 * base.exactMatch).toFixed(1)} %`,
     trained: "0",
     share: "0 %",
-    "to base": "1.00×",
+    "vs base": "1.00×",
     ctx: "0",
     forgets: signed(0),
   };

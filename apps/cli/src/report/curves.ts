@@ -56,12 +56,13 @@ export function curves(series: readonly Series[], options: AxesOptions): string 
 export function plotScript(): { readonly style: string; readonly script: string } {
   const { resolve } = createRequire(import.meta.url);
   const read = (name: string): string => readFileSync(resolve(`uplot/dist/${name}`), "utf8").replace("https://", "");
-  return { style: read("uPlot.min.css"), script: `${read("uPlot.iife.min.js")}\n${plotAll}` };
+  return { style: read("uPlot.min.css"), script: `${read("uPlot.iife.min.js")}\n${plotAll}\n${watchTables}` };
 }
 
 /** Runs in the page. Colours come from the style sheet, so a change between light and dark draws anew. */
 const plotAll = `
-for (const box of document.querySelectorAll(".curves")) {
+const incrs = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+for (const box of document.querySelectorAll(".curves:has(script)")) {
   const given = JSON.parse(box.querySelector("script").textContent);
   const drawn = box.querySelector(".drawn");
   const place = box.querySelector(".plot");
@@ -76,10 +77,10 @@ for (const box of document.querySelectorAll(".curves")) {
     plot = new uPlot({
       width: place.clientWidth, height: place.clientWidth < 500 ? 280 : 340, padding: [10, 16, 0, 0],
       scales: { x: { time: false, distr: given.isLogX ? 3 : 1, log: given.isLogX ? 2 : 10 }, y: { distr: given.isLogY ? 3 : 1 } },
-      axes: [{ ...axis, label: given.x, size: 34, values: short }, { ...axis, label: given.y, size: 48, values: short }],
+      axes: [{ ...axis, label: given.x, size: 34, values: short, ...(given.data[0].every(Number.isInteger) && !given.isLogX ? { incrs } : {}) }, { ...axis, label: given.y, size: 48, values: short }],
       legend: { show: false },
       cursor: { y: false, points: { size: 7 } },
-      series: [{}, ...given.names.map((label, i) => ({ label, stroke: color("--c" + given.colors[i] % 10), width: 2, spanGaps: true, points: { show: given.hasDots, size: 7 } }))],
+      series: [{}, ...given.names.map((label, i) => ({ label, stroke: color("--c" + given.colors[i] % 10), width: 2, spanGaps: true, points: { show: given.hasDots, size: 7, fill: color("--c" + given.colors[i] % 10) } }))],
       hooks: { setCursor: [say] },
     }, given.data, place);
   };
@@ -94,6 +95,15 @@ for (const box of document.querySelectorAll(".curves")) {
   }
   draw();
   let width = place.clientWidth;
-  new ResizeObserver(() => { if (place.clientWidth !== width) { width = place.clientWidth; draw(); } }).observe(box);
+  // In the next frame: drawing changes the box, which an observer may not do while it is called.
+  new ResizeObserver(() => requestAnimationFrame(() => { if (place.clientWidth !== width) { width = place.clientWidth; draw(); } })).observe(box);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+}`;
+
+/** Runs in the page: says below a table that it is wider than its box, for as long as something lies to the right. */
+const watchTables = `
+for (const box of document.querySelectorAll(".scroll")) {
+  const look = () => box.classList.toggle("cut", box.scrollWidth > box.clientWidth + box.scrollLeft + 2);
+  box.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(box);
 }`;

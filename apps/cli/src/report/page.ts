@@ -60,10 +60,10 @@ export function gallery(
 }
 
 const pageStyle = `
-:root { --paper: #fbfbf9; --card: #ffffff; --ink: #1d1f23; --soft: #5d636e; --line: #e4e4df; --accent: #2f6fde; --good: #12734a; --bad: #b3261e;
+:root { --paper: #fbfbf9; --card: #ffffff; --ink: #1d1f23; --soft: #5d636e; --line: #e4e4df; --accent: #2f6fde; --good: #12734a; --bad: #b3261e; --shade: #0003;
   --c0: #2f6fde; --c1: #d9622b; --c2: #1e8f5e; --c3: #b3449c; --c4: #8a6d00; --c5: #0f8b9d; --c6: #cf3550; --c7: #6b55c9; --c8: #6d8b1f; --c9: #8c5a3c; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #14161a; --card: #1c1f25; --ink: #e8e9ec; --soft: #a0a6b2; --line: #31353e; --accent: #6ea0ff; --good: #5fcf9b; --bad: #ff8d84;
+  :root { --paper: #14161a; --card: #1c1f25; --ink: #e8e9ec; --soft: #a0a6b2; --line: #31353e; --accent: #6ea0ff; --good: #5fcf9b; --bad: #ff8d84; --shade: #000a;
     --c0: #6ea0ff; --c1: #f0915f; --c2: #55c896; --c3: #df86ce; --c4: #d3b441; --c5: #4fc3d4; --c6: #f57b8f; --c7: #a594f2; --c8: #abc956; --c9: #c99a7c; }
 }
 * { box-sizing: border-box; }
@@ -78,7 +78,12 @@ section { margin-top: 36px; }
 .facts { display: flex; flex-wrap: wrap; gap: 10px 28px; margin: 0; padding: 14px 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .facts dt { font-size: 12.5px; color: var(--soft); }
 .facts dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+/* A shadow at the side where a table goes on; sheets of the card's colour move with the table and hide it at the ends. */
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background:
+  linear-gradient(to left, var(--card) 40%, transparent) right / 36px 100% no-repeat local,
+  linear-gradient(to left, var(--shade), transparent) right / 18px 100% no-repeat scroll, var(--card); }
+.cue { display: none; margin: 6px 2px 0; color: var(--soft); font-size: 13px; }
+.scroll.cut + .cue { display: block; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -93,13 +98,22 @@ figcaption { font-size: 14px; font-weight: 600; margin-bottom: 10px; overflow-wr
 figcaption small { display: block; font-weight: 400; color: var(--soft); font-size: 12.5px; }
 figure svg { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 .small figure { text-align: center; }
-.curves { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; min-width: 0; }
-.curves svg { display: block; max-width: 100%; height: auto; }
+.answers { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 5px 14px; margin: 0; font-size: 14px; }
+.answers dt { color: var(--soft); }
+.answers dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.answers .right { color: var(--good); }
+.answers mark { background: none; color: var(--bad); text-decoration: underline; text-underline-offset: 3px; }
+.sample { margin-bottom: 14px; }
+.sample figcaption { white-space: pre-wrap; }
+.curves, .chart { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; min-width: 0; }
+.curves svg, .chart svg { display: block; max-width: 100%; height: auto; }
 .narrow { display: none; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 10px 0 0; padding: 0; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
 .mark { font-size: 12px; fill: var(--soft); }
 .name { font-size: 12.5px; fill: var(--ink); }
+.mark, .name { paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
+.leader { stroke: var(--soft); stroke-width: 1; }
 .figure { font-size: 16px; font-weight: 600; fill: var(--ink); }
 .mid { text-anchor: middle; }
 .end { text-anchor: end; }
@@ -117,7 +131,7 @@ figure svg { display: block; max-width: 100%; height: auto; margin: 0 auto; }
   .wide { display: none; }
   .narrow { display: block; }
   .gallery.small { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .curves { padding: 10px; }
+  .curves, .chart { padding: 10px; }
 }
 @media print { section { break-inside: avoid; } }
 `;

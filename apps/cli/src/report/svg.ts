@@ -77,7 +77,8 @@ export function lineChart(series: readonly Series[], options: AxesOptions, width
     `<text class="mark mid" x="${(box.left + box.right) / 2}" y="${height - 6}">${escaped(options.x)}</text>`,
     `<text class="mark mid" transform="translate(12 ${(box.top + box.bottom) / 2}) rotate(-90)">${escaped(options.y)}</text>`,
   ];
-  const placed: { x: number; y: number; width: number }[] = [];
+  const dotsAt = isScatter ? points.map(({ x, y }): Box => around([px(x), py(y)], dotRadius)) : [];
+  const taken: Box[] = [...dotsAt];
   const curves = series.map(({ name, color, points: own }) => {
     const fit = own.filter((point) => points.includes(point)).map(({ x, y }) => [px(x), py(y)] as const);
     const line =
@@ -86,35 +87,64 @@ export function lineChart(series: readonly Series[], options: AxesOptions, width
         : `<path class="curve" stroke="${colorOf(color)}" d="M${fit.map(([x, y]) => `${n(x)} ${n(y)}`).join("L")}"/>`;
     const dots =
       hasDots || isScatter || fit.length === 1
-        ? fit.map(([x, y]) => `<circle cx="${n(x)}" cy="${n(y)}" r="${isScatter ? 5 : 3}" fill="${colorOf(color)}"/>`).join("")
+        ? fit.map(([x, y]) => `<circle cx="${n(x)}" cy="${n(y)}" r="${isScatter ? dotRadius : 3}" fill="${colorOf(color)}"/>`).join("")
         : "";
     const [first] = fit;
-    return line + dots + (isScatter && first ? pointLabel(name, first, box, placed) : "");
+    return { marks: line + dots, label: isScatter && first ? pointLabel(name, first, box, taken) : "" };
   });
-  return drawing(width, height, title, grid.join("") + curves.join(""));
+  // Labels lie above all dots and lines.
+  const body = [...grid, ...curves.map(({ marks }) => marks), ...curves.map(({ label }) => label)];
+  return drawing(width, height, title, body.join(""));
 }
 
 function spread([low, high]: readonly [number, number], factor: number): [number, number] {
   return [low / factor, high * factor];
 }
 
-/** A point's name beside it, moved down where another name is. */
-function pointLabel(
-  name: string,
-  [x, y]: readonly [number, number],
-  box: { readonly right: number; readonly bottom: number },
-  placed: { x: number; y: number; width: number }[],
-): string {
+/** Radius of a scatter plot's dots in pixels. */
+const dotRadius = 5;
+
+/** A rectangle that something covers. */
+interface Box {
+  readonly left: number;
+  readonly right: number;
+  readonly top: number;
+  readonly bottom: number;
+}
+
+function around([x, y]: readonly [number, number], radius: number): Box {
+  return { left: x - radius, right: x + radius, top: y - radius, bottom: y + radius };
+}
+
+function overlap(a: Box, b: Box): boolean {
+  return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}
+
+const labelHeight = 13;
+
+/**
+ * A point's name in the free place nearest to it, with a line to the point where that is not beside it. Empty where all is taken: the legend
+ * names the point as well.
+ */
+function pointLabel(name: string, [x, y]: readonly [number, number], box: Box, taken: Box[]): string {
   const width = name.length * 7;
-  const isLeft = x + 9 + width > box.right;
-  const left = isLeft ? x - 9 - width : x + 9;
-  let at = y + 4;
-  for (let i = 0; i < 12; i++) {
-    if (!placed.some((other) => Math.abs(other.y - at) < 13 && left < other.x + other.width && other.x < left + width)) break;
-    at = y + 4 + (i % 2 === 0 ? 1 : -1) * 13 * (Math.floor(i / 2) + 1);
+  const beside = dotRadius + 4;
+  const rows = [0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6];
+  const places = rows.flatMap((row) => [
+    { left: x + beside, top: y - labelHeight / 2 + row * labelHeight, row },
+    { left: x - beside - width, top: y - labelHeight / 2 + row * labelHeight, row },
+  ]);
+  for (const { left, top, row } of places) {
+    const place: Box = { left, right: left + width, top, bottom: top + labelHeight };
+    const isInside = place.left >= box.left && place.right <= box.right + 10 && place.top >= box.top - 4 && place.bottom <= box.bottom;
+    if (!isInside || taken.some((other) => overlap(place, other))) continue;
+    taken.push(place);
+    const isRight = left > x;
+    const [near, middle] = [isRight ? left - 2 : place.right + 2, top + labelHeight / 2];
+    const leader = row === 0 ? "" : `<line class="leader" x1="${n(x)}" y1="${n(y)}" x2="${n(near)}" y2="${n(middle)}"/>`;
+    return `${leader}<text class="name${isRight ? "" : " end"}" x="${n(isRight ? left : place.right)}" y="${n(middle + 4)}">${escaped(name)}</text>`;
   }
-  placed.push({ x: left, y: at, width });
-  return `<text class="name${isLeft ? " end" : ""}" x="${n(isLeft ? x - 9 : x + 9)}" y="${n(Math.min(at, box.bottom - 3))}">${escaped(name)}</text>`;
+  return "";
 }
 
 /** The names of curves with their colours. */
@@ -145,15 +175,16 @@ export function barChart(title: string, bars: readonly Bar[], reference?: number
     const y = i * rowHeight;
     const name = `<text class="name" x="0" y="${y + 16}">${escaped(label)}</text>`;
     if (value === null || !Number.isFinite(value))
-      return `${name}<text class="mark" x="${labelWidth}" y="${y + 16}">${escaped(text)}</text>`;
+      return { bar: name, label: `<text class="mark" x="${labelWidth}" y="${y + 16}">${escaped(text)}</text>` };
     const [start, end] = value < 0 ? [at(value), at(0)] : [at(0), at(value)];
     const bar = `<rect x="${n(start)}" y="${y + 5}" width="${n(Math.max(1, end - start))}" height="14" rx="2" fill="${colorOf(color)}"/>`;
-    return `${name}${bar}<text class="mark" x="${n(end + 6)}" y="${y + 16}">${escaped(text)}</text>`;
+    return { bar: name + bar, label: `<text class="mark" x="${n(end + 6)}" y="${y + 16}">${escaped(text)}</text>` };
   });
   const height = bars.length * rowHeight;
   const line =
     reference === undefined ? "" : `<line class="reference" x1="${n(at(reference))}" x2="${n(at(reference))}" y1="0" y2="${height}"/>`;
-  return drawing(width, height, title, rows.join("") + line);
+  // Figures lie above the reference line, which would cross them out.
+  return drawing(width, height, title, [...rows.map(({ bar }) => bar), line, ...rows.map(({ label }) => label)].join(""));
 }
 
 /** A share of a whole as a ring with its figure in the middle, 120 pixels wide. */

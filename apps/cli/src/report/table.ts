@@ -18,7 +18,7 @@ export function htmlTable(caption: string, head: readonly string[], rows: readon
       return `<tr>${cells.join("")}</tr>`;
     })
     .join("\n");
-  return `<div class="scroll" tabindex="0" role="region" aria-label="${escaped(caption)}"><table>\n<thead><tr>${headCells}</tr></thead>\n<tbody>\n${body}\n</tbody></table></div>`;
+  return `<div class="scroll" tabindex="0" role="region" aria-label="${escaped(caption)}"><table>\n<thead><tr>${headCells}</tr></thead>\n<tbody>\n${body}\n</tbody></table></div><p class="cue">Scroll sideways for the other columns →</p>`;
 }
 
 /** The rows with the best of a column marked: the smallest finite value, or the largest. Values that are not numbers stay as they are, and all where none is better than another. */

@@ -94,7 +94,7 @@ export function studyPage(study: Study): string {
       body: htmlTable("Held-out loss", head, marked),
     },
     {
-      heading: "The same as curves",
+      heading: "Loss curves by rank",
       body: curves(lossCurves, {
         title: "held-out loss by rank",
         x: "rank",
@@ -104,7 +104,7 @@ export function studyPage(study: Study): string {
         xTicks: ranks,
       }),
     },
-    { heading: "Trained parameters", body: htmlTable("Trained parameters", head, trained) },
+    { heading: "Trainable parameters", body: htmlTable("Trainable parameters", head, trained) },
     {
       heading: "Singular values of what was learned",
       note: `ΔW at rank ${spectra[0]?.rank ?? 0} on ${analysed}, mean over the layers of a name. Where the curve falls steeply, a smaller rank holds nearly all of it.`,
@@ -112,7 +112,7 @@ export function studyPage(study: Study): string {
     },
     {
       heading: "Which directions ranks share",
-      note: "φ(i, j) of the first i and j right singular vectors of A: 1 (dark) where the smaller subspace lies in the larger, 0 where they have nothing in common. Where only the corner is dark, the first directions are all that both ranks found. (Figure 3 of the paper.)",
+      note: "φ(i, j) of the first i and j right singular vectors of A: 1 (full colour) where the smaller subspace lies in the larger, 0 (no colour) where they have nothing in common. Where only the corner is coloured, the first directions are all that both ranks found. (Figure 3 of the paper.)",
       body: maps(betweenRanks),
     },
     {
