@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { initModel, saveModel } from "@lowrank/models";
 import { device } from "@lowrank/tensor";
+import { vi } from "vitest";
+import { runCli } from "../src/run.js";
 
 const program = fileURLToPath(new URL("../bin/lowrank.js", import.meta.url));
 
@@ -43,6 +45,22 @@ export function lowrank(
       resolve({ code, stdout, stderr });
     });
   });
+}
+
+/** Runs the command line in this process, from the sources: a command costs milliseconds. What it prints is caught. */
+export async function lowrankHere(args: readonly string[]): Promise<Outcome> {
+  const caught = { stdout: "", stderr: "" };
+  const spies = (["stdout", "stderr"] as const).map((name) =>
+    vi.spyOn(process[name], "write").mockImplementation((text) => {
+      caught[name] += String(text);
+      return true;
+    }),
+  );
+  try {
+    return { code: await runCli(args), ...caught };
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+  }
 }
 
 /** A folder for one test file. */

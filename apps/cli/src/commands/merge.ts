@@ -8,6 +8,12 @@ import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../ses
 const flags = {
   model: modelFlag,
   adapter: { type: "text", value: "DIR", help: "folder of an adapter, ours or PEFT's", required: true },
+  dtype: {
+    type: "choice",
+    choices: ["as-stored", "f32", "bf16", "f16"],
+    help: "how the merged weights are stored",
+    default: "as-stored",
+  },
   out: { type: "text", value: "DIR", help: "new folder for the whole checkpoint", required: true },
   device: deviceFlag,
   json: jsonFlag,
@@ -17,7 +23,8 @@ async function runMerge({ values, output }: CommandContext<typeof flags>): Promi
   const { out } = values;
   checkOut(out, [values.model, values.adapter]);
   return withDevice(values.device, output, async (dev) => {
-    const { model } = await loadModel(values.model, { device: dev });
+    const { dtype } = values;
+    const { model } = await loadModel(values.model, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
     const adapter = await openAdapter(model, values.adapter, output);
     if (adapter) merge(adapter);
     await saveModel(model, out);

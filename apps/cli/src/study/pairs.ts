@@ -39,7 +39,7 @@ export async function savedDirections(folder: string, device: Device): Promise<M
     for (const name of file.entries.keys()) {
       const layer = /^base_model\.model\.(.*)\.lora_A\.weight$/.exec(name)?.[1];
       if (layer === undefined) continue;
-      const a = await file.tensor(name, { device });
+      const { tensor: a } = await file.weight(name, { device });
       found.set(layer, rightDirections((await a.data()) as Float32Array, a.sizeAt(0), a.sizeAt(1)));
       a.dispose();
     }

@@ -171,7 +171,8 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
   }
   await checkRepeated(new Map([...stored].filter(([name]) => !wanted.has(name))), saved, file);
   const device = deviceOf(model);
-  const values = await Promise.all([...wanted.keys()].map((name) => file.tensor(stored.get(name) ?? name, { device, dtype: "f32" })));
+  const values: Tensor[] = [];
+  for (const name of wanted.keys()) values.push((await file.weight(stored.get(name) ?? name, { device, dtype: "f32" })).tensor);
   let index = 0;
   for (const parameter of wanted.values()) {
     const value = values[index++];

@@ -1,4 +1,4 @@
-import { type FileSystem, writeSafetensors } from "@lowrank/tensor";
+import { type FileSystem, writeWeights } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
 import { ridersToPeft } from "../riders/index.js";
@@ -40,8 +40,8 @@ export function peftConfig(adapter: Adapter, options: unknown = adapter.options)
 
 /**
  * Writes adapter_model.safetensors and adapter_config.json, as PEFT does. Each file is whole or untouched; the configuration comes last,
- * so that a folder with one holds an adapter. Rejects with CheckpointError when the folder cannot be written, and with
- * AdapterError for asPlainLora where there is no pair, and before `initialize` where first values lack.
+ * so that a folder with one holds an adapter. Rejects with CheckpointError when the folder cannot be written and where a number is not
+ * finite, and with AdapterError for asPlainLora where there is no pair, and before `initialize` where first values lack.
  */
 export async function saveAdapter(adapter: Adapter, folder: string, { files, asPlainLora }: SaveOptions): Promise<void> {
   const { method, options, places } = adapter;
@@ -49,6 +49,7 @@ export async function saveAdapter(adapter: Adapter, folder: string, { files, asP
     throw new AdapterError(`Adapters of method "${method.name}" are no pairs of LoRA. Save without asPlainLora.`, ["asPlainLora"]);
   const isPlain = asPlainLora ?? method.needsPlain?.(options, places) ?? false;
   const config = `${JSON.stringify(peftConfig(adapter, isPlain ? method.asPlain?.(options) : options), null, 2)}\n`;
-  await files.write(files.join(folder, "adapter_model.safetensors"), writeSafetensors(adapter.savedTensors(isPlain), { format: "pt" }));
+  const path = files.join(folder, "adapter_model.safetensors");
+  await files.write(path, writeWeights(path, adapter.savedTensors(isPlain), { metadata: { format: "pt" } }));
   await files.write(files.join(folder, "adapter_config.json"), new TextEncoder().encode(config));
 }

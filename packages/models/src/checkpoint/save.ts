@@ -1,4 +1,4 @@
-import { type FileSystem, joined, type Tensor, writeSafetensors } from "@lowrank/tensor";
+import { type FileSystem, joined, type Tensor, writeWeights } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
 
 /** Files that belong to a checkpoint beside its config and weights; copied as they are. */
@@ -19,8 +19,9 @@ const torchNames: Readonly<Record<string, string>> = { f32: "float32", f16: "flo
 
 /**
  * Writes a whole checkpoint that transformers loads: config.json, model.safetensors, and the tokenizer's files where the model was read
- * from a folder that has them. Weights keep their dtype. Each file is written whole or not at all, the weights last. Parameters of
- * adapters are not the model's and are not saved; merge them first. Rejects with CheckpointError when the disk is full.
+ * from a folder that has them. Weights keep their dtype. Each file is written whole or not at all, the weights first, so that nothing is
+ * written at all when they cannot be, and config.json last, so that a folder with one holds a model. Parameters of adapters are not the
+ * model's and are not saved; merge them first. Rejects with CheckpointError when the disk is full and where a weight is not finite.
  */
 export async function saveModel(
   model: CausalLM,
@@ -32,6 +33,8 @@ export async function saveModel(
   const dtype = torchNames[[...tensors.values()][0]?.dtype ?? "f32"] ?? "float32";
   const { torch_dtype: _old, ...config } = model.config;
   const origin = model.origin;
+  const path = files.join(folder, "model.safetensors");
+  await files.write(path, writeWeights(path, tensors, { metadata: { format: "pt" } }));
   if (origin && !(origin.files === files && origin.folder === folder)) {
     for (const name of companions) {
       const source = await origin.files.open(origin.files.join(origin.folder, name));
@@ -47,5 +50,4 @@ export async function saveModel(
     files.join(folder, "config.json"),
     await joined([new TextEncoder().encode(`${JSON.stringify({ ...config, dtype }, null, 2)}\n`)]),
   );
-  await files.write(files.join(folder, "model.safetensors"), writeSafetensors(tensors, { format: "pt" }));
 }

@@ -1,5 +1,6 @@
 import {
   CheckpointError,
+  combinedDigest,
   type Device,
   type DType,
   type FileSystem,
@@ -23,7 +24,8 @@ interface Place {
 /**
  * Reads the tensors that `specs` asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
  * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
- * in one CheckpointError. `tied` names tensors that may be there without being asked for.
+ * in one CheckpointError, and so is a weight that is not finite. `tied` names tensors that may be there without being asked for. The digest is
+ * that of all tensors' contents as the files hold them.
  */
 export async function readWeights(
   files: FileSystem,
@@ -31,16 +33,19 @@ export async function readWeights(
   architecture: Architecture,
   specs: ReadonlyMap<string, ParameterSpec>,
   options: { readonly device: Device; readonly dtype: DType | "auto"; readonly tied: readonly string[] },
-): Promise<Map<string, Tensor>> {
+): Promise<{ readonly tensors: Map<string, Tensor>; readonly digest: string }> {
   const opened = await openFiles(files, folder);
   try {
     const places = match(opened, folder, architecture, specs, options.tied);
     const tensors = new Map<string, Tensor>();
+    const digests = new Map<string, string>();
     for (const [name, { file, name: stored }] of places) {
       const dtype = options.dtype === "auto" ? {} : { dtype: options.dtype };
-      tensors.set(name, await file.tensor(stored, { device: options.device, ...dtype }));
+      const { tensor, digest } = await file.weight(stored, { device: options.device, ...dtype });
+      tensors.set(name, tensor);
+      digests.set(name, digest);
     }
-    return tensors;
+    return { tensors, digest: combinedDigest(digests) };
   } finally {
     for (const file of opened) await file.close();
   }

@@ -17,8 +17,8 @@ export async function fileSource(path: string): Promise<ByteSource> {
   return {
     name: path,
     byteLength: info.size,
-    async read(offset, length) {
-      const bytes = new Uint8Array(length);
+    async read(offset, length, into) {
+      const bytes = into ?? new Uint8Array(length);
       let done = 0;
       while (done < length) {
         const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);

@@ -1,12 +1,14 @@
 import type { Device } from "../backends/device.js";
 import { realize } from "../graph/realize.js";
 import { fromStorage } from "../tensor/create.js";
-import { type DType, decode, dtypeBytes, encode } from "../tensor/dtype.js";
+import { type DType, decode, dtypeBytes, encode, isFloat } from "../tensor/dtype.js";
 import { CheckpointError } from "../tensor/errors.js";
-import { sizeOf } from "../tensor/shape.js";
+import { type Shape, sizeOf } from "../tensor/shape.js";
 import { Storage } from "../tensor/storage.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { refuseNotFinite, refuseOverflow, tensorDigest } from "./finite.js";
 import { readHeader, type SafetensorsEntry } from "./header.js";
+import { ContentScan, stagingBytes } from "./scan.js";
 import type { ByteSource } from "./source.js";
 
 /** The format's dtypes that become tensors, and as what. I64 must fit i32; F64 is rounded to f32. */
@@ -33,9 +35,6 @@ const written = {
   bool: { dtype: "BOOL", rank: 6 },
 } as const satisfies Record<DType, { dtype: string; rank: number }>;
 
-/** Bytes read from a file at a time, so that a large tensor never lies in host memory as a whole; a multiple of 8. */
-const chunkBytes = 16 * 2 ** 20;
-
 /** An opened safetensors file whose header was found sound. Nothing of its tensors is read yet. */
 export interface SafetensorsFile {
   readonly name: string;
@@ -48,6 +47,14 @@ export interface SafetensorsFile {
    * Rejects with CheckpointError when there is none of that name, its dtype has no counterpart, or an I64 value does not fit i32.
    */
   tensor(name: string, options: { readonly device: Device; readonly dtype?: DType }): Promise<Tensor>;
+  /**
+   * As `tensor`, of what is to be computed with: rejects with CheckpointError also where an element is infinite or NaN, in the file or in the
+   * dtype asked for. Beside it the digest of dtype, shape and bytes, found in the same pass. One at a time is fastest.
+   */
+  weight(
+    name: string,
+    options: { readonly device: Device; readonly dtype?: DType },
+  ): Promise<{ readonly tensor: Tensor; readonly digest: string }>;
   /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
   values(name: string): Promise<Float64Array>;
   close(): Promise<void>;
@@ -71,6 +78,16 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
     metadata,
     entries: byName,
     tensor: async (name, { device, dtype }) => readTensor(source, entryOf(name), device, dtype),
+    weight: async (name, { device, dtype }) => {
+      const entry = entryOf(name);
+      const scan = new ContentScan(entry.dtype);
+      try {
+        const tensor = await readTensor(source, entry, device, dtype, scan);
+        return { tensor, digest: tensorDigest(entry, scan) };
+      } finally {
+        scan.close();
+      }
+    },
     values: async (name) => {
       const entry = entryOf(name);
       const values = new Float64Array(sizeOf(entry.shape));
@@ -93,13 +110,29 @@ export function tensorDType(entry: SafetensorsEntry, file: string): DType {
   return dtype;
 }
 
-async function readTensor(source: ByteSource, entry: SafetensorsEntry, device: Device, asked: DType | undefined): Promise<Tensor> {
+async function readTensor(
+  source: ByteSource,
+  entry: SafetensorsEntry,
+  device: Device,
+  asked: DType | undefined,
+  scan: ContentScan | null = null,
+): Promise<Tensor> {
   const natural = tensorDType(entry, source.name);
   const dtype = asked ?? natural;
   const storage = new Storage(device, dtype, sizeOf(entry.shape));
   const isPlain = dtype === natural && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
-  for await (const { at, bytes, numbers } of chunks(source, entry)) {
-    device.backend.write(storage.buffer, isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype), at * dtypeBytes[dtype]);
+  // What fits the file's dtype may be beyond the largest number of a narrower one.
+  const isNarrowed = !isPlain && isFloat(dtype) && (dtype !== "f32" || entry.dtype === "F64");
+  try {
+    for await (const { at, bytes, numbers } of chunks(source, entry, scan)) {
+      if (scan) refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
+      const stored = isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype);
+      if (scan && isNarrowed) refuseOverflow(source.name, entry, at, numbers(), stored, dtype);
+      device.backend.write(storage.buffer, stored, at * dtypeBytes[dtype]);
+    }
+  } catch (error) {
+    storage.dispose();
+    throw error;
   }
   return fromStorage(storage, entry.shape);
 }
@@ -115,23 +148,24 @@ function convert(bytes: Uint8Array, numbers: () => ArrayLike<number>, from: stri
 interface Chunk {
   /** Index of the first element. */
   readonly at: number;
-  /** Aligned to 8. */
+  /** Aligned to 8; valid until the next chunk. */
   readonly bytes: Uint8Array;
   readonly numbers: () => ArrayLike<number>;
 }
 
-async function* chunks(source: ByteSource, entry: SafetensorsEntry): AsyncGenerator<Chunk> {
+/** Parts of a tensor's bytes, so that a large one never lies in host memory as a whole; through the scan, if there is one. */
+async function* chunks(source: ByteSource, entry: SafetensorsEntry, scan: ContentScan | null = null): AsyncGenerator<Chunk> {
   const dtype = tensorDType(entry, source.name);
   const elementBytes = entry.dtype === "I64" || entry.dtype === "F64" ? 8 : dtypeBytes[dtype];
-  for (let done = 0; done < entry.bytes; done += chunkBytes) {
-    const length = Math.min(chunkBytes, entry.bytes - done);
-    const part = await source.read(entry.offset + done, length);
+  for (let done = 0; done < entry.bytes; done += stagingBytes) {
+    const length = Math.min(stagingBytes, entry.bytes - done);
+    const part = await source.read(entry.offset + done, length, scan?.room(length));
     if (part.byteLength !== length)
       throw new CheckpointError(
         `${source.name}: the file ended inside tensor "${entry.name}". It changed while it was read: fetch it again.`,
         source.name,
       );
-    const bytes = part.byteOffset % 8 === 0 ? part : part.slice();
+    const bytes = scan?.take(part) ?? (part.byteOffset % 8 === 0 ? part : part.slice());
     yield { at: done / elementBytes, bytes, numbers: () => numbersOf(bytes, entry, dtype, source.name) };
   }
 }
@@ -147,6 +181,14 @@ function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, fil
   });
 }
 
+/** What is done while a file is written. */
+export interface WriteOptions {
+  /** Sees each tensor's bytes before they are written; what it throws ends the file there. */
+  readonly onTensor?: (name: string, dtype: string, shape: Shape, bytes: Uint8Array) => void;
+  /** A tensor of bytes at the end, which are made when all others are known. */
+  readonly seal?: { readonly name: string; readonly byteCount: number; readonly bytes: () => Uint8Array };
+}
+
 /**
  * The bytes of a safetensors file, part by part: the header first, then one tensor after another, each read from its device when its
  * turn comes. Canonical, byte for byte what the reference implementation writes: tensors by alignment, then by name; header padded to 8.
@@ -154,6 +196,7 @@ function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, fil
 export async function* writeSafetensors(
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>> = {},
+  { onTensor, seal }: WriteOptions = {},
 ): AsyncGenerator<Uint8Array> {
   const sorted = [...tensors].sort(([a, s], [b, t]) => written[s.dtype].rank - written[t.dtype].rank || (a < b ? -1 : a > b ? 1 : 0));
   const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
@@ -163,6 +206,7 @@ export async function* writeSafetensors(
     end += t.size * dtypeBytes[t.dtype];
     header.push([name, { dtype: written[t.dtype].dtype, shape: t.shape, data_offsets: [start, end] }]);
   }
+  if (seal) header.push([seal.name, { dtype: "U8", shape: [seal.byteCount], data_offsets: [end, end + seal.byteCount] }]);
   // Not JSON.stringify of an object: keys that look like integers would change their order.
   const json = new TextEncoder().encode(`{${header.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join()}}`);
   const padded = Math.ceil(json.byteLength / 8) * 8;
@@ -170,7 +214,12 @@ export async function* writeSafetensors(
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(json, 8);
   yield head;
-  for (const [, t] of sorted) yield await tensorBytes(t);
+  for (const [name, t] of sorted) {
+    const bytes = await tensorBytes(t);
+    onTensor?.(name, written[t.dtype].dtype, t.shape, bytes);
+    yield bytes;
+  }
+  if (seal) yield seal.bytes();
 }
 
 /** A tensor's stored bytes, in its own dtype. Computes it if need be. */

@@ -6,8 +6,8 @@ export interface ByteSource {
   /** What error messages call it: a path or an address. */
   readonly name: string;
   readonly byteLength: number;
-  /** Exactly `length` bytes from `offset` on. Rejects when the source has become shorter. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /** Exactly `length` bytes from `offset` on; may put them into `into`, which is as long, and return that. Rejects when the source has become shorter. */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
   /** Gives the file handle back. */
   close?(): Promise<void>;
 }

@@ -9,11 +9,15 @@ import {
   device,
   fileSource,
   joined,
+  memoryFiles,
   readSafetensors,
+  sealName,
+  sealOf,
   type Tensor,
   tensor,
   writeFileAtomic,
   writeSafetensors,
+  writeWeights,
 } from "@lowrank/tensor";
 import fc from "fast-check";
 import { sharedDir } from "test-support";
@@ -204,6 +208,73 @@ describe("dtypes without a counterpart", () => {
   test("a name that is not there lists those that are", async () => {
     const file = await readSafetensors(bytesSource(fileOf(JSON.stringify({ a: entry("F32", [1], 0, 4) }), 4)));
     await expect(file.tensor("b", { device: dev })).rejects.toThrow(/no tensor "b"\. It holds a/);
+  });
+});
+
+describe("weights", () => {
+  const f64 = (value: number): Uint8Array => {
+    const bytes = fileOf(JSON.stringify({ a: entry("F64", [1], 0, 8) }), 8);
+    new DataView(bytes.buffer).setFloat64(bytes.byteLength - 8, value, true);
+    return bytes;
+  };
+  const stored = (values: number[], dtype: DType): Promise<Uint8Array> =>
+    joined(writeSafetensors(new Map([["a", tensor([values], { device: dev, dtype })]])));
+  const bad: readonly (readonly [name: string, bytes: () => Uint8Array | Promise<Uint8Array>, asked: DType | undefined, says: RegExp])[] = [
+    ["NaN", () => stored([1, Number.NaN], "f32"), undefined, /^x: tensor "a" is NaN at \[0, 1\]/],
+    ["an infinity that is widened", () => stored([1, 2, Number.NEGATIVE_INFINITY], "bf16"), "f32", /"a" is -Infinity at \[0, 2\]/],
+    ["f32 beyond f16", () => stored([1, 65520], "f32"), "f16", /"a" is 65520 at \[0, 1\], and f16 ends at 65504/],
+    ["bf16 beyond f16", () => stored([1, 2 ** 17], "bf16"), "f16", /"a" is 131072 at \[0, 1\], and f16 ends at 65504/],
+    ["f32 that rounds up beyond bf16", () => stored([3.4028234663852886e38], "f32"), "bf16", /and bf16 ends at 3\.4e38/],
+    ["F64 beyond f32", () => f64(1e300), undefined, /"a" is 1e\+300 at \[0\], and f32 ends/],
+    ["NaN in F64", () => f64(Number.NaN), undefined, /"a" is NaN at \[0\]/],
+  ];
+  test.each(bad)("that hold %s are refused", async (_name, bytes, asked, says) => {
+    const file = await readSafetensors(bytesSource(await bytes(), "x"));
+    const error = await file.weight("a", { device: dev, ...(asked && { dtype: asked }) }).catch((caught: unknown) => caught);
+    expect(error).toBeInstanceOf(CheckpointError);
+    expect((error as Error).message).toMatch(says);
+  });
+
+  test("come with a digest of dtype, shape and contents, whatever they are read as", async () => {
+    const digest = async (values: readonly number[], dtype: DType, shape: readonly number[], asked: DType = dtype): Promise<string> => {
+      const bytes = await joined(writeSafetensors(new Map([["a", tensor(values, { device: dev, dtype, shape })]])));
+      return (await (await readSafetensors(bytesSource(bytes))).weight("a", { device: dev, dtype: asked })).digest;
+    };
+    const own = await digest([1, 2, 3, 4], "bf16", [2, 2]);
+    expect(await digest([1, 2, 3, 4], "bf16", [2, 2], "f32")).toBe(own);
+    const others = [
+      await digest([1, 2, 4, 3], "bf16", [2, 2]),
+      await digest([1, 2, 3, 4], "bf16", [4]),
+      await digest([1, 2, 3, 4], "f16", [2, 2]),
+    ];
+    expect(new Set([own, ...others]).size).toBe(4);
+  });
+
+  test("that are infinite or NaN are not written, and what was there is kept", async () => {
+    const files = memoryFiles({ "w.safetensors": "old" });
+    const tensors = new Map([
+      ["a", tensor([1, 2], { device: dev })],
+      ["b", tensor([[1, 2, Number.NaN]], { device: dev, dtype: "bf16" })],
+    ]);
+    const wrong = files.write("w.safetensors", writeWeights("w.safetensors", tensors));
+    await expect(wrong).rejects.toThrow(/^w\.safetensors is not written: tensor "b" would not be finite at \[0, 2\]/);
+    await expect(wrong).rejects.toBeInstanceOf(CheckpointError);
+    expect(new TextDecoder().decode(files.files.get("w.safetensors"))).toBe("old");
+  });
+
+  test("that are sealed hold the digest of themselves and of their metadata", async () => {
+    const metadata = { lowrank: "{}" };
+    const tensors = new Map([
+      ["b", tensor([1, 2], { device: dev })],
+      ["a", tensor([3], { device: dev, dtype: "u32" })],
+    ]);
+    const file = await readSafetensors(bytesSource(await joined(writeWeights("x", tensors, { metadata, isSealed: true }))));
+    const digests = new Map<string, string>();
+    for (const name of ["a", "b"]) digests.set(name, (await file.weight(name, { device: dev })).digest);
+    const seal = String.fromCharCode(...(await file.values(sealName)));
+    expect(seal).toBe(sealOf(digests, metadata));
+    expect(seal).not.toBe(sealOf(digests, { lowrank: "{ }" }));
+    expect(seal).not.toBe(sealOf(new Map([...digests, ["a", "0"]]), metadata));
   });
 });
 
