@@ -1,5 +1,4 @@
-import { appendFile, mkdir, readFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { appendFile, readFile } from "node:fs/promises";
 import { writeFileAtomic } from "@lowrank/tensor";
 import type { StepMetrics } from "./trainer.js";
 
@@ -16,7 +15,6 @@ export async function metricsFile(path: string, keptSteps: number): Promise<(met
       return false;
     }
   });
-  await mkdir(dirname(path), { recursive: true });
   await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
   return (metrics) => appendFile(path, `${JSON.stringify(metrics)}\n`);
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { rmSync } from "node:fs";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError } from "../tensor/errors.js";
 import type { ByteSource, Bytes, FileSystem } from "./source.js";
 
@@ -36,15 +37,69 @@ export async function fileSource(path: string): Promise<ByteSource> {
 }
 
 /**
+ * Makes a folder and those above it that are missing; the ones that it made, the outermost first. Rejects with CheckpointError where that
+ * cannot be. Node's own recursive mkdir reports a read-only file system as a missing file, and never returns below /proc.
+ */
+export async function makeFolder(path: string): Promise<readonly string[]> {
+  const missing: string[] = [];
+  for (let at = resolve(path); !(await isFolder(at, path)); at = dirname(at)) missing.unshift(at);
+  const made: string[] = [];
+  for (const at of missing) {
+    try {
+      await mkdir(at);
+      made.push(at);
+    } catch (error) {
+      if (codeOf(error) === "EEXIST" && (await isFolder(at, path))) continue; // another process made it meanwhile
+      throw fileError(path, "the folder cannot be made", error, {
+        ENOENT: "The file system takes no folder there: choose another place.",
+        EEXIST: "There is a link that leads nowhere: choose another folder or remove the link.",
+      });
+    }
+  }
+  return made;
+}
+
+/** False where there is nothing. Rejects with CheckpointError for a file, and where it cannot be said. */
+async function isFolder(at: string, path: string): Promise<boolean> {
+  const info = await stat(at).catch((error: unknown) => {
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR") return null;
+    throw fileError(path, "the folder cannot be reached", error);
+  });
+  if (info && !info.isDirectory()) throw new CheckpointError(`${path}: ${at} is a file (ENOTDIR). Give a folder.`, path);
+  return info !== null;
+}
+
+/** Temporary files that are being written now: whatever ends this process in a way that it notices takes them along. */
+const temporaries = new Set<string>();
+
+function removeTemporaries(): void {
+  for (const path of temporaries) rmSync(path, { force: true });
+}
+
+/** The name that `writeFileAtomic` gives a file of this process until it is whole. */
+export function temporaryName(name: string): string {
+  return `.${name}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`;
+}
+
+/** Which file a temporary name stands for, and whose it is (null in names that do not say); null for any other name. */
+export function temporaryOf(name: string): { readonly name: string; readonly pid: number | null } | null {
+  const [, target, pid] = /^\.(.+)\.(?:(\d+)-)?[0-9a-f]{12}\.tmp$/.exec(name) ?? [];
+  return target === undefined ? null : { name: target, pid: pid === undefined ? null : Number(pid) };
+}
+
+/**
  * Writes a whole file or leaves what was there untouched: into a temporary file in the same folder, flushed to the disk, then renamed
- * over the old one. Makes the folder. Rejects with CheckpointError when the disk is full or the folder not writable; the temporary file is gone then.
+ * over the old one. Makes the folder. Rejects with CheckpointError when the disk is full or the folder not writable; the temporary file is gone then,
+ * as it is when the process ends in between.
  */
 export async function writeFileAtomic(path: string, bytes: Bytes | string): Promise<void> {
   const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+  const temporary = resolve(folder, temporaryName(basename(path)));
   const data: Bytes = typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes;
+  await makeFolder(folder);
+  if (temporaries.size === 0) process.on("exit", removeTemporaries);
+  temporaries.add(temporary);
   try {
-    await mkdir(folder, { recursive: true });
     const handle = await open(temporary, "wx");
     try {
       for await (const part of data instanceof Uint8Array ? [data] : data) await writeAll(handle, part);
@@ -55,7 +110,10 @@ export async function writeFileAtomic(path: string, bytes: Bytes | string): Prom
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
-    throw fileError(path, "cannot be written", error);
+    throw fileError(path, "cannot be written", error, { ENOENT: "The folder is gone or takes no files: choose another folder." });
+  } finally {
+    temporaries.delete(temporary);
+    if (temporaries.size === 0) process.off("exit", removeTemporaries);
   }
   await syncFolder(folder);
 }
@@ -85,9 +143,13 @@ const remedies: Readonly<Record<string, string>> = {
   EEXIST: "A part of the path is a file: check the path.",
 };
 
-function fileError(path: string, what: string, error: unknown): unknown {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const remedy = remedies[code];
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
+function fileError(path: string, what: string, error: unknown, own: Readonly<Record<string, string>> = {}): unknown {
+  const code = codeOf(error);
+  const remedy = own[code] ?? remedies[code];
   return remedy ? new CheckpointError(`${path}: ${what} (${code}). ${remedy}`, path) : error;
 }
 
