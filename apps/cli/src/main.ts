@@ -1,9 +1,3 @@
-import { runCli } from "./run.js";
+import { launch } from "./launch.js";
 
-// Whoever reads the output may have had enough (`lowrank inspect … | head`): that ends the command, and is no failure.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit(0);
-});
-
-process.exitCode = await runCli(process.argv.slice(2));
+process.exitCode = await launch(process.argv.slice(2));

@@ -6,16 +6,20 @@ import { editDistance, helpLines, parseFlags } from "./flags.js";
 import { processOutput } from "./output.js";
 import { shownLine } from "./terminal/printable.js";
 
-/** Runs the command line and returns the exit code: 0 done, 2 a user's mistake, 1 a mistake of ours, 130 interrupted. */
-export async function runCli(args: readonly string[]): Promise<number> {
+/** Who runs the command line: when it is to stop, and who is told which command it is. */
+export interface RunOptions {
+  /** Asks a command that makes a run to stop after the step in progress; its reason is an Interruption. */
+  readonly signal?: AbortSignal;
+  readonly onStart?: (command: Command) => void;
+}
+
+/** Runs the command line and returns the exit code; docs/cli.md has the table. */
+export async function runCli(
+  args: readonly string[],
+  { signal = new AbortController().signal, onStart }: RunOptions = {},
+): Promise<number> {
   const [name, ...rest] = args;
   const isJson = args.includes("--json");
-  const interrupt = new AbortController();
-  const onSignal = (): void => {
-    if (interrupt.signal.aborted) process.exit(130);
-    interrupt.abort();
-    process.stderr.write("\nFinishing the step in progress; Ctrl-C again ends at once.\n");
-  };
   try {
     if (name === undefined || name === "--help" || name === "-h" || name === "help") {
       process.stdout.write(`${rest[0] && name === "help" ? commandHelp(await commandNamed(rest[0])) : await overview()}\n`);
@@ -36,16 +40,12 @@ export async function runCli(args: readonly string[]): Promise<number> {
         `lowrank ${command.name} takes no argument "${parsed.positionals[0]}". Write the flag that it belongs to, and quotes around values with spaces.`,
       );
     }
-    process.on("SIGINT", onSignal);
-    process.on("SIGTERM", onSignal);
-    return await command.run({ ...parsed, output: processOutput(isJson), signal: interrupt.signal, args: rest });
+    onStart?.(command);
+    return await command.run({ ...parsed, output: processOutput(isJson), signal, args: rest });
   } catch (error) {
     const { text, exitCode } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
     process.stderr.write(`${shownLine(text)}\n`);
     return exitCode;
-  } finally {
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
   }
 }
 

@@ -4,6 +4,7 @@ import { type DataSet, encodeRows, type LoadedModel, loadModel, parseRows, type 
 import { type Device, type DeviceOptions, device } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
+import { tellMainThread } from "./main-thread.js";
 import type { Output } from "./output.js";
 import { contextOf } from "./runs.js";
 import { grouped } from "./terminal/format.js";
@@ -36,7 +37,9 @@ export async function withDevice<R>(
   use: (device: Device) => Promise<R>,
   options: DeviceOptions = {},
 ): Promise<R> {
+  if (name !== "cpu") tellMainThread({ kind: "native", isNative: true });
   const opened = await device(name, options);
+  if (opened.name === "cpu") tellMainThread({ kind: "native", isNative: false });
   output?.note(`device: ${opened.name} (${opened.description})`);
   try {
     return await use(opened);

@@ -63,6 +63,7 @@ async function runCombine({ values, positionals: folders, output }: CommandConte
 
 export const combineCommand = defineCommand({
   name: "combine",
+  makes: "files",
   summary: "Make one LoRA adapter out of several, with a weight each; the base is not needed.",
   positionals: "DIR DIR …",
   flags,

@@ -24,6 +24,7 @@ import { terminalRows } from "../compare/rows.js";
 import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare/training.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import { interruptedCode } from "../interruption.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
 import { shownPath } from "../report/path.js";
 import { contextOf, setFirstValues } from "../runs.js";
@@ -237,7 +238,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     output.note(
       `Stopped after ${results.length} of ${names.length} methods. Go on with:\n  ${["lowrank", "compare", ...args].map(shellWord).join(" ")}`,
     );
-    return 130;
+    return interruptedCode(signal);
   }
 
   const path = join(out, "compare.html");
@@ -275,6 +276,7 @@ async function runCompare(context: CompareContext): Promise<number> {
 
 export const compareCommand = defineCommand({
   name: "compare",
+  makes: "run",
   summary: "Train several methods on the same batches and measure what each costs and gives: a table and a page with plots.",
   flags,
   examples: [

@@ -2,6 +2,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { type Device, type DeviceName, device, Generator } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import type { Flags } from "../flags.js";
+import { tellMainThread } from "../main-thread.js";
 import { jsonFlag } from "../session.js";
 import { bytes } from "../terminal/format.js";
 
@@ -25,6 +26,7 @@ interface Finding {
 
 async function examine(name: "cpu" | "webgpu", seconds: number): Promise<Finding> {
   let dev: Device;
+  tellMainThread({ kind: "native", isNative: name !== "cpu" });
   try {
     dev = await device(name);
   } catch (error) {
@@ -92,6 +94,7 @@ async function runDoctor({ values, output }: CommandContext<typeof flags>): Prom
 
 export const doctorCommand = defineCommand({
   name: "doctor",
+  makes: "text",
   summary: "What this machine offers: backends, adapters, limits, a matmul on each, what is missing and how to get it.",
   flags,
   examples: ["lowrank doctor"],

@@ -45,6 +45,7 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
 
 export const evalCommand = defineCommand({
   name: "eval",
+  makes: "text",
   summary: "Measure a model on a data file: mean loss over completion tokens, perplexity, exact matches.",
   flags,
   examples: ["lowrank eval --model ./model --adapter run --data test.jsonl --generate"],

@@ -42,6 +42,7 @@ async function runExtract({ values, output }: CommandContext<typeof flags>): Pro
 
 export const extractCommand = defineCommand({
   name: "extract",
+  makes: "files",
   summary: "Make a LoRA adapter out of the difference between a base and a fine-tuned checkpoint.",
   flags,
   examples: ["lowrank extract --base ./model --tuned ./fine-tuned --energy 0.95 --out runs/extracted"],

@@ -103,6 +103,7 @@ function continuation(prompt: readonly number[], tokens: readonly number[], toke
 
 export const generateCommand = defineCommand({
   name: "generate",
+  makes: "text",
   summary: "Let a model, with or without adapters, go on from one or several prompts.",
   flags,
   examples: [

@@ -193,6 +193,7 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
 
 export const inspectCommand = defineCommand({
   name: "inspect",
+  makes: "text",
   summary: "What a checkpoint or an adapter holds: parameters by module, shapes, dtypes, and what LoRA would train.",
   positionals: "DIR|FILE",
   flags,

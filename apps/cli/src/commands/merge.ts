@@ -37,6 +37,7 @@ async function runMerge({ values, output }: CommandContext<typeof flags>): Promi
 
 export const mergeCommand = defineCommand({
   name: "merge",
+  makes: "files",
   summary: "Add an adapter to its base's weights: a full checkpoint that transformers loads.",
   flags,
   examples: ["lowrank merge --model ./model --adapter run --out merged"],

@@ -88,6 +88,7 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
 
 export const planCommand = defineCommand({
   name: "plan",
+  makes: "text",
   summary: "What training would take, by kind of memory, without building the model.",
   flags,
   examples: [

@@ -7,6 +7,8 @@ import { type DataSet, encodeRows, saveModel, type Tokenizer, train } from "@low
 import { type CommandContext, defineCommand } from "../command.js";
 import { exactMatch } from "../exact-match.js";
 import type { Flags } from "../flags.js";
+import { interruptedCode } from "../interruption.js";
+import { removeIfEnded } from "../leftovers.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
 import { duration, oneLine, shellWord } from "../terminal/format.js";
@@ -75,7 +77,7 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
     output.draw("");
     if (!result.isFinished) {
       output.note("Stopped before the end; nothing was saved.");
-      return 130;
+      return interruptedCode(signal);
     }
     if (output.isTerminal) for (const line of plotLines(losses, { columns: output.columns })) output.say(line);
     output.say(`trained ${values.steps} steps in ${duration(result.trainSeconds)}`);
@@ -88,6 +90,7 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
 
     const out = values.out ?? mkdtempSync(join(tmpdir(), "lowrank-quickstart-"));
     const [adapterFolder, mergedFolder] = [join(out, "adapter"), join(out, "merged")];
+    for (const folder of [adapterFolder, mergedFolder]) removeIfEnded(folder, "contents");
     await saveAdapter(adapter, adapterFolder);
     const samples: DataSet = { ...heldOut, examples: heldOut.examples.slice(0, 5) };
     merge(adapter);
@@ -148,6 +151,7 @@ const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 export const quickstartCommand = defineCommand({
   name: "quickstart",
+  makes: "files",
   summary: "Fine-tune the small model that ships with Lowrank, in about a minute, on the cpu.",
   flags,
   examples: ["lowrank quickstart"],

@@ -10,6 +10,7 @@ import { figure } from "../compare/rows.js";
 import { trainInFolder } from "../compare/training.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import { interruptedCode } from "../interruption.js";
 import { applyMethod } from "../method.js";
 import { shownPath } from "../report/path.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
@@ -177,7 +178,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
     output.note(
       `Stopped after ${runs.length} of ${plans.length} runs. Go on with:\n  ${["lowrank", "rank-study", ...args].map(shellWord).join(" ")}`,
     );
-    return 130;
+    return interruptedCode(signal);
   }
 
   const facts = [
@@ -279,6 +280,7 @@ async function analysed(
 
 export const rankStudyCommand = defineCommand({
   name: "rank-study",
+  makes: "run",
   summary: "Which rank and which layers does the data need? Trains LoRA at several, and looks at what was learned.",
   flags,
   examples: [

@@ -36,6 +36,7 @@ async function runResize({ values, positionals, output }: CommandContext<typeof 
 
 export const resizeCommand = defineCommand({
   name: "resize",
+  makes: "files",
   summary: "Give a LoRA adapter another rank, up or down; the base is not needed.",
   positionals: "DIR",
   flags,

@@ -7,6 +7,8 @@ import { type Device, nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import { interruptedCode } from "../interruption.js";
+import { removeIfEnded } from "../leftovers.js";
 import {
   applyMethod,
   fullMethod,
@@ -111,6 +113,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
   const canResume = checkFolder(values);
+  removeIfEnded(out, "temporaries");
   const trace = values.profile === undefined ? null : new TraceRecorder();
   const run = async (dev: Device): Promise<number> => {
     const isFull = methodOf(method) === fullMethod;
@@ -222,7 +225,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
       const { written, lost } = await trace.write(values.profile);
       output.note(`trace: ${grouped(written)} events in ${values.profile}${lost > 0 ? `, ${grouped(lost)} later ones left out` : ""}`);
     }
-    return result.isFinished ? 0 : 130;
+    return result.isFinished ? 0 : interruptedCode(signal);
   };
   return withDevice(values.device, output, run, {
     ...(values.memory !== undefined && { budgetBytes: values.memory * 1e9 }),
@@ -232,6 +235,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
 
 export const trainCommand = defineCommand({
   name: "train",
+  makes: "run",
   summary: "Fine-tune a model: low-rank pairs beside its frozen weights, or all of its weights.",
   flags,
   examples: [

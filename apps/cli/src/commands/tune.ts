@@ -43,6 +43,7 @@ async function runTune(context: CommandContext<typeof outlineFlags>): Promise<nu
 
 export const tuneCommand = defineCommand({
   name: "tune",
+  makes: "files",
   summary: "Measure which WebGPU kernels suit this adapter, for the products of a step of training.",
   flags: outlineFlags,
   examples: ["lowrank tune --model config.json --batch 8 --seq 256"],

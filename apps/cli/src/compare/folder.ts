@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { RunState } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { UsageError } from "../failure.js";
+import { removeIfEnded } from "../leftovers.js";
 import { checkSettings } from "../runs.js";
 
 const settingsName = "settings.json";
@@ -14,6 +15,7 @@ const settingsName = "settings.json";
  */
 export async function openFolder(folder: string, settings: RunState["settings"]): Promise<void> {
   await mkdir(folder, { recursive: true });
+  removeIfEnded(folder, "temporaries");
   const path = join(folder, settingsName);
   if (existsSync(path)) checkSettings(folder, await readResult<RunState["settings"]>(path), settings);
   else if ((await readdir(folder)).some((name) => !/^\..+\.tmp$/.test(name)))

@@ -4,6 +4,7 @@ import { optim } from "@lowrank/autograd";
 import { type Adapter, saveAdapter } from "@lowrank/lora";
 import { type CausalLM, type Example, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
+import { removeIfEnded } from "../leftovers.js";
 import type { Output } from "../output.js";
 import { checkSettings } from "../runs.js";
 import { Progress } from "../terminal/progress.js";
@@ -47,6 +48,7 @@ export interface Trained {
 /** Trains to the last step, from a checkpoint in the folder if there is one. Throws UsageError when that is of other settings. */
 export async function trainInFolder(training: Training): Promise<Trained | null> {
   const { model, adapter, folder, output, steps, warmup, settings } = training;
+  removeIfEnded(folder, "temporaries");
   const state = await readState(nodeFiles, folder);
   if (state) checkSettings(folder, state.settings, settings);
   const path = join(folder, "metrics.jsonl");
