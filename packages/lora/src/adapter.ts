@@ -206,8 +206,15 @@ export interface AttachSettings {
   readonly isLoaded: boolean;
 }
 
-/** Makes an adapter's parameters. The model is not touched: `enable()` puts it in. Throws AdapterError. */
+/** Makes an adapter and computes its parameters' first values. The model is not touched: `enable()` puts it in. Throws AdapterError. */
 export function attach(model: AdaptableModel, method: AnyMethod, given: object, settings: AttachSettings): Adapter {
+  const adapter = attachLazily(model, method, given, settings);
+  realizeNow([...adapter.namedTensors().values()]);
+  return adapter;
+}
+
+/** `attach` without the values, so that sizes can be looked at before memory is taken. */
+export function attachLazily(model: AdaptableModel, method: AnyMethod, given: object, settings: AttachSettings): Adapter {
   const { seed, origin, warn, isLoaded } = settings;
   const { riders, own } = splitRiders(given, method.name, method.riders ?? []);
   const options = method.options(own, model);
@@ -219,7 +226,5 @@ export function attach(model: AdaptableModel, method: AnyMethod, given: object, 
   const attachments = method.attach(places, options, context);
   const passengers = ride(riders, { ...context, targeted: new Set(places.keys()) }, (options as TargetOptions).targets);
   const parts = { options, places, attachments };
-  const adapter = new Adapter(model, method, parts, { options: riders, passengers }, dropoutGenerator, origin);
-  realizeNow([...adapter.namedTensors().values()]);
-  return adapter;
+  return new Adapter(model, method, parts, { options: riders, passengers }, dropoutGenerator, origin);
 }

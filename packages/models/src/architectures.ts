@@ -15,6 +15,8 @@ interface Architecture {
   readonly prefix: string;
   /** Tensors that old checkpoints hold and that are no parameters. */
   readonly ignored: RegExp;
+  /** How often the parameters of a layer repeat: what bounds their number before they are listed. */
+  readonly layers: (config: ModelConfig) => number;
   readonly config: (json: Readonly<Record<string, unknown>>, path: string) => ModelConfig;
   readonly parameters: (config: ModelConfig) => Map<string, ParameterSpec>;
   readonly build: (config: ModelConfig, tensors: ReadonlyMap<string, Tensor>) => CausalLM;
@@ -27,6 +29,7 @@ const architectures: Readonly<Record<string, Architecture>> = {
     prefix: "transformer.",
     ignored: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/,
     config: gpt2Config,
+    layers: (config) => (config as Gpt2Config).n_layer,
     parameters: (config) => gpt2Parameters(config as Gpt2Config),
     build: (config, tensors) => new Gpt2(config as Gpt2Config, tensors),
   },
@@ -35,6 +38,7 @@ const architectures: Readonly<Record<string, Architecture>> = {
     prefix: "model.",
     ignored: /\.rotary_emb\.inv_freq$/,
     config: llamaConfig,
+    layers: (config) => (config as LlamaConfig).num_hidden_layers,
     parameters: (config) => llamaParameters(config as LlamaConfig),
     build: (config, tensors) => new Llama(config as LlamaConfig, tensors),
   },
@@ -55,6 +59,25 @@ export function architectureOf(json: Readonly<Record<string, unknown>>, path: st
     throw new CheckpointError(`${path}: the architecture ${name} is not supported. Use a checkpoint of ${supported}.`, path);
   }
   return found;
+}
+
+/** Layers and numbers that a model may have of which there are no tensors; the largest models published have some hundred and 10^12. */
+const most = { layers: 4096, numbers: 1e14 };
+
+/**
+ * The parameters of a config that no tensors stand beside: for planning, and for models that begin with random weights.
+ * Throws CheckpointError for sizes far above any model's, before anything of that size is made.
+ */
+export function boundedParameters(architecture: Architecture, config: ModelConfig, path: string): Map<string, ParameterSpec> {
+  const tooLarge = (fact: string): CheckpointError =>
+    new CheckpointError(`${path}: ${fact}, which no model has. Correct the sizes in the file or fetch it again.`, path);
+  const layers = architecture.layers(config);
+  if (layers > most.layers) throw tooLarge(`it asks for ${layers} layers`);
+  const parameters = architecture.parameters(config);
+  let numbers = 0;
+  for (const { shape } of parameters.values()) numbers += shape.reduce((product, size) => product * size, 1);
+  if (numbers > most.numbers) throw tooLarge(`it asks for ${numbers.toPrecision(3)} parameters`);
+  return parameters;
 }
 
 export type { Architecture };

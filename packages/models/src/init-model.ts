@@ -1,5 +1,5 @@
 import { type Device, fromStorage, full, Generator, realize, type Storage, type Tensor } from "@lowrank/tensor";
-import { architectureOf } from "./architectures.js";
+import { architectureOf, boundedParameters } from "./architectures.js";
 import type { CausalLM } from "./causal-lm.js";
 
 /**
@@ -17,7 +17,7 @@ export async function initModel(
   const { device } = options;
   const generator = new Generator(device, options.seed ?? 0);
   const tensors = new Map<string, Tensor>();
-  for (const [name, { shape, init }] of architecture.parameters(checked)) {
+  for (const [name, { shape, init }] of boundedParameters(architecture, checked, "config")) {
     const value =
       init.kind === "normal" ? generator.normal(shape, 0, deviation * init.scale) : full(shape, init.kind === "ones" ? 1 : 0, { device });
     await realize(value);

@@ -1,5 +1,5 @@
 import { type Device, type DType, fromStorage, Storage, sizeOf } from "@lowrank/tensor";
-import { architectureOf } from "./architectures.js";
+import { architectureOf, boundedParameters } from "./architectures.js";
 import type { CausalLM } from "./causal-lm.js";
 
 /**
@@ -12,7 +12,7 @@ export function modelOutline(
 ): CausalLM {
   const architecture = architectureOf(config, "config");
   const checked = architecture.config(config, "config");
-  const parameters = [...architecture.parameters(checked)];
+  const parameters = [...boundedParameters(architecture, checked, "config")];
   return architecture.build(
     checked,
     new Map(parameters.map(([name, { shape }]) => [name, fromStorage(new Storage(device, dtype, sizeOf(shape)), shape)])),

@@ -41,6 +41,9 @@ async function configAt(path: string): Promise<Readonly<Record<string, unknown>>
   return config;
 }
 
+/** Tokens of a step that can be planned; their ids are held, whatever they are. */
+const mostTokens = 2 ** 24;
+
 /** How a checkpoint of this config stores its weights. */
 function storedType(config: Readonly<Record<string, unknown>>): (typeof weightTypes)[number] {
   const named = config["dtype"] ?? config["torch_dtype"];
@@ -67,6 +70,10 @@ export async function outlinedStep(like: Device, { values, given, output }: Comm
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
     throw new UsageError(`--seq ${length} is longer than the model's context of ${model.contextLength}. Plan for fewer tokens.`);
+  if (values.batch * length > mostTokens)
+    throw new UsageError(
+      `--batch ${values.batch} times ${values.seq === undefined ? "the model's context of" : "--seq"} ${length} is more than ${mostTokens} tokens. Plan for fewer rows (--batch) or shorter ones (--seq).`,
+    );
   // Weights count as soon as something asks for their memory.
   for (const weight of model.namedParameters().values()) weight.storage?.buffer;
   const warn = (message: string): void => output.note(`warning: ${message}`);

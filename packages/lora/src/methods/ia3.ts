@@ -2,8 +2,9 @@ import { ones, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
 import { ia3Feedforward, ia3Targets, targetsFor } from "../targeting/defaults.js";
-import { fullMatch, matchAmong, type TargetOptions, type Targets } from "../targeting/match.js";
+import { matchAmong, type TargetOptions, type Targets } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, denseLayers, modelType } from "../targeting/model.js";
+import { Pattern } from "../targeting/pattern.js";
 import { defineMethod, type Method, onEach, wrapping } from "./method.js";
 import { checkChoice } from "./sizes.js";
 
@@ -34,10 +35,10 @@ function ia3Options(given: Partial<Ia3Options>, model: AdaptableModel): Ia3Optio
 }
 
 /** PEFT compares endings without a dot: "proj" takes "c_proj" as well. */
-function isFeedforward(name: string, feedforward: Ia3Options["feedforward"] = []): boolean {
-  return typeof feedforward === "string"
-    ? fullMatch(feedforward, "feedforward").test(name)
-    : feedforward.some((entry) => name.endsWith(entry));
+function feedforwardTest(feedforward: Ia3Options["feedforward"] = []): (name: string) => boolean {
+  if (typeof feedforward !== "string") return (name) => feedforward.some((entry) => name.endsWith(entry));
+  const pattern = new Pattern(feedforward, "feedforward");
+  return (name) => pattern.test(name);
 }
 
 /**
@@ -51,22 +52,25 @@ export const ia3: Method<Ia3Options, DenseLayer> = defineMethod("ia3", {
     return matchAmong(layers, options.targets, options, isStrict, "dense layer");
   },
   riders: ["modulesToSave"],
-  attach: onEach((layer, options, { name, generator }) => {
-    const isInner = isFeedforward(name, options.feedforward);
-    const { inFeatures, outFeatures, isTransposed } = layer;
-    const shape = isInner ? [1, inFeatures] : [outFeatures, 1];
-    const scale = options.init === "random" ? generator.normal(shape) : ones(shape, { device: generator.device });
-    const flat = (): Tensor => scale.reshape([scale.size]);
-    return {
-      parameters: { ia3_l: scale },
-      enable: wrapping(layer, (x, next) => (isInner ? next(x.mul(flat())) : next(x).mul(flat()))),
-      merge: () => {
-        const { weight, bias } = layer;
-        const merged = { weight, value: weight.cast("f32").mul(isTransposed ? scale.t() : scale) };
-        return bias && !isInner ? [merged, { weight: bias, value: bias.cast("f32").mul(flat()) }] : [merged];
-      },
-    };
-  }),
+  attach: (places, given, context) => {
+    const isFeedforward = feedforwardTest(given.feedforward);
+    return onEach<Ia3Options, DenseLayer>((layer, options, { name, generator }) => {
+      const isInner = isFeedforward(name);
+      const { inFeatures, outFeatures, isTransposed } = layer;
+      const shape = isInner ? [1, inFeatures] : [outFeatures, 1];
+      const scale = options.init === "random" ? generator.normal(shape) : ones(shape, { device: generator.device });
+      const flat = (): Tensor => scale.reshape([scale.size]);
+      return {
+        parameters: { ia3_l: scale },
+        enable: wrapping(layer, (x, next) => (isInner ? next(x.mul(flat())) : next(x).mul(flat()))),
+        merge: () => {
+          const { weight, bias } = layer;
+          const merged = { weight, value: weight.cast("f32").mul(isTransposed ? scale.t() : scale) };
+          return bias && !isInner ? [merged, { weight: bias, value: bias.cast("f32").mul(flat()) }] : [merged];
+        },
+      };
+    })(places, given, context);
+  },
   toPeft: (options, places) => {
     const { targets, feedforward } = options;
     // PEFT asks for the one list to be part of the other, so what "all-linear" stands for is written in full, as PEFT does.
@@ -76,7 +80,7 @@ export const ia3: Method<Ia3Options, DenseLayer> = defineMethod("ia3", {
       peft_type: "IA3",
       exclude_modules: namesOrNull(options.exclude),
       fan_in_fan_out: [...places.values()].some((layer) => layer.isTransposed),
-      feedforward_modules: namesOrNull(isAll ? names.filter((name) => isFeedforward(name, feedforward)) : feedforward),
+      feedforward_modules: namesOrNull(isAll ? names.filter(feedforwardTest(feedforward)) : feedforward),
       init_ia3_weights: options.init === "identity",
       modules_to_save: null,
       target_modules: targetModules(isAll ? names : targets, places),

@@ -9,7 +9,7 @@ import {
   showShape,
   type Tensor,
 } from "@lowrank/tensor";
-import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
+import { type Adapter, type AdapterOrigin, attachLazily } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
 import type { LoraTrainingOptions } from "../methods/training.js";
@@ -50,7 +50,8 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
   const source = await openTensors(files, folder);
   const file = await readSafetensors(source);
   try {
-    const adapter = attach(model, method, { ...given, ...training }, { seed, dropoutGenerator, origin, warn, isLoaded: true });
+    checkAxes(method, given, file);
+    const adapter = attachLazily(model, method, { ...given, ...training }, { seed, dropoutGenerator, origin, warn, isLoaded: true });
     await fill(adapter, file, model);
     await adapter.initialize();
     adapter.enable();
@@ -70,6 +71,24 @@ async function openTensors(files: FileSystem, folder: string): Promise<ByteSourc
     );
   }
   throw new AdapterError(`${folder} holds no adapter_model.safetensors. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
+}
+
+/** Options that are the length of an axis of some tensor in the file. */
+const axisOptions = ["rank", "initRank", "virtualTokens", "bottleneckSize", "blockSize"] as const;
+
+/** Throws AdapterError for a size that no tensor of the file has: methods would make arrays of it before shapes are compared. */
+function checkAxes(method: AnyMethod, given: object, file: SafetensorsFile): void {
+  // LoKr keeps factors whole where the rank exceeds what they have.
+  if (method.name === "lokr") return;
+  const longest = [...file.entries.values()].reduce((most, { shape }) => shape.reduce((a, b) => Math.max(a, b), most), 0);
+  for (const name of axisOptions) {
+    const size = (given as Readonly<Record<string, unknown>>)[name];
+    if (typeof size === "number" && size > longest)
+      throw new AdapterError(
+        `${file.name}: ${name} is ${size} in adapter_config.json, and no axis of the tensors is longer than ${longest}. Put the configuration and the tensors of one adapter together.`,
+        [name],
+      );
+  }
 }
 
 interface ReadConfig {
@@ -169,6 +188,7 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
       [...missing, ...unexpected, ...misshapen],
     );
   }
+  realizeNow([...wanted.values()]);
   await checkRepeated(new Map([...stored].filter(([name]) => !wanted.has(name))), saved, file);
   const device = deviceOf(model);
   const values: Tensor[] = [];

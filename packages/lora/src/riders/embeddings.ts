@@ -1,5 +1,6 @@
 import { Tensor } from "@lowrank/tensor";
-import { fullMatch, type Targets } from "../targeting/match.js";
+import type { Targets } from "../targeting/match.js";
+import { Pattern } from "../targeting/pattern.js";
 import type { Passenger, RiderContext, RiderOptions } from "./rider.js";
 
 /** The names by which PEFT knows embeddings and output layers among the targets. */
@@ -10,7 +11,7 @@ function namesEmbedding(targets: Targets | undefined, places: Iterable<string>):
   if (Array.isArray(targets)) return embeddingNames.some((name) => targets.includes(name));
   const source = targets instanceof RegExp ? targets.source : (targets as string);
   if (source.toLowerCase() === "all-linear") return false;
-  const pattern = fullMatch(source, "targets");
+  const pattern = new Pattern(source, "targets");
   return [...places].some((place) => embeddingNames.some((name) => place.endsWith(name)) && pattern.test(place));
 }
 

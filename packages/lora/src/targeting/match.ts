@@ -1,6 +1,7 @@
 import { AdapterError, listed } from "../errors.js";
 import { suffixesOf, targetsFor } from "./defaults.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "./model.js";
+import { Pattern } from "./pattern.js";
 
 /**
  * Which layers: a list of full names or suffixes (`q_proj` fits every module whose name ends in `.q_proj`), "all-linear" for every dense
@@ -46,13 +47,15 @@ export function matchAmong<Place>(
     );
   }
   const fits = isList ? undefined : expression(targets as string | RegExp);
+  const isExcluded = exclusion(options.exclude);
+  const isInLayers = layerFilter(options);
   const unused = new Set(isList ? (targets as readonly string[]) : []);
   const chosen = new Map<string, Place>();
   for (const [name, layer] of all) {
     const isTarget = fits ? fits(name) : fitsList(name, targets as readonly string[], unused);
     // As in PEFT, a module that is named whole is meant, whatever the layers.
     const isMeant = isList && targets.includes(name);
-    if (isTarget && !isExcluded(name, options.exclude) && (isMeant || isInLayers(name, options))) chosen.set(name, layer);
+    if (isTarget && !isExcluded(name) && (isMeant || isInLayers(name))) chosen.set(name, layer);
   }
   const suffixes = suffixesOf(all.keys());
   const existing = `The model's ${kind}s are called ${listed(suffixes, 40)} (for example ${[...all.keys()][0] ?? "none"})`;
@@ -89,44 +92,45 @@ function expression(targets: string | RegExp): (name: string) => boolean {
   if (typeof targets === "string" && targets.toLowerCase() === "all-linear") {
     return (name) => !outputLayers.has(name.slice(name.lastIndexOf(".") + 1));
   }
-  const pattern = fullMatch(typeof targets === "string" ? targets : targets.source, "targets");
+  const pattern = new Pattern(typeof targets === "string" ? targets : targets.source, "targets");
   return (name) => pattern.test(name);
 }
 
-/** A Python regular expression that must fit the whole string, as a JavaScript one. Throws AdapterError for an invalid one. */
-export function fullMatch(source: string, what: string): RegExp {
-  try {
-    return new RegExp(`^(?:${source.replaceAll("(?P<", "(?<")})$`, "s");
-  } catch (error) {
-    throw new AdapterError(
-      `${what}: "${source}" is not a valid regular expression (${error instanceof Error ? error.message : String(error)}). Correct it or pass a list of names.`,
-    );
-  }
+function exclusion(exclude: TargetOptions["exclude"]): (name: string) => boolean {
+  if (exclude === undefined || exclude.length === 0) return () => false;
+  if (typeof exclude !== "string") return (name) => exclude.some((entry) => endsIn(name, entry));
+  const pattern = new Pattern(exclude, "exclude");
+  return (name) => pattern.test(name);
 }
 
-function isExcluded(name: string, exclude: TargetOptions["exclude"]): boolean {
-  if (exclude === undefined || exclude.length === 0) return false;
-  return typeof exclude === "string" ? fullMatch(exclude, "exclude").test(name) : exclude.some((entry) => endsIn(name, entry));
-}
-
-function isInLayers(name: string, { layers, layersPattern }: TargetOptions): boolean {
-  if (layers === undefined || (Array.isArray(layers) && layers.length === 0)) return true;
-  const patterns =
+function layerFilter({ layers, layersPattern }: TargetOptions): (name: string) => boolean {
+  if (layers === undefined || (Array.isArray(layers) && layers.length === 0)) return () => true;
+  const given =
     layersPattern === undefined || layersPattern.length === 0 ? null : typeof layersPattern === "string" ? [layersPattern] : layersPattern;
-  const expressions = patterns ? patterns.map((pattern) => new RegExp(`^(?:.*?\\.)?${pattern}\\.(\\d+)\\.`)) : [/^.*?\.[^.]*\.(\d+)\./];
-  for (const pattern of expressions) {
-    const found = pattern.exec(name)?.[1];
-    if (found !== undefined) return typeof layers === "number" ? Number(found) === layers : layers.includes(Number(found));
-  }
-  return false;
+  const patterns = given
+    ? given.map((pattern) => new Pattern(pattern, "layersPattern", (source) => `^(?:.*?\\.)?${source}\\.(\\d+)\\.`))
+    : [new Pattern("", "layersPattern", () => "^.*?\\.[^.]*\\.(\\d+)\\.")];
+  return (name) => {
+    for (const pattern of patterns) {
+      const found = pattern.exec(name)?.[1];
+      if (found !== undefined) return typeof layers === "number" ? Number(found) === layers : layers.includes(Number(found));
+    }
+    return false;
+  };
 }
 
-/** The value of the first pattern that fits the end of the name, else `otherwise`. peft.utils.other.get_pattern_key. */
+/** Made once for each table of patterns: names are many. */
+const compiled = new WeakMap<Readonly<Record<string, number>>, readonly (readonly [pattern: Pattern, value: number])[]>();
+
+/** The value of the first pattern that fits the end of the name, else `otherwise`. peft.utils.other.get_pattern_key. Throws AdapterError. */
 export function byPattern(patterns: Readonly<Record<string, number>>, name: string, otherwise: number): number {
-  for (const [pattern, value] of Object.entries(patterns)) {
-    if (fullMatch(`(?:.*\\.)?(?:${pattern})`, "pattern").test(name)) return value;
+  let table = compiled.get(patterns);
+  if (!table) {
+    const frame = (source: string): string => `^(?:(?:.*\\.)?(?:${source}))$`;
+    table = Object.entries(patterns).map(([pattern, value]) => [new Pattern(pattern, "pattern", frame), value] as const);
+    compiled.set(patterns, table);
   }
-  return otherwise;
+  return table.find(([pattern]) => pattern.test(name))?.[1] ?? otherwise;
 }
 
 function show(targets: Targets): string {

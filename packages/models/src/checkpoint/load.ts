@@ -41,7 +41,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const tied = config.tie_word_embeddings ? ["lm_head.weight"] : [];
   const tokenizer = await readTokenizer(files, folder);
   const generation = await readJson(files, files.join(folder, "generation_config.json"));
-  const { tensors } = await readWeights(files, folder, architecture, architecture.parameters(config), {
+  const { tensors } = await readWeights(files, folder, architecture, config, {
     device,
     dtype: options.dtype ?? "auto",
     tied,

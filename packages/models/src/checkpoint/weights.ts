@@ -12,6 +12,7 @@ import {
   tensorDType,
 } from "@lowrank/tensor";
 import type { Architecture } from "../architectures.js";
+import type { ModelConfig } from "../config.js";
 import type { ParameterSpec } from "../parameters.js";
 import { listed, readJson } from "./folder.js";
 
@@ -22,7 +23,7 @@ interface Place {
 }
 
 /**
- * Reads the tensors that `specs` asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
+ * Reads the tensors that the config asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
  * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
  * in one CheckpointError, and so is a weight that is not finite. `tied` names tensors that may be there without being asked for. The digest is
  * that of all tensors' contents as the files hold them.
@@ -31,12 +32,20 @@ export async function readWeights(
   files: FileSystem,
   folder: string,
   architecture: Architecture,
-  specs: ReadonlyMap<string, ParameterSpec>,
+  config: ModelConfig,
   options: { readonly device: Device; readonly dtype: DType | "auto"; readonly tied: readonly string[] },
 ): Promise<{ readonly tensors: Map<string, Tensor>; readonly digest: string }> {
   const opened = await openFiles(files, folder);
   try {
-    const places = match(opened, folder, architecture, specs, options.tied);
+    // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
+    const count = opened.reduce((sum, { entries }) => sum + entries.size, 0);
+    const layers = architecture.layers(config);
+    if (layers > count)
+      throw new CheckpointError(
+        `${folder}: the tensors do not fit config.json: it asks for ${layers} layers, and there are ${count} tensors. Fetch config and weights of one checkpoint.`,
+        folder,
+      );
+    const places = match(opened, folder, architecture, architecture.parameters(config), options.tied);
     const tensors = new Map<string, Tensor>();
     const digests = new Map<string, string>();
     for (const [name, { file, name: stored }] of places) {

@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CausalLM, initModel, loadModel, saveModel } from "@lowrank/models";
+import { type CausalLM, initModel, loadModel, modelOutline, saveModel } from "@lowrank/models";
 import { CheckpointError, device, joined, memoryFiles, nodeFiles, type Tensor, tensor, writeSafetensors } from "@lowrank/tensor";
 import { sharedDir } from "test-support";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -66,6 +66,7 @@ const without = (field: string): Json => Object.fromEntries(Object.entries(llama
 const badConfigs: readonly (readonly [name: string, config: unknown, says: RegExp])[] = [
   ["no JSON", "{oops", /config\.json: this is no valid JSON/],
   ["a list", "[]", /config\.json: this is JSON, but not an object/],
+  ["more layers than there are tensors", { ...llama, num_hidden_layers: 1e9 }, /it asks for 1000000000 layers, and there are \d+ tensors/],
   ["no model_type", without("model_type"), /"model_type" is missing.*gpt2 \(GPT2LMHeadModel\), llama \(LlamaForCausalLM\)/],
   [
     "an unsupported architecture",
@@ -311,5 +312,16 @@ describe("a hub id", () => {
   test("cannot leave the cache", async () => {
     await expect(loadModel("../x", { device: dev })).rejects.toThrow(/there is no such folder/);
     expect(await nodeFiles.open("/nowhere/x")).toBeNull();
+  });
+});
+
+describe("sizes without tensors beside them", () => {
+  test.each([
+    ["layers", { ...llama, num_hidden_layers: 1e9 }, /it asks for 1000000000 layers, which no model has/],
+    ["GPT-2's layers", { ...gpt2, n_layer: 1e9 }, /it asks for 1000000000 layers/],
+    ["a width", { ...llama, hidden_size: 2 ** 40, head_dim: 2 }, /it asks for [\d.e+]+ parameters, which no model has/],
+  ])("%s beyond every model's are refused before anything is made of them", async (_, config, says) => {
+    expect(() => modelOutline(config, { device: dev })).toThrow(says);
+    await expect(initModel(config, { device: dev })).rejects.toThrow(CheckpointError);
   });
 });
