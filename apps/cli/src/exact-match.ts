@@ -1,4 +1,4 @@
-import { type DataSet, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { type DataSet, type Example, type Examples, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
 import { contextOf } from "./runs.js";
@@ -20,27 +20,33 @@ const batchSize = 32;
  */
 export async function exactMatch(
   { model, tokenizer }: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
-  data: DataSet,
+  data: DataSet<Examples>,
   options: { readonly maxNewTokens?: number | undefined; readonly signal?: AbortSignal; readonly output?: Output } = {},
 ): Promise<{ readonly share: number; readonly answers: readonly Answer[] }> {
-  const rows = data.examples.flatMap(({ ids, labels, line }) => {
+  // Where each completion begins; the tokens stay in the data set until their batch.
+  const rows: { readonly line: number; readonly border: number; readonly length: number; readonly position: number }[] = [];
+  let position = 0;
+  for (const { ids, labels, line } of data.examples) {
     const border = labels.findIndex((label) => label !== ignoredLabel);
-    if (border < 1 || labels.slice(border).includes(ignoredLabel)) return [];
-    return [{ line, prompt: ids.slice(0, border), completion: ids.slice(border) }];
-  });
+    if (border >= 1 && !labels.includes(ignoredLabel, border)) rows.push({ line, border, length: ids.length - border, position });
+    position++;
+  }
   if (rows.length === 0)
     throw new UsageError(
       `${data.path}: no row has a prompt and a completion, so there is nothing to compare an answer with. Leave out --generate, or use {"prompt","completion"} rows.`,
     );
-  const longest = Math.max(...rows.map(({ completion }) => completion.length));
+  const longest = rows.reduce((most, { length }) => Math.max(most, length), 0);
   const maxNewTokens = options.maxNewTokens ?? longest;
   // Rows of similar length go together, in batches of one size, so that few plans serve them all.
-  rows.sort((x, y) => x.prompt.length - y.prompt.length || x.line - y.line);
+  rows.sort((x, y) => x.border - y.border || x.line - y.line);
   const answers: Answer[] = [];
   const generator = new TextGenerator(model);
   try {
     for (let start = 0; start < rows.length && !options.signal?.aborted; start += batchSize) {
-      const batch = rows.slice(start, start + batchSize);
+      const batch = rows.slice(start, start + batchSize).map(({ line, border, position }) => {
+        const { ids } = data.examples.at(position) as Example; // it was there before
+        return { line, prompt: ids.slice(0, border), completion: ids.slice(border) };
+      });
       // An answer that would not fit into the context cannot be right.
       const room = contextOf(model) - Math.max(...batch.map(({ prompt }) => prompt.length));
       const generated = await generator.generate(

@@ -1,5 +1,5 @@
 import type { Adapter, DataRun } from "@lowrank/lora";
-import { BatchSequence, type CausalLM, type Example, type RunState } from "@lowrank/models";
+import { BatchSequence, type CausalLM, type Examples, type RunState } from "@lowrank/models";
 import { tensor } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
@@ -20,7 +20,7 @@ interface FirstBatches {
 }
 
 /** The model's forward over the first training batches, for first values that come from data (EVA): tokens that are learned count, as in PEFT. */
-function firstRuns(model: CausalLM, examples: readonly Example[], settings: FirstBatches): DataRun[] {
+function firstRuns(model: CausalLM, examples: Examples, settings: FirstBatches): DataRun[] {
   const { batchSize } = settings;
   const batches = new BatchSequence(examples, { ...settings, layout: "padded" });
   const count = Math.min(initialBatchCount, Math.ceil(examples.length / batchSize));
@@ -37,7 +37,7 @@ function firstRuns(model: CausalLM, examples: readonly Example[], settings: Firs
 export async function setFirstValues(
   adapter: Adapter,
   model: CausalLM,
-  examples: readonly Example[],
+  examples: Examples,
   settings: FirstBatches,
   output: Pick<Output, "note">,
 ): Promise<void> {

@@ -1,7 +1,8 @@
-import { readFile } from "node:fs/promises";
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { type Adapter, loadAdapter } from "@lowrank/lora";
-import { type DataSet, encodeRows, type LoadedModel, loadModel, parseRows, type Tokenizer } from "@lowrank/models";
-import { type Device, type DeviceOptions, device } from "@lowrank/tensor";
+import { type DataSet, type DataSource, type Examples, type LoadedModel, loadModel, readExamples, type Tokenizer } from "@lowrank/models";
+import { type Device, type DeviceOptions, device, fileSource } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import { tellMainThread } from "./main-thread.js";
@@ -68,29 +69,42 @@ export async function openAdapter(model: LoadedModel["model"], path: string | un
   return path === undefined ? null : loadAdapter(model, path, { onWarning: (message: string) => output.note(`warning: ${message}`) });
 }
 
+/**
+ * A data file, opened for the length of `use`: one that can be read twice, or a pipe. Rejects with the system's error, or with
+ * CheckpointError for a folder, where it cannot be opened.
+ */
+export async function withSource<R>(path: string, use: (source: DataSource) => Promise<R>): Promise<R> {
+  const info = await stat(path);
+  if (!info.isFile() && !info.isDirectory()) return use(createReadStream(path));
+  const source = await fileSource(path);
+  try {
+    return await use(source);
+  } finally {
+    await source.close?.();
+  }
+}
+
 /** Reads a JSONL file and turns it into examples; says how many rows and what was cut. */
 export async function openData(
   path: string,
   { model, tokenizer, config }: Pick<LoadedModel, "model" | "config"> & { readonly tokenizer: Tokenizer },
   output: Output | null,
   options: { readonly maxLength?: number | undefined; readonly rowLimit?: number | undefined } = {},
-): Promise<DataSet> {
-  const rows = parseRows(await readFile(path, "utf8"), path);
-  const { maxLength, rowLimit = rows.length } = options;
-  // Evenly spread, because neighbouring rows are often alike.
-  const chosen =
-    rowLimit >= rows.length
-      ? rows
-      : Array.from({ length: rowLimit }, (_, i) => rows[Math.floor((i * rows.length) / rowLimit)] as (typeof rows)[number]);
-  const data = encodeRows(chosen, path, tokenizer, {
-    context: contextOf(model),
-    vocabSize: config.vocab_size,
-    ...(maxLength === undefined ? {} : { maxLength }),
-  });
-  const share = chosen.length < rows.length ? ` (${grouped(chosen.length)} of ${grouped(rows.length)}, evenly spread)` : "";
+): Promise<DataSet<Examples>> {
+  const { maxLength, rowLimit } = options;
+  const { rowCount, ...data } = await withSource(path, (source) =>
+    readExamples(source, path, tokenizer, {
+      context: contextOf(model),
+      vocabSize: config.vocab_size,
+      ...(maxLength === undefined ? {} : { maxLength }),
+      ...(rowLimit === undefined ? {} : { rowLimit }),
+    }),
+  );
+  const count = data.examples.length;
+  const share = count < rowCount ? ` (${grouped(count)} of ${grouped(rowCount)}, evenly spread)` : "";
   const cut = data.truncatedCount > 0 ? `; ${grouped(data.truncatedCount)} cut to ${maxLength} tokens` : "";
   output?.note(
-    `${path}: ${grouped(data.examples.length)} rows${share}, ${grouped(data.tokenCount)} tokens, ${grouped(data.learnedTokenCount)} of them in the loss${cut}`,
+    `${path}: ${grouped(count)} rows${share}, ${grouped(data.tokenCount)} tokens, ${grouped(data.learnedTokenCount)} of them in the loss${cut}`,
   );
   return data;
 }

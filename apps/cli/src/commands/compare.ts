@@ -1,7 +1,7 @@
 import { join, resolve } from "node:path";
 import { NotApplicableError } from "@lowrank/lora";
-import type { DataSet, LoadedModel, RunState } from "@lowrank/models";
-import { stateFileName } from "@lowrank/models";
+import type { DataSet, Example, Examples, LoadedModel, RunState } from "@lowrank/models";
+import { longestLength, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
@@ -120,7 +120,10 @@ async function runCompare(context: CompareContext): Promise<number> {
     use: (loaded: Awaited<ReturnType<typeof openModel>>, description: string) => Promise<R>,
   ): Promise<R> =>
     withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev, dtype), `${dev.name} (${dev.description})`));
-  const rowsFor = async (loaded: Awaited<ReturnType<typeof openModel>>, isLoud = false): Promise<{ data: DataSet; heldOut: DataSet }> => {
+  const rowsFor = async (
+    loaded: Awaited<ReturnType<typeof openModel>>,
+    isLoud = false,
+  ): Promise<{ data: DataSet<Examples>; heldOut: DataSet<Examples> }> => {
     const told = isLoud ? output : null;
     const maxLength = values["max-length"];
     const held = values["eval-data"];
@@ -150,7 +153,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
     const limit = model.contextLength - taken;
     const { data, heldOut } = await rowsFor(loaded, true);
-    const longest = Math.max(...[...data.examples, ...heldOut.examples].map(({ ids }) => ids.length));
+    const longest = Math.max(longestLength(data.examples), longestLength(heldOut.examples));
     if (longest > limit)
       throw new UsageError(
         `The longest row has ${longest} tokens, and beside ${taken} virtual tokens the context of ${model.contextLength} has room for ${limit}. Cut long rows with --max-length ${limit}.`,
@@ -205,7 +208,7 @@ async function runCompare(context: CompareContext): Promise<number> {
         if (!trained || signal.aborted) return null;
         const general = await generalText(values["general-text"], tokenizer, contextOf(model));
         const quality = await qualityOf(loaded, heldOut, general.examples, start.context, signal);
-        const prompt = promptOf(heldOut.examples[0] ?? (data.examples[0] as (typeof data.examples)[number])); // a data set is never empty
+        const prompt = promptOf(heldOut.examples.at(0) ?? (data.examples.at(0) as Example)); // a data set is never empty
         const task: DecodingTask = {
           prompt,
           tokenCount: Math.min(decodedTokens, contextOf(model) - prompt.length),

@@ -1,4 +1,4 @@
-import { evaluationBatches, evaluator } from "@lowrank/models";
+import { evaluationSequence, evaluator, longestLength } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import { exactMatch } from "../exact-match.js";
 import type { Flags } from "../flags.js";
@@ -24,8 +24,8 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
     await openAdapter(loaded.model, values.adapter, output);
     const data = await openData(values.data, loaded, output, { maxLength: values["max-length"], rowLimit: values.rows });
     const meter = evaluator(loaded.model);
-    const shape = { layout: loaded.model.batchLayout, lengthLimit: Math.max(...data.examples.map(({ ids }) => ids.length)) };
-    const { loss, tokenCount } = await meter.run(evaluationBatches(data.examples, values["batch-size"], shape));
+    const shape = { layout: loaded.model.batchLayout, lengthLimit: longestLength(data.examples) };
+    const { loss, tokenCount } = await meter.run(evaluationSequence(data.examples, values["batch-size"], shape));
     meter.dispose();
     const perplexity = Math.exp(loss);
     output.say(`loss ${loss.toFixed(4)} over ${grouped(tokenCount)} tokens, perplexity ${perplexity.toFixed(3)}`);

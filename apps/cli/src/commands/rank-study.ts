@@ -1,5 +1,5 @@
 import { join, resolve } from "node:path";
-import { type DataSet, type RunState, stateFileName } from "@lowrank/models";
+import { type DataSet, type Examples, longestLength, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { comparedFlags } from "../compare/flags.js";
@@ -94,13 +94,16 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
   type Loaded = Awaited<ReturnType<typeof openModel>>;
   const onFreshModel = async <R>(use: (loaded: Loaded, description: string) => Promise<R>): Promise<R> =>
     withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev), `${dev.name} (${dev.description})`));
-  const rowsFor = async (loaded: Loaded, isLoud: boolean): Promise<{ data: DataSet; heldOut: DataSet; lengthLimit: number }> => {
+  const rowsFor = async (
+    loaded: Loaded,
+    isLoud: boolean,
+  ): Promise<{ data: DataSet<Examples>; heldOut: DataSet<Examples>; lengthLimit: number }> => {
     const told = isLoud ? output : null;
     const maxLength = values["max-length"];
     const held = values["eval-data"];
     const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"] });
     const rows = splitRows(await openData(values.data, loaded, told, { maxLength }), heldOut, values["eval-rows"]);
-    const longest = Math.max(2, ...[...rows.data.examples, ...rows.heldOut.examples].map(({ ids }) => ids.length));
+    const longest = Math.max(2, longestLength(rows.data.examples), longestLength(rows.heldOut.examples));
     return { ...rows, lengthLimit: Math.min(loaded.model.contextLength, longest) };
   };
 

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
-import { metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
+import { longestLength, metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
 import { type Device, nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
@@ -131,7 +131,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     const evalPath = values["eval-data"];
     const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
 
-    const longest = Math.max(...data.examples.map(({ ids }) => ids.length), ...(heldOut?.examples.map(({ ids }) => ids.length) ?? []));
+    const longest = Math.max(longestLength(data.examples), heldOut ? longestLength(heldOut.examples) : 0);
     const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
     const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit };
     if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);

@@ -1,8 +1,19 @@
-import { readFile } from "node:fs/promises";
-import { type Example, encodeRow, parseRows, type Row, type Tokenizer } from "@lowrank/models";
+import {
+  type DataSource,
+  type Example,
+  encodeRow,
+  evenlySpread,
+  type Lines,
+  type Row,
+  readLines,
+  rereadable,
+  rowsOf,
+  type Tokenizer,
+} from "@lowrank/models";
 import { UsageError } from "../failure.js";
 import { generalTextFile } from "../quickstart-assets.js";
 import { shownPath } from "../report/path.js";
+import { withSource } from "../session.js";
 
 /** Text that has nothing to do with the task, on which forgetting is measured. */
 export interface GeneralText {
@@ -20,12 +31,9 @@ const tokenLimit = 128;
  */
 export async function generalText(path: string | undefined, tokenizer: Tokenizer, context: number): Promise<GeneralText> {
   const from = path ?? generalTextFile();
-  const content = await readFile(from, "utf8");
-  const rows = content.trimStart().startsWith("{") ? parseRows(content, from) : linesOf(content);
-  const chosen =
-    rows.length <= rowLimit ? rows : Array.from({ length: rowLimit }, (_, i) => rows[Math.floor((i * rows.length) / rowLimit)] as Row);
+  const rows = await withSource(from, (source) => chosenRows(source, from));
   const limit = Math.min(tokenLimit, context);
-  const examples = chosen
+  const examples = rows
     .map((row) => encodeRow(row, tokenizer, from))
     .map(({ line, ids, labels }) => ({ line, ids: ids.slice(0, limit), labels: labels.slice(0, limit) }))
     .filter(({ labels }) => labels.some((label, i) => i > 0 && label >= 0));
@@ -34,6 +42,26 @@ export async function generalText(path: string | undefined, tokenizer: Tokenizer
   return { source: `${examples.length} passages of ${name}, at most ${limit} tokens each`, examples };
 }
 
-function linesOf(content: string): Row[] {
-  return content.split("\n").flatMap((text, i) => (text.trim() === "" ? [] : [{ kind: "text", line: i + 1, text: text.trim() }]));
+/** 64 rows, evenly spread over a text of rows or of plain lines. */
+async function chosenRows(source: DataSource, path: string): Promise<Row[]> {
+  const again = await rereadable(source);
+  let count = 0;
+  let isPlain = true;
+  for await (const { texts } of readLines(again, path)) {
+    for (const text of texts) {
+      if (text.trim() === "") continue;
+      if (count++ === 0) isPlain = !text.trimStart().startsWith("{");
+    }
+  }
+  const isChosen = evenlySpread(count, rowLimit);
+  const rows: Row[] = [];
+  let row = 0;
+  for await (const lines of readLines(again, path)) {
+    for (const each of isPlain ? plainRows(lines) : rowsOf(lines, path)) if (isChosen(row++)) rows.push(each);
+  }
+  return rows;
+}
+
+function* plainRows({ first, texts }: Lines): Generator<Row> {
+  for (const [i, text] of texts.entries()) if (text.trim() !== "") yield { kind: "text", line: first + i, text: text.trim() };
 }

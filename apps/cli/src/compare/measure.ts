@@ -3,10 +3,12 @@ import {
   type CausalLM,
   type DataSet,
   type Example,
-  evaluationBatches,
+  type Examples,
+  evaluationSequence,
   evaluator,
   ignoredLabel,
   type LoadedModel,
+  longestLength,
   type Tokenizer,
 } from "@lowrank/models";
 import { type Answer, exactMatch } from "../exact-match.js";
@@ -59,10 +61,10 @@ export interface MethodResult extends Quality {
 }
 
 /** The mean loss over the learned tokens of some rows. */
-export async function lossOn(model: CausalLM, examples: readonly Example[], lengthLimit: number): Promise<number> {
+export async function lossOn(model: CausalLM, examples: Examples, lengthLimit: number): Promise<number> {
   const meter = evaluator(model);
   try {
-    return (await meter.run(evaluationBatches(examples, 16, { layout: model.batchLayout, lengthLimit }))).loss;
+    return (await meter.run(evaluationSequence(examples, 16, { layout: model.batchLayout, lengthLimit }))).loss;
   } finally {
     meter.dispose();
   }
@@ -71,13 +73,13 @@ export async function lossOn(model: CausalLM, examples: readonly Example[], leng
 /** Measures the model as it is now. */
 export async function qualityOf(
   loaded: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
-  heldOut: DataSet,
-  general: readonly Example[],
+  heldOut: DataSet<Examples>,
+  general: Examples,
   lengthLimit: number,
   signal: AbortSignal,
 ): Promise<Quality> {
   const { model } = loaded;
-  const generalLimit = Math.min(contextOf(model), Math.max(...general.map(({ ids }) => ids.length)));
+  const generalLimit = Math.min(contextOf(model), longestLength(general));
   let match: Awaited<ReturnType<typeof exactMatch>> | null = null;
   try {
     match = await exactMatch(loaded, heldOut, { signal });

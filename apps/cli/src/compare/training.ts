@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type Adapter, saveAdapter } from "@lowrank/lora";
-import { type CausalLM, type Example, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
+import { type CausalLM, type Examples, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
 import { removeIfEnded } from "../leftovers.js";
 import type { Output } from "../output.js";
@@ -22,7 +22,7 @@ export interface Training {
   readonly model: CausalLM;
   /** Null for full fine-tuning. */
   readonly adapter: Adapter | null;
-  readonly examples: readonly Example[];
+  readonly examples: Examples;
   readonly lengthLimit: number;
   readonly steps: number;
   readonly batchSize: number;

@@ -1,4 +1,6 @@
 import { type Example, ignoredLabel } from "./encode.js";
+import { type Examples, exampleAt, longestLength, tokenCountAt } from "./examples.js";
+import { shuffledOrder } from "./order.js";
 
 /**
  * How the rows of a batch lie: `padded`, each in a row of its own, or `packed`, one behind the other in a single row, where next to nothing
@@ -64,12 +66,13 @@ export function collate(examples: readonly Example[], { layout, lengthLimit }: B
     const fitting = lengths.find((length) => length >= tokenCount);
     return pack(examples, lengthLimit, fitting ?? packedLength(tokenCount, examples.length * lengthLimit));
   }
-  const length = bucketLength(Math.max(...examples.map(({ ids }) => ids.length)), lengthLimit);
+  const length = bucketLength(longestLength(examples), lengthLimit);
   const starts = examples.map((_, row) => row * length);
   return { ...laidOut(examples, starts, rowCount * length), positions: null, rowCount, length, rowLimit: lengthLimit };
 }
 
-function pack(examples: readonly Example[], rowLimit: number, length: number): Batch {
+/** Examples in one row of `length` tokens. */
+export function pack(examples: readonly Example[], rowLimit: number, length: number): Batch {
   const positions = new Int32Array(length);
   const starts: number[] = [];
   let start = 0;
@@ -97,37 +100,11 @@ function laidOut(
   return { ids, labels, tokenCount: tokensOf(examples), learnedTokenCount };
 }
 
-function tokensOf(examples: readonly Example[]): number {
-  return examples.reduce((sum, { ids }) => sum + ids.length, 0);
-}
-
-/**
- * Held-out rows in batches of few shapes. Padded: sorted by length, `batchSize` rows each, the last batch filled up with empty rows. Packed:
- * as many rows as fit the length that `batchSize` rows have at the mean, one shape for all.
- */
-export function evaluationBatches(examples: readonly Example[], batchSize: number, shape: BatchShape): Batch[] {
-  if (shape.layout === "packed") return packedBatches(examples, batchSize, shape.lengthLimit);
-  const sorted = [...examples].sort((a, b) => a.ids.length - b.ids.length || a.line - b.line);
-  const rowCount = Math.min(batchSize, sorted.length);
-  return Array.from({ length: Math.ceil(sorted.length / batchSize) }, (_, i) =>
-    collate(sorted.slice(i * batchSize, (i + 1) * batchSize), shape, { rowCount }),
-  );
-}
-
-function packedBatches(examples: readonly Example[], batchSize: number, lengthLimit: number): Batch[] {
-  const rowCount = Math.min(batchSize, examples.length);
-  const longest = Math.max(...examples.map(({ ids }) => ids.length));
-  const length = packedLength(Math.max((tokensOf(examples) / examples.length) * rowCount, longest), rowCount * lengthLimit);
-  const batches: Batch[] = [];
-  let rows: Example[] = [];
-  for (const example of examples) {
-    if (tokensOf(rows) + example.ids.length > length) {
-      batches.push(pack(rows, lengthLimit, length));
-      rows = [];
-    }
-    rows.push(example);
-  }
-  return rows.length > 0 ? [...batches, pack(rows, lengthLimit, length)] : batches;
+/** Tokens of all examples. */
+export function tokensOf(examples: Examples): number {
+  let sum = 0;
+  for (let i = 0; i < examples.length; i++) sum += tokenCountAt(examples, i);
+  return sum;
 }
 
 /**
@@ -137,38 +114,16 @@ function packedBatches(examples: readonly Example[], batchSize: number, lengthLi
 const spread = [-0.5, 0.3, 1.1, 2.5];
 
 /** Lengths for packed batches of rows drawn from these: about one batch in 150 is longer. */
-function usualLengths(examples: readonly Example[], batchSize: number, lengthLimit: number): number[] {
+function usualLengths(examples: Examples, batchSize: number, lengthLimit: number): number[] {
   const mean = tokensOf(examples) / examples.length;
-  const variance = examples.reduce((sum, { ids }) => sum + (ids.length - mean) ** 2, 0) / examples.length;
+  let squares = 0;
+  for (let i = 0; i < examples.length; i++) squares += (tokenCountAt(examples, i) - mean) ** 2;
+  const variance = squares / examples.length;
   const lengths = spread.map((z) => {
     const length = Math.ceil((batchSize * mean + z * Math.sqrt(batchSize * variance)) / 16) * 16;
     return Math.max(2, Math.min(length, batchSize * lengthLimit));
   });
   return [...new Set(lengths)];
-}
-
-/** Mulberry32: seeded numbers in [0, 1). */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/** 0 … count-1 in the order of one epoch (Fisher–Yates); a function of seed and epoch alone. */
-export function shuffledOrder(count: number, seed: number, epoch: number): Uint32Array {
-  const random = randomNumbers(Math.imul(seed, 0x9e3779b1) ^ Math.imul(epoch + 1, 0x85ebca6b));
-  const order = Uint32Array.from({ length: count }, (_, i) => i);
-  for (let i = count - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    const moved = order[i] as number; // i < count
-    order[i] = order[j] as number; // j ≤ i
-    order[j] = moved;
-  }
-  return order;
 }
 
 /**
@@ -181,10 +136,10 @@ export class BatchSequence {
   readonly #lengths: readonly number[];
 
   constructor(
-    readonly examples: readonly Example[],
+    readonly examples: Examples,
     readonly options: BatchShape & { readonly batchSize: number; readonly seed: number },
   ) {
-    this.#lengths = usualLengths(examples, options.batchSize, options.lengthLimit);
+    this.#lengths = options.layout === "packed" ? usualLengths(examples, options.batchSize, options.lengthLimit) : [];
   }
 
   /** Batches in one pass over the data, rounded up. */
@@ -206,6 +161,6 @@ export class BatchSequence {
       this.#order = shuffledOrder(count, this.options.seed, epoch);
       this.#epoch = epoch;
     }
-    return this.examples[this.#order[position % count] as number] as Example; // both are below count
+    return exampleAt(this.examples, this.#order[position % count] as number); // below count
   }
 }

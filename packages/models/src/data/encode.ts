@@ -21,27 +21,6 @@ export interface Example {
   readonly labels: readonly number[];
 }
 
-/** How long an example may be. */
-export interface LengthLimits {
-  /** Longer rows are cut to this many tokens; without it a row longer than the context is an error. */
-  readonly maxLength?: number;
-  /** The model's context (max_position_embeddings). */
-  readonly context: number;
-  /** Vocabulary size of the model; an id outside is an error. */
-  readonly vocabSize?: number;
-}
-
-/** The examples of a data file and what was done to make them. */
-export interface DataSet {
-  readonly path: string;
-  readonly examples: readonly Example[];
-  /** Rows that `maxLength` cut. */
-  readonly truncatedCount: number;
-  /** All tokens, and those that the loss counts. */
-  readonly tokenCount: number;
-  readonly learnedTokenCount: number;
-}
-
 /**
  * The prompt and the completion as tokens: `prompt` is exactly what `generate` is given at inference, `completion` what it shall answer.
  * Where neither the prompt ends nor the completion begins with white space, one space stands between them. The completion's tokens are
@@ -114,8 +93,10 @@ function encodeMessages(row: Row & { kind: "messages" }, tokenizer: RowTokenizer
   const push = (text: string, isLearned: boolean): void => {
     if (text === "") return;
     const piece = tokenizer.encode(text, { addSpecialTokens: false });
-    ids.push(...piece);
-    labels.push(...piece.map((id) => (isLearned ? id : ignoredLabel)));
+    for (const id of piece) {
+      ids.push(id);
+      labels.push(isLearned ? id : ignoredLabel);
+    }
   };
   const whole = render(row.messages);
   let done = 0;
@@ -142,70 +123,4 @@ function encodeMessages(row: Row & { kind: "messages" }, tokenizer: RowTokenizer
   }
   push(whole.slice(done), false);
   return { line: row.line, ids, labels };
-}
-
-/** Texts that are remembered: neighbouring rows often have the same prompt. */
-const memoryLimit = 64;
-
-/** The tokenizer with a memory of the last texts. */
-function remembering(tokenizer: RowTokenizer): RowTokenizer {
-  const known = new Map<string, readonly number[]>();
-  const remembered: RowTokenizer = {
-    eosTokenId: tokenizer.eosTokenId,
-    encode(text, options) {
-      if (options?.addSpecialTokens === false) return tokenizer.encode(text, options);
-      const ids = known.get(text) ?? tokenizer.encode(text);
-      if (known.size === memoryLimit) known.clear();
-      known.set(text, ids);
-      return ids;
-    },
-  };
-  const { applyChatTemplate } = tokenizer;
-  return applyChatTemplate ? { ...remembered, applyChatTemplate: applyChatTemplate.bind(tokenizer) } : remembered;
-}
-
-/**
- * Turns rows into examples no longer than the model can read.
- * Throws DataError for a row longer than the context (or, with `maxLength`, cuts it), a row of which nothing is left to learn, and a token outside the vocabulary.
- */
-export function encodeRows(rows: readonly Row[], path: string, tokenizer: RowTokenizer, limits: LengthLimits): DataSet {
-  const { maxLength, context, vocabSize = Number.POSITIVE_INFINITY } = limits;
-  const limit = Math.min(maxLength ?? context, context);
-  let truncatedCount = 0;
-  let tokenCount = 0;
-  let learnedTokenCount = 0;
-  const remembered = remembering(tokenizer);
-  const examples = rows.map((row) => {
-    const full = encodeRow(row, remembered, path);
-    const stray = full.ids.find((id) => id >= vocabSize || id < 0);
-    if (stray !== undefined) {
-      throw new DataError(
-        `${path}:${row.line}: the tokenizer gives token ${stray} but the model knows 0 to ${vocabSize - 1}. Use the tokenizer that belongs to the model.`,
-        path,
-        row.line,
-      );
-    }
-    const isTooLong = full.ids.length > limit;
-    if (isTooLong && maxLength === undefined) {
-      throw new DataError(
-        `${path}:${row.line}: the row has ${full.ids.length} tokens but the model's context is ${context}. Shorten or split the row, or cut long rows with --max-length ${context}.`,
-        path,
-        row.line,
-      );
-    }
-    const example = isTooLong ? { ...full, ids: full.ids.slice(0, limit), labels: full.labels.slice(0, limit) } : full;
-    const learned = example.labels.reduce((count, label, i) => count + (i > 0 && label !== ignoredLabel ? 1 : 0), 0);
-    if (learned === 0) {
-      const reason = isTooLong
-        ? `after cutting its ${full.ids.length} tokens to ${limit} only the prompt is left`
-        : `its ${full.ids.length} tokens leave nothing to predict`;
-      const remedy = isTooLong ? "Raise --max-length or shorten the prompt" : "Give it more text or remove the row";
-      throw new DataError(`${path}:${row.line}: nothing to learn from this row: ${reason}. ${remedy}.`, path, row.line);
-    }
-    if (isTooLong) truncatedCount++;
-    tokenCount += example.ids.length;
-    learnedTokenCount += learned;
-    return example;
-  });
-  return { path, examples, truncatedCount, tokenCount, learnedTokenCount };
 }

@@ -5,19 +5,14 @@ export {
   type BatchShape,
   bucketLength,
   collate,
-  evaluationBatches,
   packedLength,
-  shuffledOrder,
 } from "./batches.js";
-export {
-  type DataSet,
-  type Example,
-  encodeCompletion,
-  encodeRow,
-  encodeRows,
-  ignoredLabel,
-  type LengthLimits,
-  type RowTokenizer,
-} from "./encode.js";
+export { type DataSet, encodeRows, evenlySpread, type LengthLimits, type ReadDataSet, readExamples } from "./data-set.js";
+export { type Example, encodeCompletion, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
 export { DataError } from "./error.js";
-export { type ChatMessage, parseRows, type Row } from "./rows.js";
+export { evaluationBatches, evaluationSequence } from "./evaluation.js";
+export { type Examples, ExampleTable, longestLength, selectExamples, tokenCountAt } from "./examples.js";
+export { type Lines, readLines } from "./lines.js";
+export { shuffledOrder } from "./order.js";
+export { type ChatMessage, parseRows, type Row, readRows, rowsOf } from "./rows.js";
+export { type DataSource, rereadable } from "./source.js";

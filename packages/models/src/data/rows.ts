@@ -1,4 +1,6 @@
 import { DataError } from "./error.js";
+import { type Lines, linesOf, readLines } from "./lines.js";
+import type { DataSource } from "./source.js";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -20,15 +22,36 @@ const forms = '{"prompt","completion"}, {"text"} or {"messages":[{"role","conten
  */
 export function parseRows(text: string, path: string): Row[] {
   const rows: Row[] = [];
-  const lines = text.split("\n");
-  for (const [index, content] of lines.entries()) {
-    const line = index + 1;
-    const trimmed = (index === 0 ? content.replace(/^\uFEFF/, "") : content).trim();
-    if (trimmed === "") continue;
-    rows.push(rowOf(parseLine(trimmed, path, line), path, line));
-  }
-  if (rows.length === 0) throw new DataError(`${path}: the file holds no row. Write one JSON object a line: ${forms}.`, path, 0);
+  for (const lines of linesOf(text)) for (const row of rowsOf(lines, path)) rows.push(row);
+  if (rows.length === 0) throw withoutRows(path);
   return rows;
+}
+
+/**
+ * The rows of a JSONL source, one after another, as it is read: for files of any size.
+ * Throws as `parseRows` does, and DataError for a line that is not UTF-8 or longer than 512 MB.
+ */
+export async function* readRows(source: DataSource, path: string): AsyncGenerator<Row> {
+  let isEmpty = true;
+  for await (const lines of readLines(source, path)) {
+    for (const row of rowsOf(lines, path)) {
+      isEmpty = false;
+      yield row;
+    }
+  }
+  if (isEmpty) throw withoutRows(path);
+}
+
+/** The rows of some lines. */
+export function* rowsOf({ first, texts }: Lines, path: string): Generator<Row> {
+  for (const [i, text] of texts.entries()) {
+    const trimmed = text.trim();
+    if (trimmed !== "") yield rowOf(parseLine(trimmed, path, first + i), path, first + i);
+  }
+}
+
+export function withoutRows(path: string): DataError {
+  return new DataError(`${path}: the file holds no row. Write one JSON object a line: ${forms}.`, path, 0);
 }
 
 function parseLine(line: string, path: string, number: number): unknown {

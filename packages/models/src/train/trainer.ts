@@ -1,7 +1,8 @@
 import { optim } from "@lowrank/autograd";
 import { eventLoopTurn, type FileSystem, type Generator, type Tensor } from "@lowrank/tensor";
-import { type Batch, BatchSequence, evaluationBatches } from "../data/batches.js";
-import type { Example } from "../data/encode.js";
+import { type Batch, BatchSequence } from "../data/batches.js";
+import { evaluationSequence } from "../data/evaluation.js";
+import type { Examples } from "../data/examples.js";
 import { TrainingError } from "./error.js";
 import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
@@ -40,7 +41,7 @@ export interface TrainOptions {
   readonly parameters: ReadonlyMap<string, Tensor>;
   /** What the way of training asks beyond that. */
   readonly rules?: TrainingRules;
-  readonly examples: readonly Example[];
+  readonly examples: Examples;
   /** Longest row in tokens; a row is never padded beyond. */
   readonly lengthLimit: number;
   readonly steps: number;
@@ -56,7 +57,7 @@ export interface TrainOptions {
   /** Their state is part of the checkpoint: dropout's. */
   readonly generators?: readonly Generator[];
   /** Held-out rows: the loss is measured before the first step, every `every` steps (0: never), and at the end. */
-  readonly evaluation?: { readonly examples: readonly Example[]; readonly every: number; readonly batchSize?: number };
+  readonly evaluation?: { readonly examples: Examples; readonly every: number; readonly batchSize?: number };
   readonly folder?: RunFolder;
   /** Goes on from the folder's state. */
   readonly resume?: boolean;
@@ -107,7 +108,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const heldOut = evaluation && {
     ...evaluation,
     run: evaluator(model),
-    batches: evaluationBatches(evaluation.examples, evaluation.batchSize ?? 16, shape),
+    batches: evaluationSequence(evaluation.examples, evaluation.batchSize ?? 16, shape),
   };
   const batches = new BatchSequence(options.examples, { batchSize: options.batchSize, seed: options.seed, ...shape });
   const stateTensors = new Map([

@@ -159,6 +159,13 @@ describe("batches", () => {
   }));
   const sequence = (seed: number): BatchSequence => new BatchSequence(examples, { batchSize: 4, seed, lengthLimit: 48, layout: "padded" });
 
+  it("shuffles as it always has", () => {
+    expect([...shuffledOrder(12, 1, 0)]).toEqual([8, 0, 9, 6, 10, 1, 7, 2, 3, 5, 4, 11]);
+    expect([...shuffledOrder(12, 7, 3)]).toEqual([10, 8, 7, 4, 9, 0, 3, 1, 11, 2, 5, 6]);
+    const digest = shuffledOrder(100_000, 5, 2).reduce((sum, index) => (Math.imul(sum, 31) + index) | 0, 0);
+    expect(digest).toBe(460281564);
+  });
+
   it("shuffles each epoch by seed and epoch alone", () => {
     expect([...shuffledOrder(50, 1, 0)].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
     expect(shuffledOrder(50, 1, 0)).toEqual(shuffledOrder(50, 1, 0));

@@ -1,0 +1,164 @@
+import { type Example, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
+import { DataError } from "./error.js";
+import { type Examples, ExampleTable } from "./examples.js";
+import { readLines } from "./lines.js";
+import { type Row, rowsOf, withoutRows } from "./rows.js";
+import { type DataSource, rereadable } from "./source.js";
+
+/** How long an example may be. */
+export interface LengthLimits {
+  /** Longer rows are cut to this many tokens; without it a row longer than the context is an error. */
+  readonly maxLength?: number;
+  /** The model's context (max_position_embeddings). */
+  readonly context: number;
+  /** Vocabulary size of the model; an id outside is an error. */
+  readonly vocabSize?: number;
+}
+
+/** The examples of a data file and what was done to make them. */
+export interface DataSet<E extends Examples = readonly Example[]> {
+  readonly path: string;
+  readonly examples: E;
+  /** Rows that `maxLength` cut. */
+  readonly truncatedCount: number;
+  /** All tokens, and those that the loss counts. */
+  readonly tokenCount: number;
+  readonly learnedTokenCount: number;
+}
+
+/** Texts that are remembered: neighbouring rows often have the same prompt. */
+const memoryLimit = 64;
+
+/** The tokenizer with a memory of the last texts. */
+function remembering(tokenizer: RowTokenizer): RowTokenizer {
+  const known = new Map<string, readonly number[]>();
+  const remembered: RowTokenizer = {
+    eosTokenId: tokenizer.eosTokenId,
+    encode(text, options) {
+      if (options?.addSpecialTokens === false) return tokenizer.encode(text, options);
+      const ids = known.get(text) ?? tokenizer.encode(text);
+      if (known.size === memoryLimit) known.clear();
+      known.set(text, ids);
+      return ids;
+    },
+  };
+  const { applyChatTemplate } = tokenizer;
+  return applyChatTemplate ? { ...remembered, applyChatTemplate: applyChatTemplate.bind(tokenizer) } : remembered;
+}
+
+/** Encodes rows, and counts what it made of them. */
+class RowEncoder {
+  truncatedCount = 0;
+  tokenCount = 0;
+  learnedTokenCount = 0;
+  readonly #tokenizer: RowTokenizer;
+
+  constructor(
+    readonly path: string,
+    tokenizer: RowTokenizer,
+    readonly limits: LengthLimits,
+  ) {
+    this.#tokenizer = remembering(tokenizer);
+  }
+
+  /** The row's example. Throws DataError where none can be made of it. */
+  encode(row: Row): Example {
+    const { path } = this;
+    const { maxLength, context, vocabSize = Number.POSITIVE_INFINITY } = this.limits;
+    const limit = Math.min(maxLength ?? context, context);
+    const full = encodeRow(row, this.#tokenizer, path);
+    const stray = full.ids.find((id) => id >= vocabSize || id < 0);
+    if (stray !== undefined) {
+      throw new DataError(
+        `${path}:${row.line}: the tokenizer gives token ${stray} but the model knows 0 to ${vocabSize - 1}. Use the tokenizer that belongs to the model.`,
+        path,
+        row.line,
+      );
+    }
+    const isTooLong = full.ids.length > limit;
+    if (isTooLong && maxLength === undefined) {
+      throw new DataError(
+        `${path}:${row.line}: the row has ${full.ids.length} tokens but the model's context is ${context}. Shorten or split the row, or cut long rows with --max-length ${context}.`,
+        path,
+        row.line,
+      );
+    }
+    const example = isTooLong ? { ...full, ids: full.ids.slice(0, limit), labels: full.labels.slice(0, limit) } : full;
+    const learned = example.labels.reduce((count, label, i) => count + (i > 0 && label !== ignoredLabel ? 1 : 0), 0);
+    if (learned === 0) {
+      const reason = isTooLong
+        ? `after cutting its ${full.ids.length} tokens to ${limit} only the prompt is left`
+        : `its ${full.ids.length} tokens leave nothing to predict`;
+      const remedy = isTooLong ? "Raise --max-length or shorten the prompt" : "Give it more text or remove the row";
+      throw new DataError(`${path}:${row.line}: nothing to learn from this row: ${reason}. ${remedy}.`, path, row.line);
+    }
+    if (isTooLong) this.truncatedCount++;
+    this.tokenCount += example.ids.length;
+    this.learnedTokenCount += learned;
+    return example;
+  }
+
+  dataSet<E extends Examples>(examples: E): DataSet<E> {
+    const { path, truncatedCount, tokenCount, learnedTokenCount } = this;
+    return { path, examples, truncatedCount, tokenCount, learnedTokenCount };
+  }
+}
+
+/**
+ * Turns rows into examples no longer than the model can read.
+ * Throws DataError for a row longer than the context (or, with `maxLength`, cuts it), a row of which nothing is left to learn, and a token outside the vocabulary.
+ */
+export function encodeRows(rows: readonly Row[], path: string, tokenizer: RowTokenizer, limits: LengthLimits): DataSet {
+  const encoder = new RowEncoder(path, tokenizer, limits);
+  return encoder.dataSet(rows.map((row) => encoder.encode(row)));
+}
+
+/** What `readExamples` makes of a file. */
+export interface ReadDataSet extends DataSet<Examples> {
+  /** Rows of the whole file, of which `rowLimit` may have chosen some. */
+  readonly rowCount: number;
+}
+
+/**
+ * Reads a JSONL source and turns its rows into examples as they come: a file of any size takes the memory of its tokens alone.
+ * `rowLimit` chooses as many rows, evenly spread, because neighbouring rows are often alike; the source is then read twice, and a stream
+ * is kept in memory for that. Throws as `readRows` and `encodeRows` do, and the signal's reason once that is aborted.
+ */
+export async function readExamples(
+  source: DataSource,
+  path: string,
+  tokenizer: RowTokenizer,
+  options: LengthLimits & { readonly rowLimit?: number; readonly signal?: AbortSignal },
+): Promise<ReadDataSet> {
+  const { rowLimit, signal } = options;
+  const encoder = new RowEncoder(path, tokenizer, options);
+  const examples = new ExampleTable(options.vocabSize);
+  const lines = rowLimit === undefined ? source : await rereadable(source);
+  const isChosen = rowLimit === undefined ? () => true : evenlySpread(await countRows(lines, path, signal), rowLimit);
+  let rowCount = 0;
+  for await (const some of readLines(lines, path)) {
+    signal?.throwIfAborted();
+    for (const row of rowsOf(some, path)) if (isChosen(rowCount++)) examples.append(encoder.encode(row));
+  }
+  if (rowCount === 0) throw withoutRows(path);
+  return { ...encoder.dataSet(examples), rowCount };
+}
+
+async function countRows(source: DataSource, path: string, signal: AbortSignal | undefined): Promise<number> {
+  let count = 0;
+  for await (const lines of readLines(source, path)) {
+    signal?.throwIfAborted();
+    for (const text of lines.texts) if (text.trim() !== "") count++;
+  }
+  return count;
+}
+
+/** Whether a row, asked for one after another from 0, is among `limit` of `count` that are evenly spread. */
+export function evenlySpread(count: number, limit: number): (row: number) => boolean {
+  let chosen = 0;
+  return (row) => {
+    if (limit < count && row !== Math.floor((chosen * count) / limit)) return false;
+    chosen++;
+    return true;
+  };
+}
