@@ -43,7 +43,10 @@ function method(name: string, trainable: number, evalLoss: number): MethodResult
 }
 const results = [method("lora", 1e4, 0.2), method("dora", 1.1e4, 0.21), method("ptuning-v2", 1e6, 2)];
 const steps = new Map(
-  results.map(({ method: name }) => [name, Array.from({ length: 30 }, (_, i) => ({ step: i + 1, loss: 5 - i / 10, atMs: i }))]),
+  results.map(({ method: name }) => [
+    name,
+    Array.from({ length: 30 }, (_, i) => ({ step: i + 1, loss: 5 - i / 10, stepMs: 1, isWarmUp: false })),
+  ]),
 );
 const map = {
   heading: "q_proj",

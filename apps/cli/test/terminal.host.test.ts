@@ -45,15 +45,34 @@ describe("Progress", () => {
   it("prints about twenty plain lines where nobody watches", () => {
     const { lines, output } = recorded(false);
     const progress = new Progress(output, 300);
-    for (let step = 1; step <= 300; step++) progress.step({ step, loss: 2, tokensPerSecond: 12345 });
+    for (let step = 1; step <= 300; step++) progress.step({ step, loss: 2, tokensPerSecond: 12345, stepMs: 1, isWarmUp: false });
     expect(lines.length).toBeGreaterThan(15);
     expect(lines.length).toBeLessThan(25);
     expect(lines[0]).toMatch(/^step {3}1\/300 {2}loss 2\.0000 {2}12,345 tokens\/s/);
   });
+  it("takes the time left from steady steps, not from those that planned", () => {
+    const { lines, output } = recorded(false);
+    const progress = new Progress(output, 20, 10);
+    progress.step({ step: 11, loss: 2, tokensPerSecond: 15, stepMs: 30_000, isWarmUp: true });
+    progress.step({ step: 12, loss: 2, tokensPerSecond: 80, stepMs: 2000, isWarmUp: false });
+    progress.step({ step: 13, loss: 2, tokensPerSecond: 80, stepMs: 30_000, isWarmUp: true });
+    expect(lines).toEqual([
+      "step 11/20  loss 2.0000  planning kernels",
+      "step 12/20  loss 2.0000  80 tokens/s  16 s left",
+      "step 13/20  loss 2.0000  80 tokens/s  14 s left",
+    ]);
+  });
+  it.each([20, 30, 40, 50, 60, 80])("stays on its line at %i columns", (columns) => {
+    const { lines, output } = recorded(true);
+    const progress = new Progress({ ...output, columns }, 12_000);
+    progress.step({ step: 1, loss: 12.5, tokensPerSecond: 1e6, stepMs: 90_000, isWarmUp: false });
+    expect(lines[0]?.length).toBeLessThan(columns);
+    expect(lines[0]).toContain("1/12000");
+  });
   it("draws a bar that fits on a terminal", () => {
     const { lines, output } = recorded(true);
     const progress = new Progress(output, 1000, 400);
-    progress.step({ step: 700, loss: 12.5, tokensPerSecond: 1e6 });
+    progress.step({ step: 700, loss: 12.5, tokensPerSecond: 1e6, stepMs: 1, isWarmUp: false });
     expect(lines[0]).toMatch(/█.*░.*left/);
     expect(lines[0]?.length).toBeLessThanOrEqual(80);
   });

@@ -52,10 +52,14 @@ describe("the workflow on a tiny model", () => {
     expect(result.trainable).toBe(2 * 4 * (4 * (32 + 32) + 3 * (32 + 64)));
   });
 
-  test("metrics.jsonl has a line a step", () => {
-    const lines = readFileSync(join(run, "metrics.jsonl"), "utf8").trim().split("\n");
-    expect(lines).toHaveLength(60);
-    expect(JSON.parse(lines[59] ?? "")).toMatchObject({ step: 60, loss: expect.any(Number), gradNorm: expect.any(Number) });
+  test("metrics.jsonl has a line a step and a line an evaluation, each with the time of day", () => {
+    const text = readFileSync(join(run, "metrics.jsonl"), "utf8").trim();
+    const lines = text.split("\n").map((line) => JSON.parse(line) as { step: number; loss?: number; evalLoss?: number; time: string });
+    expect(lines.filter(({ loss }) => loss !== undefined).map(({ step }) => step)).toEqual(Array.from({ length: 60 }, (_, i) => i + 1));
+    expect(lines.filter(({ evalLoss }) => evalLoss !== undefined).map(({ step }) => step)).toEqual([0, 60]);
+    expect(lines[60]).toMatchObject({ step: 60, gradNorm: expect.any(Number), stepMs: expect.any(Number), isWarmUp: expect.any(Boolean) });
+    const times = lines.map(({ time }) => Date.parse(time));
+    expect(times).toEqual([...times].sort((a, b) => a - b));
   });
 
   test("eval prints loss, perplexity, tokens and exact match", async () => {

@@ -187,7 +187,10 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
         trace?.step(metrics.step, metrics.loss);
         progress.step(metrics);
       },
-      onEvaluation: (step, loss) => output.say(`held-out loss ${loss.toFixed(4)} ${step === 0 ? "before training" : `at step ${step}`}`),
+      async onEvaluation(step, loss) {
+        await writeMetrics({ step, evalLoss: loss });
+        output.say(`held-out loss ${loss.toFixed(4)} ${step === 0 ? "before training" : `at step ${step}`}`);
+      },
     });
     output.draw("");
     if (!result.isFinished) {
@@ -200,7 +203,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     if (output.isTerminal) for (const line of plotLines(losses, { columns: output.columns })) output.say(line);
     if (result.isFinished) {
       output.say(
-        `${result.steps} steps in ${duration(result.trainSeconds)}, ${grouped(tokensPerSecond)} tokens/s; training loss ${trainLoss.toFixed(4)}`,
+        `${grouped(result.newSteps)} ${result.newSteps < result.steps ? `more steps, ${grouped(result.steps)} in all,` : "steps"} in ${duration(result.trainSeconds)}, ${grouped(tokensPerSecond)} tokens/s; training loss ${trainLoss.toFixed(4)}`,
       );
       if (evalLossBefore !== null && evalLossAfter !== null)
         output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);

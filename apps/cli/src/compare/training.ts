@@ -9,13 +9,8 @@ import type { Output } from "../output.js";
 import { checkSettings } from "../runs.js";
 import { Progress } from "../terminal/progress.js";
 
-/** A step of a run, and when it was known. */
-export interface TimedStep {
-  readonly step: number;
-  readonly loss: number;
-  /** Since the process's start, in milliseconds; begins anew where a run was interrupted. */
-  readonly atMs: number;
-}
+/** A step of a run and its own time, as metrics.jsonl has them. */
+export type TimedStep = Pick<StepMetrics, "step" | "loss" | "stepMs" | "isWarmUp">;
 
 /** What is trained, on what, and where it is kept. */
 export interface Training {
@@ -75,8 +70,7 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
     resume: state !== null,
     signal: training.signal,
     async onStep(metrics: StepMetrics) {
-      const timed = { ...metrics, atMs: performance.now() };
-      await write(timed);
+      await write(metrics);
       progress.step(metrics);
     },
   });
@@ -94,17 +88,19 @@ export async function stepsIn(folder: string): Promise<TimedStep[]> {
     .map((line) => JSON.parse(line) as TimedStep);
 }
 
-/** Steps of a window: losses are reported in groups, so that neighbouring reports say little. */
+/** Steps of a window: on some backends several losses become known at once, so that neighbouring times say little. */
 const window = 8;
 
-/** The median time of a step in milliseconds, over windows of several steps, interruptions left out; NaN for fewer than two steps. */
+/**
+ * The time of a step in milliseconds: the median of windows of several steps, or the mean where there are few. Steps that planned kernels are
+ * left out; NaN where all of them did.
+ */
 export function medianStepMs(steps: readonly TimedStep[]): number {
-  const size = Math.min(window, Math.max(1, Math.floor(steps.length / 4)));
-  const times = steps.slice(size).flatMap((step, i) => {
-    const ms = (step.atMs - (steps[i]?.atMs ?? Number.NaN)) / size;
-    return ms >= 0 ? [ms] : [];
-  });
-  return median(times);
+  const times = steps.filter(({ isWarmUp }) => !isWarmUp).map(({ stepMs }) => stepMs);
+  const count = Math.max(1, Math.floor(times.length / window));
+  const size = times.length / count;
+  const windows = Array.from({ length: count }, (_, i) => times.slice(Math.round(i * size), Math.round((i + 1) * size)));
+  return median(windows.map((all) => all.reduce((sum, ms) => sum + ms, 0) / all.length));
 }
 
 /** The middle value, the mean of the two middle ones for an even number; NaN for none. */

@@ -6,12 +6,20 @@ export interface ProgressStep {
   readonly step: number;
   readonly loss: number;
   readonly tokensPerSecond: number;
+  readonly stepMs: number;
+  /** True for a step that planned kernels: it says nothing about how long the others take. */
+  readonly isWarmUp: boolean;
 }
 
-/** Shows a training run: a bar on a terminal, about twenty plain lines elsewhere. */
+/** A line at least this often, where lines are printed. */
+const silenceMs = 30_000;
+
+/** Shows a training run: a bar on a terminal, about twenty plain lines elsewhere, more of them where steps are slow. */
 export class Progress {
   readonly #start = performance.now();
-  #smoothRate = 0;
+  #lastLine = Number.NEGATIVE_INFINITY;
+  /** Sums over steady steps, of which older ones fade: the machine's speed changes. */
+  #steady = { ms: 0, count: 0 };
 
   constructor(
     readonly output: Output,
@@ -21,18 +29,49 @@ export class Progress {
   ) {}
 
   /** After a step. */
-  step({ step, loss, tokensPerSecond }: ProgressStep): void {
-    this.#smoothRate = this.#smoothRate === 0 ? tokensPerSecond : 0.9 * this.#smoothRate + 0.1 * tokensPerSecond;
-    const seconds = (performance.now() - this.#start) / 1000;
-    const left = (seconds / Math.max(1, step - this.done)) * (this.total - step);
-    const facts = `loss ${loss.toFixed(4)}  ${grouped(this.#smoothRate)} tokens/s  ${step < this.total ? `${duration(left)} left` : duration(seconds)}`;
-    const count = `${String(step).padStart(String(this.total).length)}/${this.total}`;
+  step({ step, loss, tokensPerSecond, stepMs, isWarmUp }: ProgressStep): void {
+    const { ms, count } = this.#steady;
+    if (!isWarmUp) this.#steady = { ms: 0.97 * ms + stepMs, count: 0.97 * count + 1 };
+    const facts = { loss: `loss ${loss.toFixed(4)}`, rate: this.#rate(tokensPerSecond), time: this.#time(step) };
+    const counted = `${String(step).padStart(String(this.total).length)}/${this.total}`;
     if (this.output.isTerminal) {
-      const width = Math.max(8, Math.min(30, this.output.columns - count.length - facts.length - 5));
-      const filled = Math.round((step / this.total) * width);
-      this.output.draw(`${count} ${"█".repeat(filled)}${"░".repeat(width - filled)}  ${facts}`);
-    } else if (step === this.done + 1 || step === this.total || step % Math.max(1, Math.ceil(this.total / 20)) === 0) {
-      this.output.say(`step ${count}  ${facts}`);
+      this.output.draw(barLine(counted, step / this.total, facts, this.output.columns - 1));
+      return;
     }
+    const isDue = performance.now() - this.#lastLine >= silenceMs || step % Math.max(1, Math.ceil(this.total / 20)) === 0;
+    if (step !== this.done + 1 && step !== this.total && !isDue) return;
+    this.#lastLine = performance.now();
+    this.output.say(spaced([`step ${counted}`, facts.loss, facts.rate, facts.time]));
   }
+
+  /** Tokens a second, once a step has been steady. */
+  #rate(tokensPerSecond: number): string {
+    return this.#steady.count === 0 ? "" : `${grouped(tokensPerSecond)} tokens/s`;
+  }
+
+  /** How long it will take from here on as steady steps go, and at the end how long it took. */
+  #time(step: number): string {
+    if (step >= this.total) return duration((performance.now() - this.#start) / 1000);
+    const { ms, count } = this.#steady;
+    return count === 0 ? "planning kernels" : `${duration(((ms / count) * (this.total - step)) / 1000)} left`;
+  }
+}
+
+/** The texts that say something, side by side. */
+function spaced(texts: readonly string[]): string {
+  return texts.filter((text) => text !== "").join("  ");
+}
+
+/** A bar and what fits beside it into `width` columns; the rate goes first, then the bar, then the time. */
+function barLine(counted: string, share: number, { loss, rate, time }: Record<"loss" | "rate" | "time", string>, width: number): string {
+  const shortest = 8;
+  for (const facts of [spaced([loss, rate, time]), spaced([loss, time])]) {
+    const room = width - counted.length - facts.length - 3;
+    if (room < shortest) continue;
+    const cells = Math.min(30, room);
+    const filled = Math.round(share * cells);
+    return `${counted} ${"█".repeat(filled)}${"░".repeat(cells - filled)}  ${facts}`;
+  }
+  const plain = [spaced([counted, loss, time]), spaced([counted, loss]), counted];
+  return plain.find((line) => line.length <= width) ?? counted.slice(0, width);
 }

@@ -2,11 +2,17 @@ import { appendFile, readFile } from "node:fs/promises";
 import { writeFileAtomic } from "@lowrank/tensor";
 import type { StepMetrics } from "./trainer.js";
 
+/** A line of metrics.jsonl about the held-out rows; `step` 0 is before training. */
+export interface EvaluationMetrics {
+  readonly step: number;
+  readonly evalLoss: number;
+}
+
 /**
- * metrics.jsonl of a run: appends one line a call. Lines of steps after `keptSteps` (a run that was killed after its last checkpoint)
- * and a torn last line go before the first is added; 0 starts the file anew.
+ * metrics.jsonl of a run: appends one line a call, with the time of day as `time` (ISO 8601, UTC). Lines of steps after `keptSteps` (a run
+ * that was killed after its last checkpoint) and a torn last line go before the first is added; 0 starts the file anew.
  */
-export async function metricsFile(path: string, keptSteps: number): Promise<(metrics: StepMetrics) => Promise<void>> {
+export async function metricsFile(path: string, keptSteps: number): Promise<(metrics: StepMetrics | EvaluationMetrics) => Promise<void>> {
   const old = keptSteps > 0 ? await readFile(path, "utf8").catch(() => "") : "";
   const kept = old.split("\n").filter((line) => {
     try {
@@ -16,5 +22,5 @@ export async function metricsFile(path: string, keptSteps: number): Promise<(met
     }
   });
   await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
-  return (metrics) => appendFile(path, `${JSON.stringify(metrics)}\n`);
+  return (metrics) => appendFile(path, `${JSON.stringify({ ...metrics, time: new Date().toISOString() })}\n`);
 }

@@ -3,6 +3,7 @@ import { eventLoopTurn, type FileSystem, type Generator, type Tensor } from "@lo
 import { type Batch, BatchSequence } from "../data/batches.js";
 import { evaluationSequence } from "../data/evaluation.js";
 import type { Examples } from "../data/examples.js";
+import { StepClock, type StepTime } from "./clock.js";
 import { TrainingError } from "./error.js";
 import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
@@ -16,7 +17,11 @@ export interface StepMetrics {
   readonly learningRate: number;
   /** Global L2 norm before clipping. */
   readonly gradNorm: number;
-  /** Tokens without padding per second of training so far, evaluation and checkpoints left out. */
+  /** The step's own time: from the end of the one before to its loss, evaluation and checkpoints left out. */
+  readonly stepMs: number;
+  /** True where kernels were planned for the step, the first of its shape: its time says little about the others. */
+  readonly isWarmUp: boolean;
+  /** Tokens without padding per second of training so far, steps that planned left out. */
   readonly tokensPerSecond: number;
   /** Bytes on the device now. */
   readonly bytes: number;
@@ -72,21 +77,29 @@ export interface TrainOptions {
 export interface TrainResult {
   /** Steps done, of earlier parts of a resumed run too. */
   readonly steps: number;
+  /** Steps done by this call. */
+  readonly newSteps: number;
   /** False when the signal ended it. */
   readonly isFinished: boolean;
   /** Mean of the last 20 steps' losses. */
   readonly trainLoss: number;
   readonly evalLossBefore: number | null;
   readonly evalLossAfter: number | null;
-  /** Tokens without padding per second of training, evaluation and checkpoints left out; 0 when no step was left to do. */
+  /** Tokens without padding per second of training, steps that planned left out; 0 when no step was left to do. */
   readonly tokensPerSecond: number;
+  /** This call's training, planning included, evaluation and checkpoints left out. */
   readonly trainSeconds: number;
   readonly peakBytes: number;
 }
 
 const recentCount = 20;
-/** Steps enqueued before the first one's loss is read: enough to keep a GPU busy, few enough to stop soon after a NaN. */
-const inFlightLimit = 3;
+/**
+ * Steps enqueued before the first one's loss is read: enough to keep a GPU busy, few enough to stop soon after a NaN. Where a step takes long,
+ * nothing is gained by enqueuing ahead, and each loss is told as soon as it is there.
+ */
+function inFlightLimit(stepMs: number): number {
+  return stepMs < 200 ? 3 : stepMs < 1000 ? 1 : 0;
+}
 
 /**
  * Trains to the last step and writes checkpoints on the way.
@@ -126,8 +139,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const recentLosses = [...(restored?.recentLosses ?? [])];
   let checkpointAt = restored ? done : -1;
 
+  const first = done;
+  const clock = new StepClock();
+  /** What plans were made for so far. */
+  const plannedShapes = new Set<string>();
   let trainMs = 0;
-  let tokens = 0;
   let lapStart = performance.now();
   const pause = (): void => {
     trainMs += performance.now() - lapStart;
@@ -155,25 +171,28 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   };
 
   /** Losses on their way from the device, oldest first. */
-  const inFlight: { readonly number: number; readonly rate: number; readonly outcome: Promise<StepOutcome>; readonly tokens: number }[] =
-    [];
-  // Losses come back in groups, so that the time between two of them says nothing; the mean so far does.
-  let settledTokens = 0;
+  const inFlight: {
+    readonly number: number;
+    readonly rate: number;
+    readonly outcome: Promise<StepOutcome & { readonly endMs: number }>;
+    readonly time: Omit<StepTime, "endMs">;
+  }[] = [];
   const settle = async (limit: number): Promise<void> => {
     while (inFlight.length > limit) {
-      const { number, rate, outcome, tokens: stepTokens } = inFlight.shift() as (typeof inFlight)[number]; // longer than the limit, so not empty
-      const { loss, gradNorm } = await outcome;
+      const { number, rate, outcome, time } = inFlight.shift() as (typeof inFlight)[number]; // longer than the limit, so not empty
+      const { loss, gradNorm, endMs } = await outcome;
       if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw notFinite(number, loss, gradNorm, rate, checkpointAt);
       recentLosses.push(loss);
       if (recentLosses.length > recentCount) recentLosses.shift();
-      settledTokens += stepTokens;
-      const trainedMs = trainMs + performance.now() - lapStart;
+      const stepMs = clock.add({ ...time, endMs });
       await options.onStep?.({
         step: number,
         loss,
         learningRate: rate,
         gradNorm,
-        tokensPerSecond: Math.round(settledTokens / (Math.max(trainedMs, 1e-3) / 1000)),
+        stepMs: Number(stepMs.toPrecision(6)),
+        isWarmUp: time.isWarmUp,
+        tokensPerSecond: clock.tokensPerSecond,
         bytes: device.counters.bytesInUse,
       });
     }
@@ -186,15 +205,19 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     while (done < steps && !signal?.aborted) {
       const parts: Batch[] = Array.from({ length: accumulate }, (_, i) => batches.batch(done * accumulate + i));
       const rate = schedule(done);
-      const stepTokens = parts.reduce((sum, part) => sum + part.tokenCount, 0);
+      const shapes = parts.map((part, i) => planKey(part, i, parts.length));
+      const isWarmUp = shapes.some((key) => !plannedShapes.has(key));
+      for (const key of shapes) plannedShapes.add(key);
+      // Planning blocks this thread: losses that are there are told before, and the step's own right after.
+      if (isWarmUp) await settle(0);
       done++;
-      tokens += stepTokens;
-      const outcome = step.run(parts, rate);
+      const time = { startMs: performance.now(), isWarmUp, tokenCount: parts.reduce((sum, part) => sum + part.tokenCount, 0) };
+      const outcome = step.run(parts, rate).then((figures) => ({ ...figures, endMs: performance.now() }));
       outcome.catch(() => {}); // it is awaited below; an early rejection must not end the process
-      inFlight.push({ number: done, rate, outcome, tokens: stepTokens });
+      inFlight.push({ number: done, rate, outcome, time });
       const isCheckpoint = folder !== undefined && folder.every > 0 && done % folder.every === 0;
       const isEvaluation = evaluation !== undefined && evaluation.every > 0 && done % evaluation.every === 0;
-      await settle(isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit);
+      await settle(isWarmUp || isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit(clock.steadyMs));
       await rules.afterStep?.(done);
       if (isCheckpoint || isEvaluation) {
         pause();
@@ -218,14 +241,20 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   }
   return {
     steps: done,
+    newSteps: done - first,
     isFinished: done >= steps,
     trainLoss: recentLosses.reduce((sum, loss) => sum + loss, 0) / Math.max(recentLosses.length, 1),
     evalLossBefore,
     evalLossAfter: done >= steps ? evalLoss : null,
-    tokensPerSecond: trainMs > 0 && tokens > 0 ? Math.round(tokens / (trainMs / 1000)) : 0,
+    tokensPerSecond: clock.tokensPerSecond,
     trainSeconds: trainMs / 1000,
     peakBytes: device.counters.peakBytes,
   };
+}
+
+/** What of a batch decides which plan its step runs: its shape, and whether it is the last of several. */
+function planKey({ rowCount, length, rowLimit, positions }: Batch, index: number, count: number): string {
+  return [rowCount, length, ...(positions ? [rowLimit] : []), index === count - 1 ? "last" : "accumulated"].join();
 }
 
 function notFinite(step: number, loss: number, gradNorm: number, rate: number, checkpointAt: number): TrainingError {

@@ -111,6 +111,32 @@ describe("train", () => {
     expect(metrics.every((m) => Number.isFinite(m.gradNorm) && m.learningRate === 0.05)).toBe(true);
   });
 
+  it("tells each loss that planned kernels before the next step begins, and marks it", async () => {
+    const order: string[] = [];
+    const seen: StepMetrics[] = [];
+    await run(memoryFiles(), {
+      rules: { afterStep: async (step) => void order.push(`step ${step} enqueued`) },
+      onStep(m) {
+        seen.push(m);
+        order.push(`loss ${m.step}`);
+      },
+    });
+    expect(order.slice(0, 2)).toEqual(["loss 1", "step 1 enqueued"]);
+    for (const { step, isWarmUp } of seen)
+      if (isWarmUp) expect(order.indexOf(`loss ${step}`)).toBeLessThan(order.indexOf(`step ${step} enqueued`));
+    expect(seen[0]?.isWarmUp).toBe(true);
+    expect(seen.some(({ isWarmUp }) => !isWarmUp)).toBe(true);
+  });
+
+  it("counts its own steps where it goes on with a run", async () => {
+    const files = memoryFiles();
+    const abort = new AbortController();
+    const part = await run(files, { signal: abort.signal, onStep: (m) => void (m.step === 1 && abort.abort()) });
+    const rest = await run(files, { resume: true });
+    expect(rest.result.steps).toBe(8);
+    expect(part.result.newSteps + rest.result.newSteps).toBe(8);
+  });
+
   it("goes on exactly where it was interrupted, dropout, optimizer and data included", async () => {
     const whole = await run(memoryFiles());
     for (const stopAfter of [1, 2, 4]) {
