@@ -14,6 +14,7 @@ import {
 import type { ModelConfig } from "./config.js";
 import type { BatchLayout } from "./data/batches.js";
 import type { KeyValueCache } from "./generate/cache.js";
+import { checkLabels } from "./labels.js";
 import { type PackedRows, type VisibleRows, visibleRows, withoutFirst } from "./packed-rows.js";
 import type { VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
 
@@ -87,7 +88,7 @@ export interface CausalLM extends nn.Module {
   forward(ids: Tensor, options?: ForwardOptions): Tensor;
   /**
    * Mean cross-entropy of each next token: ids and labels i32 [batch, seq]; labels are the ids themselves, shifted inside, -100 where a
-   * position does not count. NaN when none counts. transformers' `model(input_ids, labels=labels).loss`. Of packed rows the same as of
+   * position does not count. NaN when none counts. Throws RangeError for a label that is neither, where it comes from JavaScript. transformers' `model(input_ids, labels=labels).loss`. Of packed rows the same as of
    * the rows apart: no token predicts another row's.
    */
   loss(ids: Tensor, labels: Tensor, options?: Pick<ForwardOptions, "packed">): Tensor;
@@ -158,6 +159,7 @@ export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor, pack
       [labels.shape, hidden.shape],
     );
   }
+  checkLabels(labels, head.outFeatures);
   // Position i predicts token i + 1. Of the virtual tokens in front (prompt methods) the last predicts the text's first token, as in PEFT.
   const virtual = length - labelLength;
   const learned = packed ? withoutFirst(labels, packed) : labels;

@@ -2,7 +2,17 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type Adapter, saveAdapter } from "@lowrank/lora";
-import { type CausalLM, type Examples, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
+import {
+  type CausalLM,
+  type Examples,
+  metricsFile,
+  metricsLines,
+  type RunState,
+  readState,
+  type StepMetrics,
+  saveModel,
+  train,
+} from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
 import { removeIfEnded } from "../leftovers.js";
 import type { Output } from "../output.js";
@@ -82,10 +92,9 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
 /** The steps that a run's metrics.jsonl holds. */
 export async function stepsIn(folder: string): Promise<TimedStep[]> {
   const text = await readFile(join(folder, "metrics.jsonl"), "utf8").catch(() => "");
-  return text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as TimedStep);
+  return metricsLines(text).flatMap(({ step, fields: { loss, stepMs, isWarmUp } }) =>
+    typeof loss === "number" && typeof stepMs === "number" && typeof isWarmUp === "boolean" ? [{ step, loss, stepMs, isWarmUp }] : [],
+  );
 }
 
 /** Steps of a window: on some backends several losses become known at once, so that neighbouring times say little. */

@@ -1,4 +1,5 @@
 export { TrainingError } from "./error.js";
+export { type ChangeNote, metricsLines } from "./metrics.js";
 export type { TrainingRules } from "./rules.js";
 export { type RunState, readState, restoreState, saveState, stateFileName } from "./state.js";
 export {

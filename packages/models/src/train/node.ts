@@ -1,5 +1,6 @@
 import { appendFile, readFile } from "node:fs/promises";
 import { writeFileAtomic } from "@lowrank/tensor";
+import { type ChangeNote, metricsLines } from "./metrics.js";
 import type { StepMetrics } from "./trainer.js";
 
 /** A line of metrics.jsonl about the held-out rows; `step` 0 is before training. */
@@ -9,18 +10,15 @@ export interface EvaluationMetrics {
 }
 
 /**
- * metrics.jsonl of a run: appends one line a call, with the time of day as `time` (ISO 8601, UTC). Lines of steps after `keptSteps` (a run
- * that was killed after its last checkpoint) and a torn last line go before the first is added; 0 starts the file anew.
+ * metrics.jsonl of a run: appends one line a call, with the time of day as `time` (ISO 8601, UTC). Lines of steps after `keptSteps` (a run that was killed after its last checkpoint)
+ * and those that are damaged go before the first is added; 0 starts the file anew.
  */
-export async function metricsFile(path: string, keptSteps: number): Promise<(metrics: StepMetrics | EvaluationMetrics) => Promise<void>> {
+export async function metricsFile(
+  path: string,
+  keptSteps: number,
+): Promise<(metrics: StepMetrics | EvaluationMetrics | ChangeNote) => Promise<void>> {
   const old = keptSteps > 0 ? await readFile(path, "utf8").catch(() => "") : "";
-  const kept = old.split("\n").filter((line) => {
-    try {
-      return (JSON.parse(line) as { step: number }).step <= keptSteps;
-    } catch {
-      return false;
-    }
-  });
-  await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
+  const kept = metricsLines(old).filter(({ step }) => step <= keptSteps);
+  await writeFileAtomic(path, kept.map(({ text }) => `${text}\n`).join(""));
   return (metrics) => appendFile(path, `${JSON.stringify({ ...metrics, time: new Date().toISOString() })}\n`);
 }

@@ -1,7 +1,20 @@
-import { CheckpointError, type FileSystem, readSafetensors, type Tensor, writeSafetensors } from "@lowrank/tensor";
+import {
+  CheckpointError,
+  type FileSystem,
+  readSafetensors,
+  type SafetensorsFile,
+  sealName,
+  sealOf,
+  type Tensor,
+  tensorDType,
+  writeWeights,
+} from "@lowrank/tensor";
+import { z } from "zod";
 
 /** The file in a run's folder that a resumed run goes on from. */
 export const stateFileName = "training-state.safetensors";
+
+const formatVersion = 1;
 
 /** Plain values of a run at a step; what the tensors do not say. */
 export interface RunState {
@@ -9,21 +22,40 @@ export interface RunState {
   readonly step: number;
   /** What must be the same for a resumed run to be the same run. */
   readonly settings: Readonly<Record<string, string | number | boolean | null>>;
+  /** Digests of what the run reads, by what it is: its model, its rows. Null in states of before there were any. */
+  readonly hashes: Readonly<Record<string, string>> | null;
+  /** What started the run, as whoever started it wrote it down so that it can be started again; JSON. Null where nobody did. */
+  readonly command: Readonly<Record<string, unknown>> | null;
   readonly evalLossBefore: number | null;
   readonly evalLoss: number | null;
   /** The latest losses, for the mean at the end. */
   readonly recentLosses: readonly number[];
 }
 
-const formatVersion = 1;
+const stateSchema: z.ZodType<RunState> = z
+  .object({
+    step: z.int().min(0),
+    settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
+    hashes: z.record(z.string(), z.string()).nullable().default(null),
+    command: z.record(z.string(), z.json()).nullable().default(null),
+    evalLossBefore: z.number().nullable(),
+    evalLoss: z.number().nullable(),
+    recentLosses: z.array(z.number()),
+  })
+  .refine(({ step, settings: { steps } }) => typeof steps !== "number" || step <= steps, {
+    error: "more steps are done than the run has",
+    path: ["step"],
+  });
 
 /**
  * Writes the whole state of a run as one file, which replaces the one before only when it is whole: tensors (parameters, optimizer,
- * random keys) by name, plain values in the metadata. Rejects with CheckpointError when it cannot be written; the old file stays.
+ * random keys) by name, plain values in the metadata, and a digest of both. Rejects with CheckpointError when it cannot be written, and with
+ * NotFiniteError when an element is infinite or NaN; the old file stays.
  */
 export async function saveState(files: FileSystem, folder: string, tensors: ReadonlyMap<string, Tensor>, state: RunState): Promise<void> {
   const metadata = { lowrank: JSON.stringify({ version: formatVersion, ...state }) };
-  await files.write(files.join(folder, stateFileName), writeSafetensors(tensors, metadata));
+  const path = files.join(folder, stateFileName);
+  await files.write(path, writeWeights(path, tensors, { metadata, isSealed: true }));
 }
 
 /** The plain values of a run's state file, or null where there is none. Rejects with CheckpointError when the file is none of ours. */
@@ -40,40 +72,77 @@ export async function readState(files: FileSystem, folder: string): Promise<RunS
 }
 
 function stateOf(text: string | undefined, path: string): RunState {
-  const value: unknown = text === undefined ? null : JSON.parse(text);
-  if (typeof value === "object" && value !== null && "version" in value && value.version === formatVersion && "step" in value) {
-    return value as unknown as RunState;
-  }
-  throw new CheckpointError(`${path}: this is no training state of this version of Lowrank. Train into another folder.`, path);
+  const value = text === undefined ? undefined : parsed(text);
+  if (typeof value !== "object" || value === null || !("version" in value) || value.version !== formatVersion)
+    throw new CheckpointError(`${path}: this is no training state of this version of Lowrank. Train into another folder.`, path);
+  const result = stateSchema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new CheckpointError(
+    `${path}: the training state is damaged: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "it cannot be read"}. Train into another folder.`,
+    path,
+  );
 }
 
-/** Puts the state file's tensors into those given, by name. Rejects with CheckpointError when names or shapes differ; nothing is changed then. */
-export async function restoreState(files: FileSystem, folder: string, tensors: ReadonlyMap<string, Tensor>): Promise<RunState> {
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Puts the state file's tensors into those given, by name. Rejects with CheckpointError when names, shapes or dtypes differ, before anything
+ * is changed, when an element is not finite, and when the contents are not those that were written; unless `onChanged` is there to be told that.
+ */
+export async function restoreState(
+  files: FileSystem,
+  folder: string,
+  tensors: ReadonlyMap<string, Tensor>,
+  { onChanged }: { readonly onChanged?: ((what: string) => void) | undefined } = {},
+): Promise<RunState> {
   const path = files.join(folder, stateFileName);
   const source = await files.open(path);
   if (!source) throw new CheckpointError(`${path}: there is no training state to resume from. Start without --resume.`, path);
   const file = await readSafetensors(source);
   try {
     const state = stateOf(file.metadata["lowrank"], path);
-    const missing = [...tensors.keys()].filter((name) => !file.entries.has(name));
-    const surplus = [...file.entries.keys()].filter((name) => !tensors.has(name));
-    const reshaped = [...tensors].filter(([name, t]) => {
-      const entry = file.entries.get(name);
-      return entry && entry.shape.join() !== t.shape.join();
-    });
-    if (missing.length + surplus.length + reshaped.length > 0) {
-      const names = [...missing, ...surplus, ...reshaped.map(([name]) => name)];
-      throw new CheckpointError(
-        `${path}: the state is of another run: ${names.length} tensors differ (${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}). Resume with the model and the adapter settings that it was started with, or train into another folder.`,
-        path,
-      );
-    }
+    checkNames(file, tensors, path);
+    const digests = new Map<string, string>();
     for (const [name, t] of tensors) {
-      t.assign(await file.tensor(name, { device: t.device }));
+      const { tensor, digest } = await file.weight(name, { device: t.device });
+      digests.set(name, digest);
+      t.assign(tensor);
       await t.realize();
     }
+    // States of before there were seals have none.
+    if (!file.entries.has(sealName)) return state;
+    const seal = String.fromCharCode(...(await file.values(sealName)));
+    if (seal === sealOf(digests, file.metadata)) return state;
+    if (!onChanged)
+      throw new CheckpointError(
+        `${path}: its contents are not those that were written: the file was changed or damaged. Resume with --allow-changed to go on from it as it is, or train into another folder.`,
+        path,
+      );
+    onChanged("the adapter or the optimizer in the training state");
     return state;
   } finally {
     await file.close();
   }
+}
+
+function checkNames(file: SafetensorsFile, tensors: ReadonlyMap<string, Tensor>, path: string): void {
+  const missing = [...tensors.keys()].filter((name) => !file.entries.has(name));
+  const surplus = [...file.entries.keys()].filter((name) => !tensors.has(name) && name !== sealName);
+  const changed = [...tensors].filter(([name, t]) => {
+    const entry = file.entries.get(name);
+    return entry && (entry.shape.join() !== t.shape.join() || tensorDType(entry, path) !== t.dtype);
+  });
+  const names = [...missing, ...surplus, ...changed.map(([name]) => name)];
+  if (names.length === 0) return;
+  throw new CheckpointError(
+    `${path}: the state is of another run: ${names.length} tensors differ (${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}). Resume with the model and the adapter settings that it was started with, or train into another folder.`,
+    path,
+  );
 }

@@ -1,6 +1,8 @@
 import { grad, optim } from "@lowrank/autograd";
 import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
 import type { Batch, BatchLayout } from "../data/batches.js";
+import { ignoredLabel } from "../data/encode.js";
+import { outsideVocabulary } from "../labels.js";
 import type { PackedRows } from "../packed-rows.js";
 import type { TrainingRules } from "./rules.js";
 
@@ -9,6 +11,8 @@ export interface TrainableModel {
   readonly device: Device;
   /** How batches are laid out for it; padded when absent. */
   readonly batchLayout?: BatchLayout;
+  /** Labels are below it, or -100; not looked at when absent. */
+  readonly vocabSize?: number;
   /** Mean cross-entropy over the labels that are not -100; ids and labels i32 [batch, seq], shifted inside. */
   loss(ids: Tensor, labels: Tensor, options: { readonly packed: PackedRows | null }): Tensor;
   /** Dropout on or off. */
@@ -29,15 +33,31 @@ export interface StepOptions {
 
 /** What one step says; resolves when the device has got there. */
 export interface StepOutcome {
+  /** Of the data, without what the rules add to it. */
   readonly loss: number;
   readonly gradNorm: number;
 }
 
 /** The compiled training step; `run` enqueues it and returns the promise of its figures. */
 export interface TrainingStep {
-  /** The loss is the mean over the learned tokens of all batches together, however they are split. */
+  /**
+   * The loss is the mean over the learned tokens of all batches together, however they are split; a batch without any takes no part.
+   * Rejects with RangeError when none of the batches has any, and for a label that is neither a token nor -100.
+   */
   run(batches: readonly Batch[], learningRate: number): Promise<StepOutcome>;
   dispose(): void;
+}
+
+/** Throws RangeError for a label that is neither a token of the vocabulary nor -100, with its row and its position there. */
+function checkLabels({ labels, positions, length }: Batch, vocabSize: number): void {
+  for (let at = 0; at < labels.length; at++) {
+    const label = labels[at] as number; // at < length
+    if (label === ignoredLabel || (label >= 0 && label < vocabSize)) continue;
+    // Packed rows begin where positions do.
+    const place = positions?.[at] ?? at % length;
+    const row = positions ? positions.subarray(0, at + 1).filter((position) => position === 0).length - 1 : Math.floor(at / length);
+    throw outsideVocabulary(label, row, place, vocabSize);
+  }
 }
 
 /** A batch on the device. */
@@ -77,8 +97,8 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   };
 
   const single = compile((batch: DeviceBatch, learningRate: Tensor) => {
-    const loss = regularized(lossOf(batch));
-    return { loss, norm: update(grad(loss, parameters), learningRate) };
+    const loss = lossOf(batch);
+    return { loss, norm: update(grad(regularized(loss), parameters), learningRate) };
   });
 
   // Made at the first accumulated step: zeros of the parameters' shapes, and the loss so far.
@@ -99,8 +119,8 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   });
   const finish = compile((batch: DeviceBatch, share: Tensor, learningRate: Tensor) => {
     const { sums, total } = accumulated();
-    const last = regularized(lossOf(batch).mul(share));
-    const grads = grad(last, parameters).map((g, i) => g.add(sums[i] as Tensor)); // one sum a parameter
+    const last = lossOf(batch).mul(share);
+    const grads = grad(regularized(last), parameters).map((g, i) => g.add(sums[i] as Tensor)); // one sum a parameter
     const loss = last.add(total);
     for (const sum of sums) sum.assign(sum.mul(0));
     total.assign(total.mul(0));
@@ -108,7 +128,10 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   });
 
   return {
-    async run(batches, learningRate) {
+    async run(all, learningRate) {
+      if (model.vocabSize !== undefined) for (const batch of all) checkLabels(batch, model.vocabSize);
+      // The mean over no token at all is not a number, and its share of the step is none.
+      const batches = all.filter(({ learnedTokenCount }) => learnedTokenCount > 0);
       const rate = scalar(learningRate);
       const passing: Tensor[] = [rate];
       const learned = batches.reduce((sum, batch) => sum + batch.learnedTokenCount, 0);
@@ -125,7 +148,10 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
           else outcome = finish(batch, share, rate);
         }
       }
-      if (!outcome) throw new RangeError("A step needs at least one batch. Give it one.");
+      if (!outcome)
+        throw new RangeError(
+          `A step needs labels other than ${ignoredLabel}, and its batches have none. Give it rows with something to learn.`,
+        );
       const { loss, norm } = outcome;
       const [lossValue, gradNorm] = await Promise.all([loss.item(), norm.item()]);
       for (const t of [...passing, loss, norm]) t.dispose();
@@ -144,7 +170,10 @@ export interface Evaluator {
   dispose(): void;
 }
 
-/** The mean loss over the learned tokens of many batches, with dropout off. */
+/**
+ * The mean loss over the learned tokens of many batches, with dropout off; NaN where there are none. `run` rejects with RangeError for a
+ * label that is neither a token nor -100.
+ */
 export function evaluator(model: TrainableModel): Evaluator {
   const forward = compile(({ ids, labels, packed }: DeviceBatch) => model.loss(ids, labels, { packed }));
   return {
@@ -153,6 +182,8 @@ export function evaluator(model: TrainableModel): Evaluator {
       let sum = 0;
       let tokenCount = 0;
       for (const batch of batches) {
+        if (model.vocabSize !== undefined) checkLabels(batch, model.vocabSize);
+        if (batch.learnedTokenCount === 0) continue;
         const uploaded = upload(batch, model.device);
         const loss = forward(uploaded);
         sum += (await loss.item()) * batch.learnedTokenCount;

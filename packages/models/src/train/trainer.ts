@@ -1,6 +1,7 @@
 import { optim } from "@lowrank/autograd";
-import { eventLoopTurn, type FileSystem, type Generator, type Tensor } from "@lowrank/tensor";
+import { CheckpointError, eventLoopTurn, type FileSystem, type Generator, NotFiniteError, type Tensor } from "@lowrank/tensor";
 import { type Batch, BatchSequence } from "../data/batches.js";
+import { ignoredLabel } from "../data/encode.js";
 import { evaluationSequence } from "../data/evaluation.js";
 import type { Examples } from "../data/examples.js";
 import { StepClock, type StepTime } from "./clock.js";
@@ -37,6 +38,11 @@ export interface RunFolder {
   readonly every: number;
   /** Compared by the caller when it resumes. */
   readonly settings: RunState["settings"];
+  /** Likewise: digests of what the run reads, and what started it. */
+  readonly hashes?: RunState["hashes"];
+  readonly command?: RunState["command"];
+  /** Told what has changed in the state since it was written; when absent, such a state is not resumed from. */
+  readonly onChanged?: (what: string) => void;
 }
 
 /** Everything that a run is. The trainer knows nothing of adapters: it moves `parameters`, whatever they are. */
@@ -103,8 +109,8 @@ function inFlightLimit(stepMs: number): number {
 
 /**
  * Trains to the last step and writes checkpoints on the way.
- * Rejects with TrainingError when a loss or gradient norm is not finite (the last checkpoint stays as it is), and with CheckpointError
- * when a checkpoint cannot be written.
+ * Rejects with TrainingError when a loss, a gradient norm or a parameter is not finite (the last checkpoint stays as it is) and for a step
+ * without labels that count, and with CheckpointError when a checkpoint cannot be written or resumed from.
  */
 export async function train(options: TrainOptions): Promise<TrainResult> {
   const { model, parameters, folder, evaluation, steps, accumulate = 1, schedule, signal, lengthLimit } = options;
@@ -131,7 +137,13 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     ...(options.generators ?? []).map((generator, i) => [`random.${i}`, generator.key] as const),
   ]);
 
-  const restored = options.resume && folder ? await restoreState(folder.files, folder.path, stateTensors) : null;
+  const restored =
+    options.resume && folder ? await restoreState(folder.files, folder.path, stateTensors, { onChanged: folder.onChanged }) : null;
+  if (folder && restored && restored.step > steps)
+    throw new CheckpointError(
+      `${folder.path} holds a run at step ${restored.step}, which is beyond the last of ${steps}. Resume it with more steps, or train into another folder.`,
+      folder.path,
+    );
   if (restored) await rules.restored?.();
   let done = restored?.step ?? 0;
   let evalLossBefore = restored?.evalLossBefore ?? null;
@@ -143,6 +155,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const clock = new StepClock();
   /** What plans were made for so far. */
   const plannedShapes = new Set<string>();
+  let lastRate = 0;
   let trainMs = 0;
   let lapStart = performance.now();
   const pause = (): void => {
@@ -153,19 +166,27 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     if (!heldOut) return;
     evalLoss = (await heldOut.run.run(heldOut.batches)).loss;
     model.train(true);
+    if (!Number.isFinite(evalLoss)) {
+      const what = `the held-out loss is ${evalLoss}`;
+      evalLoss = null;
+      // It is the parameters that are not finite, most often, and the checkpoint says which.
+      if (done > 0) await checkpoint();
+      throw notFinite(done, what, lastRate, checkpointAt);
+    }
     evalLossBefore ??= done === 0 ? evalLoss : null;
     await options.onEvaluation?.(done, evalLoss);
   };
   const checkpoint = async (): Promise<void> => {
     if (!folder || checkpointAt === done) return;
-    await saveState(folder.files, folder.path, stateTensors, {
-      step: done,
-      settings: folder.settings,
-      evalLossBefore,
-      evalLoss,
-      recentLosses,
-    });
-    await folder.save();
+    const { settings, hashes = null, command = null } = folder;
+    const state = { step: done, settings, hashes, command, evalLossBefore, evalLoss, recentLosses };
+    try {
+      await saveState(folder.files, folder.path, stateTensors, state);
+      await folder.save();
+    } catch (error) {
+      if (!(error instanceof NotFiniteError)) throw error;
+      throw notFinite(done, `its update left ${error.tensor} without a finite value at ${error.at}`, lastRate, checkpointAt);
+    }
     checkpointAt = done;
     await options.onCheckpoint?.(done);
   };
@@ -181,7 +202,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     while (inFlight.length > limit) {
       const { number, rate, outcome, time } = inFlight.shift() as (typeof inFlight)[number]; // longer than the limit, so not empty
       const { loss, gradNorm, endMs } = await outcome;
-      if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw notFinite(number, loss, gradNorm, rate, checkpointAt);
+      if (!Number.isFinite(loss)) throw notFinite(number, `the loss is ${loss}`, rate, checkpointAt);
+      if (!Number.isFinite(gradNorm))
+        throw notFinite(number, `the gradients' norm is ${gradNorm} (the loss is ${loss.toPrecision(4)})`, rate, checkpointAt);
       recentLosses.push(loss);
       if (recentLosses.length > recentCount) recentLosses.shift();
       const stepMs = clock.add({ ...time, endMs });
@@ -205,6 +228,12 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     while (done < steps && !signal?.aborted) {
       const parts: Batch[] = Array.from({ length: accumulate }, (_, i) => batches.batch(done * accumulate + i));
       const rate = schedule(done);
+      lastRate = rate;
+      if (parts.every((part) => part.learnedTokenCount === 0))
+        throw new TrainingError(
+          `Step ${done + 1}: none of its labels counts (all are ${ignoredLabel}). Leave rows out that teach nothing.`,
+          done + 1,
+        );
       const shapes = parts.map((part, i) => planKey(part, i, parts.length));
       const isWarmUp = shapes.some((key) => !plannedShapes.has(key));
       for (const key of shapes) plannedShapes.add(key);
@@ -257,12 +286,16 @@ function planKey({ rowCount, length, rowLimit, positions }: Batch, index: number
   return [rowCount, length, ...(positions ? [rowLimit] : []), index === count - 1 ? "last" : "accumulated"].join();
 }
 
-function notFinite(step: number, loss: number, gradNorm: number, rate: number, checkpointAt: number): TrainingError {
-  const what = Number.isFinite(loss) ? `the gradients' norm is ${gradNorm} (the loss is ${loss.toPrecision(4)})` : `the loss is ${loss}`;
+/** What to do about numbers that are not finite at a step, 0 before the first; in the words of the command line, most of whose runs this ends. */
+function notFinite(step: number, what: string, rate: number, checkpointAt: number): TrainingError {
+  const lower = Number.isFinite(rate) && rate > 0 ? (rate / 10).toPrecision(1) : "1e-4";
   const cause =
-    step === 1
-      ? "At the first step the weights themselves or the learning rate are the likely cause: check the model with `lowrank eval`, then lower --lr"
+    step <= 1
+      ? "The weights themselves or the learning rate are the likely cause: check the model with `lowrank eval`, then lower --lr"
       : `A learning rate of ${rate.toPrecision(3)} is the likely cause: lower --lr, or add --warmup`;
-  const kept = checkpointAt > 0 ? `The checkpoint of step ${checkpointAt} is kept.` : "No checkpoint was written.";
-  return new TrainingError(`Step ${step}: ${what}. ${cause}. ${kept}`, step);
+  const next =
+    checkpointAt > 0
+      ? `The checkpoint of step ${checkpointAt} is kept: go on from it with --resume --allow-changed --lr ${lower}`
+      : `No checkpoint was written: start again with --overwrite --lr ${lower}`;
+  return new TrainingError(`Step ${step}: ${what}. ${cause}. ${next}.`, step);
 }

@@ -2,8 +2,17 @@ import { optim } from "@lowrank/autograd";
 import { crossEntropy, type Device, Generator, memoryFiles, type Tensor, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Example } from "../../src/data/index.js";
-import { readState, type StepMetrics, TrainingError, type TrainOptions, type TrainResult, train } from "../../src/train/index.js";
+import { collate, type Example } from "../../src/data/index.js";
+import {
+  evaluator,
+  readState,
+  type StepMetrics,
+  TrainingError,
+  type TrainOptions,
+  type TrainResult,
+  train,
+  trainingStep,
+} from "../../src/train/index.js";
 
 /** The smallest language model: the next token from the last one through two trained tables, with dropout between. */
 function bigram(dev: Device, seed: number) {
@@ -192,6 +201,92 @@ describe("train", () => {
     await expect(run(memoryFiles(), { schedule: () => Number.POSITIVE_INFINITY })).rejects.toThrow(
       /Step 2: the loss is NaN\. .*lower --lr.*No checkpoint was written/s,
     );
+  });
+
+  it("does not write what the last update has made infinite, and says how to go on", async () => {
+    for (const evaluation of [undefined, { examples: examples.slice(0, 4), every: 0 }]) {
+      const files = memoryFiles();
+      const last = (step: number): number => (step === 7 ? 3e38 : 0.01);
+      // Adam's step is about the rate itself, so that two of these are beyond f32.
+      const huge = run(files, { schedule: (step) => last(step) * (step === 7 ? 2 : 1), ...(evaluation && { evaluation }) });
+      await expect(huge).rejects.toThrow(TrainingError);
+      await expect(huge).rejects.toThrow(
+        /^Step 8: its update left parameter\.(embed|head) without a finite value at \[\d, \d\]\..*The checkpoint of step 6 is kept: go on from it with --resume --allow-changed --lr \S+\.$/,
+      );
+      expect((await readState(files, "run"))?.step).toBe(6);
+      const rest = await run(files, { resume: true });
+      expect(rest.result.isFinished).toBe(true);
+    }
+  });
+
+  it("does not resume beyond its last step", async () => {
+    const files = memoryFiles();
+    await run(files);
+    await expect(run(files, { resume: true, steps: 5 })).rejects.toThrow(/^run holds a run at step 8, which is beyond the last of 5\./);
+  });
+
+  it("takes nothing from micro-batches whose labels are all masked", async () => {
+    const masked: Example = { line: 99, ids: [1, 2, 3, 4], labels: [-100, -100, -100, -100] };
+    const values = async (rows: readonly Example[], accumulate: number): Promise<{ losses: number[]; embed: number[] }> => {
+      const model = bigram(dev, 0);
+      model.train = () => {};
+      const step = trainingStep({
+        model,
+        parameters: model.parameters,
+        optimizer: optim.adamw([{ parameters: model.parameters }]),
+        maxGradNorm: 1,
+      });
+      const losses: number[] = [];
+      for (let i = 0; i < 2; i++) {
+        const batches = Array.from({ length: accumulate }, (_, k) =>
+          collate(rows.slice(k * 2, k * 2 + 2), { layout: "padded", lengthLimit: 8 }),
+        );
+        losses.push((await step.run(batches, 0.05)).loss);
+      }
+      step.dispose();
+      return { losses, embed: [...((await model.parameters.get("embed")?.data()) ?? [])] };
+    };
+    const [first, second] = [examples.slice(0, 2), examples.slice(2, 4)];
+    const none = [masked, masked];
+    expect(await values([...first, ...none], 2)).toEqual(await values(first, 1));
+    expect(await values([...none, ...first, ...second], 3)).toEqual(await values([...first, ...second], 2));
+    await expect(values(none, 1)).rejects.toThrow(/A step needs labels other than -100/);
+    await expect(run(memoryFiles(), { examples: [masked] })).rejects.toThrow(/^Step 1: none of its labels counts/);
+    const meter = evaluator(bigram(dev, 0));
+    const batch = (rows: readonly Example[]) => collate(rows, { layout: "padded", lengthLimit: 8 });
+    expect(await meter.run([batch(none), batch(first)])).toEqual(await meter.run([batch(first)]));
+    meter.dispose();
+  });
+
+  it("reports the loss of the data, whatever is added to what is optimised", async () => {
+    const options = { steps: 1, generators: [], evaluation: { examples: examples.slice(0, 2), every: 0 } } as const;
+    for (const accumulate of [1, 2]) {
+      const plain = await run(memoryFiles(), { ...options, accumulate });
+      const penalised = await run(memoryFiles(), {
+        ...options,
+        accumulate,
+        rules: { regularization: () => tensor(100, { device: dev }) },
+      });
+      expect(penalised.metrics[0]?.loss).toBeCloseTo(plain.metrics[0]?.loss ?? 0, 5);
+      expect(penalised.metrics[0]?.gradNorm).toBeCloseTo(plain.metrics[0]?.gradNorm ?? 0, 5);
+    }
+  });
+
+  it.each([-1, 7, 9999])("refuses the label %d with its row and position", async (label) => {
+    const model = { ...bigram(dev, 0), vocabSize: 7 };
+    const rows = [examples[0] as Example, { line: 1, ids: [1, 2, 3, 4], labels: [-100, 2, label, 4] }];
+    const batch = collate(rows, { layout: "padded", lengthLimit: 8 });
+    const says = new RegExp(`^Label ${label} at row 1, position 2 is neither a token of the model's vocabulary of 7 \\(0 to 6\\) nor -100`);
+    await expect(evaluator(model).run([batch])).rejects.toThrow(says);
+    const packed = collate(rows, { layout: "packed", lengthLimit: 8 });
+    await expect(evaluator(model).run([packed])).rejects.toThrow(says);
+    const step = trainingStep({
+      model,
+      parameters: model.parameters,
+      optimizer: optim.adamw([{ parameters: model.parameters }]),
+      maxGradNorm: 1,
+    });
+    await expect(step.run([batch], 0.1)).rejects.toThrow(says);
   });
 
   it("refuses the state of another run", async () => {

@@ -1,5 +1,5 @@
 import type { DType } from "../tensor/dtype.js";
-import { CheckpointError, showShape } from "../tensor/errors.js";
+import { CheckpointError, NotFiniteError, showShape } from "../tensor/errors.js";
 import { type Shape, stridesOf } from "../tensor/shape.js";
 import type { SafetensorsEntry } from "./header.js";
 import { ContentScan, digestOf } from "./scan.js";
@@ -43,7 +43,7 @@ export function refuseOverflow(
   );
 }
 
-/** Throws CheckpointError naming tensor and place when bytes that are about to be written hold an element that is not finite. Returns their digest. */
+/** Throws NotFiniteError naming tensor and place when bytes that are about to be written hold an element that is not finite. Returns their digest. */
 export function refuseToWrite(file: string, name: string, dtype: string, shape: Shape, bytes: Uint8Array): string {
   const scan = new ContentScan(dtype).takeAll(bytes);
   scan.close();
@@ -52,9 +52,12 @@ export function refuseToWrite(file: string, name: string, dtype: string, shape: 
     dtype === "F16"
       ? "f16 ends at 65504: compute in bf16 or f32."
       : "Numbers became too large on the way: use smaller weights, or a lower learning rate.";
-  throw new CheckpointError(
-    `${file} is not written: tensor "${name}" would not be finite at ${placeOf(scan.firstNonFinite, shape)}; what was there before is kept. ${remedy}`,
+  const at = placeOf(scan.firstNonFinite, shape);
+  throw new NotFiniteError(
+    `${file} is not written: tensor "${name}" would not be finite at ${at}; what was there before is kept. ${remedy}`,
     file,
+    name,
+    at,
   );
 }
 

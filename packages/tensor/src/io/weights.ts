@@ -23,7 +23,7 @@ export function sealOf(digests: ReadonlyMap<string, string>, metadata: Readonly<
 }
 
 /**
- * `writeSafetensors` for what is to be computed with: throws CheckpointError where an element is infinite or NaN, before that tensor is
+ * `writeSafetensors` for what is to be computed with: throws NotFiniteError where an element is infinite or NaN, before that tensor is
  * written, so that a file system that writes whole files keeps what was there. `path` is for errors. A sealed file holds `sealOf` of itself
  * as its last tensor.
  */

@@ -1,6 +1,7 @@
 import type { Device } from "../backends/device.js";
 import { checkDType, type DType, encode } from "./dtype.js";
 import { ShapeError, showShape, showValue } from "./errors.js";
+import { rememberIntegers } from "./host-integers.js";
 import { checkShape, type Shape, sizeOf } from "./shape.js";
 import { Storage } from "./storage.js";
 import { Tensor } from "./tensor.js";
@@ -40,7 +41,10 @@ export function tensor(values: NestedNumbers | boolean, options: TensorOptions):
   if (sizeOf(shape) !== data.length) {
     throw new ShapeError(`tensor: ${data.length} values do not fill the shape ${showShape(shape)} (${sizeOf(shape)} elements).`, [shape]);
   }
-  return fromBytes(encode(data, dtype), dtype, shape, options.device);
+  const bytes = encode(data, dtype);
+  const made = fromBytes(bytes, dtype, shape, options.device);
+  if (dtype === "i32" && made.storage) rememberIntegers(made.storage, new Int32Array(bytes.buffer, bytes.byteOffset, data.length));
+  return made;
 }
 
 function flattenInto(flat: number[], values: NestedNumbers, depth: number): number[] {

@@ -31,6 +31,18 @@ export class CheckpointError extends Error {
   }
 }
 
+/** A tensor that is not written because an element is infinite or NaN; `tensor` names it, `at` says where, by axes. */
+export class NotFiniteError extends CheckpointError {
+  constructor(
+    message: string,
+    path: string,
+    readonly tensor: string,
+    readonly at: string,
+  ) {
+    super(message, path);
+  }
+}
+
 /** A shape as errors print it: `[2, 3]`. */
 export function showShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;

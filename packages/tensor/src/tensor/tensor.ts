@@ -12,6 +12,7 @@ import type { ReduceOptions } from "../ops/reduce.js";
 import * as reductions from "../ops/reduce.js";
 import type { DataOf, DType } from "./dtype.js";
 import { DeviceError, ShapeError, showShape, showValue } from "./errors.js";
+import { forgetIntegers } from "./host-integers.js";
 import { normalizeAxis, type Shape, sameShape, sizeOf } from "./shape.js";
 import type { Storage } from "./storage.js";
 
@@ -82,6 +83,7 @@ export class Tensor {
       throw new ShapeError(`assign: ${showShape(value.shape)} does not fit ${showShape(this.shape)}.`, [this.shape, value.shape]);
     }
     const stored = value.cast(home.dtype).node;
+    forgetIntegers(home);
     this.#home = home;
     this.#node = stored;
     this.device.pendingAssignments.set(home, { value: stored, target: this });

@@ -1,0 +1,26 @@
+import { z } from "zod";
+
+/** A line of metrics.jsonl: whatever it is about, it says at which step. */
+const lineSchema = z.looseObject({ step: z.int().min(0) });
+
+/** A line that says what has changed since the run was started, where it was resumed all the same. */
+export interface ChangeNote {
+  readonly step: number;
+  readonly changed: readonly string[];
+}
+
+/** The lines of a metrics.jsonl that are whole, with their text; torn ones and others that are none are left out. */
+export function metricsLines(
+  text: string,
+): { readonly step: number; readonly text: string; readonly fields: Readonly<Record<string, unknown>> }[] {
+  return text.split("\n").flatMap((line) => {
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch {
+      return [];
+    }
+    const { data } = lineSchema.safeParse(value);
+    return data ? [{ step: data.step, text: line, fields: data }] : [];
+  });
+}
