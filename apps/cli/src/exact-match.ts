@@ -1,4 +1,5 @@
 import { type DataSet, type Example, type Examples, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { largest } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
 import { contextOf } from "./runs.js";
@@ -35,7 +36,7 @@ export async function exactMatch(
     throw new UsageError(
       `${data.path}: no row has a prompt and a completion, so there is nothing to compare an answer with. Leave out --generate, or use {"prompt","completion"} rows.`,
     );
-  const longest = rows.reduce((most, { length }) => Math.max(most, length), 0);
+  const longest = largest(rows.map(({ length }) => length));
   const maxNewTokens = options.maxNewTokens ?? longest;
   // Rows of similar length go together, in batches of one size, so that few plans serve them all.
   rows.sort((x, y) => x.border - y.border || x.line - y.line);
@@ -48,7 +49,7 @@ export async function exactMatch(
         return { line, prompt: ids.slice(0, border), completion: ids.slice(border) };
       });
       // An answer that would not fit into the context cannot be right.
-      const room = contextOf(model) - Math.max(...batch.map(({ prompt }) => prompt.length));
+      const room = contextOf(model) - largest(batch.map(({ prompt }) => prompt.length));
       const generated = await generator.generate(
         batch.map(({ prompt }) => prompt),
         {

@@ -1,3 +1,4 @@
+import { largest } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 
 /** What a flag takes. `value` is what help shows for it; a flag without a default is absent unless given. */
@@ -189,7 +190,7 @@ export function helpLines(flags: Flags): string[] {
     const required = (flag.type === "text" || flag.type === "texts") && flag.required ? " (required)" : "";
     return { left: `  --${name} ${shown(flag)}`.trimEnd(), right: `${flag.help}${standard}${required}` };
   });
-  const width = Math.min(30, Math.max(...rows.map(({ left }) => left.length)));
+  const width = Math.min(30, largest(rows.map(({ left }) => left.length)));
   return rows.flatMap(({ left, right }) =>
     left.length > width ? [left, `${" ".repeat(width + 2)}${right}`] : [`${left.padEnd(width + 2)}${right}`],
   );

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { largest } from "@lowrank/tensor";
 import type { Command } from "./command.js";
 import { commands } from "./commands/table.js";
 import { describeFailure, UsageError } from "./failure.js";
@@ -60,7 +61,7 @@ function commandNamed(name: string): Promise<Command> {
 
 async function overview(): Promise<string> {
   const all = await Promise.all(Object.values(commands).map((load) => load()));
-  const width = Math.max(...all.map(({ name }) => name.length));
+  const width = largest(all.map(({ name }) => name.length));
   return [
     "lowrank: fine-tune GPT-style models with LoRA, on any GPU that WebGPU reaches and on a plain CPU.",
     "",

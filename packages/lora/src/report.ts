@@ -1,4 +1,4 @@
-import { dtypeBytes, type Tensor } from "@lowrank/tensor";
+import { dtypeBytes, largest, type Tensor } from "@lowrank/tensor";
 import type { Adapter } from "./adapter.js";
 import type { AdaptableModel } from "./targeting/model.js";
 
@@ -66,7 +66,7 @@ export function formatReport(report: ParameterReport): string {
     ],
     ["frozen", grouped(frozen), `${(100 - percent).toFixed(2)} %`, inUnits(weightBytes.frozen), inUnits(0), inUnits(0)],
   ];
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  const widths = (rows[0] ?? []).map((_, column) => largest(rows.map((row) => row[column]?.length ?? 0)));
   return rows
     .map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))).join("  "))
     .join("\n");

@@ -32,6 +32,7 @@ export { type KernelStatistics, type PlanStatistics, planStatistics } from "./sc
 export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./tensor/create.js";
 export { type ComputeDType, computeDType, type DataOf, type DType, decode, dtypeBytes, encode, isFloat, promote } from "./tensor/dtype.js";
 export { CheckpointError, DeviceError, NotFiniteError, ShapeError, showShape } from "./tensor/errors.js";
+export { largest, smallest } from "./tensor/extremes.js";
 export { hostIntegers } from "./tensor/host-integers.js";
 export { Generator, type GeneratorState } from "./tensor/random.js";
 export { broadcastShapes, normalizeAxis, type Shape, sameShape, sizeOf, stridesOf } from "./tensor/shape.js";

@@ -1,3 +1,4 @@
+import { largest, smallest } from "@lowrank/tensor";
 import type { ScaleRow } from "../steps/scale.js";
 import { figure } from "./terminal.js";
 
@@ -52,7 +53,7 @@ function lineOf({ color, points }: Series, x: (value: number) => number, side: "
   const y = scale(values, panel.height - panel.bottom - 6, panel.top + 6);
   const path = points.map((point, i) => `${i === 0 ? "M" : "L"}${place(x(point.x))} ${place(y(point.y))}`).join("");
   const dots = points.map((point) => `<circle cx="${place(x(point.x))}" cy="${place(y(point.y))}" r="2.5" fill="${color}"/>`).join("");
-  const ends = [Math.min(...values), Math.max(...values)];
+  const ends = [smallest(values), largest(values)];
   const labels = ends
     .filter((value, i) => i === 0 || y(value) !== y(ends[0] ?? value))
     .map((value) => {
@@ -68,7 +69,7 @@ const leastGrowth = 1.02;
 
 /** A logarithmic axis from the smallest to the largest value; all at the middle where they do not grow. */
 function scale(values: readonly number[], from: number, to: number): (value: number) => number {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [low, high] = [smallest(values), largest(values)];
   const isFlat = high < low * leastGrowth;
   return (value) => (isFlat ? (from + to) / 2 : from + ((to - from) * Math.log(value / low)) / Math.log(high / low));
 }

@@ -1,4 +1,4 @@
-import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, type Device, smallest, type Tensor, tensor } from "@lowrank/tensor";
 import { alternate, side } from "../timing.js";
 import { Crew } from "./crew.js";
 import { triadModule, triadStep } from "./module.js";
@@ -26,7 +26,7 @@ export async function wasmBandwidth(threads: number): Promise<Bandwidth> {
   await crew.end();
   const bytes = 3 * turns * threads * triadStep;
   return {
-    gbps: timing ? bytes / Math.min(...timing.samples) / 1e9 : 0,
+    gbps: timing ? bytes / smallest(timing.samples) / 1e9 : 0,
     detail: `triad over 3 x 64 MiB, ${threads} thread${threads === 1 ? "" : "s"}`,
   };
 }
@@ -49,5 +49,5 @@ export async function adapterBandwidth(device: Device): Promise<Bandwidth> {
   );
   kernel.dispose();
   for (const t of [b, c]) t.dispose();
-  return { gbps: timing ? (3 * 4 * adapterElements) / Math.min(...timing.samples) / 1e9 : 0, detail: "triad over 3 x 64 MiB" };
+  return { gbps: timing ? (3 * 4 * adapterElements) / smallest(timing.samples) / 1e9 : 0, detail: "triad over 3 x 64 MiB" };
 }

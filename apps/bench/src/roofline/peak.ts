@@ -1,4 +1,4 @@
-import { compile, type Device, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, type Device, smallest, type Tensor, tensor } from "@lowrank/tensor";
 import { alternate, type Side, side } from "../timing.js";
 import { Crew } from "./crew.js";
 import { arithmeticModule, arithmeticUnroll } from "./module.js";
@@ -30,7 +30,7 @@ async function fastest(threads: number, fusions: readonly boolean[]): Promise<Wa
   );
   await Promise.all(sides.map(({ end }) => end()));
   // A repetition is 1 GFLOP.
-  const measured = ways.map((way, i) => ({ ...way, gflops: 1 / Math.min(...(timings[i]?.samples ?? [])) }));
+  const measured = ways.map((way, i) => ({ ...way, gflops: 1 / smallest(timings[i]?.samples ?? []) }));
   return measured.reduce((best, way) => (way.gflops > best.gflops ? way : best));
 }
 
@@ -94,7 +94,7 @@ export async function adapterPeak(device: Device): Promise<Peak> {
   kernel.dispose();
   const flops = adapterElements * adapterDepth * 4 * 2;
   return {
-    gflops: timing ? flops / Math.min(...timing.samples) / 1e9 : 0,
+    gflops: timing ? flops / smallest(timing.samples) / 1e9 : 0,
     detail: "4 chains of 256 multiply-adds for each of 2^18 elements",
   };
 }

@@ -1,4 +1,5 @@
 import type { Device } from "@lowrank/tensor";
+import { largest } from "@lowrank/tensor";
 import { inputTensor } from "../inputs.js";
 import { isSkipped, type PeerName, type Peers, type Task } from "../peers/peer.js";
 import { buildModel, type ModelShape } from "../shapes.js";
@@ -79,7 +80,7 @@ export async function compareDecode(dev: Device, shape: ModelShape, tokens: numb
     const logits = Array.from(await model.forward(inputTensor(dev, [1, ids.length], Int32Array.from(ids), "i32")).data(), Number);
     const isLikeliest = sample.every((token, i) => {
       const row = logits.slice((ours.prompt.length - 1 + i) * vocab, (ours.prompt.length + i) * vocab);
-      return (row[token] ?? Number.NaN) >= Math.max(...row) - tieTolerance;
+      return (row[token] ?? Number.NaN) >= largest(row) - tieTolerance;
     });
     return sample.length > 0 && isLikeliest ? null : "its tokens are not the likeliest";
   };

@@ -2,7 +2,7 @@ import { join, resolve } from "node:path";
 import { NotApplicableError } from "@lowrank/lora";
 import type { DataSet, Example, Examples, LoadedModel, RunState } from "@lowrank/models";
 import { longestLength, stateFileName } from "@lowrank/models";
-import { writeFileAtomic } from "@lowrank/tensor";
+import { largest, writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
 import { comparedFlags } from "../compare/flags.js";
@@ -150,7 +150,10 @@ async function runCompare(context: CompareContext): Promise<number> {
     for (const [name, note] of varying) output.note(`${name} is a variant: ${note}`);
     for (const [name, reason] of left) output.note(`${name} is left out: ${reason}`);
     if (left.size === asked.length) throw new UsageError(`None of the methods has a place on this model. ${[...left.values()][0]}`);
-    const taken = Math.max(0, ...[...options].map(([name, own]) => virtualTokensOf(name, own, model)));
+    const taken = largest(
+      [...options].map(([name, own]) => virtualTokensOf(name, own, model)),
+      0,
+    );
     const limit = model.contextLength - taken;
     const { data, heldOut } = await rowsFor(loaded, true);
     const longest = Math.max(longestLength(data.examples), longestLength(heldOut.examples));

@@ -1,5 +1,6 @@
 import { type Adapter, adapterBatch } from "@lowrank/lora";
 import { type CausalLM, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { largest } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -34,7 +35,7 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
     const { model, tokenizer } = await openModel(values.model, dev);
     await openAdapters(model, folders, output);
     const prompts = texts.map((text) => encoded(text, tokenizer, model.contextLength));
-    const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - Math.max(...prompts.map(({ length }) => length)));
+    const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - largest(prompts.map(({ length }) => length)));
     const generator = new TextGenerator(model);
     try {
       const start = performance.now();

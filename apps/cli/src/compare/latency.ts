@@ -57,7 +57,7 @@ export async function decodingLatency(
       const medians = states.map(() => Number.NaN);
       for (const i of order) {
         const times = await stretch(states[i] as DecodingState); // i < states.length
-        all[i]?.push(...times);
+        for (const ms of times) all[i]?.push(ms);
         medians[i] = median(times);
       }
       for (const [i, value] of medians.entries()) ratios[i]?.push(value / (medians[0] ?? Number.NaN));

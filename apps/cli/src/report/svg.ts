@@ -1,3 +1,4 @@
+import { largest, smallest } from "@lowrank/tensor";
 import { axisNumber, logTicks, ticks } from "./axis.js";
 import { colorOf, escaped } from "./html.js";
 
@@ -38,8 +39,8 @@ function placing(low: number, high: number, isLog: boolean): (value: number) => 
 }
 
 function extent(values: readonly number[], isLog: boolean): [low: number, high: number] {
-  const low = Math.min(...values);
-  const high = Math.max(...values);
+  const low = smallest(values);
+  const high = largest(values);
   if (isLog) return low === high ? [low / 2, high * 2] : [low, high];
   const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
   return [low - room, high + room];
@@ -54,7 +55,7 @@ export function lineChart(series: readonly Series[], options: AxesOptions, width
   if (points.length === 0) return drawing(width, 40, title, `<text x="8" y="24" class="mark">nothing to draw</text>`);
   const xs = points.map(({ x }) => x);
   const [xLow, xHigh] =
-    isScatter && !isLogX ? extent(xs, false) : isLogX ? spread(extent(xs, true), isScatter ? 1.35 : 1) : [Math.min(...xs), Math.max(...xs)];
+    isScatter && !isLogX ? extent(xs, false) : isLogX ? spread(extent(xs, true), isScatter ? 1.35 : 1) : [smallest(xs), largest(xs)];
   const [yLow, yHigh] = extent(
     points.map(({ y }) => y),
     isLogY,
@@ -164,11 +165,25 @@ export interface Bar {
 export function barChart(title: string, bars: readonly Bar[], reference?: number): string {
   const width = 320;
   const rowHeight = 24;
-  const labelWidth = Math.min(104, 12 + 7 * Math.max(...bars.map(({ label }) => label.length), 3));
-  const textWidth = 10 + 7 * Math.max(...bars.map(({ text }) => text.length), 3);
+  const labelWidth = Math.min(
+    104,
+    12 +
+      7 *
+        largest(
+          bars.map(({ label }) => label.length),
+          3,
+        ),
+  );
+  const textWidth =
+    10 +
+    7 *
+      largest(
+        bars.map(({ text }) => text.length),
+        3,
+      );
   const values = bars.flatMap(({ value }) => (value === null || !Number.isFinite(value) ? [] : [value]));
-  const low = Math.min(0, ...values);
-  const high = Math.max(0, ...values, reference ?? 0);
+  const low = smallest(values, 0);
+  const high = largest(values, Math.max(0, reference ?? 0));
   const room = width - labelWidth - textWidth;
   const at = (value: number): number => labelWidth + ((value - low) / (high - low || 1)) * room;
   const rows = bars.map(({ label, value, text, color }, i) => {

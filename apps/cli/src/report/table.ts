@@ -1,3 +1,4 @@
+import { largest, smallest } from "@lowrank/tensor";
 import { escaped } from "./html.js";
 
 /** A cell: its text, and how good it is where that is worth a colour. */
@@ -24,6 +25,6 @@ export function htmlTable(caption: string, head: readonly string[], rows: readon
 /** The rows with the best of a column marked: the smallest finite value, or the largest. Values that are not numbers stay as they are, and all where none is better than another. */
 export function bestMarked(texts: readonly string[], values: readonly (number | null)[], isLargest = false): Cell[] {
   const finite = values.filter((value): value is number => value !== null && Number.isFinite(value));
-  const best = isLargest ? Math.max(...finite) : Math.min(...finite);
+  const best = isLargest ? largest(finite) : smallest(finite);
   return texts.map((text, i) => (new Set(finite).size > 1 && values[i] === best ? { text, tone: "best" } : text));
 }

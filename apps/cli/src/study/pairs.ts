@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type Adapter, type DenseLayer, denseLayers } from "@lowrank/lora";
 import type { CausalLM } from "@lowrank/models";
-import { type Device, fileSource, readSafetensors } from "@lowrank/tensor";
+import { type Device, fileSource, readSafetensors, smallest } from "@lowrank/tensor";
 import type { SimilarityMap } from "./page.js";
 import { type Directions, dimensions, rightDirections, subspaceSimilarity, type TrainedPair } from "./subspace.js";
 
@@ -81,7 +81,7 @@ export function meansByKind(lists: readonly { readonly name: string; readonly va
     [...kinds].map(([kind, all]) => [
       kind,
       Array.from(
-        { length: Math.min(...all.map(({ length }) => length)) },
+        { length: smallest(all.map(({ length }) => length)) },
         (_, i) => all.reduce((sum, values) => sum + (values[i] ?? 0), 0) / all.length,
       ),
     ]),

@@ -1,3 +1,4 @@
+import { largest } from "@lowrank/tensor";
 import { shownName } from "./printable.js";
 
 /** 1234567 → "1,234,567". */
@@ -25,7 +26,7 @@ export function bytes(value: number): string {
 export function tableLines(cells: readonly (readonly string[])[], areNumbers = false): string[] {
   // Before they are measured: an escape is longer than the character that it shows.
   const rows = cells.map((row) => row.map(shownName));
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  const widths = (rows[0] ?? []).map((_, column) => largest(rows.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => (areNumbers && column > 0 ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0)))

@@ -1,3 +1,4 @@
+import { largest, smallest } from "@lowrank/tensor";
 /** Points of one curve. */
 export interface Point {
   readonly x: number;
@@ -33,8 +34,8 @@ export function plotLines(
     if (!left || !right || left.i === right.i) return left?.y ?? 0;
     return left.y + ((right.y - left.y) * (i - left.i)) / (right.i - left.i);
   });
-  const low = Math.min(...means);
-  const high = Math.max(...means);
+  const low = smallest(means);
+  const high = largest(means);
   const span = high - low || 1;
   const eighths = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
   const lines = Array.from({ length: height }, (_, row) => {

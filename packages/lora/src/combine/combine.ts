@@ -1,4 +1,4 @@
-import { Generator } from "@lowrank/tensor";
+import { Generator, largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type HostMatrix, product } from "../linalg/qr.js";
@@ -96,7 +96,7 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
       ["rank"],
     );
   }
-  const rank = method === "cat" ? ranks.reduce((sum, r) => sum + r, 0) : isSvd ? (asked ?? Math.max(...ranks)) : (ranks[0] ?? 1);
+  const rank = method === "cat" ? ranks.reduce((sum, r) => sum + r, 0) : isSvd ? (asked ?? largest(ranks)) : (ranks[0] ?? 1);
   const targets = commonTargets(adapters);
   const mix = mixing(method, options, new Generator(deviceOf(first.model), options.seed ?? 0));
   const pairs = new Map<string, HostPair>();
@@ -118,7 +118,7 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
 }
 
 function largestRank({ rank, rankPattern }: LoraOptions): number {
-  return Math.max(rank, ...Object.values(rankPattern));
+  return largest(Object.values(rankPattern), rank);
 }
 
 /** All layers that some adapter is on, in the model's order. */

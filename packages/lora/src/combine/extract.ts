@@ -1,4 +1,4 @@
-import { showShape, type Tensor } from "@lowrank/tensor";
+import { largest, showShape, type Tensor } from "@lowrank/tensor";
 import type { Adapter, AdapterOrigin } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import type { Decomposition } from "../linalg/svd.js";
@@ -76,7 +76,7 @@ export async function extractAdapter(
       notKept,
     );
   }
-  const rank = options.rank ?? Math.max(...layers.map((layer) => layer.rank));
+  const rank = options.rank ?? largest(layers.map((layer) => layer.rank));
   const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null };
   return { adapter: builtAdapter(base, pairs, { rank, origin, warn }), report: { ...keptReport(layers), notKept } };
 }

@@ -1,3 +1,4 @@
+import { largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { orthonormalized, product, transposed } from "../linalg/qr.js";
 import { type Decomposition, svd } from "../linalg/svd.js";
@@ -48,7 +49,7 @@ export async function resizeAdapter(
     layers.push(keptLayer(name, s, rank, energy));
   }
   const { dropout } = adapter.options as LoraOptions;
-  const rank = options.rank ?? Math.max(...layers.map((layer) => layer.rank));
+  const rank = options.rank ?? largest(layers.map((layer) => layer.rank));
   const targets = adapter.method.toPeft(adapter.options, adapter.places, adapter.attachments)["target_modules"] as
     | readonly string[]
     | string;

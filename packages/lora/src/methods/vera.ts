@@ -1,5 +1,5 @@
 import { nn } from "@lowrank/autograd";
-import { type Device, full, ones, type Tensor, tensor, zeros } from "@lowrank/tensor";
+import { type Device, full, largest, ones, type Tensor, tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import type { PeftFields } from "../peft/fields.js";
 import { layerFields, takeTargets, targetModules } from "../peft/targets.js";
@@ -51,8 +51,8 @@ function projections(layers: readonly DenseLayer[], { rank, projectionKey }: Ver
     const bound = Math.sqrt(3) * (Math.SQRT2 / Math.sqrt(columns));
     return tensor(uniformValues(draw, rows * columns, -bound, bound), { device, shape: [rows, columns] });
   };
-  const a = drawn(rank, Math.max(...layers.map(({ inFeatures }) => inFeatures)));
-  return { a, b: drawn(Math.max(...layers.map(({ outFeatures }) => outFeatures)), rank) };
+  const a = drawn(rank, largest(layers.map(({ inFeatures }) => inFeatures)));
+  return { a, b: drawn(largest(layers.map(({ outFeatures }) => outFeatures)), rank) };
 }
 
 function attachment(layer: DenseLayer, shared: Projections, options: VeraOptions, context: AttachContext): Attachment {

@@ -90,7 +90,7 @@ async function readSizes(folder: string, files: FileSystem): Promise<ReadonlyMap
     if (factor === "A") found.inFeatures = columns;
     else found.outFeatures = rows;
   }
-  others.push(...[...sizes].filter(([, { inFeatures, outFeatures }]) => inFeatures * outFeatures === 0).map(([name]) => name));
+  for (const [name, { inFeatures, outFeatures }] of sizes) if (inFeatures * outFeatures === 0) others.push(name);
   if (others.length > 0 || sizes.size === 0) {
     throw new AdapterError(
       `${source.name} holds ${others.length > 0 ? `more than pairs A and B of dense layers: ${listed(others, 4)}` : "no tensors"}. Give an adapter that was trained without these.`,

@@ -1,4 +1,4 @@
-import { concat, realizeNow, ShapeError, type Tensor, tensor, zeros } from "@lowrank/tensor";
+import { concat, largest, realizeNow, ShapeError, type Tensor, tensor, zeros } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
 import { type AdaptableModel, deviceOf, type Wrapper } from "../targeting/model.js";
@@ -139,7 +139,7 @@ export function adapterBatch(model: AdaptableModel, adapters: readonly Adapter[]
 }
 
 function stackOf(factors: readonly (Factors | undefined)[]): LayerStack {
-  const rank = Math.max(...factors.map((pair) => pair?.rank ?? 0));
+  const rank = largest(factors.map((pair) => pair?.rank ?? 0));
   const layer = factors.find((pair) => pair !== undefined)?.layer;
   if (!layer) throw new AdapterError("A layer without any adapter got into a batch. Please report it.");
   const { inFeatures, outFeatures } = layer;

@@ -34,7 +34,7 @@ export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> 
   const others: string[] = [];
   for (const [name, { parameters, constants, pair }] of adapter.attachments) {
     const { "lora_A.weight": _a, "lora_B.weight": _b, ...rest } = { ...parameters, ...constants };
-    others.push(...Object.keys(rest).map((key) => `${name}.${key}`));
+    for (const key of Object.keys(rest)) others.push(`${name}.${key}`);
     if (!pair) continue;
     // LoRA's own places: a pair of matrices is on a dense layer, or on a weight by its name.
     const place = adapter.places.get(name) as LoraPlace;
@@ -43,7 +43,7 @@ export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> 
     factors.set(name, { layer: place as DenseLayer, a, b, rank: a.shape[0] ?? 1, scaling: pair.scaling });
   }
   for (const { place, attachment } of adapter.riders.passengers)
-    others.push(...Object.keys(attachment.parameters).map((key) => `${place}.${key}`));
+    for (const key of Object.keys(attachment.parameters)) others.push(`${place}.${key}`);
   if (others.length > 0) {
     throw new AdapterError(
       `Only pairs A and B on dense layers can be ${what}, and the adapter holds more: ${listed(others, 4)}. Train it without these, or merge it into its base.`,

@@ -1,4 +1,4 @@
-import { compile, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, largest, type Tensor, tensor } from "@lowrank/tensor";
 import { type CausalLM, checkTokenIds } from "../causal-lm.js";
 import { KeyValueCache } from "./cache.js";
 import { checkSampling, type SamplingOptions, sample, seededRandom } from "./sample.js";
@@ -67,7 +67,7 @@ export class TextGenerator {
       }
     };
 
-    const longest = Math.max(...rows.map(({ prompt }) => prompt.length));
+    const longest = largest(rows.map(({ prompt }) => prompt.length));
     const virtual = model.virtualTokens.length;
     const padded = Math.min(bucket(longest), model.contextLength - virtual);
     let stage = this.#stage(rows.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
@@ -75,7 +75,7 @@ export class TextGenerator {
     while (rows.some(({ isDone }) => !isDone)) {
       // The newest token of every row is not in the cache yet; rows that are done stay where they are.
       const positions = rows.map(({ prompt, tokens }) => virtual + prompt.length + Math.max(tokens.length, 1) - 1);
-      const needed = Math.max(...positions) + 1;
+      const needed = largest(positions) + 1;
       if (needed > stage.cache.capacity) stage = this.#grown(stage, this.#capacity(needed));
       const newest = rows.map(({ prompt, tokens }) => [tokens.at(-1) ?? prompt.at(-1) ?? 0]);
       const { device } = model;

@@ -118,7 +118,7 @@ export async function restoreState(
     }
     // States of before there were seals have none.
     if (!file.entries.has(sealName)) return state;
-    const seal = String.fromCharCode(...(await file.values(sealName)));
+    const seal = Array.from(await file.values(sealName), (code) => String.fromCharCode(code)).join("");
     if (seal === sealOf(digests, file.metadata)) return state;
     if (!onChanged)
       throw new CheckpointError(

@@ -1,5 +1,6 @@
 import type { Kernel, MatmulKernel, SingleKernel } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
+import { largest } from "../tensor/extremes.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
@@ -34,7 +35,7 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
   const before = new LiveMemory(slots, order);
   /** Bytes alive at each kernel, should all that is drawn to the front stay until then. */
   const alive = new Map(order.map((task) => [task, before.run([task])]));
-  const limit = Math.max(0, ...alive.values());
+  const limit = largest(alive.values(), 0);
   const memory = new LiveMemory(slots, order);
   const waiting = order.filter((task) => !last.has(task));
   const done = new Set<Task>();

@@ -2,6 +2,7 @@ import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
 import { dtypeBytes } from "../tensor/dtype.js";
+import { largest } from "../tensor/extremes.js";
 import { readsOf, slotAlignment, writesOf } from "./liveness.js";
 
 /** What one kernel of a plan moves, and what is alive while it runs. */
@@ -63,7 +64,10 @@ export function planStatistics(plan: Plan): PlanStatistics {
     kernels,
     boundBytes: plan.slots.reduce((sum, slot) => sum + (slot.kind === "bound" ? slot.bytes : 0), 0),
     arenaBytes: plan.arenaBytes,
-    lowerBoundBytes: Math.max(0, ...kernels.map(({ liveBytes }) => liveBytes)),
+    lowerBoundBytes: largest(
+      kernels.map(({ liveBytes }) => liveBytes),
+      0,
+    ),
   };
 }
 

@@ -108,7 +108,7 @@ class Summer {
       if (!products) return null;
       const key = products.shape.join();
       const group = groups.get(key) ?? { products: [], shape: products.shape, count: 0 };
-      group.products.push(...products.products);
+      for (const product of products.products) group.products.push(product);
       group.count++;
       groups.set(key, group);
       return group;

@@ -1,4 +1,4 @@
-import { realize, realizeNow, type Tensor, tensor } from "@lowrank/tensor";
+import { largest, realize, realizeNow, type Tensor, tensor } from "@lowrank/tensor";
 import { AdapterError } from "../../errors.js";
 import { byPattern } from "../../targeting/match.js";
 import { type DenseLayer, isDense } from "../../targeting/model.js";
@@ -111,7 +111,7 @@ async function grouped(candidates: readonly Candidate[], batches: readonly DataR
     else groups.push([candidate]);
   }
   return groups.map((members) => {
-    const count = Math.max(...members.map(({ components }) => components));
+    const count = largest(members.map(({ components }) => components));
     const { layer, name } = members[0] as Candidate; // a group starts with one
     if (count > layer.inFeatures)
       throw new AdapterError(

@@ -2,6 +2,7 @@ import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { controlBytes, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { DeviceError } from "../../tensor/errors.js";
+import { largest } from "../../tensor/extremes.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { CpuBuffer } from "./buffer.js";
@@ -37,7 +38,10 @@ const threadScratchBytes = matmulScratchBytes;
 
 /** Kernels run one after another, so that what the largest needs serves all. */
 function scratchBytesOf(lists: readonly StepList[]): number {
-  return Math.max(0, ...lists.map(({ scratchBytes }) => scratchBytes));
+  return largest(
+    lists.map(({ scratchBytes }) => scratchBytes),
+    0,
+  );
 }
 
 function nanosecondsOf(lists: readonly StepList[]): number {

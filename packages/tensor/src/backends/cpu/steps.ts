@@ -1,6 +1,7 @@
 import type { CopyKernel, Kernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
+import { largest } from "../../tensor/extremes.js";
 import { attentionBackwardSteps, attentionSteps } from "./attention.js";
 import { sideBySide } from "./beside.js";
 import { crossEntropySteps } from "./cross-entropy.js";
@@ -81,7 +82,10 @@ function joined(lists: readonly StepList[]): StepList {
     scratchBytes += Math.ceil(list.scratchBytes / 64) * 64;
     return movedSteps(list.steps, (word) => (word.kind === "scratch" ? { kind: "scratch", offset: start + word.offset } : word));
   });
-  const depth = Math.max(0, ...apart.map((steps) => steps.length));
+  const depth = largest(
+    apart.map((steps) => steps.length),
+    0,
+  );
   return { steps: Array.from({ length: depth }, (_, stage) => sideBySide(apart.flatMap((steps) => steps[stage] ?? []))), scratchBytes };
 }
 

@@ -1,3 +1,4 @@
+import { largest } from "../../tensor/extremes.js";
 import type { Heap } from "./heap.js";
 
 /**
@@ -38,7 +39,7 @@ export class Workspace {
   /** A plan is gone; gives memory back when the others need less than half of it. */
   remove(plan: object): void {
     if (!this.#needs.delete(plan)) return;
-    const needed = Math.max(0, ...this.#needs.values());
+    const needed = largest(this.#needs.values(), 0);
     if (needed * 2 < this.#bytes) this.#exchange(needed);
   }
 

@@ -1,5 +1,6 @@
 import type { Plan, Slot } from "../../kernels/kernel.js";
 import { readsOf, writesOf } from "../../schedule/liveness.js";
+import { largest } from "../../tensor/extremes.js";
 import type { BufferPool, DeviceBuffer } from "./buffers.js";
 
 /** Where a plan's arena slots lie: chunk number and byte offset. */
@@ -86,10 +87,13 @@ export class SharedArena {
   }
 
   #fit(): void {
-    const count = Math.max(0, ...[...this.#layouts].map((layout) => layout.chunkBytes.length));
+    const count = largest(
+      [...this.#layouts].map((layout) => layout.chunkBytes.length),
+      0,
+    );
     for (const chunk of this.#chunks.splice(count)) this.#discard(chunk);
     for (let index = 0; index < count; index++) {
-      const needed = Math.max(...[...this.#layouts].map((layout) => layout.chunkBytes[index] ?? 0));
+      const needed = largest([...this.#layouts].map((layout) => layout.chunkBytes[index] ?? 0));
       const chunk = this.#chunks[index];
       if (chunk && chunk.capacity >= needed && chunk.capacity <= needed * 2) continue;
       if (chunk) {
