@@ -2,7 +2,10 @@ import { type DataSet, type Example, type Examples, ignoredLabel, type LoadedMod
 import { largest } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
+import { partingLines } from "./parting.js";
 import { contextOf } from "./runs.js";
+import { grouped, oneLine } from "./terminal/format.js";
+import { printable } from "./terminal/printable.js";
 
 /** One row's answer beside what it should be, both without white space at the ends. */
 export interface Answer {
@@ -10,6 +13,24 @@ export interface Answer {
   readonly prompt: string;
   readonly expected: string;
   readonly answer: string;
+}
+
+/** Wrong answers that are shown. */
+const shownCount = 5;
+
+/** The first wrong answers below what was expected, each cut to `columns` around the place where it parts from that, which is marked. */
+export function failedLines(answers: readonly Answer[], columns: number): string[] {
+  const failed = answers.filter(({ expected, answer }) => answer !== expected);
+  if (failed.length === 0) return [];
+  const label = "expected  ";
+  const width = Math.max(10, columns - label.length - 1);
+  const rows = failed.slice(0, shownCount).flatMap(({ line, prompt, expected, answer }) => {
+    const { a, b, at } = partingLines(printable(expected), printable(answer), width);
+    const [asked, said] = [`line ${line}`.padEnd(label.length), "answer".padEnd(label.length)];
+    return ["", `${asked}${oneLine(printable(prompt), width)}`, `${label}${a}`, `${said}${b}`, `${" ".repeat(label.length + at)}^`];
+  });
+  const head = `${grouped(failed.length)} failed${failed.length > shownCount ? `, the first ${shownCount} of them` : ""}; ^ is where an answer parts from what was expected:`;
+  return [head, ...rows];
 }
 
 /** Rows that are answered together. */

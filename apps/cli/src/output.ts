@@ -5,12 +5,16 @@ export interface Output {
   readonly isJson: boolean;
   /** True where progress may be drawn over itself. */
   readonly isTerminal: boolean;
-  /** Columns to draw in, at most 80 by default. */
+  /** Columns to draw in, at most 80. */
   readonly columns: number;
+  /** Columns that a table may take: the terminal's, or any number where output goes to a file or another program. */
+  readonly tableColumns: number;
   /** A line for people. Controls in it are shown as escapes, and names are cut: both may come from files. */
   say(line?: string): void;
   /** Text that is not cut: what a model wrote, or a command to be copied. A terminal is shown its controls as escapes; a pipe gets every byte. */
   whole(text: string): void;
+  /** A part of such a text, without a line's end. */
+  part(text: string): void;
   /** A line for people that is no result: warnings, remarks. Always stderr. Shown as with `say`. */
   note(line: string): void;
   /** Draws over the current line, on terminals only. */
@@ -31,7 +35,12 @@ export function processOutput(isJson: boolean): Output {
   return {
     isJson,
     isTerminal,
-    columns: Math.min(people.columns ?? 80, 80),
+    get columns() {
+      return Math.min(people.columns ?? 80, 80);
+    },
+    get tableColumns() {
+      return isTerminal ? (people.columns ?? 80) : Number.POSITIVE_INFINITY;
+    },
     say(line = "") {
       clear();
       people.write(`${shownLine(line)}\n`);
@@ -40,6 +49,10 @@ export function processOutput(isJson: boolean): Output {
       clear();
       people.write(`${isTerminal ? printable(text) : text}\n`);
     },
+    part(text) {
+      clear();
+      people.write(isTerminal ? printable(text) : text);
+    },
     note(line) {
       clear();
       process.stderr.write(`${shownLine(line)}\n`);
@@ -47,7 +60,8 @@ export function processOutput(isJson: boolean): Output {
     draw(line) {
       if (!isTerminal) return;
       clear();
-      people.write(shownLine(line));
+      // A line that wraps could not be drawn over.
+      people.write(shownLine(line).slice(0, Math.max(1, (people.columns ?? 80) - 1)));
       drawn = true;
     },
     result(value) {

@@ -20,7 +20,7 @@ describe("tables", () => {
           ["x", "10"],
           ["long", "5"],
         ],
-        true,
+        { areNumbers: true },
       ),
     ).toEqual(["a      n", "────────", "x     10", "long   5"]);
   });

@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
+import { failedLines } from "../src/exact-match.js";
 import type { Output } from "../src/output.js";
 import { bytes, duration, grouped, oneLine, shellWord, tableLines } from "../src/terminal/format.js";
 import { plotLines } from "../src/terminal/plot.js";
 import { Progress } from "../src/terminal/progress.js";
+import { StreamedTexts } from "../src/terminal/streamed-texts.js";
 
 describe("plotLines", () => {
   it("fits 80 columns and falls with the loss", () => {
@@ -38,8 +40,87 @@ describe("plotLines", () => {
 function recorded(isTerminal: boolean): { lines: string[]; output: Output } {
   const lines: string[] = [];
   const push = (line = ""): void => void lines.push(line);
-  return { lines, output: { isJson: false, isTerminal, columns: 80, say: push, note: push, whole: push, draw: push, result: () => {} } };
+  return {
+    lines,
+    output: {
+      isJson: false,
+      isTerminal,
+      columns: 80,
+      tableColumns: 80,
+      part: push,
+      say: push,
+      note: push,
+      whole: push,
+      draw: push,
+      result: () => {},
+    },
+  };
 }
+
+describe("texts while they are generated", () => {
+  const letters = { decode: (ids: Iterable<number>) => String.fromCharCode(...ids) };
+  const started = () => {
+    let written = "";
+    const write =
+      (end: string) =>
+      (text = "") => {
+        written += text + end;
+      };
+    const texts = new StreamedTexts(["A:", "B:"], [[65], [66]], letters, { say: write("\n"), whole: write("\n"), part: write("") });
+    return { texts, written: () => written };
+  };
+  it("come token by token, the second after the first is whole", () => {
+    const { texts, written } = started();
+    expect(written()).toBe("A:");
+    texts.push(97, 0);
+    texts.push(98, 1);
+    expect(written()).toBe("A:a");
+    texts.push(97, 0);
+    texts.finish();
+    expect(written()).toBe("A:aa\n\nB:b\n");
+  });
+});
+
+describe("tables", () => {
+  const rows = [
+    ["method", "trained", "share", "peak"],
+    ["a-method-with-a-long-name", "1,000", "1 %", "2.0 MB"],
+    ["b", "2,000", "2 %", "3.0 MB"],
+  ];
+  it("are one where there is room", () => {
+    expect(tableLines(rows, { areNumbers: true, width: 80 })).toEqual(tableLines(rows, { areNumbers: true }));
+  });
+  it.each([30, 40])("are several below one another at %i columns, each with the first column", (width) => {
+    const lines = tableLines(rows, { areNumbers: true, width });
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(width);
+    const blocks = lines.join("\n").split("\n\n");
+    expect(blocks.length).toBeGreaterThan(1);
+    for (const block of blocks) expect(block).toMatch(/^method .*\n─+\na-.*…?.*name .*\nb /);
+    for (const cell of rows
+      .flat()
+      .slice(1)
+      .filter((cell) => !cell.startsWith("a-")))
+      expect(lines.join("\n")).toContain(cell);
+  });
+});
+
+describe("wrong answers", () => {
+  const row = (line: number, answer: string) => ({ line, prompt: "p\u001b[1m", expected: `${"x".repeat(60)} Ann`, answer });
+  it("are nothing where all are right", () => {
+    expect(failedLines([row(1, row(1, "").expected)], 80)).toEqual([]);
+  });
+  it.each([40, 80])("come first, and the place where they part is in view and marked at %i columns", (columns) => {
+    const right = row(1, row(1, "").expected);
+    const lines = failedLines([right, right, row(3, `${"x".repeat(60)} Anna`), row(4, `${"x".repeat(60)} Bob`)], columns);
+    expect(lines.filter((line) => line.startsWith("line "))).toEqual(["line 3    p\\x1b[1m", "line 4    p\\x1b[1m"]);
+    for (const [i, line] of lines.entries()) {
+      if (i > 0) expect(line.length).toBeLessThan(columns);
+      if (!line.endsWith("^")) continue;
+      const at = line.length - 1;
+      expect([lines[i - 2]?.slice(at), lines[i - 1]?.slice(at)]).toEqual(i < 6 ? ["", "a"] : ["Ann", "Bob"]);
+    }
+  });
+});
 
 describe("Progress", () => {
   it("prints about twenty plain lines where nobody watches", () => {

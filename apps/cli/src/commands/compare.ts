@@ -262,7 +262,7 @@ async function runCompare(context: CompareContext): Promise<number> {
     path,
     comparisonPage({ base: start.base, results, steps, facts, generalText: general, stepCount: values.steps, decodedTokens }),
   );
-  for (const line of tableLines(terminalRows(start.base, results), true)) output.say(line);
+  for (const line of tableLines(terminalRows(start.base, results), { areNumbers: true, width: output.tableColumns })) output.say(line);
   output.say();
   output.say(conclusion(start.base, results));
   output.say(`forgetting: rise of the loss on ${general}`);

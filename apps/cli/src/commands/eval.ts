@@ -1,9 +1,9 @@
 import { evaluationSequence, evaluator, longestLength } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
-import { exactMatch } from "../exact-match.js";
+import { exactMatch, failedLines } from "../exact-match.js";
 import type { Flags } from "../flags.js";
 import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openData, openModel, withDevice } from "../session.js";
-import { grouped, oneLine, tableLines } from "../terminal/format.js";
+import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
@@ -33,10 +33,7 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
     const match = values.generate ? await exactMatch(loaded, data, { maxNewTokens: values["max-new-tokens"], signal, output }) : null;
     if (match) {
       output.say(`exact match ${(100 * match.share).toFixed(1)} % of ${grouped(match.answers.length)} rows`);
-      const rows = match.answers
-        .slice(0, 5)
-        .map(({ expected, answer }) => [answer === expected ? "yes" : "no", oneLine(expected, 34), oneLine(answer, 34)]);
-      for (const line of tableLines([["match", "expected", "answer"], ...rows])) output.say(line);
+      for (const line of failedLines(match.answers, output.columns)) output.say(line);
     }
     output.result({ loss, perplexity, tokens: tokenCount, exactMatch: match?.share ?? null });
     return 0;

@@ -6,6 +6,8 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import type { Output } from "../output.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
+import { grouped } from "../terminal/format.js";
+import { StreamedTexts } from "../terminal/streamed-texts.js";
 
 const flags = {
   model: modelFlag,
@@ -39,7 +41,13 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
     const generator = new TextGenerator(model);
     try {
       const start = performance.now();
+      let firstToken = Number.NaN;
+      const shown = new StreamedTexts(texts, prompts, tokenizer, output);
       const continuations = await generator.generate(prompts, {
+        onToken(token, row) {
+          if (Number.isNaN(firstToken)) firstToken = performance.now();
+          shown.push(token, row);
+        },
         maxNewTokens,
         temperature: values.temperature,
         ...(values["top-k"] > 0 ? { topK: values["top-k"] } : {}),
@@ -47,20 +55,18 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
         seed: values.seed,
         ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
       });
-      const seconds = (performance.now() - start) / 1000;
+      const end = performance.now();
+      shown.finish();
       const results = continuations.map((tokens, row) => ({
         text: continuation(prompts[row] ?? [], tokens, tokenizer),
         tokens: tokens.length,
       }));
-      for (const [row, { text }] of results.entries()) {
-        if (row > 0) output.say();
-        output.whole(`${texts[row]}${text}`);
-      }
       const count = results.reduce((sum, { tokens }) => sum + tokens, 0);
       const isCut = results.some(({ tokens }) => tokens === maxNewTokens);
-      output.note(
-        `${count} tokens in ${seconds.toFixed(1)} s (${Math.round(count / seconds)} tokens/s)${isCut ? ", stopped at the length limit" : ""}`,
-      );
+      // The first token of each text waits for the prompt to be read and for kernels to be planned.
+      const later = count - texts.length;
+      const rate = later > 0 && end > firstToken ? ` (${grouped((1000 * later) / (end - firstToken))} tokens/s after the first)` : "";
+      output.note(`${count} tokens in ${((end - start) / 1000).toFixed(1)} s${rate}${isCut ? ", stopped at the length limit" : ""}`);
       const [only] = results;
       output.result(results.length === 1 && only ? only : { results });
       return 0;

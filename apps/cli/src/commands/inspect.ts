@@ -155,7 +155,8 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
     dtype,
     grouped(own),
   ]);
-  for (const line of tableLines([["parameter", "", "shape", "dtype", "parameters"], ...rows])) output.say(line);
+  for (const line of tableLines([["parameter", "", "shape", "dtype", "parameters"], ...rows], { width: output.tableColumns }))
+    output.say(line);
 
   let wouldTrain: { trainable: number; frozen: number; percent: number; layers: readonly string[] } | null = null;
   if (values.targets || (config && !adapter)) {

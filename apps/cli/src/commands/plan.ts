@@ -61,7 +61,7 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
       ["a step: activations, gradients", bytes(plan.stepBytes)],
       ["peak, batches and workspace included", bytes(plan.peakBytes)],
     ],
-    true,
+    { areNumbers: true, width: output.tableColumns },
   ))
     output.say(line);
   if (values.memory !== undefined && plan.peakBytes > values.memory * 1e9)
@@ -79,7 +79,7 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
         grouped(Number(tokensPerSecond.toPrecision(3))),
       ]),
     ],
-    true,
+    { areNumbers: true, width: output.tableColumns },
   ))
     output.say(line);
   output.result({ ...plan });

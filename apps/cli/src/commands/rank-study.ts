@@ -195,7 +195,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
   const path = join(out, "rank-study.html");
   await writeFileAtomic(path, studyPage(study));
   const { head, rows } = lossRows(study);
-  for (const line of tableLines([head, ...rows], true)) output.say(line);
+  for (const line of tableLines([head, ...rows], { areNumbers: true, width: output.tableColumns })) output.say(line);
   output.say(`held-out loss; before training ${baseLoss.toFixed(4)}`);
   output.say();
   const kinds = [...new Set(study.amplification.map(({ layers }) => layers))];
@@ -203,7 +203,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
     figure(study.amplification.find((each) => each.layers === kind && each.rank === rank)?.factor ?? Number.NaN);
   for (const line of tableLines(
     [["amplified", ...ranks.map((rank) => `r = ${rank}`)], ...kinds.map((kind) => [kind, ...ranks.map((rank) => factor(kind, rank))])],
-    true,
+    { areNumbers: true, width: output.tableColumns },
   ))
     output.say(line);
   output.say();

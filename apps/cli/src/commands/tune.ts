@@ -30,7 +30,10 @@ async function runTune(context: CommandContext<typeof outlineFlags>): Promise<nu
         milliseconds(one.fastestMs),
         one.fastestMs < one.modelledMs ? tile(one) : "as before",
       ]);
-      for (const line of tableLines([["products, sizes up to powers of two", "ms", "tuned", "register tile in threads"], ...lines], true))
+      for (const line of tableLines([["products, sizes up to powers of two", "ms", "tuned", "register tile in threads"], ...lines], {
+        areNumbers: true,
+        width: output.tableColumns,
+      }))
         output.say(line);
     }
     if (found.length > 0) output.say(`${found.length} classes measured in ${((performance.now() - start) / 1000).toFixed(1)} s`);

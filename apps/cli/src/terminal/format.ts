@@ -22,18 +22,60 @@ export function bytes(value: number): string {
   return `${power === 0 ? value : (value / 1000 ** power).toFixed(1)} ${units[power]}`;
 }
 
-/** Rows as aligned columns; the first row is the head, with a rule below it. `areNumbers`: all columns but the first end in line. */
-export function tableLines(cells: readonly (readonly string[])[], areNumbers = false): string[] {
+/** How a table is set. */
+export interface TableOptions {
+  /** All columns but the first end in line. */
+  readonly areNumbers?: boolean;
+  /** What a line may take. A wider table is set as several below one another, each with the first column. */
+  readonly width?: number;
+}
+
+const gap = 2;
+
+/** Rows as aligned columns; the first row is the head, with a rule below it. */
+export function tableLines(
+  cells: readonly (readonly string[])[],
+  { areNumbers = false, width = Number.POSITIVE_INFINITY }: TableOptions = {},
+): string[] {
   // Before they are measured: an escape is longer than the character that it shows.
   const rows = cells.map((row) => row.map(shownName));
   const widths = (rows[0] ?? []).map((_, column) => largest(rows.map((row) => row[column]?.length ?? 0)));
+  const whole = widths.reduce((sum, each) => sum + each + gap, -gap);
+  if (whole <= width) return block(rows, widths, areNumbers);
+  const [first = 0, ...others] = widths;
+  const label = Math.min(first, Math.max(8, Math.floor(width / 2)));
+  const groups: number[][] = [];
+  let taken = Number.POSITIVE_INFINITY;
+  for (const [i, each] of others.entries()) {
+    if (taken + gap + each > width) {
+      groups.push([]);
+      taken = label;
+    }
+    groups.at(-1)?.push(i + 1);
+    taken += gap + each;
+  }
+  const named = rows.map(([name = "", ...values]) => [middleCut(name, label), ...values]);
+  return groups.flatMap((columns, i) => {
+    const part = named.map((row) => [0, ...columns].map((column) => row[column] ?? ""));
+    return [...(i > 0 ? [""] : []), ...block(part, [label, ...columns.map((column) => widths[column] ?? 0)], areNumbers)];
+  });
+}
+
+function block(rows: readonly (readonly string[])[], widths: readonly number[], areNumbers: boolean): string[] {
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => (areNumbers && column > 0 ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0)))
-      .join("  ")
+      .join(" ".repeat(gap))
       .trimEnd();
   const [head, ...body] = rows;
-  return head ? [line(head), widths.map((width) => "─".repeat(width)).join("──"), ...body.map(line)] : [];
+  return head ? [line(head), widths.map((width) => "─".repeat(width)).join("─".repeat(gap)), ...body.map(line)] : [];
+}
+
+/** A name of at most `width` characters: what tells names apart is at both ends. */
+function middleCut(name: string, width: number): string {
+  if (name.length <= width) return name;
+  const front = Math.floor((width - 1) / 2);
+  return `${name.slice(0, front)}…${name.slice(name.length - (width - 1 - front))}`;
 }
 
 /** A text on one line of at most `width` characters, line breaks shown as ⏎. */
