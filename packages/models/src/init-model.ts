@@ -1,4 +1,4 @@
-import { type Device, fromStorage, full, Generator, realize, type Storage, type Tensor } from "@lowrank/tensor";
+import { checkDevice, type Device, fromStorage, full, Generator, realize, type Storage, type Tensor } from "@lowrank/tensor";
 import { architectureOf, boundedParameters } from "./architectures.js";
 import type { CausalLM } from "./causal-lm.js";
 
@@ -11,6 +11,7 @@ export async function initModel(
   config: Readonly<Record<string, unknown>>,
   options: { readonly device: Device; readonly seed?: number },
 ): Promise<CausalLM> {
+  checkDevice(options?.device, "initModel");
   const architecture = architectureOf(config, "config");
   const checked = architecture.config({ architectures: [architecture.className], ...config }, "config");
   const deviation = Number(checked["initializer_range"]);

@@ -1,6 +1,7 @@
-import { type Device, type DType, fromStorage, Storage, sizeOf } from "@lowrank/tensor";
+import { checkDevice, type Device, type DType, fromStorage, Storage, sizeOf } from "@lowrank/tensor";
 import { architectureOf, boundedParameters } from "./architectures.js";
 import type { CausalLM } from "./causal-lm.js";
+import { checkWeightDType } from "./parameters.js";
 
 /**
  * A model whose weights have no values and no memory yet: for planning on a `planningDevice`, and for names and shapes. `config` is what
@@ -10,6 +11,8 @@ export function modelOutline(
   config: Readonly<Record<string, unknown>>,
   { device, dtype = "f32" }: { readonly device: Device; readonly dtype?: DType },
 ): CausalLM {
+  checkDevice(device, "modelOutline");
+  checkWeightDType(dtype, ["f32", "f16", "bf16"], "modelOutline");
   const architecture = architectureOf(config, "config");
   const checked = architecture.config(config, "config");
   const parameters = [...boundedParameters(architecture, checked, "config")];

@@ -1,4 +1,4 @@
-import { CheckpointError, type Shape, type Tensor } from "@lowrank/tensor";
+import { CheckpointError, type Shape, showValue, type Tensor } from "@lowrank/tensor";
 
 /** How a parameter starts when a model is trained from nothing; normal has the config's `initializer_range`, times `scale`. */
 export type ParameterInit = { readonly kind: "zeros" | "ones" } | { readonly kind: "normal"; readonly scale: number };
@@ -36,4 +36,13 @@ export class Weights {
   optional(name: string): Tensor | null {
     return this.tensors.get(this.prefix + name) ?? null;
   }
+}
+
+/** Throws CheckpointError for a dtype, or another choice, that weights cannot be stored as. `what` names the call. */
+export function checkWeightDType(dtype: string, choices: readonly string[], what: string): void {
+  if (choices.includes(dtype)) return;
+  throw new CheckpointError(
+    `${what}: weights cannot be stored as ${showValue(dtype)}. Choose a \`dtype\` among ${choices.join(", ")}.`,
+    what,
+  );
 }

@@ -1,5 +1,5 @@
 export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
-export { Device, type DeviceName } from "./backends/device.js";
+export { checkDevice, Device, type DeviceName } from "./backends/device.js";
 export { eventLoopTurn } from "./backends/event-loop.js";
 export { type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
@@ -10,9 +10,22 @@ export { type Attributes, type BinaryKind, inputsOf, type Node, topological, typ
 export { realize, realizedStorage, realizeNow } from "./graph/realize.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";
+export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
+export { openFile, pageError } from "./io/page.js";
 export { readSafetensors, type SafetensorsFile, tensorBytes, tensorDType, writeSafetensors } from "./io/safetensors.js";
 export { digestOf } from "./io/scan.js";
-export { type ByteSource, type Bytes, blobSource, bytesSource, type FileSystem, joined, memoryFiles, readText } from "./io/source.js";
+export {
+  type ByteSource,
+  type Bytes,
+  blobSource,
+  bytesSource,
+  checkFiles,
+  checkPath,
+  type FileSystem,
+  joined,
+  memoryFiles,
+  readText,
+} from "./io/source.js";
 export { combinedDigest, sealName, sealOf, writeWeights } from "./io/weights.js";
 export type { Plan } from "./kernels/kernel.js";
 export * from "./ops/activation.js";
@@ -31,7 +44,7 @@ export { type DebugLevel, debugLevel, setDebugLevel } from "./schedule/debug.js"
 export { type KernelStatistics, type PlanStatistics, planStatistics } from "./schedule/statistics.js";
 export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./tensor/create.js";
 export { type ComputeDType, computeDType, type DataOf, type DType, decode, dtypeBytes, encode, isFloat, promote } from "./tensor/dtype.js";
-export { CheckpointError, DeviceError, NotFiniteError, ShapeError, showShape } from "./tensor/errors.js";
+export { CheckpointError, DeviceError, NotFiniteError, ShapeError, showShape, showValue } from "./tensor/errors.js";
 export { largest, smallest } from "./tensor/extremes.js";
 export { hostIntegers } from "./tensor/host-integers.js";
 export { Generator, type GeneratorState } from "./tensor/random.js";

@@ -1,13 +1,18 @@
 import {
   type ByteSource,
+  checkFiles,
+  checkPath,
   type FileSystem,
   type Generator,
+  isAddress,
+  openFile,
   readSafetensors,
   readText,
   realizeNow,
   type SafetensorsFile,
   showShape,
   type Tensor,
+  urlFiles,
 } from "@lowrank/tensor";
 import { type Adapter, type AdapterOrigin, attachLazily } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
@@ -19,8 +24,8 @@ import { PeftFields } from "./fields.js";
 
 /** How an adapter is read. */
 export interface LoadOptions {
-  /** Where `folder` lies; Node's files when absent (in Node). */
-  readonly files: FileSystem;
+  /** Where `folder` lies. When absent: \`urlFiles()\` for an address, else Node's files (in Node). */
+  readonly files?: FileSystem;
   /** Seed of dropout. Default 0. */
   readonly seed?: number;
   /** Dropout's random numbers, where a training run keeps its own. */
@@ -36,9 +41,17 @@ export interface LoadOptions {
  * Rejects with AdapterError for options that are set and not supported, and for an adapter of another base, listing what does not fit; with
  * CheckpointError for damaged files. peft.PeftModel.from_pretrained.
  */
-export async function loadAdapter(model: AdaptableModel, folder: string, options: LoadOptions): Promise<Adapter> {
-  const { files, seed = 0, dropoutGenerator, training, onWarning: warn = console.warn } = options;
-  const configSource = await files.open(files.join(folder, "adapter_config.json"));
+export async function loadAdapter(model: AdaptableModel, folder: string, options: LoadOptions = {}): Promise<Adapter> {
+  checkPath(folder, "loadAdapter");
+  const {
+    files = isAddress(folder) ? urlFiles() : undefined,
+    seed = 0,
+    dropoutGenerator,
+    training,
+    onWarning: warn = console.warn,
+  } = options;
+  checkFiles(files, "loadAdapter");
+  const configSource = await openFile(files, files.join(folder, "adapter_config.json"));
   if (!configSource)
     throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
   const { method, given, origin } = readConfig(await readText(configSource), configSource.name);
@@ -62,7 +75,7 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
 }
 
 async function openTensors(files: FileSystem, folder: string): Promise<ByteSource> {
-  const source = await files.open(files.join(folder, "adapter_model.safetensors"));
+  const source = await openFile(files, files.join(folder, "adapter_model.safetensors"));
   if (source) return source;
   const names = (await files.list(folder)) ?? [];
   if (names.includes("adapter_model.bin")) {

@@ -1,4 +1,4 @@
-import { nodeFiles } from "@lowrank/tensor";
+import { isAddress, nodeFiles, urlFiles } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import type { AdaptableModel } from "../targeting/model.js";
 import { type LoadOptions, loadAdapter as load } from "./load.js";
@@ -7,12 +7,12 @@ import { type SaveOptions, saveAdapter as save } from "./save.js";
 
 /** `saveAdapter` of the browser's entry, on Node's files where none are given. */
 export function saveAdapter(adapter: Adapter, folder: string, options: Partial<SaveOptions> = {}): Promise<void> {
-  return save(adapter, folder, { files: nodeFiles, ...options });
+  return save(adapter, folder, { ...options, files: options.files ?? nodeFiles });
 }
 
-/** `loadAdapter` of the browser's entry, on Node's files where none are given. */
-export function loadAdapter(model: AdaptableModel, folder: string, options: Partial<LoadOptions> = {}): Promise<Adapter> {
-  return load(model, folder, { files: nodeFiles, ...options });
+/** `loadAdapter` of the browser's entry, on Node's files where none are given and the folder is not an address. */
+export function loadAdapter(model: AdaptableModel, folder: string, options: LoadOptions = {}): Promise<Adapter> {
+  return load(model, folder, { ...options, files: options.files ?? (isAddress(folder) ? urlFiles() : nodeFiles) });
 }
 
 /** `adapterOutline` of the browser's entry, on Node's files where none are given. */
@@ -20,5 +20,5 @@ export function adapterOutline(
   folders: readonly string[],
   options: Pick<OutlineOptions, "device"> & Partial<OutlineOptions>,
 ): Promise<AdaptableModel> {
-  return outline(folders, { files: nodeFiles, ...options });
+  return outline(folders, { ...options, files: options.files ?? nodeFiles });
 }

@@ -1,4 +1,4 @@
-import { type Device, type FileSystem, readSafetensors, readText, zeros } from "@lowrank/tensor";
+import { checkDevice, checkFiles, type Device, type FileSystem, openFile, readSafetensors, readText, zeros } from "@lowrank/tensor";
 import { AdapterError, listed } from "../errors.js";
 import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
 
@@ -16,7 +16,10 @@ const suffix = /\.lora_(A|B)\.weight$/;
  * needs their tensors only (combining, resizing). Reads headers. Rejects with AdapterError for a folder without an adapter, one that holds
  * anything but pairs of LoRA on dense layers, and where two of them do not agree on a layer's sizes.
  */
-export async function adapterOutline(folders: readonly string[], { files, device }: OutlineOptions): Promise<AdaptableModel> {
+export async function adapterOutline(folders: readonly string[], options: OutlineOptions): Promise<AdaptableModel> {
+  const { files, device }: Partial<OutlineOptions> = options ?? {};
+  checkFiles(files, "adapterOutline");
+  checkDevice(device, "adapterOutline");
   const layers = new Map<string, DenseLayer>();
   for (const folder of folders) {
     const isTransposed = await readIsTransposed(folder, files);
@@ -36,7 +39,7 @@ export async function adapterOutline(folders: readonly string[], { files, device
 }
 
 async function readIsTransposed(folder: string, files: FileSystem): Promise<boolean> {
-  const source = await files.open(files.join(folder, "adapter_config.json"));
+  const source = await openFile(files, files.join(folder, "adapter_config.json"));
   if (!source) throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder of an adapter, ours or PEFT's.`);
   let config: unknown;
   try {
@@ -68,7 +71,7 @@ interface Sizes {
 }
 
 async function readSizes(folder: string, files: FileSystem): Promise<ReadonlyMap<string, Sizes>> {
-  const source = await files.open(files.join(folder, "adapter_model.safetensors"));
+  const source = await openFile(files, files.join(folder, "adapter_model.safetensors"));
   if (!source)
     throw new AdapterError(
       `${folder} holds no adapter_model.safetensors. Save the adapter with saveAdapter or PEFT's save_pretrained(..., safe_serialization=True).`,

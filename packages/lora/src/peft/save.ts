@@ -1,4 +1,4 @@
-import { type FileSystem, writeWeights } from "@lowrank/tensor";
+import { checkFiles, checkPath, type FileSystem, writeWeights } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
 import { ridersToPeft } from "../riders/index.js";
@@ -43,7 +43,10 @@ export function peftConfig(adapter: Adapter, options: unknown = adapter.options)
  * so that a folder with one holds an adapter. Rejects with CheckpointError when the folder cannot be written and where a number is not
  * finite, and with AdapterError for asPlainLora where there is no pair, and before `initialize` where first values lack.
  */
-export async function saveAdapter(adapter: Adapter, folder: string, { files, asPlainLora }: SaveOptions): Promise<void> {
+export async function saveAdapter(adapter: Adapter, folder: string, given: SaveOptions): Promise<void> {
+  const { files, asPlainLora }: Partial<SaveOptions> = given ?? {};
+  checkPath(folder, "saveAdapter");
+  checkFiles(files, "saveAdapter");
   const { method, options, places } = adapter;
   if (asPlainLora && !method.asPlain)
     throw new AdapterError(`Adapters of method "${method.name}" are no pairs of LoRA. Save without asPlainLora.`, ["asPlainLora"]);

@@ -1,11 +1,11 @@
-import { type ByteSource, CheckpointError, type FileSystem, readText } from "@lowrank/tensor";
+import { type ByteSource, CheckpointError, type FileSystem, isAddress, openFile, pageError, readText } from "@lowrank/tensor";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 
 export type Json = Readonly<Record<string, unknown>>;
 
-/** Reads a JSON object; null where the file is absent. Rejects with CheckpointError when it is no JSON object. */
+/** Reads a JSON object; null where the file is absent, or a host gives a page in its place. Rejects with CheckpointError when it is no JSON object. */
 export async function readJson(files: FileSystem, path: string): Promise<Json | null> {
-  const source = await files.open(path);
+  const source = await openFile(files, path);
   if (!source) return null;
   const text = await readText(source);
   let value: unknown;
@@ -25,6 +25,13 @@ export async function readConfig(files: FileSystem, folder: string): Promise<Jso
   const path = files.join(folder, "config.json");
   const json = await readJson(files, path);
   if (json) return json;
+  const page = await pageError(files, path);
+  if (page) throw page;
+  if (isAddress(folder))
+    throw new CheckpointError(
+      `${path}: the host does not have this file, or gives a web page in its place. Give the address of a folder that holds a Hugging Face checkpoint.`,
+      path,
+    );
   const names = await files.list(folder);
   const found =
     names === null ? "There is no such folder" : names.length === 0 ? "The folder is empty" : `The folder holds ${listed(names)}`;
@@ -38,7 +45,7 @@ export async function readTokenizer(files: FileSystem, folder: string): Promise<
   if (!json) return null;
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
-  const template: ByteSource | null = await files.open(files.join(folder, "chat_template.jinja"));
+  const template: ByteSource | null = await openFile(files, files.join(folder, "chat_template.jinja"));
   return new Tokenizer(json, { ...special, ...config }, template ? await readText(template) : null, path);
 }
 

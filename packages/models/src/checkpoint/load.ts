@@ -1,7 +1,8 @@
-import type { Device, DType, FileSystem } from "@lowrank/tensor";
+import { checkDevice, checkFiles, checkPath, type Device, type DType, type FileSystem, isAddress, urlFiles } from "@lowrank/tensor";
 import { architectureOf } from "../architectures.js";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
+import { checkWeightDType } from "../parameters.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { readConfig, readJson, readTokenizer } from "./folder.js";
 import { readWeights } from "./weights.js";
@@ -14,8 +15,8 @@ export interface LoadOptions {
    * are widened when a kernel reads them. "f32" is what training the weights themselves needs.
    */
   readonly dtype?: DType | "auto";
-  /** The file system; Node's when absent there. */
-  readonly files: FileSystem;
+  /** The file system. When absent: `urlFiles()` for an address, else Node's. */
+  readonly files?: FileSystem;
 }
 
 /** What a Hugging Face folder holds. */
@@ -30,10 +31,16 @@ export interface LoadedModel {
 /**
  * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json.
  * Rejects with CheckpointError naming what is wrong: a missing file, a wrong field, an unsupported architecture, tensors that are
- * missing, unexpected or of another shape. transformers' AutoModelForCausalLM.from_pretrained.
+ * missing, unexpected or of another shape, `files` or a `dtype` that are none; with DeviceError without a device. transformers'
+ * AutoModelForCausalLM.from_pretrained.
  */
 export async function loadModel(folder: string, options: LoadOptions): Promise<LoadedModel> {
-  const { files, device } = options;
+  checkPath(folder, "loadModel");
+  // Nothing of what the types say is sure from JavaScript.
+  const { device, dtype = "auto", files = isAddress(folder) ? urlFiles() : undefined }: Partial<LoadOptions> = options ?? {};
+  checkDevice(device, "loadModel");
+  checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
+  checkFiles(files, "loadModel");
   const json = await readConfig(files, folder);
   const path = files.join(folder, "config.json");
   const architecture = architectureOf(json, path);
@@ -43,7 +50,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const generation = await readJson(files, files.join(folder, "generation_config.json"));
   const { tensors } = await readWeights(files, folder, architecture, config, {
     device,
-    dtype: options.dtype ?? "auto",
+    dtype,
     tied,
   });
   const model = architecture.build(config, tensors);

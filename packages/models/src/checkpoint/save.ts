@@ -1,4 +1,4 @@
-import { type FileSystem, joined, type Tensor, writeWeights } from "@lowrank/tensor";
+import { checkFiles, checkPath, type FileSystem, joined, openFile, type Tensor, writeWeights } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
 
 /** Files that belong to a checkpoint beside its config and weights; copied as they are. */
@@ -28,8 +28,9 @@ export async function saveModel(
   folder: string,
   options: { readonly files: FileSystem; readonly tensors?: ReadonlyMap<string, Tensor> },
 ): Promise<void> {
-  const { files } = options;
-  const tensors = options.tensors ?? model.namedParameters();
+  const { files, tensors = model.namedParameters() }: Partial<typeof options> = options ?? {};
+  checkPath(folder, "saveModel");
+  checkFiles(files, "saveModel");
   const dtype = torchNames[[...tensors.values()][0]?.dtype ?? "f32"] ?? "float32";
   const { torch_dtype: _old, ...config } = model.config;
   const origin = model.origin;
@@ -37,7 +38,7 @@ export async function saveModel(
   await files.write(path, writeWeights(path, tensors, { metadata: { format: "pt" } }));
   if (origin && !(origin.files === files && origin.folder === folder)) {
     for (const name of companions) {
-      const source = await origin.files.open(origin.files.join(origin.folder, name));
+      const source = await openFile(origin.files, origin.files.join(origin.folder, name));
       if (!source) continue;
       try {
         await files.write(files.join(folder, name), await source.read(0, source.byteLength));

@@ -4,7 +4,10 @@ import {
   type Device,
   type DType,
   type FileSystem,
+  isAddress,
   isFloat,
+  openFile,
+  pageError,
   readSafetensors,
   type SafetensorsFile,
   showShape,
@@ -106,7 +109,7 @@ function listedProblems(problems: readonly string[]): string {
 }
 
 async function openFiles(files: FileSystem, folder: string): Promise<SafetensorsFile[]> {
-  const single = await files.open(files.join(folder, "model.safetensors"));
+  const single = await openFile(files, files.join(folder, "model.safetensors"));
   if (single) return [await readSafetensors(single)];
   const indexPath = files.join(folder, "model.safetensors.index.json");
   const index = await readJson(files, indexPath);
@@ -125,8 +128,11 @@ async function openFiles(files: FileSystem, folder: string): Promise<Safetensors
   try {
     for (const [shard, names] of [...shards].sort()) {
       const path = files.join(folder, shard);
-      const source = await files.open(path);
-      if (!source) throw new CheckpointError(`${path} is missing, but ${indexPath} names it. Fetch the shard.`, path);
+      const source = await openFile(files, path);
+      if (!source)
+        throw (
+          (await pageError(files, path)) ?? new CheckpointError(`${path} is missing, but ${indexPath} names it. Fetch the shard.`, path)
+        );
       const file = await readSafetensors(source);
       opened.push(file);
       const absent = names.filter((name) => !file.entries.has(name));
@@ -141,6 +147,13 @@ async function openFiles(files: FileSystem, folder: string): Promise<Safetensors
 }
 
 async function withoutWeights(files: FileSystem, folder: string): Promise<CheckpointError> {
+  const page = await pageError(files, files.join(folder, "model.safetensors"));
+  if (page) return page;
+  if (isAddress(folder))
+    return new CheckpointError(
+      `${folder}: the host has no model.safetensors and no model.safetensors.index.json. Check the address, or put the weights there.`,
+      folder,
+    );
   const names = (await files.list(folder)) ?? [];
   const pickles = names.filter((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
   const remedy =

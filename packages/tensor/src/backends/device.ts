@@ -1,5 +1,6 @@
 import type { Node } from "../graph/node.js";
 import type { Executor } from "../schedule/executor.js";
+import { DeviceError, showValue } from "../tensor/errors.js";
 import type { Storage } from "../tensor/storage.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Backend, BackendCounters, BackendLimits } from "./backend.js";
@@ -54,4 +55,14 @@ export class Device {
     this.#isDisposed = true;
     this.backend.dispose();
   }
+}
+
+/**
+ * Throws DeviceError for what is not a device: from JavaScript, it may be missing, a name, or a promise that nobody awaited. `what` names the
+ * call. Told by its parts, because several copies of the package may be installed.
+ */
+export function checkDevice(device: unknown, what: string): asserts device is Device {
+  if (typeof device === "object" && device !== null && "backend" in device && "executor" in device) return;
+  const fact = device === undefined ? "`device` is missing" : `\`device\` is ${showValue(device)}, not a device`;
+  throw new DeviceError(`${what}: ${fact}. Pass what device() gives: { device: await device() }.`, "none");
 }

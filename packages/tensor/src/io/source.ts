@@ -1,3 +1,5 @@
+import { CheckpointError, showValue } from "../tensor/errors.js";
+
 /**
  * Bytes that can be read in parts: a file, a Blob, an HTTP resource with range requests. Reads never go past `byteLength`, which is
  * known before anything is read.
@@ -25,6 +27,28 @@ export interface FileSystem {
   write(path: string, bytes: Bytes): Promise<void>;
   /** A path below a folder. */
   join(folder: string, name: string): string;
+}
+
+/** Throws CheckpointError for what is not a file system: from JavaScript, `files` may be missing. `what` names the call. */
+export function checkFiles(files: unknown, what: string): asserts files is FileSystem {
+  const isComplete =
+    typeof files === "object" &&
+    files !== null &&
+    ["open", "list", "write", "join"].every((name) => typeof (files as Readonly<Record<string, unknown>>)[name] === "function");
+  if (isComplete) return;
+  const fact =
+    files === undefined ? "`files` is missing" : `\`files\` is ${showValue(files)}, not an object with open, list, write and join`;
+  throw new CheckpointError(
+    `${what}: ${fact}. Give an address (https://…), or pass \`files\`: urlFiles(), memoryFiles(), or your own.`,
+    what,
+  );
+}
+
+/** Throws CheckpointError for what is not the path of a folder. `what` names the call. */
+export function checkPath(path: unknown, what: string): asserts path is string {
+  if (typeof path === "string" && path !== "") return;
+  const fact = path === "" ? "an empty text" : showValue(path);
+  throw new CheckpointError(`${what}: the folder is ${fact}, not a path. Give the folder's path or address as a text.`, what);
 }
 
 /** A source over bytes in memory. */

@@ -1,19 +1,22 @@
-import { type FileSystem, nodeFiles, type Tensor } from "@lowrank/tensor";
+import { checkDevice, checkPath, type FileSystem, isAddress, nodeFiles, type Tensor } from "@lowrank/tensor";
 import type { CausalLM } from "../../causal-lm.js";
 import { type LoadedModel, type LoadOptions, loadModel as loadFrom } from "../load.js";
 import { saveModel as saveTo } from "../save.js";
 import { type HubOptions, resolveModel } from "./hub.js";
 
 /** As for any file system, but Node's by default; with that one, a hub id is looked up in the cache and fetched. */
-export type NodeLoadOptions = Omit<LoadOptions, "files"> & { readonly files?: FileSystem; readonly hub?: HubOptions };
+export type NodeLoadOptions = LoadOptions & { readonly hub?: HubOptions };
 
 /**
- * Reads a checkpoint from a folder in the Hugging Face layout, or by hub id from the Hugging Face cache or over https.
- * Rejects with CheckpointError naming what is wrong. transformers' AutoModelForCausalLM.from_pretrained.
+ * Reads a checkpoint from a folder in the Hugging Face layout, from an address (https://…) that is such a folder, or by hub id from the
+ * Hugging Face cache or over https. Rejects with CheckpointError naming what is wrong, and with DeviceError without a device.
+ * transformers' AutoModelForCausalLM.from_pretrained.
  */
 export async function loadModel(pathOrId: string, options: NodeLoadOptions): Promise<LoadedModel> {
-  const { files, hub, ...rest } = options;
-  if (files) return loadFrom(pathOrId, { ...rest, files });
+  checkPath(pathOrId, "loadModel");
+  const { hub, ...rest } = options ?? {};
+  if (rest.files !== undefined || isAddress(pathOrId)) return loadFrom(pathOrId, rest);
+  checkDevice(rest.device, "loadModel"); // before anything is fetched
   return loadFrom(await resolveModel(pathOrId, hub), { ...rest, files: nodeFiles });
 }
 
