@@ -1,4 +1,4 @@
-import { device } from "@lowrank/tensor";
+import { type DeviceOptions, device } from "@lowrank/tensor";
 import { createCpuBackend } from "../packages/tensor/src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../packages/tensor/src/backends/cpu/node.js";
 import { Device } from "../packages/tensor/src/backends/device.js";
@@ -24,19 +24,19 @@ export function testDevice(): Promise<Device> {
 }
 
 /** A cpu device that packs right operands for good whenever it may. */
-function panelsDevice(): Device {
-  return new Device("cpu", createCpuBackend({ environment: nodeEnvironment(), panelsAtOnce: true }), planExecutor());
+function panelsDevice(options: DeviceOptions): Device {
+  return new Device("cpu", createCpuBackend({ ...options, environment: nodeEnvironment(), panelsAtOnce: true }), planExecutor());
 }
 
 /** A device under test that no other test has put anything on, for those that count what it holds. The caller disposes it. */
-export async function newDevice(): Promise<Device> {
+export async function newDevice(options: DeviceOptions = {}): Promise<Device> {
   const backend = testBackend();
-  if (backend === "cpu") return process.env["LOWRANK_TEST_PANELS"] === "1" ? panelsDevice() : device("cpu");
+  if (backend === "cpu") return process.env["LOWRANK_TEST_PANELS"] === "1" ? panelsDevice(options) : device("cpu", options);
   // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
   if (backend !== "gpu") useVulkan(backend);
   // Models have hundreds of shaders, which compile in half the time for narrow vectors. Tests of single kernels keep the driver's own width,
   // and with it wider subgroups.
   if (backend === "lavapipe") process.env["LP_NATIVE_VECTOR_WIDTH"] ??= "128";
   // What somebody measured on this machine changes no test.
-  return device("webgpu", { tuning: null });
+  return device("webgpu", { ...options, tuning: null });
 }

@@ -4,6 +4,7 @@ import { DeviceError, showValue } from "../tensor/errors.js";
 import type { Storage } from "../tensor/storage.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Backend, BackendCounters, BackendLimits } from "./backend.js";
+import { DeviceMemory } from "./memory.js";
 
 export type DeviceName = "cpu" | "webgpu" | "reference";
 
@@ -19,13 +20,17 @@ export interface PendingAssignment {
 export class Device {
   /** Values that the next `realize` writes into existing storages, together with whatever it was asked for. */
   pendingAssignments: Map<Storage, PendingAssignment> = new Map();
+  /** Who holds this device's memory, and how room is made when it runs short. */
+  readonly memory: DeviceMemory;
   #isDisposed = false;
 
   constructor(
     readonly name: DeviceName,
     readonly backend: Backend,
     readonly executor: Executor,
-  ) {}
+  ) {
+    this.memory = new DeviceMemory(backend);
+  }
 
   /** A line for humans: adapter, driver, threads. */
   get description(): string {
@@ -53,6 +58,7 @@ export class Device {
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
+    this.memory.close();
     this.backend.dispose();
   }
 }

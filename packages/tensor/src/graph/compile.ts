@@ -4,7 +4,7 @@ import { fromStorage } from "../tensor/create.js";
 import { DeviceError } from "../tensor/errors.js";
 import { Storage } from "../tensor/storage.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
-import { flushAssignments, realizeNow } from "./realize.js";
+import { flushAssignments, realizeNow, runInto } from "./realize.js";
 import { surroundings } from "./surroundings.js";
 import { currentTrace, Trace, withTrace } from "./trace.js";
 
@@ -139,8 +139,9 @@ function replay(recording: Recording, tensors: readonly Tensor[]): Tree {
     if (!given) throw new Error("compile: an argument was not realized.");
     return given;
   });
-  const fresh = results.map((t) => new Storage(device, t.dtype, t.size));
-  program.run(inputs, [...assigned, ...fresh]);
+  const fresh = results.map((t) => new Storage(device, t.dtype, t.size, { isResult: true }));
+  device.memory.beforeWriting(assigned);
+  runInto(program, inputs, [...assigned, ...fresh], fresh);
   const handles = results.map((t, i) => fromStorage(fresh[i] as Storage, t.shape));
   return mapTensors(output, (t) => handles[results.indexOf(t)] as Tensor);
 }

@@ -1,5 +1,5 @@
 import type { Device } from "../backends/device.js";
-import { realize } from "../graph/realize.js";
+import { readBytes } from "../graph/realize.js";
 import { fromStorage } from "../tensor/create.js";
 import { type DType, decode, dtypeBytes, encode, isFloat } from "../tensor/dtype.js";
 import { CheckpointError } from "../tensor/errors.js";
@@ -224,9 +224,5 @@ export async function* writeSafetensors(
 
 /** A tensor's stored bytes, in its own dtype. Computes it if need be. */
 export async function tensorBytes(t: Tensor): Promise<Uint8Array> {
-  if (t.size === 0) return new Uint8Array(0);
-  await realize(t);
-  const { storage } = t;
-  if (!storage) throw new Error("tensorBytes: a realized tensor has a storage.");
-  return t.device.backend.read(storage.buffer, storage.bytes);
+  return t.size === 0 ? new Uint8Array(0) : readBytes(t);
 }

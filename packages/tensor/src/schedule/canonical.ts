@@ -2,7 +2,7 @@ import type { Backend } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
 import { compositeDefinition } from "../graph/composites.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { realizedStorage } from "../graph/realize.js";
+import { liveInputs, realizedStorage } from "../graph/realize.js";
 import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
 import type { Target } from "./executor.js";
@@ -14,11 +14,6 @@ export interface Structure {
   readonly key: string;
   /** The storages that the graph reads, in the order of first appearance. */
   readonly inputs: readonly Storage[];
-}
-
-/** Inputs of a node; nodes that some tensor already holds are leaves. */
-export function liveInputs(node: Node): readonly Node[] {
-  return realizedStorage(node) ? [] : inputsOf(node);
 }
 
 /** The facts of a node besides its inputs. */

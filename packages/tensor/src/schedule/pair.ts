@@ -1,6 +1,7 @@
 import type { Backend } from "../backends/backend.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { isNative, liveInputs } from "./canonical.js";
+import { liveInputs } from "../graph/realize.js";
+import { isNative } from "./canonical.js";
 
 type Composite = Node & { readonly op: "composite" };
 

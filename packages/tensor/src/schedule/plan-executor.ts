@@ -47,15 +47,17 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
   });
   const { maxBindings } = device.limits;
   const single = ordered(updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings)));
-  const room = roomFor(device, new Set([...inputs, ...targets.map(({ storage }) => storage)]));
+  const storages = new Set([...inputs, ...targets.map(({ storage }) => storage)]);
   let made = finished(single, bindingCount, maxBindings);
+  const workspaceBytesOf = (plan: Plan): number => device.backend.workspaceBytes?.(plan) ?? 0;
+  const excessOver = (room: number): number => (made.arenaBytes * 2 < room ? 0 : made.arenaBytes + workspaceBytesOf(made) - room);
+  device.memory.wants(() => excessOver(roomFor(device, storages)) / roomShare);
+  const room = roomFor(device, storages);
   for (let limit = made.arenaBytes, tries = 0; tries < maxTries; tries++) {
-    if (made.arenaBytes * 2 < room) break;
-    const workspaceBytes = device.backend.workspaceBytes?.(made) ?? 0;
-    const excess = made.arenaBytes + workspaceBytes - room;
+    const excess = excessOver(room);
     if (excess <= 0) break;
     // Gaps in the layout come on top of what is alive, so that a little less may help where just enough does not.
-    limit = Math.min(room - workspaceBytes, limit - Math.max(excess / 2, limit / 64));
+    limit = Math.min(room - workspaceBytesOf(made), limit - Math.max(excess / 2, limit / 64));
     made = finished(rematerialized(single, limit), bindingCount, maxBindings);
   }
   return { plan: made, bindings: drafts.map((target) => target.binding) };
@@ -90,7 +92,7 @@ export function planExecutor(): Executor {
       if (!cached) {
         const made = plan(device, targets, inputs);
         if (debugLevel() >= 2) debugPrint(describePlan(made.plan));
-        cached = { executable: device.backend.prepare(made.plan), bindings: made.bindings, holders: 0 };
+        cached = { executable: device.memory.within(() => device.backend.prepare(made.plan)), bindings: made.bindings, holders: 0 };
       }
       // Most recently used last.
       cache.delete(key);

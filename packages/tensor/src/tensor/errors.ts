@@ -20,6 +20,20 @@ export class DeviceError extends Error {
   }
 }
 
+/** More memory was asked for than the budget of a device leaves. */
+export class OutOfMemoryError extends DeviceError {
+  constructor(
+    /** What was asked for beside what is in use, and what helps: sentences without their ends. */
+    readonly fact: string,
+    readonly remedy: string,
+    /** Bytes that would have to be given back first; not above 0 where there is room, but none in one piece. */
+    readonly missingBytes: number,
+    device: string,
+  ) {
+    super(`${fact}. ${remedy.charAt(0).toUpperCase()}${remedy.slice(1)}.`, device);
+  }
+}
+
 /** A file that is not what it claims to be; `path` names it. */
 export class CheckpointError extends Error {
   override readonly name = "CheckpointError";
@@ -46,6 +60,15 @@ export class NotFiniteError extends CheckpointError {
 /** A shape as errors print it: `[2, 3]`. */
 export function showShape(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
+}
+
+/** A number of bytes as errors print it: `1.5 MiB`. */
+export function showBytes(bytes: number): string {
+  return bytes < 2 ** 20
+    ? `${(bytes / 2 ** 10).toFixed(1)} KiB`
+    : bytes < 2 ** 30
+      ? `${(bytes / 2 ** 20).toFixed(1)} MiB`
+      : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }
 
 /** A value of any kind as errors print it, on a line: `"abc"`, `3`, `null`, `an Array`. */

@@ -1,28 +1,33 @@
 import type { BackendBuffer } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
+import type { Holding } from "../backends/memory.js";
 import { type DType, dtypeBytes } from "./dtype.js";
 import { DeviceError } from "./errors.js";
-
-/** A buffer that nobody refers to any more goes back to its device when the garbage collector notices. */
-const abandoned = new FinalizationRegistry<{ device: Device; buffer: BackendBuffer | null }>((cell) => {
-  if (cell.buffer && !cell.device.isDisposed) cell.device.backend.free(cell.buffer);
-});
 
 /**
  * Device memory of one tensor value. The identity is what graphs refer to; the contents may be replaced by `assign`.
  * Without a buffer yet it is a placeholder: an argument of a compiled function, or a result still to be computed.
  */
 export class Storage {
-  readonly #cell: { device: Device; buffer: BackendBuffer | null };
+  #holding: Holding | null = null;
+  /** The contents while they are evicted. */
+  #evicted: Uint8Array | null = null;
   #isDisposed = false;
+  /** Whether it holds a computed result, which nobody replaces, and whether somebody has read that. */
+  #isResult: boolean;
+  #wasRead = false;
+  /** What is under way that needs the contents to stay. */
+  #pins = 0;
+  /** Counts what may use or change the contents. */
+  #uses = 0;
 
   constructor(
     readonly device: Device,
     readonly dtype: DType,
     readonly elementCount: number,
+    { isResult = false }: { readonly isResult?: boolean } = {},
   ) {
-    this.#cell = { device, buffer: null };
-    abandoned.register(this, this.#cell, this);
+    this.#isResult = isResult;
   }
 
   get bytes(): number {
@@ -35,26 +40,87 @@ export class Storage {
 
   /** True when there is memory behind it. */
   get hasBuffer(): boolean {
-    return this.#cell.buffer !== null;
+    return this.#holding !== null;
   }
 
-  /** The memory, allocated at first use. Throws DeviceError when it was disposed. */
+  /** The memory, allocated at first use, with the contents in it again where they were evicted. Throws DeviceError when it was disposed. */
   get buffer(): BackendBuffer {
-    if (this.#isDisposed) {
-      throw new DeviceError(
-        "A tensor was used after dispose(). Dispose it after its last use, or leave it to the garbage collector.",
-        this.device.name,
-      );
+    this.#checkAlive();
+    this.#uses++;
+    if (!this.#holding) {
+      this.#holding = this.device.memory.allocate(this);
+      if (this.#evicted) this.device.backend.write(this.#holding.buffer, this.#evicted);
+      this.#evicted = null;
     }
-    this.#cell.buffer ??= this.device.backend.allocate(Math.max(this.bytes, 4));
-    return this.#cell.buffer;
+    return this.#holding.buffer;
+  }
+
+  /** The contents, in the caller's own bytes. Rejects with DeviceError when it was disposed, and when the device was lost. */
+  async read(): Promise<Uint8Array> {
+    this.#checkAlive();
+    this.#wasRead = true;
+    if (this.#evicted) return this.#evicted.slice();
+    const { backend, memory } = this.device;
+    const { buffer } = this;
+    this.pin();
+    memory.readCount++;
+    try {
+      return await backend.read(buffer, this.bytes);
+    } finally {
+      memory.readCount--;
+      this.unpin();
+    }
+  }
+
+  /** From now until `unpin` the contents stay, even when it is disposed meanwhile. */
+  pin(): void {
+    this.#pins++;
+  }
+
+  unpin(): void {
+    this.#pins--;
+    if (this.#isDisposed) this.#release();
+  }
+
+  /** `assign` replaces the contents from now on. */
+  becomeState(): void {
+    this.#isResult = false;
+  }
+
+  /** True for results that may give their memory up: they were read once, and who reads a value is mostly done with it. */
+  get isEvictable(): boolean {
+    return this.#isResult && this.#wasRead && this.#pins === 0 && this.#holding !== null;
+  }
+
+  /** Moves the contents to JavaScript's memory until they are used again; leaves them where they are when that happens meanwhile. */
+  async evict(): Promise<void> {
+    const holding = this.#holding;
+    if (!holding) return;
+    const uses = this.#uses;
+    const contents = await this.device.backend.read(holding.buffer, this.bytes);
+    if (this.#holding !== holding || this.#uses !== uses) return;
+    this.#evicted = contents;
+    this.#release();
   }
 
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
-    abandoned.unregister(this);
-    if (this.#cell.buffer && !this.device.isDisposed) this.device.backend.free(this.#cell.buffer);
-    this.#cell.buffer = null;
+    this.#release();
+  }
+
+  #release(): void {
+    if (this.#pins > 0) return;
+    if (this.#isDisposed) this.#evicted = null;
+    if (this.#holding) this.device.memory.release(this.#holding);
+    this.#holding = null;
+  }
+
+  #checkAlive(): void {
+    if (!this.#isDisposed || this.#pins > 0) return;
+    throw new DeviceError(
+      "A tensor was used after dispose(). Dispose it after its last use, or leave it to the garbage collector.",
+      this.device.name,
+    );
   }
 }

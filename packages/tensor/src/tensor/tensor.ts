@@ -84,6 +84,7 @@ export class Tensor {
     }
     const stored = value.cast(home.dtype).node;
     forgetIntegers(home);
+    home.becomeState();
     this.#home = home;
     this.#node = stored;
     this.device.pendingAssignments.set(home, { value: stored, target: this });

@@ -1,7 +1,7 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { controlBytes, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
-import { DeviceError } from "../../tensor/errors.js";
+import { DeviceError, showBytes } from "../../tensor/errors.js";
 import { largest } from "../../tensor/extremes.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
@@ -10,7 +10,7 @@ import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment } from "./environment.js";
 import { type AddressWord, argumentPlaces, CpuExecutable } from "./executable.js";
 import { leastSummedRows } from "./few-rows.js";
-import { Heap, maxHeapBytes, showBytes } from "./heap.js";
+import { Heap, maxHeapBytes } from "./heap.js";
 import { KeptPanels } from "./kept-panels.js";
 import { KernelLibrary } from "./library.js";
 import { roundUp } from "./round.js";

@@ -1,4 +1,4 @@
-import { DeviceError } from "../../tensor/errors.js";
+import { DeviceError, OutOfMemoryError, showBytes } from "../../tensor/errors.js";
 import type { BackendCounters } from "../backend.js";
 import { roundUp } from "./round.js";
 
@@ -114,9 +114,12 @@ export class Heap {
     return address;
   }
 
-  #outOfMemory(size: number): DeviceError {
-    return new DeviceError(
-      `cpu: out of memory: ${showBytes(size)} more than the ${showBytes(this.counters.bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}. Use a smaller batch or sequence, or store weights as bf16.`,
+  #outOfMemory(size: number): OutOfMemoryError {
+    const { bytesInUse } = this.counters;
+    return new OutOfMemoryError(
+      `cpu: out of memory: ${showBytes(size)} more than the ${showBytes(bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}`,
+      "use a smaller batch or sequence, or store weights as bf16",
+      bytesInUse + size - this.budgetBytes,
       "cpu",
     );
   }
@@ -155,12 +158,4 @@ function newMemory(isShared: boolean): WebAssembly.Memory {
     `cpu: no WebAssembly memory could be made (${String(refusal)}). Close other pages or programs that hold much memory.`,
     "cpu",
   );
-}
-
-export function showBytes(bytes: number): string {
-  return bytes < 2 ** 20
-    ? `${(bytes / 2 ** 10).toFixed(1)} KiB`
-    : bytes < 2 ** 30
-      ? `${(bytes / 2 ** 20).toFixed(1)} MiB`
-      : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }

@@ -1,16 +1,19 @@
 import { debugLevel, debugPrint, setDebugLevel } from "../../schedule/debug.js";
 import type { KernelTime } from "../backend.js";
+import { setCollector } from "../collector.js";
 import { createCpuBackend } from "../cpu/backend.js";
 import { nodeEnvironment } from "../cpu/node.js";
 import { type DeviceOptions, setEnvironment } from "../select.js";
 import { loadDawn } from "../webgpu/dawn.js";
 import { createWebgpuBackend } from "../webgpu/index.js";
+import { nodeCollector } from "./collector.js";
 import { fileTunings } from "./file-tunings.js";
 import { hardwareGpu } from "./hardware.js";
 
-/** Makes `device()` work in Node: worker threads for the cpu, Dawn (the package `webgpu`) for WebGPU. */
+/** Makes `device()` work in Node: worker threads for the cpu, Dawn (the package `webgpu`) for WebGPU; garbage can be collected at once. */
 export function setNodeEnvironment(): void {
   setDebugLevel(Number(process.env["LOWRANK_DEBUG"] ?? 0));
+  setCollector(nodeCollector);
   setEnvironment({
     cpu: ({ threads, budgetBytes, onKernel }) =>
       createCpuBackend({

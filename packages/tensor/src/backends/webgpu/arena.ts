@@ -78,6 +78,8 @@ export class SharedArena {
       this.#fit();
     } catch (error) {
       this.#layouts.delete(layout);
+      // What the others need was there before.
+      this.#fit();
       throw error;
     }
   }

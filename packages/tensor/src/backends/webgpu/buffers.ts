@@ -1,4 +1,4 @@
-import { DeviceError } from "../../tensor/errors.js";
+import { DeviceError, OutOfMemoryError, showBytes } from "../../tensor/errors.js";
 import type { BackendBuffer, BackendCounters } from "../backend.js";
 import { usage } from "./constants.js";
 
@@ -62,14 +62,16 @@ export class BufferPool {
   reserve(bytes: number): void {
     if (bytes > this.maxBufferBytes) {
       throw new DeviceError(
-        `A buffer of ${megabytes(bytes)} is larger than this adapter's ${megabytes(this.maxBufferBytes)}. Use a smaller batch or shape.`,
+        `A buffer of ${showBytes(bytes)} is larger than this adapter's ${showBytes(this.maxBufferBytes)}. Use a smaller batch or shape.`,
         "webgpu",
       );
     }
     const { counters } = this;
     if (counters.bytesInUse + bytes > this.budgetBytes) {
-      throw new DeviceError(
-        `Out of memory: ${megabytes(bytes)} more than the ${megabytes(counters.bytesInUse)} in use exceeds the budget of ${megabytes(this.budgetBytes)}. Use a smaller batch or sequence, or raise budgetBytes.`,
+      throw new OutOfMemoryError(
+        `webgpu: out of memory: ${showBytes(bytes)} more than the ${showBytes(counters.bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}`,
+        "use a smaller batch or sequence, or raise budgetBytes",
+        counters.bytesInUse + bytes - this.budgetBytes,
         "webgpu",
       );
     }
@@ -107,8 +109,4 @@ export class BufferPool {
       if (list.length === 0) this.#free.delete(capacity);
     }
   }
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
