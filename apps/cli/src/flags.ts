@@ -82,10 +82,28 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
     if (given.has(name)) continue;
     if (flag.type === "switch") values[name] = false;
     else if ("default" in flag) values[name] = flag.default;
-    else if ((flag.type === "text" || flag.type === "texts") && flag.required)
-      throw new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`lowrank ${command} --help\` lists all flags.`);
+    else if ((flag.type === "text" || flag.type === "texts") && flag.required) throw missingFlag(name, flag, command);
   }
   return { values: values as Values<T>, given, positionals };
+}
+
+/** What to say of a flag that a command cannot do without. */
+export function missingFlag(name: string, flag: Flag, command: string): UsageError {
+  return new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`lowrank ${command} --help\` lists all flags.`);
+}
+
+/** Arguments without some flags and their values, which `parseFlags` has understood. */
+export function withoutFlags(flags: Flags, args: readonly string[], names: ReadonlySet<string>): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] as string; // i < args.length
+    const name = arg.startsWith("--") ? (arg.slice(2).split("=")[0] ?? "") : "";
+    const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
+    const own = flag && flag.type !== "switch" && !arg.includes("=") ? args.slice(i, i + 2) : [arg];
+    if (!names.has(name)) kept.push(...own);
+    i += own.length - 1;
+  }
+  return kept;
 }
 
 function parseValue(name: string, flag: Exclude<Flag, { type: "switch" }>, text: string): unknown {

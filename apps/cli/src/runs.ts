@@ -1,7 +1,6 @@
 import type { Adapter, DataRun } from "@lowrank/lora";
-import { BatchSequence, type CausalLM, type Examples, type RunState } from "@lowrank/models";
+import { BatchSequence, type CausalLM, type Examples } from "@lowrank/models";
 import { tensor } from "@lowrank/tensor";
-import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
 
 /** Positions that a row can take: the model's context without the virtual tokens of an adapter. */
@@ -45,14 +44,4 @@ export async function setFirstValues(
   if (/^(pissa|olora|eva)/.test(String(init)))
     output.note(`first values (${String(init)}) out of the ${init === "eva" ? "data" : "weights"} …`);
   await adapter.initialize({ runs: firstRuns(model, examples, settings) });
-}
-
-/** Throws UsageError when a run in a folder was started with other settings than those of now. */
-export function checkSettings(out: string, saved: RunState["settings"], now: RunState["settings"]): void {
-  const differing = Object.keys({ ...saved, ...now }).filter(
-    (name) => saved[name] !== now[name] && (saved[name] ?? null) !== (now[name] ?? null),
-  );
-  if (differing.length === 0) return;
-  const list = differing.map((name) => `--${name} was ${saved[name] ?? "absent"} and is ${now[name] ?? "absent"}`).join(", ");
-  throw new UsageError(`${out} holds a run with other settings: ${list}. Resume with the same flags, or give another --out.`);
 }

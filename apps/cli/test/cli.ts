@@ -47,17 +47,23 @@ export function lowrank(
   });
 }
 
-/** Runs the command line in this process, from the sources: a command costs milliseconds. What it prints is caught. */
-export async function lowrankHere(args: readonly string[]): Promise<Outcome> {
+/**
+ * Runs the command line in this process, from the sources: a command costs milliseconds. What it prints is caught; once it holds `stopAt`,
+ * the command is asked to stop, as by Ctrl-C.
+ */
+export async function lowrankHere(args: readonly string[], { stopAt }: { readonly stopAt?: string } = {}): Promise<Outcome> {
   const caught = { stdout: "", stderr: "" };
+  const stop = new AbortController();
   const spies = (["stdout", "stderr"] as const).map((name) =>
     vi.spyOn(process[name], "write").mockImplementation((text) => {
       caught[name] += String(text);
+      if (stopAt !== undefined && caught[name].includes(stopAt)) stop.abort();
       return true;
     }),
   );
   try {
-    return { code: await runCli(args), ...caught };
+    const code = await runCli(args, { signal: stop.signal });
+    return { code, ...caught };
   } finally {
     for (const spy of spies) spy.mockRestore();
   }
@@ -88,8 +94,11 @@ function byteTokenizer(): unknown {
   };
 }
 
-/** A random two-layer Llama with a tokenizer of its own, and rows to train it on: word pairs exchanged. */
-export async function tinyProject(folder: string): Promise<{ readonly model: string; readonly train: string; readonly test: string }> {
+/** A random Llama of two layers, or as many as asked for, with a tokenizer of its own, and rows to train it on: word pairs exchanged. */
+export async function tinyProject(
+  folder: string,
+  { layers = 2 } = {},
+): Promise<{ readonly model: string; readonly train: string; readonly test: string }> {
   const path = join(folder, "model");
   const dev = await device("cpu", { threads: 1 });
   const config = {
@@ -97,7 +106,7 @@ export async function tinyProject(folder: string): Promise<{ readonly model: str
     vocab_size: 257,
     hidden_size: 32,
     intermediate_size: 64,
-    num_hidden_layers: 2,
+    num_hidden_layers: layers,
     num_attention_heads: 4,
     max_position_embeddings: 64,
     tie_word_embeddings: true,

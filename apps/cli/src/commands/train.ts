@@ -2,11 +2,22 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
-import { longestLength, metricsFile, type RunState, readState, type StepMetrics, saveModel, stateFileName, train } from "@lowrank/models";
+import {
+  type LoadedModel,
+  longestLength,
+  metricsFile,
+  type RunState,
+  readState,
+  type StepMetrics,
+  saveModel,
+  stateFileName,
+  train,
+} from "@lowrank/models";
 import { type Device, nodeFiles } from "@lowrank/tensor";
+import { allowedChanges } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
-import type { Flags, Values } from "../flags.js";
+import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { removeIfEnded } from "../leftovers.js";
 import {
@@ -21,7 +32,8 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
-import { checkSettings, contextOf, setFirstValues } from "../runs.js";
+import { resumedFlags, startCommand, type WithNeeded } from "../resume.js";
+import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -29,8 +41,8 @@ import { Progress } from "../terminal/progress.js";
 import { TraceRecorder } from "../trace.js";
 
 const flags = {
-  model: modelFlag,
-  data: { type: "text", value: "FILE.jsonl", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}', required: true },
+  model: { ...modelFlag, required: false },
+  data: { type: "text", value: "FILE.jsonl", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}' },
   "eval-data": { type: "text", value: "FILE.jsonl", help: "held-out rows: the loss before and after" },
   method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },
   ...methodFlags,
@@ -48,7 +60,8 @@ const flags = {
   device: deviceFlag,
   memory: memoryFlag,
   out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
-  resume: { type: "switch", help: "go on with the run in --out" },
+  resume: { type: "switch", help: "go on with the run in --out; its flags need not be given again" },
+  "allow-changed": { type: "switch", help: "with --resume: go on although flags, weights, rows or the tokenizer have changed" },
   overwrite: { type: "switch", help: "replace the run in --out" },
   "as-plain-lora": { type: "switch", help: "write an adapter that began as pissa or olora as plain LoRA of twice the rank" },
   "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
@@ -63,7 +76,7 @@ const flags = {
   json: jsonFlag,
 } as const satisfies Flags;
 
-type TrainValues = Values<typeof flags>;
+type TrainValues = WithNeeded<typeof flags, "model" | "data">;
 
 /** What a resumed run must have in common with the run it resumes. */
 function settingsOf(values: TrainValues, options: Readonly<Record<string, unknown>>, rate: number, steps: number): RunState["settings"] {
@@ -86,6 +99,18 @@ function settingsOf(values: TrainValues, options: Readonly<Record<string, unknow
   };
 }
 
+/** Digests of what a run reads, by what it is. */
+function hashesOf(
+  { hashes: { model, tokenizer } }: Pick<LoadedModel, "hashes">,
+  data: { readonly digest: string },
+  heldOut: { readonly digest: string } | null,
+): Readonly<Record<string, string>> {
+  return { model, ...(tokenizer !== null && { tokenizer }), data: data.digest, ...(heldOut && { "eval-data": heldOut.digest }) };
+}
+
+/** Switches that are no part of the command that resumes. */
+const onceOnly: ReadonlySet<string> = new Set(["--overwrite", "--resume", "--allow-changed"]);
+
 const runFiles = [stateFileName, "metrics.jsonl", "adapter_config.json", "adapter_model.safetensors", "model.safetensors", "config.json"];
 
 /** Refuses to write over a run. Returns whether there is a state to resume from. */
@@ -107,11 +132,15 @@ function clearFolder({ out, overwrite }: TrainValues): void {
     if (/^\..+\.tmp$/.test(name) || (overwrite && runFiles.includes(name))) rmSync(join(out, name), { force: true });
 }
 
-async function runTrain({ values, given, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
+async function runTrain(context: CommandContext<typeof flags>): Promise<number> {
+  const { output, signal } = context;
+  const { values, given, args } = await resumedFlags("train", flags, ["model", "data"], context, context.values);
   const { method, out } = values;
   if (values.steps !== undefined && values.epochs !== undefined)
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
+  if (values["allow-changed"] && !values.resume)
+    throw new UsageError("--allow-changed is about the run that --resume goes on with. Give both, or leave it out.");
   const canResume = checkFolder(values);
   removeIfEnded(out, "temporaries");
   const trace = values.profile === undefined ? null : new TraceRecorder();
@@ -144,7 +173,8 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
       throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
     const settings = settingsOf(values, options, peak, steps);
     const state = canResume ? await readState(nodeFiles, out) : null;
-    if (state) checkSettings(out, state.settings, settings);
+    const hashes = hashesOf(loaded, data, heldOut);
+    const changes = state ? allowedChanges(out, state, { settings, hashes }, values["allow-changed"], output) : [];
     if (values.resume)
       output.note(state ? `resuming at step ${state.step} of ${steps}` : `${out} holds no checkpoint yet: starting from the beginning`);
     clearFolder(values);
@@ -155,6 +185,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     );
 
     const writeMetrics = await metricsFile(join(out, "metrics.jsonl"), state?.step ?? 0);
+    if (state && changes.length > 0) await writeMetrics({ step: state.step, changed: changes });
     const progress = new Progress(output, steps, state?.step ?? 0);
     const losses: { x: number; y: number }[] = [];
     const result = await train({
@@ -177,6 +208,14 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
         path: out,
         every: values["save-every"],
         settings,
+        hashes,
+        command: startCommand(flags, args),
+        ...(values["allow-changed"] && {
+          async onChanged(what: string) {
+            warn(`since the run was interrupted, ${what} changed; going on with it as it is`);
+            await writeMetrics({ step: state?.step ?? 0, changed: [`${what} changed`] });
+          },
+        }),
         save: () => (adapter ? saveAdapter(adapter, out, asPlainLora ? { asPlainLora } : {}) : saveModel(model, out)),
       },
       resume: state !== null,
@@ -194,7 +233,7 @@ async function runTrain({ values, given, output, signal, args }: CommandContext<
     });
     output.draw("");
     if (!result.isFinished) {
-      const command = ["lowrank", "train", ...args.filter((arg) => arg !== "--overwrite" && arg !== "--resume"), "--resume"];
+      const command = ["lowrank", "train", ...context.args.filter((arg) => !onceOnly.has(arg)), "--resume"];
       output.note(
         `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:\n  ${command.map(shellWord).join(" ")}`,
       );

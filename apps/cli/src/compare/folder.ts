@@ -3,9 +3,9 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { RunState } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
+import { checkSettings } from "../changes.js";
 import { UsageError } from "../failure.js";
 import { removeIfEnded } from "../leftovers.js";
-import { checkSettings } from "../runs.js";
 
 const settingsName = "settings.json";
 
@@ -17,7 +17,7 @@ export async function openFolder(folder: string, settings: RunState["settings"])
   await mkdir(folder, { recursive: true });
   removeIfEnded(folder, "temporaries");
   const path = join(folder, settingsName);
-  if (existsSync(path)) checkSettings(folder, await readResult<RunState["settings"]>(path), settings);
+  if (existsSync(path)) checkSettings(folder, { settings: await readResult<RunState["settings"]>(path) }, { settings });
   else if ((await readdir(folder)).some((name) => !/^\..+\.tmp$/.test(name)))
     throw new UsageError(`${folder} already holds files of something else. Give a new or an empty folder.`);
   else await writeResult(path, settings);
@@ -46,7 +46,7 @@ export async function finished<T extends { readonly settings: RunState["settings
 ): Promise<T | null> {
   if (existsSync(path)) {
     const known = await readResult<T>(path);
-    checkSettings(path, known.settings, settings);
+    checkSettings(path, known, { settings });
     return known;
   }
   const made = await make();

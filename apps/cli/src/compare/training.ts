@@ -14,9 +14,9 @@ import {
   train,
 } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
+import { checkSettings } from "../changes.js";
 import { removeIfEnded } from "../leftovers.js";
 import type { Output } from "../output.js";
-import { checkSettings } from "../runs.js";
 import { Progress } from "../terminal/progress.js";
 
 /** A step of a run and its own time, as metrics.jsonl has them. */
@@ -55,7 +55,7 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
   const { model, adapter, folder, output, steps, warmup, settings } = training;
   removeIfEnded(folder, "temporaries");
   const state = await readState(nodeFiles, folder);
-  if (state) checkSettings(folder, state.settings, settings);
+  if (state) checkSettings(folder, state, { settings });
   const path = join(folder, "metrics.jsonl");
   const write = await metricsFile(path, state?.step ?? 0);
   const progress = new Progress(output, steps, state?.step ?? 0);

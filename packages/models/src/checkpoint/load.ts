@@ -1,4 +1,14 @@
-import { checkDevice, checkFiles, checkPath, type Device, type DType, type FileSystem, isAddress, urlFiles } from "@lowrank/tensor";
+import {
+  checkDevice,
+  checkFiles,
+  checkPath,
+  type Device,
+  type DType,
+  digestOf,
+  type FileSystem,
+  isAddress,
+  urlFiles,
+} from "@lowrank/tensor";
 import { architectureOf } from "../architectures.js";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
@@ -26,6 +36,16 @@ export interface LoadedModel {
   readonly tokenizer: Tokenizer | null;
   /** config.json, checked, with defaults filled in. */
   readonly config: ModelConfig;
+  /** Digests of what the folder holds, by which a later load can be told from this one: of weights and configuration, and of the tokenizer. */
+  readonly hashes: { readonly model: string; readonly tokenizer: string | null };
+}
+
+/** What config.json says that changes nothing of what the model computes. */
+const remarks: ReadonlySet<string> = new Set(["architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"]);
+
+function configDigest(config: ModelConfig): string {
+  const entries = Object.entries(config).filter(([name]) => !remarks.has(name));
+  return digestOf(JSON.stringify(entries.sort(([a], [b]) => (a < b ? -1 : 1))));
 }
 
 /**
@@ -48,7 +68,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const tied = config.tie_word_embeddings ? ["lm_head.weight"] : [];
   const tokenizer = await readTokenizer(files, folder);
   const generation = await readJson(files, files.join(folder, "generation_config.json"));
-  const { tensors } = await readWeights(files, folder, architecture, config, {
+  const { tensors, digest } = await readWeights(files, folder, architecture, config, {
     device,
     dtype,
     tied,
@@ -56,5 +76,6 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const model = architecture.build(config, tensors);
   model.origin = { files, folder };
   model.stopTokens = endTokens(generation?.["eos_token_id"] ?? config.eos_token_id);
-  return { model, tokenizer, config };
+  const hashes = { model: digestOf(digest + configDigest(config)), tokenizer: tokenizer?.digest ?? null };
+  return { model, tokenizer, config, hashes };
 }

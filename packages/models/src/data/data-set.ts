@@ -1,3 +1,4 @@
+import { ExampleDigest } from "./digest.js";
 import { type Example, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
 import { DataError } from "./error.js";
 import { type Examples, ExampleTable } from "./examples.js";
@@ -24,6 +25,8 @@ export interface DataSet<E extends Examples = readonly Example[]> {
   /** All tokens, and those that the loss counts. */
   readonly tokenCount: number;
   readonly learnedTokenCount: number;
+  /** A digest of the examples' tokens and labels, in their order. */
+  readonly digest: string;
 }
 
 /** Texts that are remembered: neighbouring rows often have the same prompt. */
@@ -52,6 +55,7 @@ class RowEncoder {
   tokenCount = 0;
   learnedTokenCount = 0;
   readonly #tokenizer: RowTokenizer;
+  readonly #digest = new ExampleDigest();
 
   constructor(
     readonly path: string,
@@ -95,12 +99,13 @@ class RowEncoder {
     if (isTooLong) this.truncatedCount++;
     this.tokenCount += example.ids.length;
     this.learnedTokenCount += learned;
+    this.#digest.add(example);
     return example;
   }
 
   dataSet<E extends Examples>(examples: E): DataSet<E> {
     const { path, truncatedCount, tokenCount, learnedTokenCount } = this;
-    return { path, examples, truncatedCount, tokenCount, learnedTokenCount };
+    return { path, examples, truncatedCount, tokenCount, learnedTokenCount, digest: this.#digest.digest };
   }
 }
 

@@ -1,6 +1,6 @@
 import { Template } from "@huggingface/jinja";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { CheckpointError } from "@lowrank/tensor";
+import { CheckpointError, digestOf } from "@lowrank/tensor";
 import { merges, rememberWords, wordByWord } from "./words.js";
 
 /** One turn of a conversation. */
@@ -20,6 +20,8 @@ export class Tokenizer {
   readonly vocabSize: number;
   /** The Jinja template that turns a conversation into text; null where none ships. */
   readonly chatTemplate: string | null;
+  /** A digest of what it was made of. */
+  readonly digest: string;
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: Json;
   #template: Template | null = null;
@@ -27,6 +29,7 @@ export class Tokenizer {
   /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
   constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
     try {
+      this.digest = digestOf(JSON.stringify([json, config, chatTemplate]));
       this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
     } catch (error) {
       throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);

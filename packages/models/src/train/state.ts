@@ -100,7 +100,7 @@ export async function restoreState(
   files: FileSystem,
   folder: string,
   tensors: ReadonlyMap<string, Tensor>,
-  { onChanged }: { readonly onChanged?: ((what: string) => void) | undefined } = {},
+  { onChanged }: { readonly onChanged?: ((what: string) => void | Promise<void>) | undefined } = {},
 ): Promise<RunState> {
   const path = files.join(folder, stateFileName);
   const source = await files.open(path);
@@ -125,7 +125,7 @@ export async function restoreState(
         `${path}: its contents are not those that were written: the file was changed or damaged. Resume with --allow-changed to go on from it as it is, or train into another folder.`,
         path,
       );
-    onChanged("the adapter or the optimizer in the training state");
+    await onChanged("the adapter or the optimizer in the training state");
     return state;
   } finally {
     await file.close();

@@ -42,7 +42,7 @@ export interface RunFolder {
   readonly hashes?: RunState["hashes"];
   readonly command?: RunState["command"];
   /** Told what has changed in the state since it was written; when absent, such a state is not resumed from. */
-  readonly onChanged?: (what: string) => void;
+  readonly onChanged?: (what: string) => void | Promise<void>;
 }
 
 /** Everything that a run is. The trainer knows nothing of adapters: it moves `parameters`, whatever they are. */

@@ -1,0 +1,84 @@
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { type RunState, readState } from "@lowrank/models";
+import { nodeFiles } from "@lowrank/tensor";
+import { z } from "zod";
+import type { CommandContext } from "./command.js";
+import { UsageError } from "./failure.js";
+import { type Flags, missingFlag, parseFlags, type Values, withoutFlags } from "./flags.js";
+
+/** The command that started a run, as its state keeps it: its arguments, and the folder from which paths among them go out. */
+const startSchema = z.object({ args: z.array(z.string()), folder: z.string() });
+
+/** Flags that are about one call, not about the run. */
+const passing: ReadonlySet<string> = new Set(["out", "resume", "allow-changed", "overwrite", "profile", "json"]);
+
+/** Flags of which a run has one: where one of them is given anew, the other is no longer meant. */
+const alternatives: readonly (readonly string[])[] = [["steps", "epochs"]];
+
+/** A command's arguments for the state of the run that it starts or resumes. */
+export function startCommand(flags: Flags, args: readonly string[]): RunState["command"] {
+  return { args: withoutFlags(flags, args, passing), folder: process.cwd() };
+}
+
+/** Flags whose values are paths, or names on the hub. */
+const paths: ReadonlySet<string> = new Set(["model", "data", "eval-data"]);
+
+/** Arguments in which paths that go out from `folder` lead to the same places from here. */
+function relocated(args: readonly string[], folder: string): string[] {
+  const located = (path: string): string => {
+    const there = resolve(folder, path);
+    return folder !== process.cwd() && existsSync(there) ? there : path;
+  };
+  return args.map((arg, i) => {
+    const before = args[i - 1] ?? "";
+    if (before.startsWith("--") && paths.has(before.slice(2))) return located(arg);
+    const [, name = "", path = ""] = /^--([^=]+)=(.*)$/s.exec(arg) ?? [];
+    return paths.has(name) ? `--${name}=${located(path)}` : arg;
+  });
+}
+
+/** The arguments in a run's state. Throws UsageError where they are none for this command. */
+function startArgsOf(flags: Flags, state: RunState | null, command: string, out: string): readonly string[] | null {
+  const start = startSchema.safeParse(state?.command).data;
+  if (!start) return null;
+  const args = relocated(start.args, start.folder);
+  try {
+    parseFlags(flags, [...args, "--out", out], command);
+  } catch (error) {
+    throw new UsageError(
+      `${out}: the flags that the run was started with cannot be read: ${error instanceof Error ? error.message : String(error)} Start another run in another folder.`,
+    );
+  }
+  return args;
+}
+
+/** Values of flags of which some are sure to be there. */
+export type WithNeeded<T extends Flags, Needed extends keyof T> = Values<T> & { readonly [Name in Needed]: string };
+
+/**
+ * The flags of a command that may resume: those that were given, and with --resume, for what was not, those that the run in --out was started
+ * with. `args`: all of them as arguments. Rejects with UsageError where one of `needed` is neither given nor known.
+ */
+export async function resumedFlags<T extends Flags, Needed extends keyof T & string>(
+  command: string,
+  flags: T,
+  needed: readonly Needed[],
+  context: Pick<CommandContext<T>, "values" | "given" | "args">,
+  { out, resume }: { readonly out: string; readonly resume: boolean },
+): Promise<{ readonly values: WithNeeded<T, Needed>; readonly given: ReadonlySet<string>; readonly args: readonly string[] }> {
+  const state = resume ? await readState(nodeFiles, out) : null;
+  const start = startArgsOf(flags, state, command, out);
+  const others = alternatives.filter((names) => names.some((name) => context.given.has(name))).flat();
+  const args = [...withoutFlags(flags, start ?? [], new Set(others)), ...context.args];
+  const { values, given } = parseFlags(flags, args, command);
+  for (const name of needed) {
+    const flag = flags[name];
+    if (!flag || values[name] !== undefined) continue;
+    if (!state || start) throw missingFlag(name, flag, command);
+    throw new UsageError(
+      `--${name} is missing, and the run in ${out} is of a version that did not keep the flags it was started with. Give them once more.`,
+    );
+  }
+  return { values: values as WithNeeded<T, Needed>, given, args };
+}
