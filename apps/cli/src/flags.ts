@@ -1,5 +1,6 @@
 import { largest } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
+import { program } from "./program.js";
 
 /** What a flag takes. `value` is what help shows for it; a flag without a default is absent unless given. */
 export type Flag =
@@ -89,7 +90,7 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
 
 /** What to say of a flag that a command cannot do without. */
 export function missingFlag(name: string, flag: Flag, command: string): UsageError {
-  return new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`lowrank ${command} --help\` lists all flags.`);
+  return new UsageError(`--${name} is missing. Add --${name} ${shown(flag)}; \`${program()} ${command} --help\` lists all flags.`);
 }
 
 /** Arguments without some flags and their values, which `parseFlags` has understood. */
@@ -166,7 +167,7 @@ function unknownFlag(arg: string, names: readonly string[], command: string): st
   const wanted = arg.replace(/^-+/, "").split("=")[0] ?? "";
   const nearest = names.map((name) => ({ name, distance: editDistance(name, wanted) })).sort((a, b) => a.distance - b.distance)[0];
   const guess = nearest && nearest.distance <= Math.max(2, Math.floor(wanted.length / 3)) ? ` Did you mean --${nearest.name}?` : "";
-  return `There is no flag ${arg.split("=")[0]} for lowrank ${command}.${guess} \`lowrank ${command} --help\` lists all flags.`;
+  return `There is no flag ${arg.split("=")[0]} for lowrank ${command}.${guess} \`${program()} ${command} --help\` lists all flags.`;
 }
 
 /** Levenshtein distance, by rows. */

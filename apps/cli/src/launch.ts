@@ -1,9 +1,10 @@
-import { type Worker as Thread, Worker } from "node:worker_threads";
+import { SHARE_ENV, type Worker as Thread, Worker } from "node:worker_threads";
 import type { Makes } from "./command.js";
 import { describeFailure } from "./failure.js";
 import { ignoresHangup } from "./hangup.js";
 import { type EndSignal, signalCodes } from "./interruption.js";
 import { type Leftover, removeLeftovers } from "./leftovers.js";
+import { startedPath } from "./program.js";
 import type { FromThread, OutputName, ThreadData, ToThread } from "./thread.js";
 
 /** After the first signal, in milliseconds; signals before that are the same one: npm hands on what the terminal has sent already. */
@@ -47,7 +48,7 @@ class Launch {
       isTTY: process[to].isTTY === true,
       columns: process[to].columns,
     });
-    const workerData: ThreadData = { args, terminals: { stdout: terminal("stdout"), stderr: terminal("stderr") } };
+    const workerData: ThreadData = { args, program: startedPath(), terminals: { stdout: terminal("stdout"), stderr: terminal("stderr") } };
     for (const to of ["stdout", "stderr"] as const) {
       process[to].on("error", (error) => this.#notWritten(to, error));
       process[to].on("resize", () => this.#tell({ kind: "resized", columns: process[to].columns }));
@@ -56,7 +57,8 @@ class Launch {
       const isIgnored = by === "SIGHUP" && ignoresHangup();
       process.on(by, isIgnored ? () => undefined : () => this.#onSignal(by));
     }
-    this.#thread = new Worker(new URL("./thread.js", import.meta.url), { workerData });
+    // One environment: native code, such as the Vulkan loader, reads the process's own.
+    this.#thread = new Worker(new URL("./thread.js", import.meta.url), { workerData, env: SHARE_ENV });
     this.#thread.on("message", (message: FromThread) => this.#hear(message));
     this.#thread.on("error", (error) => {
       this.#write("stderr", `${describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined).text}\n`);

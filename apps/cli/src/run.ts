@@ -5,6 +5,7 @@ import { commands } from "./commands/table.js";
 import { describeFailure, UsageError } from "./failure.js";
 import { editDistance, helpLines, parseFlags } from "./flags.js";
 import { processOutput } from "./output.js";
+import { program } from "./program.js";
 import { shownLine } from "./terminal/printable.js";
 
 /** Who runs the command line: when it is to stop, and who is told which command it is. */
@@ -68,7 +69,7 @@ async function overview(): Promise<string> {
     "Commands:",
     ...all.map(({ name, summary }) => `  ${name.padEnd(width + 2)}${summary}`),
     "",
-    "`lowrank COMMAND --help` shows a command's flags. Start with `lowrank quickstart`.",
+    `\`${program()} COMMAND --help\` shows a command's flags. Start with \`${program()} quickstart\`.`,
   ].join("\n");
 }
 
@@ -82,7 +83,7 @@ function commandHelp({ name, summary, positionals, flags, examples }: Command): 
     ...helpLines(flags),
     "",
     examples.length > 1 ? "Examples:" : "Example:",
-    ...examples.map((example) => `  ${example}`),
+    ...examples.map((example) => `  ${example.replace(/^lowrank/, () => program())}`),
   ].join("\n");
 }
 

@@ -15,6 +15,8 @@ export type OutputName = "stdout" | "stderr";
 /** What the thread that runs the command is started with. */
 export interface ThreadData {
   readonly args: readonly string[];
+  /** The program's file as it was called. */
+  readonly program: string;
   readonly terminals: Readonly<Record<OutputName, Terminal>>;
 }
 

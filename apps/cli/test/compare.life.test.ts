@@ -102,7 +102,7 @@ describe("compare", () => {
     const long = args(out).map((arg) => (arg === "24" ? "3000" : arg));
     const { code, stderr } = await lowrank(long, { interruptAt: "step" });
     expect(code, stderr).toBe(130);
-    expect(stderr).toContain("lowrank compare");
+    expect(stderr).toContain("lowrank.js compare");
   });
 
   test.each([

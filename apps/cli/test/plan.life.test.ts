@@ -94,6 +94,18 @@ describe("lowrank plan", () => {
     expect([code, stderr]).toEqual([0, expect.stringContaining("does not fit 1.0 MB")]);
   });
 
+  it("plans for a card that is not there, and says how many tokens it plans for", async () => {
+    const path = join(folder, "gpt2.json");
+    writeFileSync(path, JSON.stringify(gpt2));
+    const { code, stdout, stderr } = await lowrank(["plan", "--model", path, "--card", "rtx 4090"]);
+    expect(code, stderr).toBe(0);
+    expect(stdout).toContain("a step of 8 rows of 192 tokens (the model's whole context; --seq plans for fewer)");
+    expect(stdout).toContain("fits NVIDIA RTX 4090 with 24.0 GB");
+    expect(stdout).not.toMatch(/\de[+-]\d/);
+    const both = await lowrank(["plan", "--model", path, "--card", "4090", "--device", "cpu"]);
+    expect([both.code, both.stderr]).toEqual([2, expect.stringContaining("Keep one of them")]);
+  });
+
   it("says what is wrong with its arguments", async () => {
     const path = join(folder, "gpt2.json");
     const tooLong = await lowrank(["plan", "--model", path, "--seq", "9999"]);

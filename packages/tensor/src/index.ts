@@ -1,9 +1,10 @@
 export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
 export { checkDevice, Device, type DeviceName } from "./backends/device.js";
 export { eventLoopTurn } from "./backends/event-loop.js";
-export { type PlanningDevice, planningDevice } from "./backends/planning.js";
+export { type PlannedFor, type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";
+export { absentGpu } from "./backends/webgpu/absent.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
 export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";

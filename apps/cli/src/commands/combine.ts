@@ -3,6 +3,7 @@ import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { checkOut } from "../out-folder.js";
+import { program } from "../program.js";
 import { deviceFlag, jsonFlag, withDevice } from "../session.js";
 
 const flags = {
@@ -31,7 +32,7 @@ function weightsOf(given: readonly string[] | undefined, count: number): readonl
 }
 
 async function runCombine({ values, positionals: folders, output }: CommandContext<typeof flags>): Promise<number> {
-  if (folders.length === 0) throw new UsageError("lowrank combine needs folders of adapters. Write: lowrank combine A B --out DIR.");
+  if (folders.length === 0) throw new UsageError(`lowrank combine needs folders of adapters. Write: ${program()} combine A B --out DIR.`);
   const { out, density, rank } = values;
   const weights = weightsOf(values.weights, folders.length);
   checkOut(out, folders);

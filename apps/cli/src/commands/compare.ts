@@ -26,6 +26,7 @@ import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
+import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
@@ -242,7 +243,7 @@ async function runCompare(context: CompareContext): Promise<number> {
   }
   if (!start || results.length < names.length) {
     output.note(
-      `Stopped after ${results.length} of ${names.length} methods. Go on with:\n  ${["lowrank", "compare", ...args].map(shellWord).join(" ")}`,
+      `Stopped after ${results.length} of ${names.length} methods. Go on with:\n  ${program()} ${["compare", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);
   }

@@ -15,6 +15,7 @@ import {
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { program } from "../program.js";
 import { jsonFlag } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
 import { shownName } from "../terminal/printable.js";
@@ -132,7 +133,7 @@ function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Content
 async function runInspect({ values, positionals, output }: CommandContext<typeof flags>): Promise<number> {
   const [path, ...surplus] = positionals;
   if (path === undefined || surplus.length > 0)
-    throw new UsageError(`lowrank inspect takes one folder or file, and got ${positionals.length}. Write: lowrank inspect DIR|FILE.`);
+    throw new UsageError(`lowrank inspect takes one folder or file, and got ${positionals.length}. Write: ${program()} inspect DIR|FILE.`);
   const { config, adapter, entries } = await contentsOf(path);
   const lines = linesOf(entries);
   const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);

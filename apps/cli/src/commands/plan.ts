@@ -1,7 +1,8 @@
-import { type Device, planStatistics } from "@lowrank/tensor";
+import { absentGpu, type PlannedFor, planStatistics } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { cards, leastSeconds } from "../plan/cards.js";
+import { cardOf, cards, leastSeconds } from "../plan/cards.js";
 import { outlinedStep, outlineFlags } from "../plan/outline.js";
 import { withDevice } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
@@ -9,6 +10,8 @@ import { bytes, grouped, tableLines } from "../terminal/format.js";
 const flags = {
   ...outlineFlags,
   device: { type: "choice", choices: ["cpu", "webgpu"], help: "for whose kernels to plan", default: "cpu" },
+  card: { type: "text", value: "NAME", help: `a GPU that need not be here: ${cards.map(({ name }) => name).join(", ")}` },
+  "device-memory": { type: "number", above: 0, help: "GB of memory of a GPU that need not be here" },
 } as const satisfies Flags;
 
 /** What training would take, and what one step would do. */
@@ -22,11 +25,20 @@ interface TrainingPlan {
   readonly kernelCount: number;
   readonly operations: number;
   readonly movedBytes: number;
-  readonly cards: readonly { readonly name: string; readonly seconds: number; readonly tokensPerSecond: number }[];
+  /** Rows and tokens of each that a step was planned for. */
+  readonly batch: number;
+  readonly length: number;
+  /** The memory of a GPU that is not here, where it was planned for one. */
+  readonly deviceMemoryBytes: number | null;
+  readonly cards: readonly { readonly name: string; readonly seconds: number; readonly tokensPerSecond: number; readonly fits: boolean }[];
 }
 
-async function planned(like: Device, context: CommandContext<typeof flags>): Promise<TrainingPlan> {
-  const { plans, report, optimizerBytes, peakBytes, tokenCount } = await outlinedStep(like, context);
+async function planned(like: PlannedFor, deviceMemoryBytes: number | null, context: CommandContext<typeof flags>): Promise<TrainingPlan> {
+  const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = await outlinedStep(
+    like,
+    context,
+    deviceMemoryBytes ?? undefined,
+  );
   const plan = plans.at(-1);
   if (!plan) throw new Error("plan: the training step made no plan.");
   const { kernels } = planStatistics(plan);
@@ -39,18 +51,43 @@ async function planned(like: Device, context: CommandContext<typeof flags>): Pro
     kernelCount: kernels.length,
     operations: kernels.reduce((sum, { operations }) => sum + operations, 0),
     movedBytes: kernels.reduce((sum, { readBytes, writtenBytes }) => sum + readBytes + writtenBytes, 0),
+    batch: context.values.batch,
+    length,
+    deviceMemoryBytes,
     cards: cards.map((card) => {
       const seconds = leastSeconds(kernels, card);
-      return { name: card.name, seconds, tokensPerSecond: tokenCount / seconds };
+      return { name: card.name, seconds, tokensPerSecond: tokenCount / seconds, fits: peakBytes <= card.memory * 1e9 };
     }),
   };
 }
 
+/** Floating-point operations in the largest unit below. */
+function flops(count: number): string {
+  return count >= 1e13 ? `${grouped(count / 1e12)} TFLOP` : `${(count / 1e9).toFixed(1)} GFLOP`;
+}
+
+/** Milliseconds with three significant digits, never as a power of ten. */
+function milliseconds(seconds: number): string {
+  const ms = Number((1000 * seconds).toPrecision(3));
+  return ms >= 100 ? grouped(ms) : ms.toPrecision(3);
+}
+
 async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
-  const { values, output } = context;
-  const plan = await withDevice(values.device, null, (like) => planned(like, context));
+  const { values, given, output } = context;
+  const card = values.card === undefined ? null : cardOf(values.card);
+  const memory = values["device-memory"] ?? card?.memory;
+  if (memory !== undefined && given.has("device"))
+    throw new UsageError(
+      `--device is for a device that is here, and ${card ? "--card" : "--device-memory"} for one that need not be. Keep one of them.`,
+    );
+  const plan =
+    memory === undefined
+      ? await withDevice(values.device, null, (like) => planned(like, null, context))
+      : await planned(absentGpu(card?.name ?? "a GPU", memory * 1e9), memory * 1e9, context);
   const { parameters, weightBytes } = plan;
   const share = (100 * parameters.trained) / (parameters.trained + parameters.frozen);
+  const whole = values.seq === undefined ? " (the model's whole context; --seq plans for fewer)" : "";
+  output.say(`a step of ${grouped(plan.batch)} ${plan.batch === 1 ? "row" : "rows"} of ${grouped(plan.length)} tokens${whole}`);
   output.say(`${grouped(parameters.frozen)} parameters frozen, ${grouped(parameters.trained)} trained (${share.toFixed(2)} %)`);
   for (const line of tableLines(
     [
@@ -66,17 +103,20 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
     output.say(line);
   if (values.memory !== undefined && plan.peakBytes > values.memory * 1e9)
     output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is computed twice. Plan for fewer rows or tokens.`);
-  output.say(
-    `a step: ${grouped(plan.kernelCount)} kernels, ${(plan.operations / 1e9).toFixed(1)} GFLOP in products, ${bytes(plan.movedBytes)} moved`,
-  );
+  if (plan.deviceMemoryBytes !== null)
+    output.say(
+      `${plan.peakBytes <= plan.deviceMemoryBytes ? "fits" : "does not fit"} ${card?.name ?? "a GPU"} with ${bytes(plan.deviceMemoryBytes)}, of which other programs may take a part`,
+    );
+  output.say(`a step: ${grouped(plan.kernelCount)} kernels, ${flops(plan.operations)} in products, ${bytes(plan.movedBytes)} moved`);
   output.say("projection, no measurement: the least time at a card's published f32 and memory peaks");
   for (const line of tableLines(
     [
-      ["card", "ms a step", "tokens/s"],
-      ...plan.cards.map(({ name, seconds, tokensPerSecond }) => [
+      ["card", "ms a step", "tokens/s", "fits"],
+      ...plan.cards.map(({ name, seconds, tokensPerSecond, fits }) => [
         name,
-        (1000 * seconds).toPrecision(3),
+        milliseconds(seconds),
         grouped(Number(tokensPerSecond.toPrecision(3))),
+        fits ? "yes" : "no",
       ]),
     ],
     { areNumbers: true, width: output.tableColumns },
@@ -94,6 +134,7 @@ export const planCommand = defineCommand({
   examples: [
     "lowrank plan --model config.json --batch 1 --seq 1024",
     "lowrank plan --model ./model --method full --batch 8 --seq 256 --device webgpu",
+    "lowrank plan --model ./model --batch 4 --seq 1024 --card 'RTX 4090'",
   ],
   run: runPlan,
 });

@@ -9,6 +9,7 @@ import { exactMatch } from "../exact-match.js";
 import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { removeIfEnded } from "../leftovers.js";
+import { program } from "../program.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
 import { duration, oneLine, shellWord } from "../terminal/format.js";
@@ -116,12 +117,12 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
     for (const line of [
       `The adapter is in ${adapterFolder},`,
       `the merged model in ${mergedFolder}. Try next:`,
-      "  npx lowrank generate \\",
+      `  ${program()} generate \\`,
       `    --model ${shellWord(base)} \\`,
       `    --adapter ${shellWord(adapterFolder)} \\`,
       `    --prompt ${shellWord(sample)}`,
-      `  npx lowrank inspect ${shellWord(adapterFolder)}`,
-      "  npx lowrank train --model DIR --data yours.jsonl --eval-data held-out.jsonl \\",
+      `  ${program()} inspect ${shellWord(adapterFolder)}`,
+      `  ${program()} train --model DIR --data yours.jsonl --eval-data held-out.jsonl \\`,
       "    --steps 300 --out run",
     ])
       output.say(line);

@@ -12,6 +12,7 @@ import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { applyMethod } from "../method.js";
+import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { lossRows, type Study, studyPage } from "../study/page.js";
@@ -179,7 +180,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
   }
   if (runs.length < plans.length) {
     output.note(
-      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:\n  ${["lowrank", "rank-study", ...args].map(shellWord).join(" ")}`,
+      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:\n  ${program()} ${["rank-study", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);
   }

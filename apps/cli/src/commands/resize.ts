@@ -3,6 +3,7 @@ import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { checkOut } from "../out-folder.js";
+import { program } from "../program.js";
 import { rankChoice, rankFlags, sayKept } from "../rank-choice.js";
 import { deviceFlag, jsonFlag, withDevice } from "../session.js";
 
@@ -17,7 +18,7 @@ async function runResize({ values, positionals, output }: CommandContext<typeof 
   const [folder, ...surplus] = positionals;
   if (folder === undefined || surplus.length > 0)
     throw new UsageError(
-      `lowrank resize takes one adapter's folder, and got ${positionals.length}. Write: lowrank resize DIR --rank 4 --out DIR.`,
+      `lowrank resize takes one adapter's folder, and got ${positionals.length}. Write: ${program()} resize DIR --rank 4 --out DIR.`,
     );
   const choice = rankChoice(values);
   const { out } = values;

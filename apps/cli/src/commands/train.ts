@@ -32,6 +32,7 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
+import { program } from "../program.js";
 import { resumedFlags, startCommand, type WithNeeded } from "../resume.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
@@ -233,9 +234,9 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     });
     output.draw("");
     if (!result.isFinished) {
-      const command = ["lowrank", "train", ...context.args.filter((arg) => !onceOnly.has(arg)), "--resume"];
+      const command = ["train", ...context.args.filter((arg) => !onceOnly.has(arg)), "--resume"];
       output.note(
-        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:\n  ${command.map(shellWord).join(" ")}`,
+        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:\n  ${program()} ${command.map(shellWord).join(" ")}`,
       );
     }
     const { trainLoss, evalLossBefore, evalLossAfter, tokensPerSecond, peakBytes } = result;
@@ -248,8 +249,8 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
         output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);
       output.say(
         adapter
-          ? `adapter in ${out}; try: lowrank generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
-          : `model in ${out}; try: lowrank generate --model ${shellWord(out)} --prompt "…"`,
+          ? `adapter in ${out}; try: ${program()} generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
+          : `model in ${out}; try: ${program()} generate --model ${shellWord(out)} --prompt "…"`,
       );
     }
     output.result({

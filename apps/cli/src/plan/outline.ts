@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type ParameterReport, parameterReport } from "@lowrank/lora";
 import { collate, modelOutline, readJson, trainingStep } from "@lowrank/models";
-import { type Device, type DType, nodeFiles, type Plan, planningDevice } from "@lowrank/tensor";
+import { type DType, nodeFiles, type Plan, type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -58,14 +58,20 @@ export interface StepOutline {
   readonly optimizerBytes: number;
   readonly peakBytes: number;
   readonly tokenCount: number;
+  /** Tokens of each row. */
+  readonly length: number;
 }
 
-/** Plans a step of training for the kernels of a device. Rejects with UsageError where the flags ask for what cannot be. */
-export async function outlinedStep(like: Device, { values, given, output }: CommandContext<typeof outlineFlags>): Promise<StepOutline> {
+/** Plans a step of training for the kernels of a device, within --memory or else `budgetBytes`. Rejects with UsageError where the flags ask for what cannot be. */
+export async function outlinedStep(
+  like: PlannedFor,
+  { values, given, output }: CommandContext<typeof outlineFlags>,
+  budgetBytes?: number,
+): Promise<StepOutline> {
   const config = await configAt(values.model);
   const isFull = methodOf(values.method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
-  const { device, plans } = planningDevice(like, ...(values.memory === undefined ? [] : [values.memory * 1e9]));
+  const { device, plans } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
   const model = modelOutline(config, { device, dtype: isFull ? "f32" : (values.dtype ?? storedType(config)) });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
@@ -92,5 +98,5 @@ export async function outlinedStep(like: Device, { values, given, output }: Comm
   const ids: number[] = new Array(length).fill(0);
   const rows = Array.from({ length: values.batch }, (_, line) => ({ line, ids, labels: ids }));
   await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
-  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count };
+  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count, length };
 }

@@ -1,7 +1,7 @@
 import type { Plan } from "../kernels/kernel.js";
 import { planExecutor } from "../schedule/plan-executor.js";
 import type { Backend, BackendBuffer, BackendCounters, Executable } from "./backend.js";
-import { Device } from "./device.js";
+import { Device, type DeviceName } from "./device.js";
 
 /** A device that plans and computes nothing, with the plans that were made on it, oldest first. */
 export interface PlanningDevice {
@@ -9,12 +9,19 @@ export interface PlanningDevice {
   readonly plans: readonly Plan[];
 }
 
+/** What plans are made for: a `Device` that is open, or a description of one that is not there. */
+export interface PlannedFor {
+  readonly name: DeviceName;
+  readonly description: string;
+  readonly backend: Pick<Backend, "name" | "limits" | "supports" | "stridedComposites" | "leastSummedRows" | "workspaceBytes">;
+}
+
 /**
  * A device on which programs are scheduled as for `like` and nothing is allocated or run: what a model would take is known without
  * building it. Its counters are what the other device's would be; reading gives zeros. Plans try to stay within `budgetBytes`, of which
  * nothing is refused: whether it fits is what is asked.
  */
-export function planningDevice(like: Device, budgetBytes: number = Number.MAX_SAFE_INTEGER): PlanningDevice {
+export function planningDevice(like: PlannedFor, budgetBytes: number = Number.MAX_SAFE_INTEGER): PlanningDevice {
   const plans: Plan[] = [];
   const counters: BackendCounters = {
     buffersCreated: 0,
@@ -33,7 +40,7 @@ export function planningDevice(like: Device, budgetBytes: number = Number.MAX_SA
   const backend: Backend = {
     name: like.backend.name,
     description: `plans for ${like.description}`,
-    limits: { ...like.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes },
+    limits: { ...like.backend.limits, maxBufferBytes: Number.MAX_SAFE_INTEGER, budgetBytes },
     counters,
     get reusableBytes() {
       return arenaBytes;
