@@ -22,6 +22,7 @@ export { type LlamaConfig, llamaConfig } from "./llama/config.js";
 export { Llama } from "./llama/model.js";
 export { modelOutline } from "./model-outline.js";
 export type { PackedRows } from "./packed-rows.js";
+export { TokenizerError } from "./tokenizer/error.js";
 export { TextStream } from "./tokenizer/text-stream.js";
 export { type ChatMessage, Tokenizer } from "./tokenizer/tokenizer.js";
 export * from "./train/index.js";

@@ -1,6 +1,6 @@
-import { Template } from "@huggingface/jinja";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { CheckpointError, digestOf } from "@lowrank/tensor";
+import { ChatTemplate } from "./chat-template.js";
 import { merges, rememberWords, wordByWord } from "./words.js";
 
 /** One turn of a conversation. */
@@ -24,7 +24,7 @@ export class Tokenizer {
   readonly digest: string;
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: Json;
-  #template: Template | null = null;
+  #template: ChatTemplate | null = null;
 
   /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
   constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
@@ -68,7 +68,8 @@ export class Tokenizer {
 
   /**
    * A conversation as text, through the checkpoint's chat template; encode it with `addSpecialTokens: false`.
-   * Throws CheckpointError where none ships. transformers' apply_chat_template(tokenize=False).
+   * Throws CheckpointError where none ships, and TokenizerError where it cannot be rendered: it is no template, refuses the messages, or takes
+   * too many steps. transformers' apply_chat_template(tokenize=False).
    */
   applyChatTemplate(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt?: boolean } = {}): string {
     if (this.chatTemplate === null) {
@@ -77,7 +78,7 @@ export class Tokenizer {
         "tokenizer_config.json",
       );
     }
-    this.#template ??= new Template(this.chatTemplate);
+    this.#template ??= new ChatTemplate(this.chatTemplate);
     const special = Object.fromEntries(
       ["bos_token", "eos_token", "pad_token", "unk_token"].map((name) => [name, tokenText(this.#config[name]) ?? ""]),
     );

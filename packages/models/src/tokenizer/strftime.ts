@@ -1,0 +1,36 @@
+const days = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const months = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+
+const two = (value: number): string => String(value).padStart(2, "0");
+const named = (names: readonly string[], index: number): string => names[index] ?? "";
+/** Days of the year up to this one. */
+const dayOfYear = (date: Date): number =>
+  Math.round((Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) - Date.UTC(date.getFullYear(), 0, 0)) / 86_400_000);
+
+const directives: Readonly<Record<string, (date: Date) => string>> = {
+  "%": () => "%",
+  A: (date) => named(days, date.getDay()),
+  a: (date) => named(days, date.getDay()).slice(0, 3),
+  B: (date) => named(months, date.getMonth()),
+  b: (date) => named(months, date.getMonth()).slice(0, 3),
+  d: (date) => two(date.getDate()),
+  e: (date) => String(date.getDate()).padStart(2),
+  F: (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`,
+  H: (date) => two(date.getHours()),
+  I: (date) => two(date.getHours() % 12 || 12),
+  j: (date) => String(dayOfYear(date)).padStart(3, "0"),
+  M: (date) => two(date.getMinutes()),
+  m: (date) => two(date.getMonth() + 1),
+  p: (date) => (date.getHours() < 12 ? "AM" : "PM"),
+  S: (date) => two(date.getSeconds()),
+  T: (date) => `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
+  Y: (date) => String(date.getFullYear()),
+  y: (date) => two(date.getFullYear() % 100),
+};
+
+/** A local time as Python's strftime writes it in the C locale; directives that are not known stay as they are. */
+export function strftime(date: Date, format: string): string {
+  return format.replace(/%(.)/gs, (whole, letter: string) =>
+    Object.hasOwn(directives, letter) ? (directives[letter]?.(date) ?? whole) : whole,
+  );
+}
