@@ -4,7 +4,15 @@ import { program } from "./program.js";
 
 /** What a flag takes. `value` is what help shows for it; a flag without a default is absent unless given. */
 export type Flag =
-  | { readonly type: "text"; readonly value: string; readonly help: string; readonly required?: boolean; readonly default?: string }
+  | {
+      readonly type: "text";
+      readonly value: string;
+      readonly help: string;
+      readonly required?: boolean;
+      readonly default?: string;
+      /** For the name of a file or folder: whether the command reads what is there or writes it. */
+      readonly path?: "read" | "written";
+    }
   | {
       readonly type: "integer" | "number";
       readonly help: string;
@@ -17,7 +25,7 @@ export type Flag =
   | { readonly type: "list"; readonly value: string; readonly help: string }
   | { readonly type: "pairs"; readonly value: string; readonly help: string }
   /** Once or several times, each a text of its own. */
-  | { readonly type: "texts"; readonly value: string; readonly help: string; readonly required?: boolean }
+  | { readonly type: "texts"; readonly value: string; readonly help: string; readonly required?: boolean; readonly path?: "read" }
   | { readonly type: "switch"; readonly help: string };
 
 export type Flags = Readonly<Record<string, Flag>>;

@@ -3,7 +3,7 @@ import type { Makes } from "./command.js";
 import { describeFailure } from "./failure.js";
 import { ignoresHangup } from "./hangup.js";
 import { type EndSignal, signalCodes } from "./interruption.js";
-import { type Leftover, removeLeftovers } from "./leftovers.js";
+import { type Leftover, removeLeftover } from "./leftovers.js";
 import { startedPath } from "./program.js";
 import type { FromThread, OutputName, ThreadData, ToThread } from "./thread.js";
 
@@ -31,7 +31,7 @@ export function launch(args: readonly string[]): Promise<number> {
 
 class Launch {
   readonly #thread: Thread;
-  readonly #leftovers: Leftover[] = [];
+  #leftover: Leftover | null = null;
   readonly #unread = new Set<OutputName>();
   #makes: Makes = "text";
   #isNative = false;
@@ -80,7 +80,7 @@ class Launch {
     if (message.kind === "write") this.#write(message.to, message.data);
     else if (message.kind === "started") this.#makes = message.makes;
     else if (message.kind === "native") this.#isNative = message.isNative;
-    else this.#leftovers.push(message.leftover);
+    else this.#leftover = message.leftover;
   }
 
   #write(to: OutputName, data: string | Uint8Array): void {
@@ -136,7 +136,7 @@ class Launch {
     let isOver = await within(exited);
     // Dawn aborts the process when JavaScript is taken away from under it.
     if (!isOver && !this.#isNative) isOver = await within(this.#thread.terminate().then(() => true));
-    removeLeftovers(this.#leftovers);
+    if (this.#leftover) removeLeftover(this.#leftover);
     if (isOver) process.exit(exitCode);
     // Nothing else ends code that is not JavaScript. A shell reports the same number.
     process.removeAllListeners(by);

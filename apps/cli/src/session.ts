@@ -14,10 +14,16 @@ import { grouped } from "./terminal/format.js";
 export const modelFlag = {
   type: "text",
   value: "DIR",
+  path: "read",
   help: "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or hub name",
   required: true,
 } as const satisfies Flags[string];
-export const adapterFlag = { type: "text", value: "DIR", help: "folder of an adapter, ours or PEFT's" } as const satisfies Flags[string];
+export const adapterFlag = {
+  type: "text",
+  value: "DIR",
+  path: "read",
+  help: "folder of an adapter, ours or PEFT's",
+} as const satisfies Flags[string];
 export const deviceFlag = {
   type: "choice",
   choices: ["auto", "cpu", "webgpu"],

@@ -1,3 +1,4 @@
+import { open } from "node:fs/promises";
 import { type KernelTime, writeFileAtomic } from "@lowrank/tensor";
 
 /** One slice of Chrome's trace event format ("X": complete, "i": instant); times in microseconds. */
@@ -15,6 +16,30 @@ interface TraceEvent {
 
 /** Events kept at most: a viewer takes no more, and memory would not either. */
 const eventLimit = 200_000;
+
+/** The whole trace: two names, and the events. */
+function traceOf(events: readonly TraceEvent[]): object {
+  const names = ["process_name", "thread_name"].map((name) => ({
+    name,
+    ph: "M",
+    pid: 1,
+    tid: 1,
+    args: { name: name === "process_name" ? "lowrank" : "kernels" },
+  }));
+  return { displayTimeUnit: "ms", traceEvents: [...names, ...events] };
+}
+
+/** Whether a file begins as every trace of ours does. */
+export async function isTrace(path: string): Promise<boolean> {
+  const head = JSON.stringify(traceOf([])).slice(0, -"]}".length);
+  const file = await open(path, "r");
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(head.length), 0, head.length, 0);
+    return buffer.toString("utf8", 0, bytesRead) === head;
+  } finally {
+    await file.close();
+  }
+}
 
 /** Collects kernel times and writes them in Chrome's trace format, which Perfetto and chrome://tracing open. */
 export class TraceRecorder {
@@ -65,17 +90,10 @@ export class TraceRecorder {
 
   /** Writes the file; the number of events, and of those that were too many. */
   async write(path: string): Promise<{ readonly written: number; readonly lost: number }> {
-    const names = ["process_name", "thread_name"].map((name) => ({
-      name,
-      ph: "M",
-      pid: 1,
-      tid: 1,
-      args: { name: name === "process_name" ? "lowrank" : "kernels" },
-    }));
     // The device's clock starts anywhere; the trace at 0.
     const start = this.#events[0]?.ts ?? 0;
     const events = this.#events.map((event) => ({ ...event, ts: event.ts - start }));
-    await writeFileAtomic(path, JSON.stringify({ displayTimeUnit: "ms", traceEvents: [...names, ...events] }));
+    await writeFileAtomic(path, JSON.stringify(traceOf(events)));
     return { written: this.#events.length, lost: this.#lost };
   }
 }

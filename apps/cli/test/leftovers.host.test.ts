@@ -1,42 +1,45 @@
 import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Leftover, removeLeftovers } from "../src/leftovers.js";
+import { temporaryName, temporaryNames } from "@lowrank/tensor";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { type Leftover, removeLeftover } from "../src/leftovers.js";
 
 let folder = "";
+const temporary = temporaryName("model.safetensors");
+const anothers = temporary.replace(String(process.pid), "1");
+const all = ["out", `out/${anothers}`, `out/${temporary}`, "out/deep", "out/deep/x", "out/empty", "out/lock", "out/new.json"];
 beforeEach(() => {
   folder = realpathSync(mkdtempSync(join(tmpdir(), "lowrank-leftovers-")));
-  mkdirSync(join(folder, "out", "deep"), { recursive: true });
-  for (const name of ["out/old.json", "out/new.json", "out/.model.safetensors.0a1b.tmp", "out/deep/x", "lock"])
-    writeFileSync(join(folder, name), "x");
+  for (const name of ["deep", "empty"]) mkdirSync(join(folder, "out", name), { recursive: true });
+  for (const name of ["new.json", temporary, anothers, "deep/x", "lock"]) writeFileSync(join(folder, "out", name), "token a");
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-const rows: readonly (readonly [name: string, leftover: Leftover, left: readonly string[]])[] = [
-  [
-    "a file goes",
-    { what: "file", path: "lock" },
-    ["out", "out/.model.safetensors.0a1b.tmp", "out/deep", "out/deep/x", "out/new.json", "out/old.json"],
-  ],
-  [
-    "temporary files of a folder go",
-    { what: "temporaries", path: "out" },
-    ["lock", "out", "out/deep", "out/deep/x", "out/new.json", "out/old.json"],
-  ],
-  [
-    "what a folder did not hold before goes",
-    { what: "contents", path: "out", kept: ["old.json"], wasThere: true },
-    ["lock", "out", "out/old.json"],
-  ],
-  ["a folder that was not there goes whole", { what: "contents", path: "out", kept: [], wasThere: false }, ["lock"]],
+const rows: readonly (readonly [name: string, leftover: Partial<Leftover>, gone: readonly string[]])[] = [
+  ["temporary files of this process go, those of another stay", { folders: ["out"] }, [`out/${temporary}`]],
+  ["what is nothing unless it is whole goes", { unfinished: ["out/new.json", "out/deep"] }, ["out/deep", "out/deep/x", "out/new.json"]],
+  ["the lock goes", { lock: { path: "out/lock", token: "a" } }, ["out/lock"]],
+  ["a lock that is another's by now stays", { lock: { path: "out/lock", token: "b" } }, []],
+  ["a folder that it made goes when it is empty", { made: ["out", "out/empty", "out/deep"] }, ["out/empty"]],
   [
     "what is not there is no matter",
-    { what: "contents", path: "absent", kept: [], wasThere: false },
-    ["lock", "out", "out/.model.safetensors.0a1b.tmp", "out/deep", "out/deep/x", "out/new.json", "out/old.json"],
+    { folders: ["absent"], unfinished: ["absent"], lock: { path: "absent/lock", token: "a" }, made: ["absent"] },
+    [],
   ],
 ];
-test.each(rows)("%s", (_, leftover, left) => {
-  removeLeftovers([{ ...leftover, path: join(folder, leftover.path) }]);
-  expect((readdirSync(folder, { recursive: true }) as string[]).sort()).toEqual(left);
+test.each(rows)("%s", (_, given, gone) => {
+  const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const at = (path: string): string => join(folder, path);
+  const { lock = null, folders = [], unfinished = [], made = [] } = given;
+  removeLeftover({
+    lock: lock && { ...lock, path: at(lock.path) },
+    folders: folders.map(at),
+    temporaries: temporaryNames(process.pid),
+    unfinished: unfinished.map(at),
+    made: made.map(at),
+  });
+  expect(said).not.toHaveBeenCalled();
+  said.mockRestore();
+  expect((readdirSync(folder, { recursive: true }) as string[]).sort()).toEqual(all.filter((name) => !gone.includes(name)).sort());
 });

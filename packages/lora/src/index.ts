@@ -55,7 +55,7 @@ export type { LycorisOptions } from "./methods/whole-delta.js";
 export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { adapterOutline, type OutlineOptions } from "./peft/outline.js";
-export { peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
+export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
 export { withoutAdapter } from "./several/active.js";
 export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";

@@ -3,4 +3,4 @@ import { setNodeEnvironment } from "./backends/node/environment.js";
 setNodeEnvironment();
 
 export * from "./index.js";
-export { fileSource, makeFolder, nodeFiles, temporaryName, temporaryOf, writeFileAtomic } from "./io/node.js";
+export { fileError, fileSource, makeFolder, nodeFiles, temporaryName, temporaryNames, temporaryOf, writeFileAtomic } from "./io/node.js";

@@ -1,8 +1,9 @@
-import { adapterOutline, type CombineMethod, combineAdapters, combineMethods, loadAdapter, saveAdapter } from "@lowrank/lora";
+import { adapterFiles, adapterOutline, type CombineMethod, combineAdapters, combineMethods, loadAdapter, saveAdapter } from "@lowrank/lora";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { checkOut } from "../out-folder.js";
+import { inputsOf } from "../out/inputs.js";
+import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { deviceFlag, jsonFlag, withDevice } from "../session.js";
 
@@ -18,7 +19,7 @@ const flags = {
   "majority-sign": { type: "choice", choices: ["total", "frequency"], help: "how ties finds the sign of the majority", default: "total" },
   rank: { type: "integer", min: 1, help: "rank of the result of the methods with svd (default: the largest)" },
   seed: { type: "integer", min: 0, help: "of what dare drops", default: 0 },
-  out: { type: "text", value: "DIR", help: "new folder for the adapter", required: true },
+  out: { type: "text", value: "DIR", path: "written", help: "new folder for the adapter", required: true },
   device: { ...deviceFlag, default: "cpu" },
   json: jsonFlag,
 } as const satisfies Flags;
@@ -31,35 +32,38 @@ function weightsOf(given: readonly string[] | undefined, count: number): readonl
   return weights;
 }
 
-async function runCombine({ values, positionals: folders, output }: CommandContext<typeof flags>): Promise<number> {
+async function runCombine(context: CommandContext<typeof flags>): Promise<number> {
+  const { values, positionals: folders, output } = context;
   if (folders.length === 0) throw new UsageError(`lowrank combine needs folders of adapters. Write: ${program()} combine A B --out DIR.`);
   const { out, density, rank } = values;
   const weights = weightsOf(values.weights, folders.length);
-  checkOut(out, folders);
-  return withDevice(values.device, output, async (device) => {
-    // The adapters' own tensors say all that is needed of the base.
-    const outline = await adapterOutline(folders, { device });
-    const onWarning = (message: string): void => output.note(`warning: ${message}`);
-    const adapters = [];
-    for (const folder of folders) adapters.push(await loadAdapter(outline, folder, { onWarning }));
-    const method: CombineMethod = values.method;
-    const combined = await combineAdapters(adapters, {
-      weights,
-      method,
-      seed: values.seed,
-      majoritySign: values["majority-sign"],
-      ...(density !== undefined && { density }),
-      ...(rank !== undefined && { rank }),
-      onWarning,
-    });
-    await saveAdapter(combined, out);
-    const parameters = combined.parameters().reduce((sum, { size }) => sum + size, 0);
-    const layers = combined.places.size;
-    const used = folders.length === 1 ? "linear" : method;
-    output.say(`${folders.length} adapters combined (${used}) on ${layers} layers; the adapter is in ${out}.`);
-    output.result({ out, method: used, weights, layers, parameters });
-    return 0;
-  });
+  const claim = { command: "combine", path: out, inputs: inputsOf(flags, values, folders), writes: adapterFiles, mode: "new" } as const;
+  return withOutFolder(context, claim, ({ files }) =>
+    withDevice(values.device, output, async (device) => {
+      // The adapters' own tensors say all that is needed of the base.
+      const outline = await adapterOutline(folders, { device });
+      const onWarning = (message: string): void => output.note(`warning: ${message}`);
+      const adapters = [];
+      for (const folder of folders) adapters.push(await loadAdapter(outline, folder, { onWarning }));
+      const method: CombineMethod = values.method;
+      const combined = await combineAdapters(adapters, {
+        weights,
+        method,
+        seed: values.seed,
+        majoritySign: values["majority-sign"],
+        ...(density !== undefined && { density }),
+        ...(rank !== undefined && { rank }),
+        onWarning,
+      });
+      await saveAdapter(combined, out, { files });
+      const parameters = combined.parameters().reduce((sum, { size }) => sum + size, 0);
+      const layers = combined.places.size;
+      const used = folders.length === 1 ? "linear" : method;
+      output.say(`${folders.length} adapters combined (${used}) on ${layers} layers; the adapter is in ${out}.`);
+      output.result({ out, method: used, weights, layers, parameters });
+      return 0;
+    }),
+  );
 }
 
 export const combineCommand = defineCommand({

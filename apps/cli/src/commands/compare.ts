@@ -1,4 +1,4 @@
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { NotApplicableError } from "@lowrank/lora";
 import type { DataSet, Example, Examples, LoadedModel, RunState } from "@lowrank/models";
 import { longestLength, stateFileName } from "@lowrank/models";
@@ -26,6 +26,9 @@ import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
+import { inputsOf } from "../out/inputs.js";
+import { adapterRunFiles, fullRunFiles } from "../out/mark.js";
+import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
 import { contextOf, setFirstValues } from "../runs.js";
@@ -49,6 +52,7 @@ const flags = {
   "general-text": {
     type: "text",
     value: "FILE",
+    path: "read",
     help: 'lines, or {"text"} rows, on which forgetting is measured (default: prose that ships with lowrank)',
   },
   "max-length": comparedFlags["max-length"],
@@ -101,8 +105,13 @@ function whyNot(model: LoadedModel["model"], name: string, own: Readonly<Record<
 }
 
 async function runCompare(context: CompareContext): Promise<number> {
-  const { values, given, output, signal, args } = context;
-  const { out } = values;
+  const { values } = context;
+  const claim = { command: "compare", path: values.out, inputs: inputsOf(flags, values), writes: [], mode: "own" } as const;
+  return withOutFolder(context, claim, (folder) => compareIn(folder, context));
+}
+
+async function compareIn(outFolder: OutFolder, { values, given, output, args }: CompareContext): Promise<number> {
+  const { path: out, files, signal } = outFolder;
   const asked = chosenMethods(values.methods);
   const rates = ratesOf(asked, values.lr);
   /** Methods that this model has no place for, and why. */
@@ -111,7 +120,6 @@ async function runCompare(context: CompareContext): Promise<number> {
   const varying = new Map<string, string>();
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
   const decodedTokens = 24;
   const shared = settingsOf(values);
 
@@ -162,7 +170,7 @@ async function runCompare(context: CompareContext): Promise<number> {
       throw new UsageError(
         `The longest row has ${longest} tokens, and beside ${taken} virtual tokens the context of ${model.contextLength} has room for ${limit}. Cut long rows with --max-length ${limit}.`,
       );
-    await openFolder(out, shared);
+    await openFolder(outFolder, shared);
     const general = await generalText(values["general-text"], tokenizer, limit);
     output.note(`device: ${description}`);
     output.note(`general text: ${general.source}`);
@@ -179,12 +187,12 @@ async function runCompare(context: CompareContext): Promise<number> {
   const steps = new Map<string, readonly TimedStep[]>();
   for (const [i, name] of names.entries()) {
     if (!start || signal.aborted) break;
-    const folder = join(out, name);
     const isFull = methodOf(name) === fullMethod;
     const own = options.get(name) ?? {};
     const peakRate = rates.get(name) ?? usualLearningRate(name);
     const settings = { ...shared, method: name, lr: peakRate, ...optionSettings(own) };
     const result = await finished(join(out, `${name}.json`), settings, async () => {
+      const folder = await outFolder.beginRun(name, isFull ? fullRunFiles : adapterRunFiles);
       output.say(`${name} (${i + 1} of ${names.length}), learning rate ${peakRate}`);
       return onFreshModel(isFull ? { dtype: "f32" } : {}, async (loaded) => {
         const { model, tokenizer } = loaded;
@@ -204,6 +212,7 @@ async function runCompare(context: CompareContext): Promise<number> {
           peakRate,
           warmup: values.warmup,
           folder,
+          files,
           saveEvery: values["save-every"],
           settings,
           signal,
@@ -237,9 +246,9 @@ async function runCompare(context: CompareContext): Promise<number> {
       });
     });
     if (!result) break;
-    await removeState(folder, stateFileName);
+    await removeState(join(out, name), stateFileName);
     results.push(result);
-    steps.set(name, await stepsIn(folder));
+    steps.set(name, await stepsIn(join(out, name)));
   }
   if (!start || results.length < names.length) {
     output.note(

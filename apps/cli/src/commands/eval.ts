@@ -8,7 +8,7 @@ import { grouped } from "../terminal/format.js";
 const flags = {
   model: modelFlag,
   adapter: adapterFlag,
-  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
+  data: { type: "text", value: "FILE.jsonl", path: "read", help: "rows as for train", required: true },
   generate: { type: "switch", help: "also answer every prompt greedily and count the exact matches" },
   "max-new-tokens": { type: "integer", min: 1, help: "longest answer with --generate (default: the longest completion)" },
   rows: { type: "integer", min: 1, help: "rows used, evenly spread over the file (default: all)" },

@@ -14,6 +14,7 @@ const flags = {
   adapter: {
     type: "texts",
     value: "DIR",
+    path: "read",
     help: "folder of an adapter; one for all prompts or one for each, in their order, none for the base",
   },
   prompt: { type: "texts", value: "TEXT", help: "what the model goes on from; several are answered in one batch", required: true },

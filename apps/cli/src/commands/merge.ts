@@ -1,38 +1,44 @@
 import { merge } from "@lowrank/lora";
-import { loadModel, saveModel } from "@lowrank/models";
+import { checkpointFiles, loadModel, saveModel } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import type { Flags } from "../flags.js";
-import { checkOut } from "../out-folder.js";
+import { inputsOf } from "../out/inputs.js";
+import { withOutFolder } from "../out-folder.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
   model: modelFlag,
-  adapter: { type: "text", value: "DIR", help: "folder of an adapter, ours or PEFT's", required: true },
+  adapter: { type: "text", value: "DIR", path: "read", help: "folder of an adapter, ours or PEFT's", required: true },
   dtype: {
     type: "choice",
     choices: ["as-stored", "f32", "bf16", "f16"],
     help: "how the merged weights are stored",
     default: "as-stored",
   },
-  out: { type: "text", value: "DIR", help: "new folder for the whole checkpoint", required: true },
+  out: { type: "text", value: "DIR", path: "written", help: "new folder for the whole checkpoint", required: true },
   device: deviceFlag,
   json: jsonFlag,
 } as const satisfies Flags;
 
-async function runMerge({ values, output }: CommandContext<typeof flags>): Promise<number> {
+async function runMerge(context: CommandContext<typeof flags>): Promise<number> {
+  const { values, output } = context;
   const { out } = values;
-  checkOut(out, [values.model, values.adapter]);
-  return withDevice(values.device, output, async (dev) => {
-    const { dtype } = values;
-    const { model } = await loadModel(values.model, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
-    const adapter = await openAdapter(model, values.adapter, output);
-    if (adapter) merge(adapter);
-    await saveModel(model, out);
-    const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);
-    output.say(`${adapter?.places.size ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`);
-    output.result({ out, merged: adapter?.places.size ?? 0, parameters });
-    return 0;
-  });
+  const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes: checkpointFiles, mode: "new" } as const;
+  return withOutFolder(context, claim, ({ files }) =>
+    withDevice(values.device, output, async (dev) => {
+      const { dtype } = values;
+      const { model } = await loadModel(values.model, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
+      const adapter = await openAdapter(model, values.adapter, output);
+      if (adapter) merge(adapter);
+      await saveModel(model, out, { files });
+      const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);
+      output.say(
+        `${adapter?.places.size ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`,
+      );
+      output.result({ out, merged: adapter?.places.size ?? 0, parameters });
+      return 0;
+    }),
+  );
 }
 
 export const mergeCommand = defineCommand({

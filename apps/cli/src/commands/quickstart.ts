@@ -4,11 +4,12 @@ import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { applyAdapter, formatReport, merge, parameterReport, saveAdapter } from "@lowrank/lora";
 import { type DataSet, encodeRows, saveModel, type Tokenizer, train } from "@lowrank/models";
+import { nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { exactMatch } from "../exact-match.js";
 import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
-import { removeIfEnded } from "../leftovers.js";
+import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
@@ -20,14 +21,27 @@ const flags = {
   steps: { type: "integer", min: 1, help: "optimizer steps", default: 400 },
   rows: { type: "integer", min: 5, help: "held-out rows that are answered", default: 200 },
   seed: { type: "integer", min: 0, help: "of the data, the adapter and the order of rows", default: 1 },
-  out: { type: "text", value: "DIR", help: "where the adapter and the merged model go (default: a new temporary folder)" },
+  out: { type: "text", value: "DIR", path: "written", help: "where the adapter and the merged model go (default: a new temporary folder)" },
   device: { ...deviceFlag, default: "cpu" },
   json: jsonFlag,
 } as const satisfies Flags;
 
 const recipe = { rank: 8, alpha: 16, peak: 1e-2, warmup: 20, batchSize: 8 } as const;
 
-async function runQuickstart({ values, output, signal }: CommandContext<typeof flags>): Promise<number> {
+type QuickstartContext = CommandContext<typeof flags>;
+
+async function runQuickstart(context: QuickstartContext): Promise<number> {
+  const { out } = context.values;
+  if (out === undefined) return quickstart(context, null);
+  const inputs = [{ name: "the model that ships with Lowrank", path: baseModelFolder() }];
+  const claim = { command: "quickstart", path: out, inputs, writes: ["adapter", "merged"], mode: "own" } as const;
+  return withOutFolder(context, claim, (folder) => quickstart(context, folder));
+}
+
+/** Without a folder, a temporary one is made once there is something to put into it. */
+async function quickstart({ values, output, ...context }: QuickstartContext, folder: OutFolder | null): Promise<number> {
+  const { signal } = folder ?? context;
+  const files = folder?.files ?? nodeFiles;
   const base = baseModelFolder();
   const orders = await exampleOrders({ trainCount: 2000, heldOutCount: values.rows, seed: values.seed });
   return withDevice(values.device, output, async (dev) => {
@@ -89,14 +103,14 @@ async function runQuickstart({ values, output, signal }: CommandContext<typeof f
     output.say(`        ${percent(names.share)} where the names themselves were never seen`);
     output.say();
 
-    const out = values.out ?? mkdtempSync(join(tmpdir(), "lowrank-quickstart-"));
+    await folder?.begin();
+    const out = folder?.path ?? mkdtempSync(join(tmpdir(), "lowrank-quickstart-"));
     const [adapterFolder, mergedFolder] = [join(out, "adapter"), join(out, "merged")];
-    for (const folder of [adapterFolder, mergedFolder]) removeIfEnded(folder, "contents");
-    await saveAdapter(adapter, adapterFolder);
+    await saveAdapter(adapter, adapterFolder, { files });
     const samples: DataSet = { ...heldOut, examples: heldOut.examples.slice(0, 5) };
     merge(adapter);
     const merged = await exactMatch(loaded, samples, { signal });
-    await saveModel(model, mergedFolder);
+    await saveModel(model, mergedFolder, { files });
     const mergedTextEqual = merged.answers.every(({ answer }, i) => answer === after.answers[i]?.answer);
 
     const width = output.columns - 8;

@@ -1,4 +1,4 @@
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { type DataSet, type Examples, longestLength, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
@@ -12,6 +12,9 @@ import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { applyMethod } from "../method.js";
+import { inputsOf } from "../out/inputs.js";
+import { adapterRunFiles } from "../out/mark.js";
+import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
@@ -84,13 +87,18 @@ function settingsOf(values: Values<typeof flags>): RunState["settings"] {
   };
 }
 
-async function runStudy({ values, output, signal, args }: CommandContext<typeof flags>): Promise<number> {
-  const { out } = values;
+async function runStudy(context: CommandContext<typeof flags>): Promise<number> {
+  const { values } = context;
+  const claim = { command: "rank-study", path: values.out, inputs: inputsOf(flags, values), writes: [], mode: "own" } as const;
+  return withOutFolder(context, claim, (folder) => studyIn(folder, context));
+}
+
+async function studyIn(outFolder: OutFolder, { values, output, args }: CommandContext<typeof flags>): Promise<number> {
+  const { path: out, files, signal } = outFolder;
   const ranks = ranksOf(values.ranks);
   const largest = ranks.at(-1) as number; // there is at least one
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  if (resolve(out) === resolve(values.model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
   const shared = settingsOf(values);
   type Loaded = Awaited<ReturnType<typeof openModel>>;
   const onFreshModel = async <R>(use: (loaded: Loaded, description: string) => Promise<R>): Promise<R> =>
@@ -111,7 +119,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
   const start = await onFreshModel(async (loaded, description) => {
     const sets = targetSets(values["targets-sets"], loaded.model);
     const { heldOut, lengthLimit } = await rowsFor(loaded, true);
-    await openFolder(out, shared);
+    await openFolder(outFolder, shared);
     output.note(`device: ${description}`);
     const base = await finished(join(out, "base.json"), shared, async () => ({
       settings: shared,
@@ -133,6 +141,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
     const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
     const settings = { ...shared, seed, targets, rank, alpha: 2 * rank };
     const run = await finished(join(out, `${name}.json`), settings, async () => {
+      await outFolder.beginRun(name, adapterRunFiles);
       output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
       return onFreshModel(async (loaded): Promise<StudyRun | null> => {
         const { model } = loaded;
@@ -151,6 +160,7 @@ async function runStudy({ values, output, signal, args }: CommandContext<typeof 
           peakRate: values.lr,
           warmup: values.warmup,
           folder,
+          files,
           saveEvery: values["save-every"],
           settings,
           signal,

@@ -1,20 +1,22 @@
-import { adapterOutline, loadAdapter, resizeAdapter, saveAdapter } from "@lowrank/lora";
+import { adapterFiles, adapterOutline, loadAdapter, resizeAdapter, saveAdapter } from "@lowrank/lora";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { checkOut } from "../out-folder.js";
+import { inputsOf } from "../out/inputs.js";
+import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { rankChoice, rankFlags, sayKept } from "../rank-choice.js";
 import { deviceFlag, jsonFlag, withDevice } from "../session.js";
 
 const flags = {
   ...rankFlags,
-  out: { type: "text", value: "DIR", help: "new folder for the adapter", required: true },
+  out: { type: "text", value: "DIR", path: "written", help: "new folder for the adapter", required: true },
   device: { ...deviceFlag, default: "cpu" },
   json: jsonFlag,
 } as const satisfies Flags;
 
-async function runResize({ values, positionals, output }: CommandContext<typeof flags>): Promise<number> {
+async function runResize(context: CommandContext<typeof flags>): Promise<number> {
+  const { values, positionals, output } = context;
   const [folder, ...surplus] = positionals;
   if (folder === undefined || surplus.length > 0)
     throw new UsageError(
@@ -22,17 +24,19 @@ async function runResize({ values, positionals, output }: CommandContext<typeof 
     );
   const choice = rankChoice(values);
   const { out } = values;
-  checkOut(out, [folder]);
-  return withDevice(values.device, output, async (device) => {
-    const onWarning = (message: string): void => output.note(`warning: ${message}`);
-    const adapter = await loadAdapter(await adapterOutline([folder], { device }), folder, { onWarning });
-    const { adapter: resized, report } = await resizeAdapter(adapter, { ...choice, onWarning });
-    await saveAdapter(resized, out);
-    sayKept(report, output);
-    output.say(`The adapter is in ${out}.`);
-    output.result({ out, kept: report.kept, layers: report.layers.map(({ name, rank, kept }) => ({ name, rank, kept })) });
-    return 0;
-  });
+  const claim = { command: "resize", path: out, inputs: inputsOf(flags, values, positionals), writes: adapterFiles, mode: "new" } as const;
+  return withOutFolder(context, claim, ({ files }) =>
+    withDevice(values.device, output, async (device) => {
+      const onWarning = (message: string): void => output.note(`warning: ${message}`);
+      const adapter = await loadAdapter(await adapterOutline([folder], { device }), folder, { onWarning });
+      const { adapter: resized, report } = await resizeAdapter(adapter, { ...choice, onWarning });
+      await saveAdapter(resized, out, { files });
+      sayKept(report, output);
+      output.say(`The adapter is in ${out}.`);
+      output.result({ out, kept: report.kept, layers: report.layers.map(({ name, rank, kept }) => ({ name, rank, kept })) });
+      return 0;
+    }),
+  );
 }
 
 export const resizeCommand = defineCommand({

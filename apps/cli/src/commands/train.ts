@@ -1,5 +1,4 @@
-import { existsSync, readdirSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
 import {
@@ -10,16 +9,14 @@ import {
   readState,
   type StepMetrics,
   saveModel,
-  stateFileName,
   train,
 } from "@lowrank/models";
-import { type Device, nodeFiles } from "@lowrank/tensor";
+import type { Device } from "@lowrank/tensor";
 import { allowedChanges } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
-import { removeIfEnded } from "../leftovers.js";
 import {
   applyMethod,
   fullMethod,
@@ -32,6 +29,9 @@ import {
   refuseMethodFlags,
   usualLearningRate,
 } from "../method.js";
+import { inputsOf } from "../out/inputs.js";
+import { adapterRunFiles, fullRunFiles, metricsName } from "../out/mark.js";
+import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { resumedFlags, startCommand, type WithNeeded } from "../resume.js";
 import { contextOf, setFirstValues } from "../runs.js";
@@ -39,12 +39,12 @@ import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withD
 import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
-import { TraceRecorder } from "../trace.js";
+import { isTrace, TraceRecorder } from "../trace.js";
 
 const flags = {
   model: { ...modelFlag, required: false },
-  data: { type: "text", value: "FILE.jsonl", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}' },
-  "eval-data": { type: "text", value: "FILE.jsonl", help: "held-out rows: the loss before and after" },
+  data: { type: "text", value: "FILE.jsonl", path: "read", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}' },
+  "eval-data": { type: "text", value: "FILE.jsonl", path: "read", help: "held-out rows: the loss before and after" },
   method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },
   ...methodFlags,
   steps: { type: "integer", min: 1, help: "optimizer steps" },
@@ -60,7 +60,13 @@ const flags = {
   seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
   device: deviceFlag,
   memory: memoryFlag,
-  out: { type: "text", value: "DIR", help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state", required: true },
+  out: {
+    type: "text",
+    value: "DIR",
+    path: "written",
+    help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state",
+    required: true,
+  },
   resume: { type: "switch", help: "go on with the run in --out; its flags need not be given again" },
   "allow-changed": { type: "switch", help: "with --resume: go on although flags, weights, rows or the tokenizer have changed" },
   overwrite: { type: "switch", help: "replace the run in --out" },
@@ -72,6 +78,7 @@ const flags = {
   profile: {
     type: "text",
     value: "FILE.json",
+    path: "written",
     help: "write when each kernel ran, in Chrome's trace format (opens in Perfetto); slows the run",
   },
   json: jsonFlag,
@@ -112,29 +119,8 @@ function hashesOf(
 /** Switches that are no part of the command that resumes. */
 const onceOnly: ReadonlySet<string> = new Set(["--overwrite", "--resume", "--allow-changed"]);
 
-const runFiles = [stateFileName, "metrics.jsonl", "adapter_config.json", "adapter_model.safetensors", "model.safetensors", "config.json"];
-
-/** Refuses to write over a run. Returns whether there is a state to resume from. */
-function checkFolder({ out, resume, overwrite, model }: TrainValues): boolean {
-  if (resolve(out) === resolve(model)) throw new UsageError(`--out is the model's own folder ${out}. Give another folder.`);
-  const found = runFiles.filter((name) => existsSync(join(out, name)));
-  if (!resume && found.length > 0 && !overwrite) {
-    throw new UsageError(
-      `${out} already holds a run (${found.join(", ")}). Go on with it with --resume, give another --out, or replace it with --overwrite.`,
-    );
-  }
-  return resume && found.includes(stateFileName);
-}
-
-/** Removes the run that --overwrite replaces, and temporary files of a process that was killed while it wrote. */
-function clearFolder({ out, overwrite }: TrainValues): void {
-  if (!existsSync(out)) return;
-  for (const name of readdirSync(out))
-    if (/^\..+\.tmp$/.test(name) || (overwrite && runFiles.includes(name))) rmSync(join(out, name), { force: true });
-}
-
 async function runTrain(context: CommandContext<typeof flags>): Promise<number> {
-  const { output, signal } = context;
+  const { output } = context;
   const { values, given, args } = await resumedFlags("train", flags, ["model", "data"], context, context.values);
   const { method, out } = values;
   if (values.steps !== undefined && values.epochs !== undefined)
@@ -142,11 +128,9 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
   if (values["allow-changed"] && !values.resume)
     throw new UsageError("--allow-changed is about the run that --resume goes on with. Give both, or leave it out.");
-  const canResume = checkFolder(values);
-  removeIfEnded(out, "temporaries");
   const trace = values.profile === undefined ? null : new TraceRecorder();
-  const run = async (dev: Device): Promise<number> => {
-    const isFull = methodOf(method) === fullMethod;
+  const isFull = methodOf(method) === fullMethod;
+  const run = async (dev: Device, { files, signal, begin }: OutFolder): Promise<number> => {
     if (isFull) refuseMethodFlags(given);
     const asPlainLora = values["as-plain-lora"];
     if (asPlainLora && !hasPlainForm(method))
@@ -173,19 +157,19 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     if (values.warmup >= steps && values.schedule !== "constant")
       throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
     const settings = settingsOf(values, options, peak, steps);
-    const state = canResume ? await readState(nodeFiles, out) : null;
+    const state = values.resume ? await readState(files, out) : null;
     const hashes = hashesOf(loaded, data, heldOut);
     const changes = state ? allowedChanges(out, state, { settings, hashes }, values["allow-changed"], output) : [];
     if (values.resume)
       output.note(state ? `resuming at step ${state.step} of ${steps}` : `${out} holds no checkpoint yet: starting from the beginning`);
-    clearFolder(values);
+    await begin();
 
     for (const line of formatReport(report).split("\n")) output.say(line);
     output.say(
       `${grouped(steps)} steps of ${rowsPerStep} rows (${((steps * rowsPerStep) / data.examples.length).toFixed(1)} epochs), learning rate ${peak}, ${values.schedule}`,
     );
 
-    const writeMetrics = await metricsFile(join(out, "metrics.jsonl"), state?.step ?? 0);
+    const writeMetrics = await metricsFile(join(out, metricsName), state?.step ?? 0);
     if (state && changes.length > 0) await writeMetrics({ step: state.step, changed: changes });
     const progress = new Progress(output, steps, state?.step ?? 0);
     const losses: { x: number; y: number }[] = [];
@@ -205,7 +189,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       generators: adapter ? [adapter.dropoutGenerator] : [],
       ...(heldOut ? { evaluation: { examples: heldOut.examples, every: values["eval-every"] } } : {}),
       folder: {
-        files: nodeFiles,
+        files,
         path: out,
         every: values["save-every"],
         settings,
@@ -217,7 +201,8 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
             await writeMetrics({ step: state?.step ?? 0, changed: [`${what} changed`] });
           },
         }),
-        save: () => (adapter ? saveAdapter(adapter, out, asPlainLora ? { asPlainLora } : {}) : saveModel(model, out)),
+        save: () =>
+          adapter ? saveAdapter(adapter, out, { files, ...(asPlainLora && { asPlainLora }) }) : saveModel(model, out, { files }),
       },
       resume: state !== null,
       signal,
@@ -270,10 +255,19 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     }
     return result.isFinished ? 0 : interruptedCode(signal);
   };
-  return withDevice(values.device, output, run, {
+  const claim = {
+    command: "train",
+    path: out,
+    inputs: inputsOf(flags, values),
+    writes: isFull ? fullRunFiles : adapterRunFiles,
+    mode: values.resume ? "resume" : values.overwrite ? "replace" : "start",
+    files: values.profile === undefined ? [] : [{ name: "--profile", path: values.profile, isOurs: isTrace }],
+  } as const;
+  const deviceOptions = {
     ...(values.memory !== undefined && { budgetBytes: values.memory * 1e9 }),
     ...(trace && { onKernel: trace.onKernel }),
-  });
+  };
+  return withOutFolder(context, claim, (folder) => withDevice(values.device, output, (dev) => run(dev, folder), deviceOptions));
 }
 
 export const trainCommand = defineCommand({

@@ -2,10 +2,11 @@ import type { Flags } from "../flags.js";
 
 /** Flags of the commands that train several runs on the same rows into one folder. */
 export const comparedFlags = {
-  data: { type: "text", value: "FILE.jsonl", help: "rows as for train", required: true },
+  data: { type: "text", value: "FILE.jsonl", path: "read", help: "rows as for train", required: true },
   "eval-data": {
     type: "text",
     value: "FILE.jsonl",
+    path: "read",
     help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
   },
   "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
@@ -16,6 +17,7 @@ export const comparedFlags = {
   out: {
     type: "text",
     value: "DIR",
+    path: "written",
     help: "folder of the results, the page and the adapters; run again to go on after an interruption",
     required: true,
   },

@@ -1,26 +1,21 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { RunState } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { checkSettings } from "../changes.js";
 import { UsageError } from "../failure.js";
-import { removeIfEnded } from "../leftovers.js";
+import type { OutFolder } from "../out-folder.js";
 
 const settingsName = "settings.json";
 
-/**
- * A folder of many runs that goes on where it was: made if it is not there, and refused (UsageError) when it holds runs of other settings or
- * anything else.
- */
-export async function openFolder(folder: string, settings: RunState["settings"]): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  removeIfEnded(folder, "temporaries");
-  const path = join(folder, settingsName);
-  if (existsSync(path)) checkSettings(folder, { settings: await readResult<RunState["settings"]>(path) }, { settings });
-  else if ((await readdir(folder)).some((name) => !/^\..+\.tmp$/.test(name)))
-    throw new UsageError(`${folder} already holds files of something else. Give a new or an empty folder.`);
-  else await writeResult(path, settings);
+/** Begins a folder of many runs, or goes on where it was. Rejects with UsageError when it holds runs of other settings; nothing is changed then. */
+export async function openFolder(folder: OutFolder, settings: RunState["settings"]): Promise<void> {
+  const path = join(folder.path, settingsName);
+  const isThere = existsSync(path);
+  if (isThere) checkSettings(folder.path, { settings: await readResult<RunState["settings"]>(path) }, { settings });
+  await folder.begin();
+  if (!isThere) await writeResult(path, settings);
 }
 
 /** A finished part's result. Rejects with UsageError when the file is not whole JSON. */

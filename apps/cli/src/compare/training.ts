@@ -13,9 +13,8 @@ import {
   saveModel,
   train,
 } from "@lowrank/models";
-import { nodeFiles } from "@lowrank/tensor";
+import type { FileSystem } from "@lowrank/tensor";
 import { checkSettings } from "../changes.js";
-import { removeIfEnded } from "../leftovers.js";
 import type { Output } from "../output.js";
 import { Progress } from "../terminal/progress.js";
 
@@ -36,6 +35,7 @@ export interface Training {
   readonly warmup: number;
   /** The run's folder: its checkpoint, what it trained, metrics.jsonl. */
   readonly folder: string;
+  readonly files: FileSystem;
   readonly saveEvery: number;
   readonly settings: RunState["settings"];
   readonly signal: AbortSignal;
@@ -52,9 +52,8 @@ export interface Trained {
 
 /** Trains to the last step, from a checkpoint in the folder if there is one. Throws UsageError when that is of other settings. */
 export async function trainInFolder(training: Training): Promise<Trained | null> {
-  const { model, adapter, folder, output, steps, warmup, settings } = training;
-  removeIfEnded(folder, "temporaries");
-  const state = await readState(nodeFiles, folder);
+  const { model, adapter, folder, files, output, steps, warmup, settings } = training;
+  const state = await readState(files, folder);
   if (state) checkSettings(folder, state, { settings });
   const path = join(folder, "metrics.jsonl");
   const write = await metricsFile(path, state?.step ?? 0);
@@ -71,11 +70,11 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
     schedule: optim.cosine({ peak: training.peakRate, warmup, steps }),
     generators: adapter ? [adapter.dropoutGenerator] : [],
     folder: {
-      files: nodeFiles,
+      files,
       path: folder,
       every: training.saveEvery,
       settings,
-      save: () => (adapter ? saveAdapter(adapter, folder) : saveModel(model, folder)),
+      save: () => (adapter ? saveAdapter(adapter, folder, { files }) : saveModel(model, folder, { files })),
     },
     resume: state !== null,
     signal: training.signal,

@@ -17,6 +17,7 @@ export const outlineFlags = {
   model: {
     type: "text",
     value: "DIR|config.json",
+    path: "read",
     help: "a model's folder or its config.json alone; weights are not read",
     required: true,
   },

@@ -6,6 +6,9 @@ import { ridersToPeft } from "../riders/index.js";
 /** The version of PEFT whose layout is written. */
 export const peftVersion = "0.21.0";
 
+/** Every file that `saveAdapter` writes. */
+export const adapterFiles: readonly string[] = ["adapter_model.safetensors", "adapter_config.json"];
+
 /** How an adapter is written. */
 export interface SaveOptions {
   /** Where `folder` lies; Node's files when absent (in Node). */

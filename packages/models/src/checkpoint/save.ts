@@ -14,6 +14,9 @@ const companions = [
   "merges.txt",
 ] as const;
 
+/** Every file that `saveModel` may write. */
+export const checkpointFiles: readonly string[] = [...companions, "config.json", "model.safetensors"];
+
 /** The names that config.json has for dtypes. */
 const torchNames: Readonly<Record<string, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
 

@@ -87,6 +87,11 @@ export function temporaryOf(name: string): { readonly name: string; readonly pid
   return target === undefined ? null : { name: target, pid: pid === undefined ? null : Number(pid) };
 }
 
+/** The names of a process's temporary files. */
+export function temporaryNames(pid: number): RegExp {
+  return new RegExp(`^\\..+\\.${pid}-[0-9a-f]{12}\\.tmp$`);
+}
+
 /**
  * Writes a whole file or leaves what was there untouched: into a temporary file in the same folder, flushed to the disk, then renamed
  * over the old one. Makes the folder. Rejects with CheckpointError when the disk is full or the folder not writable; the temporary file is gone then,
@@ -147,7 +152,8 @@ function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
-function fileError(path: string, what: string, error: unknown, own: Readonly<Record<string, string>> = {}): unknown {
+/** The operating system's error about a path as a CheckpointError with its reason and remedy, or the error itself where it is of another kind. */
+export function fileError(path: string, what: string, error: unknown, own: Readonly<Record<string, string>> = {}): unknown {
   const code = codeOf(error);
   const remedy = own[code] ?? remedies[code];
   return remedy ? new CheckpointError(`${path}: ${what} (${code}). ${remedy}`, path) : error;

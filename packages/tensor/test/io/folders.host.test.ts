@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CheckpointError, makeFolder, temporaryName, temporaryOf, writeFileAtomic } from "@lowrank/tensor";
+import { CheckpointError, makeFolder, temporaryName, temporaryNames, temporaryOf, writeFileAtomic } from "@lowrank/tensor";
 import { afterAll, describe, expect, test } from "vitest";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-folders-"));
@@ -79,6 +79,9 @@ describe("temporary files", () => {
     expect(temporaryOf(".config.json.0123456789ab.tmp")).toEqual({ name: "config.json", pid: null });
     for (const other of ["config.json", ".config.json.tmp", ".0123456789ab.tmp", ".x.0123456789ag.tmp", "x.1-0123456789ab.tmp"])
       expect(temporaryOf(other)).toBeNull();
+    expect(temporaryName("config.json")).toMatch(temporaryNames(process.pid));
+    for (const other of [temporaryName("a").replace(String(process.pid), `1${process.pid}`), "a", ".a.tmp", ".a.0123456789ab.tmp"])
+      expect(other).not.toMatch(temporaryNames(process.pid));
   });
   test("go when the process ends while one is written", async () => {
     const place = join(folder, "ending");
