@@ -94,7 +94,7 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
     });
     if (!lock) return interruptedCode(signal);
     note({ lock: { path: lock.path, token: lock.holder.token } });
-    if (lock.replaced) output.note(`${path} was locked by ${lock.replaced}, which has ended: taking over`);
+    if (lock.replaced) output.note(`${path} was locked by ${lock.replaced}, which is gone: taking over`);
     const found = await checkContents(claim);
     for (const file of claim.files ?? []) {
       const made = await checkFile(file, { inputs: claim.inputs, folder: path, writes });

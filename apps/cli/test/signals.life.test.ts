@@ -66,7 +66,13 @@ describe("a run that is told to stop", () => {
     const { code, stderr } = await signalled(long(out), [["loss", signals]]);
     expect(code, stderr).toBe(exitCode);
     expect(stderr).toContain("--resume");
-    expect(readdirSync(outOf(out)).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", state]);
+    expect(readdirSync(outOf(out)).sort()).toEqual([
+      ".lowrank.json",
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "metrics.jsonl",
+      state,
+    ]);
   });
 
   // A shell that ignores the signal is what can be seen of nohup where no terminal is involved, and bash names nohup itself in `_`.
