@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { availableParallelism } from "node:os";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { findChromium, openPage } from "../scripts/chromium.mjs";
 import { skipReason } from "../test-support/index.js";
 
@@ -19,6 +20,7 @@ const imports = {
   "@lowrank/models": "/packages/models/dist/index.js",
   "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
   "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
+  zod: "/node_modules/zod/index.js",
   "ml-matrix": "/node_modules/ml-matrix/src/index.js",
   ...Object.fromEntries(
     ["is-any-array", "ml-array-max", "ml-array-min", "ml-array-rescale"].map((name) => [name, `/node_modules/${name}/lib/index.js`]),
@@ -29,6 +31,10 @@ const types: Readonly<Record<string, string>> = { ".js": "text/javascript", ".mj
 /** Serves the built packages, isolated as SharedArrayBuffer asks for, and hands over what a page posts. */
 class Site {
   script = "";
+  /** Whether files that are not there are answered with a page, and 200. */
+  answersPages = false;
+  /** The page's Content-Security-Policy. */
+  policy = "";
   #posted: (text: string) => void = () => {};
   readonly server: Server = createServer((request, response) => {
     response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
@@ -45,6 +51,7 @@ class Site {
       });
     } else if (path === "/") {
       response.setHeader("Content-Type", "text/html");
+      if (this.policy !== "") response.setHeader("Content-Security-Policy", this.policy);
       response.end(`<!doctype html><script type="importmap">${JSON.stringify({ imports })}</script><script type="module">
         const post = (value) => fetch("/", { method: "POST", body: JSON.stringify(value) });
         try { post({ result: await (async () => { ${this.script} })() }); } catch (error) { post({ error: String(error?.stack ?? error) }); }
@@ -57,8 +64,9 @@ class Site {
         response.setHeader("Content-Type", types[extname(file)] ?? "application/octet-stream");
         response.end(bytes);
       } catch {
-        response.statusCode = 404;
-        response.end();
+        response.statusCode = this.answersPages ? 200 : 404;
+        response.setHeader("Content-Type", "text/html");
+        response.end("<!doctype html><title>An application of one page</title>");
       }
     }
   });
@@ -83,6 +91,13 @@ class Site {
   }
 }
 
+/** A product on the cpu device, with what the device says of itself. */
+const cpuProduct = `
+  const { device, tensor } = await import("@lowrank/tensor");
+  const dev = await device("cpu", { budgetBytes: 2 ** 26 });
+  const a = tensor([[1, 2], [3, 4]], { device: dev });
+  return { description: dev.description, values: [...(await a.matmul(a).data())] };`;
+
 describe.skipIf(typeof chromium === "string")("in a browser", () => {
   const site = new Site();
   beforeAll(() => new Promise<void>((resolve) => void site.server.listen(0, "127.0.0.1", () => resolve())));
@@ -90,6 +105,60 @@ describe.skipIf(typeof chromium === "string")("in a browser", () => {
 
   test.each(["tensor", "autograd", "lora", "models"])("@lowrank/%s loads", async (name) => {
     expect(await site.run(`return Object.keys(await import("@lowrank/${name}")).length > 0;`)).toEqual({ result: true });
+  });
+
+  test("a model by address, from a host that answers index.html for what it lacks, and rows of a file that was dropped on the page", async () => {
+    site.answersPages = true;
+    onTestFinished(() => {
+      site.answersPages = false;
+    });
+    const script = `
+      const { device } = await import("@lowrank/tensor");
+      const { generate, loadModel, readExamples } = await import("@lowrank/models");
+      const dev = await device("cpu", { budgetBytes: 2 ** 28 });
+      const { model, tokenizer } = await loadModel(location.origin + "/examples/base-model/model", { device: dev });
+      const tokens = await generate(model, tokenizer.encode("The"), { maxNewTokens: 3, temperature: 0 });
+      const dropped = new File(['{"text":"The one."}\\n{"prompt":"The","completion":"other."}'], "rows.jsonl");
+      const { examples, rowCount } = await readExamples(dropped, dropped.name, tokenizer, { context: model.contextLength });
+      const missing = await loadModel(location.origin + "/no/such/model", { device: dev }).catch((error) => error.message);
+      return { count: tokens.length, rowCount, lines: Array.from(examples, ({ line }) => line), missing };`;
+    const { result, error } = (await site.run(script)) as { result?: Readonly<Record<string, unknown>>; error?: string };
+    expect(error).toBeUndefined();
+    expect(result).toMatchObject({ count: 3, rowCount: 2, lines: [1, 2] });
+    expect(result?.["missing"]).toMatch(/\/no\/such\/model\/config\.json: the host does not have this file, or gives a web page/);
+  });
+
+  test.each([
+    ["forbids workers", "worker-src 'none'", /1 thread, .*; no worker starts: .*worker-src blob: allows it/],
+    ["allows scripts of its own only", "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'", /1 thread, .*; no worker starts/],
+  ])("a page whose policy %s computes on one thread, which waits for nobody", async (_, policy, description) => {
+    site.policy = policy;
+    onTestFinished(() => {
+      site.policy = "";
+    });
+    const { result, error } = (await site.run(cpuProduct)) as { result?: { description: string; values: number[] }; error?: string };
+    expect(error).toBeUndefined();
+    expect(result?.description).toMatch(description);
+    expect(result?.values).toEqual([7, 10, 15, 22]);
+  });
+
+  test("a page whose policy forbids WebAssembly is told so", async () => {
+    site.policy = "script-src 'self' 'unsafe-inline'";
+    onTestFinished(() => {
+      site.policy = "";
+    });
+    const { error } = (await site.run(cpuProduct)) as { error?: string };
+    expect(error).toMatch(/DeviceError: cpu: WebAssembly cannot be compiled here .*Allow 'wasm-unsafe-eval'/);
+  });
+
+  test("a page that reports more cores than there are uses as many threads as run at a time", async () => {
+    const lie = `Object.defineProperty(navigator, "hardwareConcurrency", { value: ${2 * availableParallelism()} });`;
+    const { result, error } = (await site.run(lie + cpuProduct)) as { result?: { description: string; values: number[] }; error?: string };
+    expect(error).toBeUndefined();
+    const threadCount = Number(/, (\d+) threads?,/.exec(result?.description ?? "")?.[1]);
+    expect(threadCount).toBeGreaterThanOrEqual(1);
+    expect(threadCount).toBeLessThanOrEqual(availableParallelism());
+    expect(result?.values).toEqual([7, 10, 15, 22]);
   });
 
   test("kernel variants that were measured are remembered for the next device", async () => {

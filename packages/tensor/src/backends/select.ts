@@ -2,6 +2,7 @@ import { planExecutor } from "../schedule/plan-executor.js";
 import { DeviceError } from "../tensor/errors.js";
 import type { Backend, KernelTime } from "./backend.js";
 import { createCpuBackend } from "./cpu/backend.js";
+import { probedEnvironment } from "./cpu/probe.js";
 import { Device } from "./device.js";
 import { referenceDevice } from "./reference.js";
 import type { Tuning } from "./tuning.js";
@@ -17,7 +18,7 @@ export interface Environment {
 }
 
 export interface DeviceOptions {
-  /** Worker threads of the cpu backend, the main thread included; all cores when absent. */
+  /** Worker threads of the cpu backend, the main thread included. When absent: one a core; in a browser as many as run at a time, which is tried out. */
   readonly threads?: number;
   /** Bytes that the device may hold at a time; the backend's own estimate when absent. */
   readonly budgetBytes?: number;
@@ -31,8 +32,9 @@ export interface DeviceOptions {
 
 /** What a browser offers; the Node entry puts its own in place. */
 let environment: Environment = {
-  cpu: ({ threads, budgetBytes, onKernel }) =>
+  cpu: async ({ threads, budgetBytes, onKernel }) =>
     createCpuBackend({
+      environment: await probedEnvironment(threads),
       ...(onKernel && { onKernel }),
       ...(threads === undefined ? {} : { threadCount: threads }),
       ...(budgetBytes === undefined ? {} : { budgetBytes }),

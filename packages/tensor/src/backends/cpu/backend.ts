@@ -101,7 +101,7 @@ class CpuBackend implements Backend {
       place: (plan, inPanels) => this.#place(plan, planSteps(plan, this.#library, inPanels)),
       launch: (executable, buffers) => this.#launch(executable, buffers),
     });
-    this.description = `WebAssembly SIMD, ${count} thread${count === 1 ? "" : "s"}, up to ${showBytes(budgetBytes)}`;
+    this.description = `WebAssembly SIMD, ${count} thread${count === 1 ? "" : "s"}, up to ${showBytes(budgetBytes)}${environment.note ? `; ${environment.note}` : ""}`;
   }
 
   supports(kernel: CompositeKernel): boolean {

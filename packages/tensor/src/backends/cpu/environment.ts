@@ -15,6 +15,8 @@ export interface WorkerData {
 
 export interface WorkerHandle {
   terminate(): void;
+  /** Resolves, with the reason, when the worker does not start or ends by an error that it could not tell of itself. */
+  readonly failed?: Promise<string>;
 }
 
 /** What the cpu backend asks of the place where it runs. */
@@ -27,6 +29,8 @@ export interface CpuEnvironment {
   readonly hasRelaxedSimd: boolean;
   /** Starts a worker that evaluates `program` with a variable `data` in scope; null where workers cannot share memory. */
   readonly spawn: ((program: string, data: WorkerData) => WorkerHandle) | null;
+  /** Something about the place that the device's description tells. */
+  readonly note?: string;
 }
 
 /** The program of a worker, as text because it must start from a bundle, from a page and from Node alike. */
@@ -86,8 +90,12 @@ export function browserEnvironment(): CpuEnvironment {
 function spawnWorker(program: string, data: WorkerData): WorkerHandle {
   const url = URL.createObjectURL(new Blob([`onmessage = ({ data }) => {${program}};`], { type: "text/javascript" }));
   const worker = new Worker(url);
+  const failed = new Promise<string>((resolve) => {
+    worker.onerror = (event) => resolve(event.message || "the page's Content-Security-Policy may forbid it (worker-src blob: allows it)");
+  });
   worker.postMessage(data);
   return {
+    failed,
     terminate: () => {
       worker.terminate();
       URL.revokeObjectURL(url);

@@ -134,7 +134,22 @@ export class Threads {
     const { environment, heap } = this.#options;
     const data = { memory: heap.memory, driver: this.#driverBytes, thread, scratch, spins, control };
     const worker = environment.spawn?.(workerProgram, data);
-    if (worker) this.#workers.push(worker);
+    if (!worker) return;
+    this.#workers.push(worker);
+    void worker.failed?.then((reason) => this.#fail(scratch, reason));
+  }
+
+  /** Says of a worker that ended without a word what it would have said itself, and wakes whoever waits. */
+  #fail(scratch: number, reason: string): void {
+    const { words, bytes } = this.#options.heap;
+    const text = new TextEncoder().encode(reason).subarray(0, 1000);
+    words[scratch / 4] = text.length;
+    bytes.set(text, scratch + 4);
+    Atomics.store(words, control.failure / 4, scratch);
+    for (const at of [control.signal, control.finished]) {
+      Atomics.add(words, at / 4, 1);
+      Atomics.notify(words, at / 4);
+    }
   }
 
   #checkAlive(): void {
