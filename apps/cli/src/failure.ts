@@ -29,6 +29,12 @@ export function describeFailure(error: unknown, isVerbose: boolean): { readonly 
   return { text: `error: ${String(error)}`, exitCode: 1 };
 }
 
+/** What happened to a device that was lost, without what a program would do about it; null for other errors. By name, as above. */
+export function deviceLoss(error: unknown): string | null {
+  const isLoss = error instanceof Error && error.name === "DeviceError" && "fact" in error && typeof error.fact === "string";
+  return isLoss ? (error.fact as string) : null;
+}
+
 /** Errors of the operating system about a path. */
 function isFileError(error: Error): error is NodeJS.ErrnoException {
   return "code" in error && typeof error.code === "string" && "syscall" in error;
@@ -44,6 +50,8 @@ const fileReasons: Readonly<Record<string, string>> = {
 };
 
 function messageOf(error: Error): string {
+  const loss = deviceLoss(error);
+  if (loss !== null) return `${loss} Run the command again; a smaller batch helps if memory ran out.`;
   if (!isFileError(error)) return error.message;
   const reason = fileReasons[error.code ?? ""];
   return reason ? `${error.path ?? "file"}: ${reason}.` : `${error.message}. Check the path.`;

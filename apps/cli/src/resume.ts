@@ -1,11 +1,13 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { type RunState, readState } from "@lowrank/models";
-import { nodeFiles } from "@lowrank/tensor";
+import { DeviceError, nodeFiles } from "@lowrank/tensor";
 import { z } from "zod";
 import type { CommandContext } from "./command.js";
-import { UsageError } from "./failure.js";
+import { deviceLoss, UsageError } from "./failure.js";
 import { type Flags, missingFlag, parseFlags, type Values, withoutFlags } from "./flags.js";
+import { program } from "./program.js";
+import { shellWord } from "./terminal/format.js";
 
 /** The command that started a run, as its state keeps it: its arguments, and the folder from which paths among them go out. */
 const startSchema = z.object({ args: z.array(z.string()), folder: z.string() });
@@ -81,4 +83,22 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
     );
   }
   return { values: values as WithNeeded<T, Needed>, given, args };
+}
+
+/**
+ * Runs what trains into a folder; where its device is lost, rejects with a DeviceError that says how to resume: everything on the device is gone,
+ * the checkpoint is not.
+ */
+export async function withResumeAdvice<R>(out: string, train: () => Promise<R>): Promise<R> {
+  try {
+    return await train();
+  } catch (error) {
+    const loss = deviceLoss(error);
+    if (loss === null) throw error;
+    const state = await readState(nodeFiles, out).catch(() => null);
+    const advice = state
+      ? `The checkpoint of step ${state.step} is kept. Go on from it with: ${program()} train --resume --out ${shellWord(out)}`
+      : "No checkpoint was written yet. Run the command again";
+    throw new DeviceError(`${loss} ${advice} (with --memory, in GB, if memory ran out).`, "lost");
+  }
 }

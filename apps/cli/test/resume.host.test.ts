@@ -1,7 +1,9 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { bytesSource, readHeader } from "@lowrank/tensor";
+import { bytesSource, DeviceLostError, readHeader } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describeFailure } from "../src/failure.js";
+import { withResumeAdvice } from "../src/resume.js";
 import { lowrankHere, type Outcome, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
@@ -278,5 +280,33 @@ describe("numbers that are not finite", () => {
     expect(advice, stderr).not.toBe("");
     expect(bytesOf(out)).toBe(bytesOf(interrupted));
     ended(await lowrankHere(["train", "--out", out, ...advice.split(" ").slice(0, 3), "1e-3"]), 0);
+  });
+});
+
+describe("a device that is lost", () => {
+  const loss = new DeviceLostError("The WebGPU device was lost: it hung.", "Open the device again.", "webgpu");
+
+  test("ends a run with the command that resumes it, which does", async () => {
+    const out = copyOf();
+    const error = await withResumeAdvice(out, () => Promise.reject(loss)).catch((caught: unknown) => caught);
+    const { text, exitCode } = describeFailure(error, false);
+    expect(exitCode).toBe(2);
+    expect(text).toMatch(
+      /^error: The WebGPU device was lost: it hung\. The checkpoint of step 1 is kept\. Go on from it with: \S+( \S+)? train /,
+    );
+    expect(text).not.toContain("Open the device");
+    const args = / (train --resume --out \S+) \(/.exec(text)?.[1]?.split(" ") ?? [];
+    ended(await lowrankHere(args), 0);
+    expect(bytesOf(out)).toBe(bytesOf(whole));
+  });
+
+  test("before the first checkpoint, and in other commands, says to run the command again", async () => {
+    const error = await withResumeAdvice(fresh(), () => Promise.reject(loss)).catch((caught: unknown) => caught);
+    for (const each of [error, loss]) {
+      const { text } = describeFailure(each, false);
+      expect(text).toMatch(/was lost: it hung\..* Run the command again/);
+      expect(text).not.toContain("Open the device");
+    }
+    await expect(withResumeAdvice(fresh(), () => Promise.reject(new RangeError("other")))).rejects.toThrow("other");
   });
 });

@@ -45,7 +45,16 @@ export { type DebugLevel, debugLevel, setDebugLevel } from "./schedule/debug.js"
 export { type KernelStatistics, type PlanStatistics, planStatistics } from "./schedule/statistics.js";
 export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./tensor/create.js";
 export { type ComputeDType, computeDType, type DataOf, type DType, decode, dtypeBytes, encode, isFloat, promote } from "./tensor/dtype.js";
-export { CheckpointError, DeviceError, NotFiniteError, OutOfMemoryError, ShapeError, showShape, showValue } from "./tensor/errors.js";
+export {
+  CheckpointError,
+  DeviceError,
+  DeviceLostError,
+  NotFiniteError,
+  OutOfMemoryError,
+  ShapeError,
+  showShape,
+  showValue,
+} from "./tensor/errors.js";
 export { largest, smallest } from "./tensor/extremes.js";
 export { hostIntegers } from "./tensor/host-integers.js";
 export { Generator, type GeneratorState } from "./tensor/random.js";

@@ -1,4 +1,4 @@
-import { DeviceError, tensor } from "@lowrank/tensor";
+import { DeviceLostError, tensor } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
 import { Device } from "../src/backends/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
@@ -13,7 +13,7 @@ describe.skipIf(!hasWebgpu())("a WebGPU device", () => {
     backend.device.destroy();
     await backend.device.lost;
     const read = async (): Promise<unknown> => x.mul(2).data();
-    await expect(read()).rejects.toThrow(DeviceError);
+    await expect(read()).rejects.toThrow(DeviceLostError);
     await expect(read()).rejects.toThrow(/device was lost: .*load from the last checkpoint/);
   });
 

@@ -33,7 +33,7 @@ import { inputsOf } from "../out/inputs.js";
 import { adapterRunFiles, fullRunFiles, metricsName } from "../out/mark.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
-import { resumedFlags, startCommand, type WithNeeded } from "../resume.js";
+import { resumedFlags, startCommand, type WithNeeded, withResumeAdvice } from "../resume.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, shellWord } from "../terminal/format.js";
@@ -267,7 +267,9 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     ...(values.memory !== undefined && { budgetBytes: values.memory * 1e9 }),
     ...(trace && { onKernel: trace.onKernel }),
   };
-  return withOutFolder(context, claim, (folder) => withDevice(values.device, output, (dev) => run(dev, folder), deviceOptions));
+  return withOutFolder(context, claim, (folder) =>
+    withResumeAdvice(out, () => withDevice(values.device, output, (dev) => run(dev, folder), deviceOptions)),
+  );
 }
 
 export const trainCommand = defineCommand({

@@ -34,6 +34,17 @@ export class OutOfMemoryError extends DeviceError {
   }
 }
 
+/** A device that was lost while it was used, with everything on it; `fact` says so without the remedy, which depends on who uses it. */
+export class DeviceLostError extends DeviceError {
+  constructor(
+    readonly fact: string,
+    remedy: string,
+    device: string,
+  ) {
+    super(`${fact} ${remedy}`, device);
+  }
+}
+
 /** A file that is not what it claims to be; `path` names it. */
 export class CheckpointError extends Error {
   override readonly name = "CheckpointError";

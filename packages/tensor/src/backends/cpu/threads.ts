@@ -1,5 +1,5 @@
 import { control, type DriverExports, lineBytes, printDriver, stepFields } from "../../kernels/wasm/driver.js";
-import { DeviceError } from "../../tensor/errors.js";
+import { DeviceLostError } from "../../tensor/errors.js";
 import { type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import type { Heap } from "./heap.js";
 import { roundUp } from "./round.js";
@@ -158,8 +158,9 @@ export class Threads {
     if (at === 0) return;
     // A copy, because text is not decoded from memory that is shared.
     const text = new TextDecoder().decode(bytes.slice(at + 4, at + 4 + (words[at / 4] ?? 0)));
-    throw new DeviceError(
-      `cpu: a thread failed: ${text}. Open the device again with device(), with fewer threads if memory is short.`,
+    throw new DeviceLostError(
+      `cpu: a thread failed: ${text}.`,
+      "Open the device again with device(), with fewer threads if memory is short.",
       "cpu",
     );
   }

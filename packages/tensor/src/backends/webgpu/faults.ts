@@ -1,4 +1,4 @@
-import { DeviceError } from "../../tensor/errors.js";
+import { DeviceError, DeviceLostError } from "../../tensor/errors.js";
 
 /**
  * What went wrong on a device. WebGPU reports errors after the fact, so they are kept here and thrown by the next call that can throw.
@@ -14,8 +14,9 @@ export class DeviceFaults {
     });
     void device.lost.then((info) => {
       if (this.#isDisposed) return;
-      this.#lost = new DeviceError(
-        `The WebGPU device was lost: ${info.message || info.reason}. Tensors on it are gone: open the device again and load from the last checkpoint; a smaller batch helps if memory ran out.`,
+      this.#lost = new DeviceLostError(
+        `The WebGPU device was lost: ${info.message || info.reason}.`,
+        "Tensors on it are gone: open the device again and load from the last checkpoint; a smaller batch helps if memory ran out.",
         "webgpu",
       );
     });
