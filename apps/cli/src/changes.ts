@@ -1,17 +1,27 @@
 import { realpathSync } from "node:fs";
-import type { RunState } from "@lowrank/models";
+import type { LoadedModel, RunState } from "@lowrank/models";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
 
 /** What decides how a run goes on: its settings, and digests of what it reads where there are any. */
 export type RunBasis = Pick<RunState, "settings"> & Partial<Pick<RunState, "hashes">>;
 
-/** What the digests in a run's state are of. */
+/** Digests of what a run reads, by what it is. */
+export function contentsOf(
+  { hashes: { model, tokenizer } }: Pick<LoadedModel, "hashes">,
+  data: { readonly digest: string },
+  heldOut: { readonly digest: string } | null,
+): Readonly<Record<string, string>> {
+  return { model, ...(tokenizer !== null && { tokenizer }), data: data.digest, ...(heldOut && { "eval-data": heldOut.digest }) };
+}
+
+/** What these digests are of. */
 const contents: Readonly<Record<string, string>> = {
   model: "the weights or config.json of --model",
   tokenizer: "the tokenizer of --model",
   data: "the rows of --data",
   "eval-data": "the rows of --eval-data",
+  "general-text": "the text of --general-text",
 };
 
 /** Settings that are places: another path to the same place is no change, and where the contents are known the place does not matter. */

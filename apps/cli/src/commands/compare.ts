@@ -1,8 +1,9 @@
 import { join } from "node:path";
 import { NotApplicableError } from "@lowrank/lora";
 import type { DataSet, Example, Examples, LoadedModel, RunState } from "@lowrank/models";
-import { longestLength, stateFileName } from "@lowrank/models";
+import { examplesDigest, longestLength, stateFileName } from "@lowrank/models";
 import { largest, writeFileAtomic } from "@lowrank/tensor";
+import { contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
 import { comparedFlags } from "../compare/flags.js";
@@ -170,8 +171,11 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
       throw new UsageError(
         `The longest row has ${longest} tokens, and beside ${taken} virtual tokens the context of ${model.contextLength} has room for ${limit}. Cut long rows with --max-length ${limit}.`,
       );
-    await openFolder(outFolder, shared);
     const general = await generalText(values["general-text"], tokenizer, limit);
+    await openFolder(outFolder, {
+      settings: shared,
+      hashes: { ...contentsOf(loaded, data, heldOut), "general-text": examplesDigest(general.examples) },
+    });
     output.note(`device: ${description}`);
     output.note(`general text: ${general.source}`);
     const lengthLimit = Math.min(limit, Math.max(longest, 2));

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { type DataSet, type Examples, longestLength, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
+import { contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
@@ -118,8 +119,8 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
 
   const start = await onFreshModel(async (loaded, description) => {
     const sets = targetSets(values["targets-sets"], loaded.model);
-    const { heldOut, lengthLimit } = await rowsFor(loaded, true);
-    await openFolder(outFolder, shared);
+    const { data, heldOut, lengthLimit } = await rowsFor(loaded, true);
+    await openFolder(outFolder, { settings: shared, hashes: contentsOf(loaded, data, heldOut) });
     output.note(`device: ${description}`);
     const base = await finished(join(out, "base.json"), shared, async () => ({
       settings: shared,

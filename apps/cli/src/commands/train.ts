@@ -1,18 +1,9 @@
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
-import {
-  type LoadedModel,
-  longestLength,
-  metricsFile,
-  type RunState,
-  readState,
-  type StepMetrics,
-  saveModel,
-  train,
-} from "@lowrank/models";
+import { longestLength, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
 import type { Device } from "@lowrank/tensor";
-import { allowedChanges } from "../changes.js";
+import { allowedChanges, contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -107,15 +98,6 @@ function settingsOf(values: TrainValues, options: Readonly<Record<string, unknow
   };
 }
 
-/** Digests of what a run reads, by what it is. */
-function hashesOf(
-  { hashes: { model, tokenizer } }: Pick<LoadedModel, "hashes">,
-  data: { readonly digest: string },
-  heldOut: { readonly digest: string } | null,
-): Readonly<Record<string, string>> {
-  return { model, ...(tokenizer !== null && { tokenizer }), data: data.digest, ...(heldOut && { "eval-data": heldOut.digest }) };
-}
-
 /** Switches that are no part of the command that resumes. */
 const onceOnly: ReadonlySet<string> = new Set(["--overwrite", "--resume", "--allow-changed"]);
 
@@ -158,7 +140,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
     const settings = settingsOf(values, options, peak, steps);
     const state = values.resume ? await readState(files, out) : null;
-    const hashes = hashesOf(loaded, data, heldOut);
+    const hashes = contentsOf(loaded, data, heldOut);
     const changes = state ? allowedChanges(out, state, { settings, hashes }, values["allow-changed"], output) : [];
     if (values.resume)
       output.note(state ? `resuming at step ${state.step} of ${steps}` : `${out} holds no checkpoint yet: starting from the beginning`);

@@ -3,19 +3,34 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { RunState } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
-import { checkSettings } from "../changes.js";
+import { z } from "zod";
+import { checkSettings, type RunBasis } from "../changes.js";
 import { UsageError } from "../failure.js";
 import type { OutFolder } from "../out-folder.js";
 
 const settingsName = "settings.json";
 
-/** Begins a folder of many runs, or goes on where it was. Rejects with UsageError when it holds runs of other settings; nothing is changed then. */
-export async function openFolder(folder: OutFolder, settings: RunState["settings"]): Promise<void> {
+const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
+/** Files of before contents were compared hold the settings alone. */
+const basisSchema = z.union([
+  z.strictObject({ settings: settingsSchema, hashes: z.record(z.string(), z.string()) }),
+  settingsSchema.transform((settings) => ({ settings, hashes: null })),
+]);
+
+/**
+ * Begins a folder of many runs, or goes on where it was. Rejects with UsageError when it holds runs of other settings or on other contents;
+ * nothing is changed then.
+ */
+export async function openFolder(folder: OutFolder, basis: Required<RunBasis>): Promise<void> {
   const path = join(folder.path, settingsName);
   const isThere = existsSync(path);
-  if (isThere) checkSettings(folder.path, { settings: await readResult<RunState["settings"]>(path) }, { settings });
+  if (isThere) {
+    const saved = basisSchema.safeParse(await readResult(path)).data;
+    if (!saved) throw new UsageError(`${path} does not hold the settings of runs. Remove the folder to have everything made again.`);
+    checkSettings(folder.path, saved, basis);
+  }
   await folder.begin();
-  if (!isThere) await writeResult(path, settings);
+  if (!isThere) await writeResult(path, basis);
 }
 
 /** A finished part's result. Rejects with UsageError when the file is not whole JSON. */
@@ -41,6 +56,8 @@ export async function finished<T extends { readonly settings: RunState["settings
 ): Promise<T | null> {
   if (existsSync(path)) {
     const known = await readResult<T>(path);
+    if (!settingsSchema.safeParse(known.settings).success)
+      throw new UsageError(`${path} does not hold the result of a run. Remove it to have it made again.`);
     checkSettings(path, known, { settings });
     return known;
   }

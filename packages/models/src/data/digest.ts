@@ -29,3 +29,10 @@ export class ExampleDigest {
     return digestOf(this.#before + digestOf(new Uint8Array(this.#block.buffer, 0, 4 * this.#used)));
   }
 }
+
+/** The digest of some examples. */
+export function examplesDigest(examples: Iterable<Example>): string {
+  const digest = new ExampleDigest();
+  for (const example of examples) digest.add(example);
+  return digest.digest;
+}

@@ -8,6 +8,7 @@ export {
   packedLength,
 } from "./batches.js";
 export { type DataSet, encodeRows, evenlySpread, type LengthLimits, type ReadDataSet, readExamples } from "./data-set.js";
+export { examplesDigest } from "./digest.js";
 export { type Example, encodeCompletion, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
 export { DataError } from "./error.js";
 export { evaluationBatches, evaluationSequence } from "./evaluation.js";
