@@ -32,13 +32,20 @@ export interface ApplyOptions extends RiderOptions {
 /** A method's name and options, as `applyAdapter` takes them. */
 export type AdapterOptions = ApplyOptions & { [Name in MethodName]: { readonly method: Name } & Partial<OptionsOf<Name>> }[MethodName];
 
+/** How merged weights become the old ones again, and the tensors that this takes. */
+export interface WayBack {
+  undo(): void;
+  dispose(): void;
+}
+
 /** A trained or trainable adapter on a model. Made by `applyAdapter` and `loadAdapter`. */
 export class Adapter {
   #removers: (() => void)[] = [];
   #parts: AdapterParts<unknown, unknown>;
   #training: TrainingRules | null = null;
-  /** Makes the merged weights the old ones again; null while not merged. For `merge` and `unmerge`. */
-  undoMerge: (() => void) | null = null;
+  #isDisposed = false;
+  /** The way back from the merged weights; null while not merged. For `merge` and `unmerge`. */
+  wayBack: WayBack | null = null;
 
   constructor(
     readonly model: AdaptableModel,
@@ -48,6 +55,8 @@ export class Adapter {
     readonly riders: { readonly options: RiderOptions; readonly passengers: readonly Passenger[] },
     readonly dropoutGenerator: Generator,
     readonly origin: AdapterOrigin,
+    /** Tensors that were made for it and go with it, beside those of its attachments. */
+    readonly others: readonly Tensor[] = [],
   ) {
     this.#parts = parts;
   }
@@ -69,6 +78,7 @@ export class Adapter {
 
   /** What the method asks of the training loop beyond gradients. */
   get training(): TrainingRules {
+    this.checkAlive();
     // Made once: it may hold state.
     this.#training ??= this.method.training?.(this.attachments, this.options, this.riders.passengers) ?? {};
     return this.#training;
@@ -76,6 +86,7 @@ export class Adapter {
 
   /** What the method put on its places, and what rides along. */
   get everything(): readonly Passenger[] {
+    this.checkAlive();
     return [...[...this.attachments].map(([place, attachment]) => ({ place, attachment })), ...this.riders.passengers];
   }
 
@@ -109,7 +120,7 @@ export class Adapter {
 
   /** True while the base's weights hold the adapter. */
   get isMerged(): boolean {
-    return this.undoMerge !== null;
+    return this.wayBack !== null;
   }
 
   /** True while the model's forward runs through the adapter. */
@@ -119,6 +130,7 @@ export class Adapter {
 
   /** Puts the adapter into the model's forward (again). Throws AdapterError while it is merged. */
   enable(): void {
+    this.checkAlive();
     if (this.isMerged)
       throw new AdapterError("The adapter is merged into the weights; in the forward as well it would count twice. unmerge() it first.");
     if (this.isEnabled) return;
@@ -139,6 +151,7 @@ export class Adapter {
    * is needed and not given, or says too little.
    */
   async initialize(data: InitializationData = {}): Promise<void> {
+    this.checkAlive();
     const wasEnabled = this.isEnabled;
     // What layers are given is the base's business, and those that are left out afterwards must go.
     this.disable();
@@ -153,6 +166,41 @@ export class Adapter {
     } finally {
       if (wasEnabled) this.enable();
     }
+  }
+
+  get isDisposed(): boolean {
+    return this.#isDisposed;
+  }
+
+  /**
+   * Takes the adapter out of the model's forward and gives its memory back at once: parameters, what is saved and trained with them, and
+   * what `unmerge` would need. Weights that it is merged into stay as they are. The base's own tensors stay; a second call does nothing.
+   * Using a disposed adapter throws AdapterError.
+   */
+  dispose(): void {
+    if (this.#isDisposed) return;
+    this.wayBack?.dispose();
+    this.wayBack = null;
+    this.disable();
+    const own = this.everything.flatMap(({ attachment: { parameters, constants = {}, others } }) => [
+      ...Object.values(parameters),
+      ...Object.values(constants),
+      ...(others?.() ?? []),
+    ]);
+    const state = this.#training?.state?.().values() ?? [];
+    this.#isDisposed = true;
+    const base = new Set(this.model.namedParameters().values());
+    for (const t of [...own, ...state, ...this.others]) if (!base.has(t)) t.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Throws AdapterError when the adapter was disposed. */
+  checkAlive(): void {
+    if (this.#isDisposed)
+      throw new AdapterError("The adapter was used after dispose(), which gave its parameters back. Apply or load it again.");
   }
 
   /** Throws AdapterError where something rides on a layer that the method has left. */
@@ -222,9 +270,11 @@ export function attachLazily(model: AdaptableModel, method: AnyMethod, given: ob
   const device = deviceOf(model);
   const generator = new Generator(device, seed);
   const dropoutGenerator = settings.dropoutGenerator ?? new Generator(device, seed + 1);
+  const generators = settings.dropoutGenerator ? [generator] : [generator, dropoutGenerator];
   const context = { model, generator, dropoutGenerator, isLoaded, warn };
   const attachments = method.attach(places, options, context);
   const passengers = ride(riders, { ...context, targeted: new Set(places.keys()) }, (options as TargetOptions).targets);
   const parts = { options, places, attachments };
-  return new Adapter(model, method, parts, { options: riders, passengers }, dropoutGenerator, origin);
+  const others = generators.map(({ key }) => key);
+  return new Adapter(model, method, parts, { options: riders, passengers }, dropoutGenerator, origin, others);
 }

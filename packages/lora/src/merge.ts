@@ -9,6 +9,7 @@ import { copyOf, type MergedWeight } from "./methods/method.js";
  * when a weight is shared with another module (a tied embedding would change as well).
  */
 export function merge(adapter: Adapter): void {
+  adapter.checkAlive();
   if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
   const { method } = adapter;
   const unmergeable = adapter.everything.filter(({ attachment }) => !attachment.merge).map(({ place }) => place);
@@ -41,9 +42,14 @@ export function merge(adapter: Adapter): void {
     return () => weight.assign(restore?.(weight) ?? (copy as Tensor)); // one of the two is there
   });
   realizeNow(merged.map(({ weight }) => weight));
-  adapter.undoMerge = () => {
-    for (const step of steps) step();
-    realizeNow(merged.map(({ weight }) => weight));
+  adapter.wayBack = {
+    undo: () => {
+      for (const step of steps) step();
+      realizeNow(merged.map(({ weight }) => weight));
+    },
+    dispose: () => {
+      for (const { change, copy } of merged) for (const t of copy ? [copy] : (change.kept ?? [])) t.dispose();
+    },
   };
   adapter.disable(); // once more: now it is out of the forward because it is merged
 }
@@ -53,9 +59,12 @@ export function merge(adapter: Adapter): void {
  * parameters must be what they were at `merge`. Throws AdapterError when it is not merged.
  */
 export function unmerge(adapter: Adapter): void {
-  if (!adapter.undoMerge) throw new AdapterError("The adapter is not merged, so there is nothing to take out. merge() it first.");
-  adapter.undoMerge();
-  adapter.undoMerge = null;
+  adapter.checkAlive();
+  const { wayBack } = adapter;
+  if (!wayBack) throw new AdapterError("The adapter is not merged, so there is nothing to take out. merge() it first.");
+  wayBack.undo();
+  wayBack.dispose();
+  adapter.wayBack = null;
   adapter.enable();
 }
 

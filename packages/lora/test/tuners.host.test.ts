@@ -174,15 +174,15 @@ test("AdaLoRA's allocation resumed from its state goes on to the same tensors an
 test("Cayley's transform is orthogonal, its gradient the true one, and the series approaches it", async () => {
   const triangles = await rows(dev, 2, 6, 4).mul(0.5).realize();
   const skew = skewSymmetric(4, dev);
-  const rotations = cayley(skew(triangles));
+  const rotations = cayley(skew.of(triangles));
   const identity = [...Array(2)].flatMap(() => [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
   expectClose(await values(rotations.matmul(rotations.transpose(1, 2))), identity, 1e-6);
-  const small = skew(triangles.mul(0.1));
+  const small = skew.of(triangles.mul(0.1));
   // The first term left out, 2 ‖Q‖¹¹ and below.
   expectClose(await values(cayleyNeumann(small, 11)), await values(cayley(small.neg())), 1e-6);
   const weights = await rows(dev, 2, 16, 9).realize();
   const measure = (t: Tensor): Tensor =>
-    cayley(skew(t))
+    cayley(skew.of(t))
       .mul(weights.reshape([2, 4, 4]))
       .sum();
   const [gradient] = grad(measure(triangles), [triangles]);

@@ -55,6 +55,7 @@ async function runCombine(context: CommandContext<typeof flags>): Promise<number
         ...(rank !== undefined && { rank }),
         onWarning,
       });
+      for (const adapter of adapters) adapter.dispose();
       await saveAdapter(combined, out, { files });
       const parameters = combined.parameters().reduce((sum, { size }) => sum + size, 0);
       const layers = combined.places.size;

@@ -12,6 +12,7 @@ import { generalText } from "../compare/general-text.js";
 import { splitRows } from "../compare/held-out.js";
 import {
   adapterDecoding,
+  type DecodingResult,
   type DecodingTask,
   fullDecoding,
   type MethodResult,
@@ -232,9 +233,11 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
           seconds: values["latency-seconds"],
           signal,
         };
-        const decoding = adapter
-          ? await adapterDecoding(model, adapter, task)
-          : await fullDecoding(model, (await openModel(values.model, model.device, { dtype: "f32" })).model, task);
+        const besideBase = async (): Promise<DecodingResult> => {
+          using base = (await openModel(values.model, model.device, { dtype: "f32" })).model;
+          return await fullDecoding(model, base, task);
+        };
+        const decoding = await (adapter ? adapterDecoding(model, adapter, task) : besideBase());
         if (signal.aborted) return null;
         return {
           method: name,

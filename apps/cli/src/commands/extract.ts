@@ -32,6 +32,7 @@ async function runExtract(context: CommandContext<typeof flags>): Promise<number
         onWarning: (message) => output.note(`warning: ${message}`),
       });
       output.draw("");
+      tuned.dispose();
       await saveAdapter(adapter, out, { files });
       sayKept(report, output);
       if (report.notKept.length > 0)

@@ -1,4 +1,4 @@
-import { changeSurroundings, mixed, Tensor } from "@lowrank/tensor";
+import { changeSurroundings, DeviceError, mixed, Tensor } from "@lowrank/tensor";
 
 /**
  * Middleware around a module's forward function: may change what goes in, what comes out, or not call `next` at all. Adapters are
@@ -42,6 +42,7 @@ export abstract class Module {
   readonly #replaced = new Map<string, Tensor>();
   /** What the wrappers, replaced parameters and `isTraining` say to `compile`, which records other graphs for other states. */
   #state = 0;
+  #isDisposed = false;
 
   #stateChanged(): void {
     const isPlain = this.wrappers.length === 0 && this.#replaced.size === 0 && !this.isTraining;
@@ -89,6 +90,7 @@ export abstract class Module {
 
   /** Runs `forward` through the wrappers; what the forward functions of one-input modules call. */
   protected through(x: Tensor, forward: (x: Tensor) => Tensor): Tensor {
+    this.checkAlive(x);
     let next = forward;
     for (const wrapper of this.wrappers) {
       const inner = next;
@@ -129,6 +131,39 @@ export abstract class Module {
   /** The values of `namedParameters`. */
   parameters(): Tensor[] {
     return [...this.namedParameters().values()];
+  }
+
+  get isDisposed(): boolean {
+    return this.#isDisposed;
+  }
+
+  /**
+   * Gives the memory of this module and of all below it back at once: their parameters, also where others share these, but not what
+   * `replace` put in their place. A second call does nothing. Computing with a disposed module throws DeviceError.
+   */
+  dispose(): void {
+    const parameters = this.parameters();
+    for (const module of this.namedModules().values()) {
+      module.#isDisposed = true;
+      module.disposeOthers();
+    }
+    for (const t of parameters) t.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Gives back what a module holds beside its parameters and the modules below it; nothing, for most. */
+  protected disposeOthers(): void {}
+
+  /** Throws DeviceError when the module was disposed; `x` is what it was to compute with. */
+  protected checkAlive(x: Tensor): void {
+    if (!this.#isDisposed) return;
+    throw new DeviceError(
+      `This ${this.constructor.name} was used after dispose(), which gave its parameters back. Dispose it after its last use, or load it again.`,
+      x.device.name,
+    );
   }
 
   /** Switches dropout on (or off) in this module and all below it. torch.nn.Module.train. */

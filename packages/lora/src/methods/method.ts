@@ -25,6 +25,8 @@ export interface Attachment {
   readonly parameters: Readonly<Record<string, Tensor>>;
   /** Tensors that are saved and loaded with them, and not trained. */
   readonly constants?: Readonly<Record<string, Tensor>>;
+  /** What it holds besides: tensors made for it alone, which go with it. */
+  readonly others?: () => readonly Tensor[];
   /** What the file holds where that is not `parameters` and `constants`, for instance what a prompt encoder gives. Lazy. */
   readonly saved?: () => Readonly<Record<string, Tensor>>;
   /** Puts it into the model's forward; the function returned takes it out. */

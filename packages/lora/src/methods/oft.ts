@@ -77,19 +77,20 @@ function rotationsOf(width: number, options: OftOptions, { name, generator }: Pl
     return triangles.add(triangles.mul(factors).sub(triangles).detach());
   };
   const rotations = (): Tensor => {
-    const q = skew(options.constrained ? constrained() : triangles);
+    const q = skew.of(options.constrained ? constrained() : triangles);
     return options.neumannTerms > 0 ? cayleyNeumann(q, options.neumannTerms) : cayley(q);
   };
-  return { triangles, rotations, project: () => triangles.assign(constrained().detach()) };
+  return { triangles, rotations, others: () => skew.tensors, project: () => triangles.assign(constrained().detach()) };
 }
 
 function attachment(place: DenseLayer | EmbeddingLayer, options: OftOptions, context: PlaceContext): OftAttachment {
   const width = isDense(place) ? place.inFeatures : (place.weight.shape[1] ?? 0);
-  const { triangles, rotations, project } = rotationsOf(width, options, context);
+  const { triangles, rotations, others, project } = rotationsOf(width, options, context);
   const constraint = options.constrained ? { project } : {};
   if (!isDense(place)) {
     return {
       parameters: { "oft_embedding_R.weight": triangles },
+      others,
       enable: wrapping(place, (ids, next) => rotated(next(ids), rotations())),
       merge: () => [{ weight: place.weight, value: rotated(place.weight.cast("f32"), rotations()) }],
       ...constraint,
@@ -97,6 +98,7 @@ function attachment(place: DenseLayer | EmbeddingLayer, options: OftOptions, con
   }
   return {
     parameters: { "oft_R.weight": triangles },
+    others,
     enable: wrapping(place, (x, next) => next(rotated(x, rotations()))),
     merge: () => {
       const { weight } = place;

@@ -87,6 +87,7 @@ export function lowRankPair(layer: PairLayer, options: LoraOptions, context: Pla
       get constants() {
         return freezeA ? { "lora_A.weight": values.a } : {};
       },
+      others: () => [...(values.start ? [values.start.a, values.start.b] : []), ...(projection?.tensors() ?? [])],
       saved: () => {
         // A file that is being read is compared with this before its values are complete.
         if (!context.isLoaded) values.check();

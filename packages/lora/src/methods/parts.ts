@@ -63,6 +63,7 @@ export function partsAttachment(
     get constants() {
       return prefixed(({ constants }) => constants);
     },
+    others: () => made.flatMap(({ attachment }) => attachment.others?.() ?? []),
     saved: () => {
       const pairs = made.map(({ part, attachment }) => ({
         part,

@@ -4,7 +4,7 @@ import { type Device, eye, type Tensor, tensor } from "@lowrank/tensor";
  * What makes skew-symmetric matrices of their upper triangles, row by row: [blocks, size (size − 1) / 2] → [blocks, size, size].
  * torch.triu_indices(size, size, 1) and Q = M − Mᵀ.
  */
-export function skewSymmetric(size: number, device: Device): (triangles: Tensor) => Tensor {
+export function skewSymmetric(size: number, device: Device): { of(triangles: Tensor): Tensor; readonly tensors: readonly Tensor[] } {
   const index = new Int32Array(size * size);
   const sign = new Float32Array(size * size);
   let next = 0;
@@ -18,11 +18,14 @@ export function skewSymmetric(size: number, device: Device): (triangles: Tensor)
   }
   // Made once: a forward that is not compiled would upload them each time.
   const [indices, signs] = [tensor(index, { device, dtype: "i32" }), tensor(sign, { device })];
-  return (triangles) =>
-    triangles
-      .gather(indices, 1)
-      .mul(signs)
-      .reshape([triangles.shape[0] ?? 0, size, size]);
+  return {
+    of: (triangles) =>
+      triangles
+        .gather(indices, 1)
+        .mul(signs)
+        .reshape([triangles.shape[0] ?? 0, size, size]),
+    tensors: [indices, signs],
+  };
 }
 
 /**

@@ -95,6 +95,8 @@ export function loraTraining(
 export interface GradientProjection {
   /** Reads A, once: it does not change. */
   prepare(): Promise<void>;
+  /** What it holds. */
+  tensors(): readonly Tensor[];
   /** Throws AdapterError before `prepare`. */
   change(key: string, gradient: Tensor): Tensor;
 }
@@ -122,6 +124,7 @@ export function gradientProjection(values: PairValues): GradientProjection {
               result[i * rank + j] = (result[i * rank + j] ?? 0) + ((v[i * rank + k] ?? 0) * (u[j * rank + k] ?? 0)) / value;
       inverse = tensor(result, { device: values.a.device, shape: [rank, rank] });
     },
+    tensors: () => (inverse ? [inverse] : []),
     change: (key, gradient) => {
       if (key !== "lora_B.weight") return gradient;
       if (!inverse)

@@ -96,10 +96,11 @@ export const vera: Method<VeraOptions, DenseLayer> = defineMethod("vera", {
   attach: (places, options, context) => {
     const shared = projections([...places.values()], options, context.generator.device);
     const constants = options.saveProjection ? { vera_A: shared.a, vera_B: shared.b } : undefined;
+    const others = (): readonly Tensor[] => [shared.a, shared.b];
     return new Map(
-      [...places].map(([name, layer], index) => [
+      [...places].map(([name, layer], index): [string, Attachment] => [
         name,
-        { ...attachment(layer, shared, options, context), ...(index === 0 && constants && { constants }) },
+        { ...attachment(layer, shared, options, context), others, ...(index === 0 && constants && { constants }) },
       ]),
     );
   },

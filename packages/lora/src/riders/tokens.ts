@@ -97,6 +97,7 @@ function attachment(module: Table["module"], indices: readonly number[], rows: T
   );
   return {
     parameters: isShared ? {} : { "token_adapter.trainable_tokens_delta": rows },
+    others: () => [list, vocabulary],
     enable: () =>
       module.use((x, next) => {
         const out = next(x);

@@ -215,6 +215,7 @@ export class Gpt2 extends nn.Module implements CausalLM {
   }
 
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    this.checkAlive(ids);
     checkIds(ids);
     return this.transformer.forward(ids, attentionContext(this.virtualTokens, options));
   }

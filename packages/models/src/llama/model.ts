@@ -177,6 +177,10 @@ export class LlamaDecoder extends nn.Module {
     return this.norm.forward(x);
   }
 
+  protected override disposeOthers(): void {
+    this.#rotary.dispose();
+  }
+
   #waves(embedded: Tensor, context: AttentionContext): { readonly cos: Tensor; readonly sin: Tensor } {
     const [batch = 0, length = 0] = embedded.shape;
     const { cache, packed, prefix } = context;
@@ -245,6 +249,7 @@ export class Llama extends nn.Module implements CausalLM {
   }
 
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    this.checkAlive(ids);
     checkIds(ids);
     return this.model.forward(ids, attentionContext(this.virtualTokens, options));
   }

@@ -97,4 +97,10 @@ export class RotaryTable {
     this.#tables.set(capacity, made);
     return made;
   }
+
+  /** Gives the tables back. */
+  dispose(): void {
+    for (const { cos, sin } of this.#tables.values()) for (const t of [cos, sin]) t.dispose();
+    this.#tables.clear();
+  }
 }

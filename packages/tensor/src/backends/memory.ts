@@ -80,6 +80,11 @@ export class DeviceMemory {
     this.#backend = backend;
   }
 
+  /** Bytes that storages hold. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
   /** Memory for a storage. Throws OutOfMemoryError when there is none. */
   allocate(storage: Storage): Holding {
     const { bytes } = storage;

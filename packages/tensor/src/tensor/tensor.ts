@@ -118,9 +118,12 @@ export class Tensor {
     return this.rank === 0 ? level[0] : level;
   }
 
-  /** Gives the memory back at once instead of at garbage collection. */
+  /** Gives the memory back at once instead of at garbage collection; what was assigned and has not run yet is dropped. */
   dispose(): void {
     this.storage?.dispose();
+    if (!this.#home) return;
+    this.device.pendingAssignments.delete(this.#home);
+    this.#home.dispose();
   }
 
   [Symbol.dispose](): void {
