@@ -4,6 +4,7 @@ import type { Command } from "./command.js";
 import { commands } from "./commands/table.js";
 import { describeFailure, UsageError } from "./failure.js";
 import { editDistance, helpLines, parseFlags } from "./flags.js";
+import { interruptedCode } from "./interruption.js";
 import { processOutput } from "./output.js";
 import { program } from "./program.js";
 import { shownLine } from "./terminal/printable.js";
@@ -45,6 +46,7 @@ export async function runCli(
     onStart?.(command);
     return await command.run({ ...parsed, output: processOutput(isJson), signal, args: rest });
   } catch (error) {
+    if (signal.aborted && error === signal.reason) return interruptedCode(signal); // who was stopped has said so
     const { text, exitCode } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
     process.stderr.write(`${shownLine(text)}\n`);
     return exitCode;

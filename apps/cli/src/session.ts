@@ -90,22 +90,39 @@ export async function withSource<R>(path: string, use: (source: DataSource) => P
   }
 }
 
-/** Reads a JSONL file and turns it into examples; says how many rows and what was cut. */
+/** Milliseconds between two drawings of how far a file is read. */
+const drawnMs = 500;
+
+/**
+ * Reads a JSONL file and turns it into examples; says how many rows and what was cut. Rejects with the signal's reason, after a line that
+ * says so, when it is told to stop.
+ */
 export async function openData(
   path: string,
   { model, tokenizer, config }: Pick<LoadedModel, "model" | "config"> & { readonly tokenizer: Tokenizer },
   output: Output | null,
-  options: { readonly maxLength?: number | undefined; readonly rowLimit?: number | undefined } = {},
+  options: { readonly maxLength?: number | undefined; readonly rowLimit?: number | undefined; readonly signal?: AbortSignal } = {},
 ): Promise<DataSet<Examples>> {
-  const { maxLength, rowLimit } = options;
-  const { rowCount, ...data } = await withSource(path, (source) =>
+  const { maxLength, rowLimit, signal } = options;
+  let drawnAt = performance.now();
+  const reading = withSource(path, (source) =>
     readExamples(source, path, tokenizer, {
       context: contextOf(model),
       vocabSize: config.vocab_size,
       ...(maxLength === undefined ? {} : { maxLength }),
       ...(rowLimit === undefined ? {} : { rowLimit }),
+      ...(signal && { signal }),
+      onRows(rows) {
+        if (performance.now() - drawnAt < drawnMs) return;
+        drawnAt = performance.now();
+        output?.draw(`${path}: ${grouped(rows)} rows read …`);
+      },
     }),
   );
+  const { rowCount, ...data } = await reading.catch((error: unknown) => {
+    if (signal?.aborted && error === signal.reason) output?.note(`Stopped while ${path} was read; what was there before is as it was.`);
+    throw error;
+  });
   const count = data.examples.length;
   const share = count < rowCount ? ` (${grouped(count)} of ${grouped(rowCount)}, evenly spread)` : "";
   const cut = data.truncatedCount > 0 ? `; ${grouped(data.truncatedCount)} cut to ${maxLength} tokens` : "";

@@ -137,9 +137,11 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
   ): Promise<{ data: DataSet<Examples>; heldOut: DataSet<Examples> }> => {
     const told = isLoud ? output : null;
     const maxLength = values["max-length"];
+    // Later, what is finished is shown first.
+    const stop = isLoud ? { signal } : {};
     const held = values["eval-data"];
-    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"] });
-    return splitRows(await openData(values.data, loaded, told, { maxLength }), heldOut, values["eval-rows"]);
+    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"], ...stop });
+    return splitRows(await openData(values.data, loaded, told, { maxLength, ...stop }), heldOut, values["eval-rows"]);
   };
 
   const options = new Map<string, Readonly<Record<string, unknown>>>();

@@ -110,9 +110,11 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
   ): Promise<{ data: DataSet<Examples>; heldOut: DataSet<Examples>; lengthLimit: number }> => {
     const told = isLoud ? output : null;
     const maxLength = values["max-length"];
+    // Later, what is finished is shown first.
+    const stop = isLoud ? { signal } : {};
     const held = values["eval-data"];
-    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"] });
-    const rows = splitRows(await openData(values.data, loaded, told, { maxLength }), heldOut, values["eval-rows"]);
+    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"], ...stop });
+    const rows = splitRows(await openData(values.data, loaded, told, { maxLength, ...stop }), heldOut, values["eval-rows"]);
     const longest = Math.max(2, longestLength(rows.data.examples), longestLength(rows.heldOut.examples));
     return { ...rows, lengthLimit: Math.min(loaded.model.contextLength, longest) };
   };

@@ -123,9 +123,10 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn });
     const adapter = isFull ? null : applyMethod(model, method, options, { seed: values.seed, baseModel: values.model, onWarning: warn });
     const maxLength = values["max-length"];
-    const data = await openData(values.data, loaded, output, { maxLength });
+    const data = await openData(values.data, loaded, output, { maxLength, signal });
     const evalPath = values["eval-data"];
-    const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"] });
+    const heldOut =
+      evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit: values["eval-rows"], signal });
 
     const longest = Math.max(longestLength(data.examples), heldOut ? longestLength(heldOut.examples) : 0);
     const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));

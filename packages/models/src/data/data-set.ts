@@ -124,17 +124,22 @@ export interface ReadDataSet extends DataSet<Examples> {
   readonly rowCount: number;
 }
 
+/** How a file is read. */
+export interface ReadOptions extends LengthLimits {
+  /** How many rows are used, evenly spread over the file. All when absent. */
+  readonly rowLimit?: number;
+  /** Ends the reading. */
+  readonly signal?: AbortSignal;
+  /** Told now and then how many rows of the file are encoded, or left out. */
+  onRows?(rowCount: number): void;
+}
+
 /**
  * Reads a JSONL source and turns its rows into examples as they come: a file of any size takes the memory of its tokens alone.
  * `rowLimit` chooses as many rows, evenly spread, because neighbouring rows are often alike; the source is then read twice, and a stream
  * is kept in memory for that. Throws as `readRows` and `encodeRows` do, and the signal's reason once that is aborted.
  */
-export async function readExamples(
-  source: DataSource,
-  path: string,
-  tokenizer: RowTokenizer,
-  options: LengthLimits & { readonly rowLimit?: number; readonly signal?: AbortSignal },
-): Promise<ReadDataSet> {
+export async function readExamples(source: DataSource, path: string, tokenizer: RowTokenizer, options: ReadOptions): Promise<ReadDataSet> {
   const { rowLimit, signal } = options;
   const encoder = new RowEncoder(path, tokenizer, options);
   const examples = new ExampleTable(options.vocabSize);
@@ -144,6 +149,7 @@ export async function readExamples(
   for await (const some of readLines(lines, path)) {
     signal?.throwIfAborted();
     for (const row of rowsOf(some, path)) if (isChosen(rowCount++)) examples.append(encoder.encode(row));
+    options.onRows?.(rowCount);
   }
   if (rowCount === 0) throw withoutRows(path);
   return { ...encoder.dataSet(examples), rowCount };

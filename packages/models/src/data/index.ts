@@ -7,7 +7,7 @@ export {
   collate,
   packedLength,
 } from "./batches.js";
-export { type DataSet, encodeRows, evenlySpread, type LengthLimits, type ReadDataSet, readExamples } from "./data-set.js";
+export { type DataSet, encodeRows, evenlySpread, type LengthLimits, type ReadDataSet, type ReadOptions, readExamples } from "./data-set.js";
 export { examplesDigest } from "./digest.js";
 export { type Example, encodeCompletion, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
 export { DataError } from "./error.js";

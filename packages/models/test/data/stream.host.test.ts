@@ -146,6 +146,17 @@ describe("readExamples", () => {
     }
   });
 
+  it("tells how many rows it has read", async () => {
+    const told: number[] = [];
+    await readExamples(inParts(new TextEncoder().encode(file), 100_000), "x", characters, {
+      ...limits,
+      onRows: (count) => void told.push(count),
+    });
+    expect(told.length).toBeGreaterThan(2);
+    expect(told.at(-1)).toBe(9000);
+    expect(told).toEqual([...told].sort((a, b) => a - b));
+  });
+
   it("refuses a bad row that the limit leaves out", async () => {
     const error = await failure(readExamples(`${file}{"text":`, "x", characters, { ...limits, rowLimit: 1 }));
     expect(error.line).toBe(9001);
