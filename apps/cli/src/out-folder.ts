@@ -9,7 +9,7 @@ import { checkFile, type OutFile } from "./out/file.js";
 import { type Input, refuseInputs } from "./out/inputs.js";
 import { acquireLock, type FolderLock, isLockName, type LockOptions } from "./out/lock.js";
 import { earlierRun, earlierRuns, type Mark, markName, readMark, writeMark } from "./out/mark.js";
-import { isTaken } from "./out/process.js";
+import { removeTemporaries } from "./out/temporaries.js";
 import type { Output } from "./output.js";
 
 /** What a command is to write, and what of it may be there. */
@@ -89,7 +89,7 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
       ...context.lock,
       command,
       signal,
-      onWait: (holder) => output.note(`${path} is locked by ${holder}; looking whether it still lives …`),
+      onWait: (holder) => output.note(`${path} is locked by ${holder}; looking for up to 30 s whether it still lives …`),
       onLost: () => lost.abort(),
     });
     if (!lock) return interruptedCode(signal);
@@ -100,7 +100,7 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
       const made = await checkFile(file, { inputs: claim.inputs, folder: path, writes });
       note({ made: [...leftover.made, ...made], folders: [...leftover.folders, dirname(file.path)] });
     }
-    await removeTemporaries(path, mode === "own");
+    await removeTemporaries(path, { isDeep: mode === "own" });
     if (mode === "new" || mode === "own") {
       const unfinished = writes.filter((name) => !before?.includes(name)).map((name) => join(path, name));
       note({ unfinished, folders: [...leftover.folders, ...unfinished] });
@@ -235,14 +235,4 @@ function lostError(path: string): UsageError {
 
 function otherCommand(path: string, { command }: Mark): UsageError {
   return new UsageError(`${path} holds what lowrank ${command} made. Give another --out.`);
-}
-
-/** Removes temporary files of processes that are gone, in the folder and in those of its runs. */
-async function removeTemporaries(path: string, isDeep: boolean): Promise<void> {
-  for (const entry of await readdir(path, { withFileTypes: true })) {
-    const temporary = entry.isFile() ? temporaryOf(entry.name) : null;
-    if (temporary && (temporary.pid === null || temporary.pid === process.pid || !isTaken(temporary.pid)))
-      await rm(join(path, entry.name), { force: true });
-    if (isDeep && entry.isDirectory()) await removeTemporaries(join(path, entry.name), false);
-  }
 }

@@ -17,20 +17,26 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs the built command line; `killAfterMs` ends it with SIGKILL, `interruptAt` sends SIGINT once its output holds the text. */
+/** Runs the built command line; `killAfterMs` ends it with SIGKILL, `interruptAt` and `killAt` send SIGINT and SIGKILL once its output holds the text. */
 export function lowrank(
   args: readonly string[],
-  options: { readonly killAfterMs?: number; readonly interruptAt?: string; readonly env?: NodeJS.ProcessEnv } = {},
+  options: {
+    readonly killAfterMs?: number;
+    readonly interruptAt?: string;
+    readonly killAt?: string;
+    readonly env?: NodeJS.ProcessEnv;
+  } = {},
 ): Promise<Outcome> {
+  const signalAt = options.interruptAt ?? options.killAt;
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, LOWRANK_DEBUG: undefined, ...options.env } });
     let [stdout, stderr] = ["", ""];
     const timer = options.killAfterMs === undefined ? null : setTimeout(() => child.kill("SIGKILL"), options.killAfterMs);
     let isInterrupted = false;
     const look = (): void => {
-      if (options.interruptAt === undefined || isInterrupted || !`${stdout}${stderr}`.includes(options.interruptAt)) return;
+      if (signalAt === undefined || isInterrupted || !`${stdout}${stderr}`.includes(signalAt)) return;
       isInterrupted = true;
-      child.kill("SIGINT");
+      child.kill(options.interruptAt === undefined ? "SIGKILL" : "SIGINT");
     };
     child.stdout.on("data", (chunk: Buffer) => {
       stdout += chunk;

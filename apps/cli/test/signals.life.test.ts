@@ -105,7 +105,7 @@ describe("a run that is told to stop", () => {
     expect(ms).toBeLessThan(5000);
     expect(stderr).not.toContain("Stopped at step");
     expect(readFileSync(join(out, state)).equals(before)).toBe(true);
-    expect(readdirSync(out).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+    expect(readdirSync(out).filter((name) => /\.(tmp|lock)$/.test(name))).toEqual([]);
   });
 });
 

@@ -3,6 +3,7 @@ import { basename, dirname, join } from "node:path";
 import { fileError, makeFolder, temporaryName } from "@lowrank/tensor";
 import { UsageError } from "../failure.js";
 import { type Input, refuseInputs } from "./inputs.js";
+import { removeTemporaries } from "./temporaries.js";
 
 /** A file that a command writes where a flag says. */
 export interface OutFile extends Input {
@@ -32,6 +33,7 @@ export async function checkFile(file: OutFile, { inputs, folder, writes }: Besid
   if (there && !(there.isFile() && (await file.isOurs(path))))
     throw new UsageError(`${name} is ${path}, which is there and is not a file that ${name} wrote. Give another ${name}, or remove it.`);
   const made = await makeFolder(place);
+  await removeTemporaries(place, { of: basename(path) });
   const probe = join(place, temporaryName(basename(path)));
   try {
     await writeFile(probe, "", { flag: "wx" });

@@ -44,16 +44,17 @@ function machineName(): string {
   }
 }
 
-/** In the place of a start: the process has ended, and only its parent has not looked yet. */
+/** In the place of a start: the process is ending, or has ended and its parent has not looked yet. */
 const ended = "ended";
 
 /** When a process started: Linux's /proc in ticks since the machine's start, `ps` elsewhere; null where neither says. */
 function startOf(pid: number): string | null {
   try {
-    // proc_pid_stat(5): the second field is a name in brackets that may hold anything; the 3rd is the state, the 22nd the start.
+    // proc_pid_stat(5): the second field is a name in brackets that may hold anything; the 3rd is the state, the 9th the flags, the 22nd the start.
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
     const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return fields[0] === "Z" || fields[0] === "X" ? ended : (fields[19] ?? null);
+    // PF_EXITING: a process that was killed gives its memory back, which takes a while, and does nothing else.
+    return fields[0] === "Z" || fields[0] === "X" || (Number(fields[6]) & 4) !== 0 ? ended : (fields[19] ?? null);
   } catch {
     return process.platform === "linux" || process.platform === "win32" ? null : startByPs(pid);
   }

@@ -8,7 +8,7 @@ import type { Flag } from "../../src/flags.js";
 import { lockName } from "../../src/out/lock.js";
 import { adapterRunFiles, fullRunFiles, markName, writeMark } from "../../src/out/mark.js";
 import { type OutClaim, type OutFolder, withOutFolder } from "../../src/out-folder.js";
-import { runCli } from "../../src/run.js";
+import { lowrankHere } from "../cli.js";
 
 let folder = "";
 beforeEach(async () => {
@@ -32,19 +32,6 @@ async function put(name: string, text = "theirs"): Promise<string> {
   await mkdir(dirname(path), { recursive: true });
   await writeFile(path, text);
   return path;
-}
-
-async function run(args: readonly string[]): Promise<{ readonly code: number; readonly said: string }> {
-  let said = "";
-  const write = vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    said += String(text);
-    return true;
-  });
-  try {
-    return { code: await runCli(args), said };
-  } finally {
-    write.mockRestore();
-  }
 }
 
 /** The run state of a run from before there were marks. */
@@ -120,8 +107,8 @@ for (const [name, args] of Object.entries(writing)) {
       const out = await spelled(own);
       const before = await snapshot(folder);
       for (const more of name === "train" ? [[], ["--overwrite"], ["--resume"]] : [[]]) {
-        const { code, said } = await run([name, ...line, "--out", out, ...more]);
-        expect(said).toMatch(/^error: --out is .*, which is read as well/);
+        const { code, stderr } = await lowrankHere([name, ...line, "--out", out, ...more]);
+        expect(stderr).toMatch(/^error: --out is .*, which is read as well/);
         expect(code).toBe(2);
       }
       expect(await snapshot(folder)).toEqual(before);
@@ -337,8 +324,9 @@ describe("--profile", () => {
     await put("data");
     expect(await withOutFolder(context, profile(join(folder, "a", "b", "trace.json")), async () => 1)).toBe(1);
     expect(await readdir(folder)).toEqual(["data"]);
-    await put("trace.json");
+    for (const name of ["trace.json", ".trace.json.4194999-0123456789ab.tmp", ".other.json.4194999-0123456789ab.tmp"]) await put(name);
     expect(await withOutFolder(context, profile(join(folder, "trace.json"), true), async () => 0)).toBe(0);
+    expect((await readdir(folder)).sort()).toEqual([".other.json.4194999-0123456789ab.tmp", "data", "trace.json"]);
   });
 });
 
