@@ -35,6 +35,8 @@ export default defineConfig({
   test: {
     pool: "forks",
     maxWorkers: 2,
+    // Files share a process each worker: the packages are imported, and plans and shaders made, once.
+    isolate: false,
     // Shared machines are slow at times; a test that hangs is still ended.
     testTimeout: 180_000,
     hookTimeout: 120_000,

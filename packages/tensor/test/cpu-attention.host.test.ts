@@ -1,4 +1,5 @@
 import { attention, attentionBackward, concat, device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { expectSameLists } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
@@ -24,7 +25,7 @@ async function check(row: Row, isCausal: boolean, isStrided: boolean): Promise<v
   const want = await run(reference, row, isCausal, isStrided);
   for (const devices of variants) {
     const [got = [], ...others] = await Promise.all(devices.map((dev) => run(dev, row, isCausal, isStrided)));
-    for (const other of others) for (const [i, result] of other.entries()) expect(result).toEqual(got[i]);
+    for (const other of others) expectSameLists(other, got);
     compare(got, want, row);
   }
 }

@@ -1,5 +1,6 @@
 import fc from "fast-check";
-import { afterAll, describe, expect, it } from "vitest";
+import { expectSameLists } from "test-support";
+import { afterAll, describe, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { runKernels } from "./cpu-plan.js";
@@ -17,7 +18,7 @@ describe("printed loop kernels", () => {
       fc.asyncProperty(fc.integer({ min: 0, max: 2 ** 32 - 1 }), async (seed) => {
         const made = randomLoop(seed);
         const [actual = [], ...others] = await Promise.all(backends.map((each) => runKernels(each, [made.kernel], made.slots)));
-        for (const other of others) expect(other).toEqual(actual);
+        for (const other of others) expectSameLists(other, actual);
         compareLoop(made, actual);
       }),
       { numRuns: 150 },

@@ -183,9 +183,10 @@ export function compareLoop({ kernel, slots }: LoopCase, actual: readonly (reado
     const dtype = slots[slot]?.dtype as keyof typeof storedError;
     const want = expected.get(slot) ?? [];
     const got = actual[slot] ?? [];
+    const near = disturbed.map((values) => values.get(slot) ?? []);
     for (const [i, x] of want.entries()) {
       const y = got[i] ?? Number.NaN;
-      const spread = Math.max(...disturbed.map((values) => Math.abs((values.get(slot)?.[i] ?? 0) - x)));
+      const spread = near.reduce((most, values) => Math.max(most, Math.abs((values[i] ?? 0) - x)), 0);
       const tolerance = storedError[dtype] * (1 + Math.abs(x)) + 8 * spread;
       // f16 overflows where f32 does not.
       const isSame = Object.is(x, y) || Math.abs(x - y) <= tolerance || (dtype === "f16" && Math.abs(x) > 65000);
