@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** Tests see the TypeScript sources of every package, so that a unit test needs no build. */
 function source(name: string): string {
@@ -26,8 +27,24 @@ for (const name of chosen) {
 
 const onDevice = {
   include: files(".test.ts"),
-  exclude: ["**/node_modules/**", ...files(".host.test.ts"), ...files(".life.test.ts")],
+  exclude: ["**/node_modules/**", ...[".host.test.ts", ".life.test.ts", ".long.test.ts"].flatMap(files)],
 };
+
+/** The longest files, longest first: they start first, so that no worker waits for one that the other began last. */
+const longest = [
+  ...["webgpu-attention", "webgpu-matmul", "methods/lora", "test/goldens", "prompt-goldens", "methods/tuners", "methods/prompts"],
+  ...["cpu-attention", "cpu-matmul", "cpu-threads", "cpu-loop", "test/peft", "compare", "inits", "test/pack", "workflow", "quickstart"],
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(specifications: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const at = longest.findIndex((name) => moduleId.includes(name));
+      return at < 0 ? longest.length : at;
+    };
+    return (await super.sort(specifications)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 export default defineConfig({
   resolve: { alias },
@@ -35,8 +52,10 @@ export default defineConfig({
   test: {
     pool: "forks",
     maxWorkers: 2,
-    // Files share a process each worker: the packages are imported, and plans and shaders made, once.
+    // The files of a worker share its process: packages are imported, plans and shaders made, once for all of them. A test leaves nothing
+    // behind in what is global.
     isolate: false,
+    sequence: { sequencer: LongestFirst },
     // Shared machines are slow at times; a test that hangs is still ended.
     testTimeout: 180_000,
     hookTimeout: 120_000,
@@ -58,7 +77,8 @@ export default defineConfig({
             ...(name === "cpu" ? {} : { testTimeout: 240_000 }),
           },
         })),
-      { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000, fileParallelism: false } },
+      { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000 } },
+      { extends: true, test: { name: "long", include: files(".long.test.ts"), testTimeout: 600_000 } },
     ],
   },
 });

@@ -1,38 +1,50 @@
-// npm test: everything, on every backend this machine has, from a fresh clone. The last line counts it all.
+// npm test: from a fresh clone, within ten minutes on two cores. npm run test:all: everything. The last line counts it all.
 //
-//   npm test                                     all stages
-//   npm test -- host cpu                         some of them
+//   npm test                                     types, lint, host, cpu, a part of SwiftShader, the commands of a first hour, the documents
+//   npm run test:all                             that, then packed operands, all of SwiftShader, lavapipe, long tests, fuzz
+//   npm run test:all -- --rest                   what it adds alone
+//   npm test -- host cpu                         some of the stages, of both
 //   npm test -- cpu matmul                       in them, the test files whose path holds "matmul"
 //   LOWRANK_TEST_STAGES=host,cpu npm test        the same choice, from the environment
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join, relative } from "node:path";
-import { stripVTControlCharacters } from "node:util";
-import { prepare, root, run, say } from "./prepare.mjs";
+//   LOWRANK_GOLDEN_SEED=7 npm test               the draw of another run
+//   LOWRANK_TEST_TOTALS=file                     counts in a file, and what it holds already: the closing line is of several runs
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { prepare, run, say } from "./prepare.mjs";
+import { add, countOf, nothing, slowestLines } from "./results.mjs";
+import { drawnSeed, first, onDemand, reports, rest } from "./stages.mjs";
 import { findVulkan } from "./vulkan.mjs";
 
-const stages = /** @type {const} */ (["typecheck", "lint", "host", "cpu", "panels", "swiftshader", "lavapipe", "life", "docs"]);
-/** @typedef {typeof stages[number]} Stage */
-/** @typedef {{ passed: number, failed: number, skipped: number }} Count */
-/** @typedef {{ name: string, status: string, message?: string, assertionResults: Array<{ status: string, fullName: string, failureMessages?: string[] }> }} FileReport */
-
-/** Stages beyond the list that run only when named. */
-const onDemand = ["gpu"];
-const words = process.argv.slice(2);
-const named = [...words, ...(process.env["LOWRANK_TEST_STAGES"] ?? "").split(",")].filter((word) => isStage(word));
-const filters = words.filter((word) => !isStage(word));
-const wanted = named.length > 0 ? named : stages;
-
-/** @param {string} word */
-function isStage(word) {
-  return /** @type {readonly string[]} */ (stages).includes(word) || onDemand.includes(word);
+const known = [...first, ...rest, ...onDemand];
+const options = process.argv.slice(2).filter((word) => word.startsWith("--"));
+const words = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+const unknown = options.filter((option) => option !== "--all" && option !== "--rest");
+if (unknown.length > 0) {
+  process.stderr.write(
+    `${unknown.join(" ")}: there is no such option. Use --all or --rest, stages, and parts of the paths of test files.\n`,
+  );
+  process.exit(2);
 }
+const isStage = (/** @type {string} */ word) => known.some(({ name }) => name === word);
+const named = [...words, ...(process.env["LOWRANK_TEST_STAGES"] ?? "").split(",")].filter(isStage);
+const filters = words.filter((word) => !isStage(word));
+const half = options.includes("--rest") ? rest : options.includes("--all") ? [...first, ...rest] : first;
+const wanted = named.length > 0 ? known.filter(({ name }) => named.includes(name)) : half;
 
-const bin = join(root, "node_modules", ".bin");
-const reports = join(root, "node_modules", ".cache", "lowrank", "reports");
-/** @type {Array<{ stage: string, count: Count, seconds: number, note: string }>} */
+/** What earlier runs counted, and the seed of their draw. */
+const totalsFile = process.env["LOWRANK_TEST_TOTALS"];
+/** @type {{ seed: number, count: import("./results.mjs").Count, failures: string[] }} */
+const before =
+  totalsFile !== undefined && existsSync(totalsFile)
+    ? JSON.parse(readFileSync(totalsFile, "utf8"))
+    : { seed: drawnSeed(), count: nothing, failures: [] };
+const { seed } = before;
+
+/** @type {Array<{ stage: string, count: import("./results.mjs").Count, seconds: number, note: string }>} */
 const results = [];
-/** A line for each failed test: repeated at the end, where the last screen of a long log shows them. @type {string[]} */
-const failures = [];
+/** A line for each failed test: repeated at the end, where the last screen of a long log shows them. */
+const failures = [...before.failures];
+/** @type {import("./results.mjs").FileTime[]} */
+const times = [];
 
 await prepare();
 rmSync(reports, { recursive: true, force: true });
@@ -42,13 +54,33 @@ process.env["LOWRANK_TEST_REPORTS"] = reports;
 
 for (const stage of wanted) {
   const started = performance.now();
-  say(stage);
-  const { count, note = "" } = await runStage(stage);
-  if (note !== "") say(`${stage}: ${note}`);
-  results.push({ stage, count, seconds: (performance.now() - started) / 1000, note });
+  const found = stage.vulkan && findVulkan(stage.vulkan);
+  const isDrawn = stage.vulkan === "swiftshader" && named.length === 0;
+  say(`${stage.name}${isDrawn ? `, goldens drawn with LOWRANK_GOLDEN_SEED=${seed}` : ""}`);
+  let [count, note] = [nothing, ""];
+  if (typeof found === "string") {
+    count = { ...nothing, skipped: 1 };
+    note = `skipped: ${found}`;
+  } else {
+    note = isDrawn ? `seed ${seed}` : (found?.version ?? "");
+    for (const { name, command, args, env } of stage.runs({ filters, seed, isWhole: named.length > 0 })) {
+      const start = performance.now();
+      const code = await run(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "inherit", "inherit"] });
+      const counted = countOf(stage.name, name, code, (performance.now() - start) / 1000, filters.length > 0);
+      count = add(count, counted.count);
+      failures.push(...counted.failures);
+      times.push(...counted.times);
+    }
+  }
+  if (note !== "") say(`${stage.name}: ${note}`);
+  results.push({ stage: stage.name, count, seconds: (performance.now() - started) / 1000, note });
 }
 
-const total = results.reduce((sum, { count }) => add(sum, count), { passed: 0, failed: 0, skipped: 0 });
+const here = results.reduce((sum, { count }) => add(sum, count), nothing);
+const total = add(before.count, here);
+if (totalsFile !== undefined) writeFileSync(totalsFile, JSON.stringify({ seed, count: total, failures }));
+process.stdout.write("\nThe ten slowest files:\n");
+for (const line of slowestLines(times)) process.stdout.write(`${line}\n`);
 process.stdout.write("\n");
 for (const line of failures) process.stdout.write(`${line}\n`);
 if (failures.length > 0) process.stdout.write("\n");
@@ -57,84 +89,4 @@ for (const { stage, count, seconds, note } of results) {
   process.stdout.write(`${stage.padEnd(12)}${figures} ${seconds.toFixed(1).padStart(7)} s${note === "" ? "" : `   ${note}`}\n`);
 }
 process.stdout.write(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`);
-process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0;
-
-/**
- * @param {string} stage
- * @returns {Promise<{ count: Count, note?: string }>}
- */
-async function runStage(stage) {
-  switch (stage) {
-    case "typecheck":
-      return { count: verdict(await run(join(bin, "tsc"), ["-p", "tsconfig.test.json"])) };
-    case "lint":
-      return { count: verdict(await run(join(bin, "biome"), ["check", "--error-on-warnings", "--max-diagnostics=50", "."])) };
-    case "docs":
-      return { count: await counted(stage, process.execPath, [join(root, "scripts", "docs.mjs"), ...filters], process.env) };
-    case "swiftshader":
-    case "lavapipe": {
-      const found = findVulkan(stage);
-      if (typeof found === "string") return { count: { passed: 0, failed: 0, skipped: 1 }, note: `skipped: ${found}` };
-      return { count: await vitest(stage), note: found.version };
-    }
-    default:
-      return { count: await vitest(stage) };
-  }
-}
-
-/** @param {string} project */
-function vitest(project) {
-  const device = ["host", "panels", "life"].includes(project) ? "cpu" : project;
-  const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${project}.json`)}`];
-  const args = ["run", "--project", project, "--passWithNoTests", ...report, ...filters];
-  return counted(project, join(bin, "vitest"), args, { ...process.env, LOWRANK_TEST_BACKEND: device });
-}
-
-/**
- * Runs a command that leaves a report of vitest's form, and counts it. A test file that fails before its first test, and a command that
- * leaves no report or fails without a failed test, count as one failure each.
- * @param {string} name
- * @param {string} command
- * @param {readonly string[]} args
- * @param {NodeJS.ProcessEnv} env
- * @returns {Promise<Count>}
- */
-async function counted(name, command, args, env) {
-  const code = await run(command, args, { env, stdio: ["ignore", "inherit", "inherit"] });
-  const path = join(reports, `${name}.json`);
-  if (!existsSync(path)) return verdict(code === 0 && filters.length > 0 ? 0 : 1);
-  const report = JSON.parse(readFileSync(path, "utf8"));
-  /** @type {FileReport[]} */
-  const files = report.testResults ?? [];
-  let brokenFiles = 0;
-  for (const { name: file, status, message, assertionResults } of files) {
-    if (status !== "failed") continue;
-    const failedTests = assertionResults.filter((test) => test.status === "failed");
-    if (failedTests.length === 0) brokenFiles += 1;
-    const all = failedTests.length > 0 ? failedTests : [{ fullName: "the file itself", failureMessages: [message ?? ""] }];
-    for (const { fullName, failureMessages } of all) {
-      const reason = stripVTControlCharacters(failureMessages?.[0] ?? "").split("\n", 1)[0];
-      failures.push(`failed: ${name}, ${relative(root, file)}, ${fullName}: ${reason}`);
-    }
-  }
-  const skipped = (report.numPendingTests ?? 0) + (report.numTodoTests ?? 0);
-  const failed = (report.numFailedTests ?? 0) + brokenFiles;
-  return { passed: report.numPassedTests ?? 0, failed: failed === 0 && code !== 0 ? 1 : failed, skipped };
-}
-
-/**
- * @param {number} code
- * @returns {Count}
- */
-function verdict(code) {
-  return code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 };
-}
-
-/**
- * @param {Count} a
- * @param {Count} b
- * @returns {Count}
- */
-function add(a, b) {
-  return { passed: a.passed + b.passed, failed: a.failed + b.failed, skipped: a.skipped + b.skipped };
-}
+process.exitCode = here.failed > 0 || here.passed === 0 ? 1 : 0;

@@ -59,13 +59,13 @@ function casesIn(root: string | null, label: string): Case[] {
 const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
 /** Full fine-tuning, LoRA and DoRA: the repository's cases, and those beside it. */
-export const cases: readonly Case[] = [...casesIn(folder("./goldens"), "own"), ...casesIn(sharedDir("goldens"), "shared")];
+export const cases: readonly Case[] = inThisRun([...casesIn(folder("./goldens"), "own"), ...casesIn(sharedDir("goldens"), "shared")]);
 
 /** The cases of every method, told apart by `settings.method`, however few of them this backend runs. */
 export const everyMethodCase: readonly Case[] = casesIn(folder("../packages/lora/test/goldens"), "methods");
 
 /** Those of them that this backend runs. */
-export const methodCases: readonly Case[] = onThisBackend(everyMethodCase);
+export const methodCases: readonly Case[] = inThisRun(onThisBackend(everyMethodCase));
 
 /**
  * All of them on the cpu and on SwiftShader. lavapipe compiles each shader for a tenth of a second, and a case has a hundred: there the first of
@@ -78,6 +78,37 @@ function onThisBackend(all: readonly Case[]): Case[] {
     const kind = `${settings.method} ${modelFolder}`;
     return !kinds.has(kind) && kinds.add(kind);
   });
+}
+
+/**
+ * All of them, or with LOWRANK_GOLDENS=drawn one of each method, drawn by LOWRANK_GOLDEN_SEED, or with LOWRANK_GOLDENS=rest the others:
+ * `npm test` runs the first on SwiftShader, and `npm run test:all` adds the second.
+ */
+function inThisRun(all: Case[]): Case[] {
+  const part = process.env["LOWRANK_GOLDENS"] ?? "all";
+  if (part === "all") return all;
+  const byMethod = new Map<string, Case[]>();
+  for (const golden of all) byMethod.set(methodOf(golden), [...(byMethod.get(methodOf(golden)) ?? []), golden]);
+  const drawn = new Set([...byMethod].map(([method, of]) => of[drawnIndex(method, of.length)]));
+  return all.filter((golden) => drawn.has(golden) === (part === "drawn"));
+}
+
+/** The method as the library calls it, near enough to tell methods apart. */
+function methodOf({ name, folder: place, isAdapter, settings }: Case): string {
+  if (!isAdapter) return settings.method ?? "FULL";
+  const config = JSON.parse(readFileSync(join(place, "adapter_init", "adapter_config.json"), "utf8")) as { readonly use_dora?: boolean };
+  if (config.use_dora === true) return "DORA";
+  // Three methods of one file format, told apart by the cases' names.
+  return settings.method === "BOTTLENECK" ? (/-(\w+)/.exec(name)?.[1] ?? name) : (settings.method ?? "LORA");
+}
+
+/** A number below `count`, out of the seed and a name (FNV-1a, then a mixer of murmur3). */
+function drawnIndex(name: string, count: number): number {
+  let state = 0x811c9dc5;
+  for (const unit of `${process.env["LOWRANK_GOLDEN_SEED"] ?? "0"} ${name}`)
+    state = Math.imul(state ^ (unit.codePointAt(0) ?? 0), 0x01000193);
+  state = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+  return ((state ^ (state >>> 13)) >>> 0) % count;
 }
 
 const device = (): Promise<Device> => testDevice();

@@ -1,0 +1,102 @@
+// The stages of the suite: what `npm test` runs, what `npm run test:all` adds, and the command of each.
+import { randomInt } from "node:crypto";
+import { join } from "node:path";
+import { root } from "./prepare.mjs";
+
+/**
+ * @typedef {{ name: string, command: string, args: readonly string[], env?: NodeJS.ProcessEnv }} Run  its report is NAME.json
+ * @typedef {{ name: string, runs: (choice: Choice) => readonly Run[], vulkan?: "swiftshader" | "lavapipe" }} Stage
+ * @typedef {{ filters: readonly string[], seed: number, isWhole: boolean }} Choice
+ *   filters: parts of the paths of test files; isWhole: a stage that is shared between both halves runs whole
+ */
+
+/** A seed for what is drawn: LOWRANK_GOLDEN_SEED, else a new one. */
+export const drawnSeed = () => Number(process.env["LOWRANK_GOLDEN_SEED"] ?? randomInt(1_000_000));
+
+/** What SwiftShader runs in the first half: the table of operations, the gradients, and of the files of goldens one case a method. */
+const shadersFirst = ["packages/tensor/test/ops.test.ts", "packages/autograd/test/vjp.test.ts"];
+const goldenFiles = [
+  "test/goldens.test.ts",
+  "test/methods/lora.test.ts",
+  "test/methods/tuners.test.ts",
+  "test/methods/prompt-goldens.test.ts",
+];
+
+const bin = join(root, "node_modules", ".bin");
+const script = (/** @type {string} */ name) => join(root, "scripts", name);
+
+/**
+ * @param {string} name  the report's
+ * @param {string} project
+ * @param {readonly string[]} filters
+ * @param {{ excluded?: readonly string[], env?: NodeJS.ProcessEnv }} [more]
+ * @returns {Run}
+ */
+function vitest(name, project, filters, { excluded = [], env = {} } = {}) {
+  const device = ["host", "panels", "life", "long"].includes(project) ? "cpu" : project;
+  const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${name}.json`)}`];
+  const without = excluded.flatMap((path) => ["--exclude", path]);
+  const args = ["run", "--project", project, "--passWithNoTests", ...report, ...without, ...filters];
+  return { name, command: join(bin, "vitest"), args, env: { LOWRANK_TEST_BACKEND: device, ...env } };
+}
+
+/** Where the reports of vitest's form lie. */
+export const reports = join(root, "node_modules", ".cache", "lowrank", "reports");
+
+/** @param {string} name @returns {Stage} */
+const tests = (name) => ({ name, runs: ({ filters }) => [vitest(name, name, filters)] });
+
+/** `npm test`. @type {readonly Stage[]} */
+export const first = [
+  { name: "typecheck", runs: () => [{ name: "typecheck", command: join(bin, "tsc"), args: ["-p", "tsconfig.test.json"] }] },
+  {
+    name: "lint",
+    runs: () => [{ name: "lint", command: join(bin, "biome"), args: ["check", "--error-on-warnings", "--max-diagnostics=50", "."] }],
+  },
+  tests("host"),
+  tests("cpu"),
+  {
+    name: "swiftshader",
+    vulkan: "swiftshader",
+    runs({ filters, seed, isWhole }) {
+      if (isWhole) return [vitest("swiftshader", "swiftshader", filters)];
+      const env = { LOWRANK_GOLDENS: "drawn", LOWRANK_GOLDEN_SEED: String(seed) };
+      return [vitest("swiftshader", "swiftshader", filters.length > 0 ? filters : [...shadersFirst, ...goldenFiles], { env })];
+    },
+  },
+  tests("life"),
+  {
+    name: "docs",
+    runs: ({ filters }) => [{ name: "docs", command: process.execPath, args: [script("docs.mjs"), ...filters] }],
+  },
+];
+
+/** What `npm run test:all` adds. @type {readonly Stage[]} */
+export const rest = [
+  tests("panels"),
+  {
+    name: "swiftshader+",
+    vulkan: "swiftshader",
+    runs({ filters, seed }) {
+      const env = { LOWRANK_GOLDENS: "rest", LOWRANK_GOLDEN_SEED: String(seed) };
+      return [vitest("swiftshader+", "swiftshader", filters, { excluded: shadersFirst, env })];
+    },
+  },
+  { name: "lavapipe", vulkan: "lavapipe", runs: ({ filters }) => [vitest("lavapipe", "lavapipe", filters)] },
+  tests("long"),
+  {
+    name: "fuzz",
+    runs: () =>
+      [
+        ["--minutes", "3", "--seed", "1"],
+        ["--minutes", "1"],
+      ].map((args, i) => ({
+        name: `fuzz-${i}`,
+        command: process.execPath,
+        args: [script("fuzz.mjs"), ...args],
+      })),
+  },
+];
+
+/** What runs only when named: whatever adapter the machine has. @type {readonly Stage[]} */
+export const onDemand = [tests("gpu")];
