@@ -81,6 +81,9 @@ describe("weights that are not finite end a command when they are read, with ten
         await refuses(args(broken, adapter, out), says);
         expect(existsSync(out)).toBe(false);
       }
+      await refuses(["inspect", broken], says);
+      await refuses(["inspect", join(broken, "model.safetensors"), "--json"], says);
+      expect((await lowrankHere(["inspect", broken, "--headers"])).code).toBe(0);
       const out = fresh();
       await refuses(trainOn(broken, out), says);
       expect(existsSync(join(out, "adapter_model.safetensors"))).toBe(false);
@@ -91,6 +94,7 @@ describe("weights that are not finite end a command when they are read, with ten
     const broken = await changed(adapter, "adapter_model.safetensors", factor, { 33: Number.NEGATIVE_INFINITY });
     const says = [`"${factor}" is -Infinity at [1, 1]`, "adapter_model.safetensors"];
     for (const [, args] of commands) await refuses(args(model, broken, fresh()), says);
+    await refuses(["inspect", broken], says);
     await refuses(["combine", broken, adapter, "--out", fresh()], says);
     await refuses(["resize", broken, "--rank", "1", "--out", fresh()], says);
     await refuses(

@@ -15,6 +15,7 @@ import {
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import type { Output } from "../output.js";
 import { program } from "../program.js";
 import { jsonFlag } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
@@ -23,20 +24,23 @@ import { shownName } from "../terminal/printable.js";
 const flags = {
   targets: { type: "list", value: "q_proj,v_proj", help: "say what LoRA on these layers would train; all-linear for every dense layer" },
   rank: { type: "integer", min: 1, help: "rank of that LoRA", default: 8 },
+  headers: { type: "switch", help: "read the files' headers only: whether all numbers are finite is then not looked at" },
   json: jsonFlag,
 } as const satisfies Flags;
 
-/** What a folder or a file holds, read from its headers: no weight is touched. */
+/** What a folder or a file holds, read from its headers. */
 interface Contents {
   readonly config: Readonly<Record<string, unknown>> | null;
   readonly adapter: Readonly<Record<string, unknown>> | null;
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  /** Where the tensors lie. */
+  readonly files: readonly string[];
 }
 
 async function contentsOf(path: string): Promise<Contents> {
   const info = await stat(path).catch(() => null);
   if (!info) throw new UsageError(`${path}: there is no such file or folder. Check the path.`);
-  if (info.isFile()) return { config: null, adapter: null, entries: await entriesOf(path) };
+  if (info.isFile()) return { config: null, adapter: null, entries: await entriesOf(path), files: [path] };
   const names = (await nodeFiles.list(path)) ?? [];
   const json = async (name: string): Promise<Readonly<Record<string, unknown>> | null> => {
     if (!names.includes(name)) return null;
@@ -61,7 +65,25 @@ async function contentsOf(path: string): Promise<Contents> {
   }
   const entries = new Map<string, SafetensorsEntry>();
   for (const name of files) for (const [key, entry] of await entriesOf(join(path, name))) entries.set(key, entry);
-  return { config: await json("config.json"), adapter: await json("adapter_config.json"), entries };
+  const paths = files.map((name) => join(path, name));
+  return { config: await json("config.json"), adapter: await json("adapter_config.json"), entries, files: paths };
+}
+
+/** Rejects with CheckpointError naming tensor and place where a number is infinite or NaN. Dtypes that cannot be computed with are not looked at. */
+async function checkNumbers(paths: readonly string[], output: Output): Promise<void> {
+  for (const path of paths) {
+    const file = await readSafetensors(await fileSource(path));
+    try {
+      for (const { name, dtype } of file.entries.values()) {
+        if (!/^B?F(16|32)$/.test(dtype)) continue;
+        output.draw(`looking for numbers that are not finite: ${shownName(name)}`);
+        await file.digest(name);
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  output.draw("");
 }
 
 async function entriesOf(path: string): Promise<ReadonlyMap<string, SafetensorsEntry>> {
@@ -134,7 +156,7 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
   const [path, ...surplus] = positionals;
   if (path === undefined || surplus.length > 0)
     throw new UsageError(`lowrank inspect takes one folder or file, and got ${positionals.length}. Write: ${program()} inspect DIR|FILE.`);
-  const { config, adapter, entries } = await contentsOf(path);
+  const { config, adapter, entries, files } = await contentsOf(path);
   const lines = linesOf(entries);
   const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);
   const size = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
@@ -182,6 +204,7 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
       dev.dispose();
     }
   }
+  if (!values.headers) await checkNumbers(files, output);
   output.result({
     path,
     type,

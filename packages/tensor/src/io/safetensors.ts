@@ -55,6 +55,8 @@ export interface SafetensorsFile {
     name: string,
     options: { readonly device: Device; readonly dtype?: DType },
   ): Promise<{ readonly tensor: Tensor; readonly digest: string }>;
+  /** The digest that `weight` gives, where the tensor itself is not wanted. Rejects as `weight` does. */
+  digest(name: string): Promise<string>;
   /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
   values(name: string): Promise<Float64Array>;
   close(): Promise<void>;
@@ -84,6 +86,17 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
       try {
         const tensor = await readTensor(source, entry, device, dtype, scan);
         return { tensor, digest: tensorDigest(entry, scan) };
+      } finally {
+        scan.close();
+      }
+    },
+    digest: async (name) => {
+      const entry = entryOf(name);
+      const scan = new ContentScan(entry.dtype);
+      try {
+        for await (const { at, numbers } of chunks(source, entry, scan))
+          refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
+        return tensorDigest(entry, scan);
       } finally {
         scan.close();
       }
