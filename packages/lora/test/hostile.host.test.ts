@@ -1,7 +1,7 @@
 import { AdapterError, applyAdapter, loadAdapter, saveAdapter } from "@lowrank/lora";
-import { device, memoryFiles } from "@lowrank/tensor";
+import { device, memoryFiles, mostSteps } from "@lowrank/tensor";
 import { describe, expect, test } from "vitest";
-import { mostSteps, Pattern, setTimedMatch } from "../src/targeting/pattern.js";
+import { Pattern, setTimedMatch } from "../src/targeting/pattern.js";
 import { TinyModel } from "./tiny.js";
 
 const dev = await device("cpu", { threads: 1 });
@@ -27,6 +27,9 @@ async function changed(fields: Readonly<Record<string, unknown>>, method: "lora"
 /** Seven ways to cut each place of a name: 7^14 steps for the shortest. */
 const endless = `${"(".repeat(6)}[a-z_.0-9]+${")+".repeat(6)}!`;
 
+/** A list in a list, and so on. */
+const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
+
 describe("an adapter_config.json that asks for too much", () => {
   const cases: readonly (readonly [string, Parameters<typeof changed>, RegExp])[] = [
     ["target_modules without end", [{ target_modules: endless }], /not through with the model's names after 0.5 s/],
@@ -47,6 +50,16 @@ describe("an adapter_config.json that asks for too much", () => {
     ["brackets that close the frame's own", [{ target_modules: "a)(b" }], /"a\)\(b" is not a valid/],
     ["rank_pattern that is no expression", [{ rank_pattern: { "[": 4 } }], /pattern: .*"\[" is not a valid/],
     ["an expression of a megabyte", [{ target_modules: "a|".repeat(2 ** 19) }], /has 1048576 characters/],
+    ["a rank that is an object", [{ r: { toString: 1 } }], /r is \{"toString":1\}, which is not a number/],
+    ["a type that is an object", [{ peft_type: { toString: 1 } }], /adapters of type that is no text are not supported/],
+    ["target_modules of numbers", [{ target_modules: [1] }], /target_modules is \[1\], which is not a string or a list of strings/],
+    ["more levels than a file has", [{ r: nested(200) }], /adapter_config\.json: this is JSON of more than 100 levels/],
+    ["half a layer", [{ target_modules: ["q_proj"], layers_to_transform: 0.5 }], /layers_to_transform is 0\.5, which is not a number/],
+    [
+      "passes over the weights without end",
+      [{ init_lora_weights: "pissa_niter_1000000000" }],
+      /init_lora_weights: "pissa_niter_1000000000"/,
+    ],
     ["a rank beyond the tensors", [{ r: 3145728 }], /rank is 3145728 .* no axis of the tensors is longer than \d+/],
     ["VeRA's rank beyond the tensors", [{ r: 2 ** 31 }, "vera"], /rank is 2147483648/],
     ["AdaLoRA's rank beyond the tensors", [{ init_r: 2 ** 31 }, "adalora"], /initRank is 2147483648/],

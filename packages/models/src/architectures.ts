@@ -6,6 +6,7 @@ import { Gpt2, gpt2Parameters } from "./gpt2/model.js";
 import { type LlamaConfig, llamaConfig } from "./llama/config.js";
 import { Llama, llamaParameters } from "./llama/model.js";
 import type { ParameterSpec } from "./parameters.js";
+import { shown } from "./schema.js";
 
 /** A model family: how its config is read, which parameters it has, and how a model is made of them. */
 interface Architecture {
@@ -55,7 +56,7 @@ export function architectureOf(json: Readonly<Record<string, unknown>>, path: st
   if (type === undefined)
     throw new CheckpointError(`${path}: "model_type" is missing. It names the architecture; supported are ${supported}.`, path);
   if (!found) {
-    const name = [JSON.stringify(type), ...names.map(String)].join(" / ");
+    const name = [shown(type), ...names.slice(0, 3).map((item) => (typeof item === "string" ? item : shown(item)))].join(" / ");
     throw new CheckpointError(`${path}: the architecture ${name} is not supported. Use a checkpoint of ${supported}.`, path);
   }
   return found;

@@ -10,8 +10,10 @@ export { type CompositeDefinition, type CompositeOutput, compositeDefinition } f
 export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";
 export { realize, realizedStorage, realizeNow } from "./graph/realize.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
+export { mostSteps } from "./io/expression.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";
 export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
+export { type Json, jsonObject } from "./io/json.js";
 export { openFile, pageError } from "./io/page.js";
 export { readSafetensors, type SafetensorsFile, tensorBytes, tensorDType, writeSafetensors } from "./io/safetensors.js";
 export { digestOf } from "./io/scan.js";

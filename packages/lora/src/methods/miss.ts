@@ -1,5 +1,6 @@
 import { nn } from "@lowrank/autograd";
 import { concat, type Tensor, zeros } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import { layerFields, namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
 import { matchLayers, type TargetOptions } from "../targeting/match.js";
@@ -101,12 +102,7 @@ export const miss: Method<MissOptions, DenseLayer> = defineMethod("miss", {
     if (fields.peek("peft_type") !== "MISS") return null;
     fields.pass("peft_type");
     if (fields.peek("bias") === "none") fields.pass("bias");
-    const init = fields.take(
-      "init_weights",
-      (value): value is boolean | "mini" => typeof value === "boolean" || value === "mini",
-      'true, false or "mini"',
-      true,
-    );
+    const init = fields.take("init_weights", z.union([z.boolean(), z.literal("mini")]), 'true, false or "mini"', true);
     return {
       rank: fields.takeNumber("r", 64),
       miniRank: fields.takeNumber("mini_r", 1),

@@ -1,4 +1,5 @@
 import { type Generator, type Tensor, zeros } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import type { PeftFields } from "../peft/fields.js";
 import type { AdaptableModel } from "../targeting/model.js";
@@ -118,7 +119,7 @@ export const prefix: Method<PrefixOptions, VirtualTokenPlace> = prefixMethod("pr
   const { virtualTokens } = virtualTokensFromPeft(fields);
   const isZero = fields.peek("init_weights") === "zero";
   if (isZero) fields.pass("init_weights");
-  const encoderSize = fields.take<number | undefined>("encoder_hidden_size", (value) => typeof value === "number", "a number", undefined);
+  const encoderSize = fields.take<number | undefined>("encoder_hidden_size", z.number(), "a number", undefined);
   return {
     virtualTokens,
     projection: fields.takeFlag("prefix_projection"),

@@ -1,4 +1,5 @@
 import { type Generator, type Tensor, tensor } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import type { Method } from "./method.js";
 import {
@@ -105,8 +106,12 @@ export const prompt: Method<PromptOptions, VirtualTokenPlace> = virtualTokenMeth
     if (isKnown) fields.pass("prompt_tuning_init");
     const initText = fields.takeText("prompt_tuning_init_text");
     const tokenizer = fields.takeText("tokenizer_name_or_path");
-    const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
-    const settings = fields.take<Record<string, unknown> | undefined>("tokenizer_kwargs", isObject, "an object", undefined);
+    const settings = fields.take<Record<string, unknown> | undefined>(
+      "tokenizer_kwargs",
+      z.record(z.string(), z.unknown()),
+      "an object",
+      undefined,
+    );
     return {
       virtualTokens,
       init: isKnown ? inits[name as keyof typeof inits] : "random",

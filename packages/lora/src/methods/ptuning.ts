@@ -1,5 +1,6 @@
 import { nn } from "@lowrank/autograd";
 import type { Tensor } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import { dense, throughDense } from "./encoder.js";
 import { type LstmSizes, lstm, throughLstm } from "./lstm.js";
@@ -113,7 +114,7 @@ export const ptuning: Method<PtuningOptions, VirtualTokenPlace> = virtualTokenMe
     const type = fields.peek("encoder_reparameterization_type") ?? "MLP";
     // An unknown one stays, to be refused.
     if (type === "MLP" || type === "LSTM") fields.pass("encoder_reparameterization_type");
-    const encoderSize = fields.take<number | undefined>("encoder_hidden_size", (value) => typeof value === "number", "a number", undefined);
+    const encoderSize = fields.take<number | undefined>("encoder_hidden_size", z.number(), "a number", undefined);
     return {
       virtualTokens,
       encoder: type === "LSTM" ? "lstm" : "mlp",

@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import type { AdaloraOptions } from "../methods/adalora.js";
 import type { TripletAttachment } from "../methods/rank-allocation.js";
 import type { DenseLayer } from "../targeting/model.js";
@@ -60,7 +61,7 @@ export function adaloraFromPeft(fields: PeftFields): Partial<AdaloraOptions> | n
   if (fields.peek("bias") === "none") fields.pass("bias");
   const patterns = fields.take<Readonly<Record<string, readonly boolean[]>> | null>(
     "rank_pattern",
-    isPatterns,
+    z.record(z.string(), z.array(z.boolean())),
     "lists of truth values",
     null,
   );
@@ -84,12 +85,4 @@ export function adaloraFromPeft(fields: PeftFields): Partial<AdaloraOptions> | n
 
 function moduleOf(name: string): string {
   return name.endsWith(ending) ? name.slice(0, -ending.length) : name;
-}
-
-function isPatterns(value: unknown): value is Readonly<Record<string, readonly boolean[]>> {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    Object.values(value).every((pattern) => Array.isArray(pattern) && pattern.every((item) => typeof item === "boolean"))
-  );
 }

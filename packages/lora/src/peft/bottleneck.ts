@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import { type BottleneckOptions, type BottleneckPlace, bottleneckSizeOf } from "../methods/bottleneck.js";
 import type { PeftFields } from "./fields.js";
@@ -42,9 +43,8 @@ export function bottleneckFromPeft(kind: string, fields: PeftFields): Partial<Bo
       `${fields.file}: is_parallel is ${isParallel} and input is "${input}", which contradict each other. Parallel adapters read "residual" or "norm"; correct one of them.`,
       ["is_parallel", "input"],
     );
-  const isSize = (value: unknown): value is number => typeof value === "number";
-  const bottleneckSize = fields.take<number | undefined>("bottleneck_size", isSize, "a number", undefined);
-  const reductionFactor = fields.take<number | undefined>("reduction_factor", isSize, "a number", undefined);
+  const bottleneckSize = fields.take<number | undefined>("bottleneck_size", z.number(), "a number", undefined);
+  const reductionFactor = fields.take<number | undefined>("reduction_factor", z.number(), "a number", undefined);
   // What the names may be, `options` checks.
   const activation = fields.takeText("non_linearity") as BottleneckOptions["activation"] | null;
   const init = fields.takeText("init_weights") as BottleneckOptions["init"] | null;

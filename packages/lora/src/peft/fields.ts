@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 
 /** True for the values by which PEFT says that an option is not used. */
@@ -31,45 +32,40 @@ export class PeftFields {
     return this.#left.get(name);
   }
 
-  /** Takes a field that `is` accepts; `otherwise` where it is absent or null. Throws AdapterError for another type. */
-  take<T>(name: string, is: (value: unknown) => value is T, kind: string, otherwise: T): T {
+  /** Takes a field of a schema, which errors call `kind`; `otherwise` where it is absent or null. Throws AdapterError for another type. */
+  take<T>(name: string, schema: z.ZodMiniType<T>, kind: string, otherwise: T): T {
     const value = this.#left.get(name);
     this.#left.delete(name);
     if (value === null || value === undefined) return otherwise;
-    if (!is(value))
+    const { success, data } = z.safeParse(schema, value);
+    if (!success)
       throw new AdapterError(
         `${this.file}: ${name} is ${show(value)}, which is not ${kind}. Correct it or save the adapter again with PEFT.`,
         [name],
       );
-    return value;
+    return data;
   }
 
   takeNumber(name: string, otherwise: number): number {
-    return this.take(name, (value): value is number => typeof value === "number", "a number", otherwise);
+    return this.take(name, z.number(), "a number", otherwise);
   }
 
   takeFlag(name: string, otherwise = false): boolean {
-    return this.take(name, (value): value is boolean => typeof value === "boolean", "true or false", otherwise);
+    return this.take(name, z.boolean(), "true or false", otherwise);
   }
 
   takeText(name: string): string | null {
-    return this.take<string | null>(name, (value): value is string => typeof value === "string", "a string", null);
+    return this.take<string | null>(name, z.string(), "a string", null);
   }
 
   takeNumbers(name: string): Readonly<Record<string, number>> {
-    const is = (value: unknown): value is Record<string, number> =>
-      typeof value === "object" &&
-      value !== null &&
-      !Array.isArray(value) &&
-      Object.values(value).every((item) => typeof item === "number");
-    return this.take(name, is, "an object of numbers", {});
+    return this.take<Readonly<Record<string, number>>>(name, z.record(z.string(), z.number()), "an object of numbers", {});
   }
 
   /** A string, a list of strings, or undefined where absent. */
   takeNames(name: string): readonly string[] | string | undefined {
-    const is = (value: unknown): value is string[] | string =>
-      typeof value === "string" || (Array.isArray(value) && value.every((item) => typeof item === "string"));
-    return this.take<readonly string[] | string | undefined>(name, is, "a string or a list of strings", undefined);
+    const schema = z.union([z.string(), z.array(z.string())]);
+    return this.take<readonly string[] | string | undefined>(name, schema, "a string or a list of strings", undefined);
   }
 
   /** Takes fields whose value changes nothing here. */

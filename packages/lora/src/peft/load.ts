@@ -5,6 +5,7 @@ import {
   type FileSystem,
   type Generator,
   isAddress,
+  jsonObject,
   openFile,
   readSafetensors,
   readText,
@@ -111,15 +112,9 @@ interface ReadConfig {
 }
 
 function readConfig(text: string, file: string): ReadConfig {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new AdapterError(`${file}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Save the adapter again.`);
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json))
-    throw new AdapterError(`${file}: not a JSON object. Save the adapter again.`);
-  const fields = new PeftFields(json as Record<string, unknown>, file);
+  const json = jsonObject(text);
+  if (typeof json === "string") throw new AdapterError(`${file}: this is ${json}. Save the adapter again.`);
+  const fields = new PeftFields(json, file);
   const autoMapping = fields.peek("auto_mapping") ?? null;
   fields.pass("auto_mapping", "peft_version", "inference_mode");
   const origin: AdapterOrigin = {
@@ -136,7 +131,8 @@ function readConfig(text: string, file: string): ReadConfig {
     fields.refuseRest();
     return { method, given: { ...given, ...riders }, origin };
   }
-  const type = String(fields.peek("peft_type"));
+  const given = fields.peek("peft_type");
+  const type = typeof given === "string" ? given : "that is no text";
   throw new AdapterError(`${file}: adapters of type ${type} are not supported. Supported are ${Object.keys(methods).join(", ")}.`, [
     "peft_type",
   ]);

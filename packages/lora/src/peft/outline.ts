@@ -1,4 +1,14 @@
-import { checkDevice, checkFiles, type Device, type FileSystem, openFile, readSafetensors, readText, zeros } from "@lowrank/tensor";
+import {
+  checkDevice,
+  checkFiles,
+  type Device,
+  type FileSystem,
+  jsonObject,
+  openFile,
+  readSafetensors,
+  readText,
+  zeros,
+} from "@lowrank/tensor";
 import { AdapterError, listed } from "../errors.js";
 import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
 
@@ -41,24 +51,19 @@ export async function adapterOutline(folders: readonly string[], options: Outlin
 async function readIsTransposed(folder: string, files: FileSystem): Promise<boolean> {
   const source = await openFile(files, files.join(folder, "adapter_config.json"));
   if (!source) throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder of an adapter, ours or PEFT's.`);
-  let config: unknown;
-  try {
-    config = JSON.parse(await readText(source));
-  } catch (error) {
-    throw new AdapterError(
-      `${source.name}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Save the adapter again.`,
-    );
-  }
-  const { peft_type: type, use_dora, fan_in_fan_out, init_lora_weights: init } = (config ?? {}) as Readonly<Record<string, unknown>>;
+  const config = jsonObject(await readText(source));
+  if (typeof config === "string") throw new AdapterError(`${source.name}: this is ${config}. Save the adapter again.`);
+  const { peft_type: type, use_dora, fan_in_fan_out, init_lora_weights: given } = config;
+  const init = typeof given === "string" ? given : "";
   if (type !== "LORA" || use_dora === true) {
     throw new AdapterError(
-      `${folder} holds an adapter of type ${use_dora === true ? "DoRA" : String(type)}; this needs plain LoRA. Merge it into its base (lowrank merge) and extract a LoRA from the difference (lowrank extract).`,
+      `${folder} holds an adapter of type ${use_dora === true ? "DoRA" : typeof type === "string" ? type : "unknown"}; this needs plain LoRA. Merge it into its base (lowrank merge) and extract a LoRA from the difference (lowrank extract).`,
       ["peft_type"],
     );
   }
-  if (/^(pissa|olora)/.test(String(init))) {
+  if (/^(pissa|olora)/.test(init)) {
     throw new AdapterError(
-      `${folder} began as "${String(init)}", which took something out of the base's weights that is not in the file. Load it on its base and save it as plain LoRA (saveAdapter with asPlainLora, or lowrank train --resume --as-plain-lora).`,
+      `${folder} began as "${init}", which took something out of the base's weights that is not in the file. Load it on its base and save it as plain LoRA (saveAdapter with asPlainLora, or lowrank train --resume --as-plain-lora).`,
       ["init_lora_weights"],
     );
   }

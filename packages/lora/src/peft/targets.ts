@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import type { TargetOptions } from "../targeting/match.js";
 import type { PeftFields } from "./fields.js";
@@ -26,7 +27,12 @@ export function takeTargets(fields: PeftFields): TargetOptions {
   if (targets === undefined)
     throw new AdapterError(`${fields.file}: target_modules is missing. Name the adapted layers there.`, ["target_modules"]);
   const exclude = fields.takeNames("exclude_modules");
-  const layers = fields.take("layers_to_transform", isLayers, "a number or a list of numbers", undefined);
+  const layers = fields.take<readonly number[] | number | undefined>(
+    "layers_to_transform",
+    z.union([z.int(), z.array(z.int())]),
+    "a number or a list of numbers",
+    undefined,
+  );
   const layersPattern = fields.takeNames("layers_pattern");
   return {
     targets,
@@ -38,8 +44,4 @@ export function takeTargets(fields: PeftFields): TargetOptions {
 
 function sorted(names: readonly string[]): readonly string[] {
   return [...new Set(names)].sort();
-}
-
-function isLayers(value: unknown): value is readonly number[] | number | undefined {
-  return typeof value === "number" || (Array.isArray(value) && value.every((item) => typeof item === "number"));
 }

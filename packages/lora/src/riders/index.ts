@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
 import type { PeftFields } from "../peft/fields.js";
 import type { Targets } from "../targeting/match.js";
@@ -73,7 +74,12 @@ export function ridersFromPeft(fields: PeftFields, allowed: readonly RiderName[]
   const bias = has("bias", "bias") ? fields.takeText("bias") : null;
   const modules = has("modulesToSave", "modules_to_save") ? fields.takeNames("modules_to_save") : undefined;
   const tokens = has("trainableTokens", "trainable_token_indices")
-    ? fields.take("trainable_token_indices", isTokens, "a list of token numbers, or one by module", [])
+    ? fields.take<NonNullable<RiderOptions["trainableTokens"]>>(
+        "trainable_token_indices",
+        tokenSchema,
+        "a list of token numbers, or one by module",
+        [],
+      )
     : undefined;
   if (bias !== null && bias !== "none" && bias !== "all" && !bias.endsWith("_only"))
     throw new AdapterError(`${fields.file}: bias is "${bias}". Known are none, all and those of the method's layers.`, ["bias"]);
@@ -85,7 +91,4 @@ export function ridersFromPeft(fields: PeftFields, allowed: readonly RiderName[]
   };
 }
 
-function isTokens(value: unknown): value is readonly number[] | Readonly<Record<string, readonly number[]>> {
-  const isList = (item: unknown): boolean => Array.isArray(item) && item.every((index) => typeof index === "number");
-  return isList(value) || (typeof value === "object" && value !== null && Object.values(value).every(isList));
-}
+const tokenSchema = z.union([z.array(z.int()), z.record(z.string(), z.array(z.int()))]);

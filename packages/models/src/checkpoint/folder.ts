@@ -1,23 +1,27 @@
-import { type ByteSource, CheckpointError, type FileSystem, isAddress, openFile, pageError, readText } from "@lowrank/tensor";
+import {
+  type ByteSource,
+  CheckpointError,
+  type FileSystem,
+  isAddress,
+  type Json,
+  jsonObject,
+  openFile,
+  pageError,
+  readText,
+} from "@lowrank/tensor";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 
-export type Json = Readonly<Record<string, unknown>>;
+/** Bytes of a JSON file; the largest tokenizers have some tens of millions. */
+const mostBytes = 2 ** 28;
 
 /** Reads a JSON object; null where the file is absent, or a host gives a page in its place. Rejects with CheckpointError when it is no JSON object. */
 export async function readJson(files: FileSystem, path: string): Promise<Json | null> {
   const source = await openFile(files, path);
   if (!source) return null;
-  const text = await readText(source);
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new CheckpointError(`${path}: this is no valid JSON (${(error as Error).message}). Correct the file or fetch it again.`, path);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new CheckpointError(`${path}: this is JSON, but not an object. Correct the file or fetch it again.`, path);
-  }
-  return value as Json;
+  const found =
+    source.byteLength > mostBytes ? `${source.byteLength} bytes long, more than ${mostBytes}` : jsonObject(await readText(source));
+  if (typeof found === "string") throw new CheckpointError(`${path}: this is ${found}. Correct the file or fetch it again.`, path);
+  return found;
 }
 
 /** The config.json of a folder. Rejects with CheckpointError when it is missing or no JSON object. */

@@ -9,10 +9,12 @@ import {
   isAddress,
   urlFiles,
 } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import { architectureOf } from "../architectures.js";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
 import { checkWeightDType } from "../parameters.js";
+import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { readConfig, readJson, readTokenizer } from "./folder.js";
 import { readWeights } from "./weights.js";
@@ -39,6 +41,9 @@ export interface LoadedModel {
   /** Digests of what the folder holds, by which a later load can be told from this one: of weights and configuration, and of the tokenizer. */
   readonly hashes: { readonly model: string; readonly tokenizer: string | null };
 }
+
+/** What is read of a generation_config.json. */
+const generationSchema = z.object({ eos_token_id: tokenIds() });
 
 /** What config.json says that changes nothing of what the model computes. */
 const remarks: ReadonlySet<string> = new Set(["architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype"]);
@@ -67,7 +72,8 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const config = architecture.config(json, path);
   const tied = config.tie_word_embeddings ? ["lm_head.weight"] : [];
   const tokenizer = await readTokenizer(files, folder);
-  const generation = await readJson(files, files.join(folder, "generation_config.json"));
+  const generationPath = files.join(folder, "generation_config.json");
+  const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
   const { tensors, digest } = await readWeights(files, folder, architecture, config, {
     device,
     dtype,
@@ -75,7 +81,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   });
   const model = architecture.build(config, tensors);
   model.origin = { files, folder };
-  model.stopTokens = endTokens(generation?.["eos_token_id"] ?? config.eos_token_id);
+  model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
   const hashes = { model: digestOf(digest + configDigest(config)), tokenizer: tokenizer?.digest ?? null };
   return { model, tokenizer, config, hashes };
 }

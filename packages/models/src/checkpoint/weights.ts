@@ -14,9 +14,11 @@ import {
   type Tensor,
   tensorDType,
 } from "@lowrank/tensor";
+import * as z from "zod/mini";
 import type { Architecture } from "../architectures.js";
 import type { ModelConfig } from "../config.js";
 import type { ParameterSpec } from "../parameters.js";
+import { checked } from "../schema.js";
 import { listed, readJson } from "./folder.js";
 
 /** Where a tensor lies: its file, and its name there. */
@@ -108,22 +110,26 @@ function listedProblems(problems: readonly string[]): string {
   return problems.length <= 8 ? problems.join("; ") : `${problems.slice(0, 8).join("; ")}; and ${problems.length - 8} more`;
 }
 
+/** What is read of a model.safetensors.index.json: the file of each tensor, beside the index itself. */
+const indexSchema = z.object({
+  weight_map: z.custom<Readonly<Record<string, string>>>(
+    (value) =>
+      typeof value === "object" &&
+      value !== null &&
+      Object.values(value).every((name) => typeof name === "string" && /^[^/\\]+$/.test(name)),
+    { error: "does not map tensor names to file names" },
+  ),
+});
+
 async function openFiles(files: FileSystem, folder: string): Promise<SafetensorsFile[]> {
   const single = await openFile(files, files.join(folder, "model.safetensors"));
   if (single) return [await readSafetensors(single)];
   const indexPath = files.join(folder, "model.safetensors.index.json");
   const index = await readJson(files, indexPath);
   if (!index) throw await withoutWeights(files, folder);
-  const map = index["weight_map"];
-  if (
-    typeof map !== "object" ||
-    map === null ||
-    Object.values(map).some((name) => typeof name !== "string" || name.includes("/") || name.includes("\\"))
-  ) {
-    throw new CheckpointError(`${indexPath}: "weight_map" does not map tensor names to file names. Fetch the file again.`, indexPath);
-  }
+  const { weight_map: map } = checked(indexSchema, index, indexPath);
   const shards = new Map<string, string[]>();
-  for (const [name, shard] of Object.entries(map as Record<string, string>)) shards.set(shard, [...(shards.get(shard) ?? []), name]);
+  for (const [name, shard] of Object.entries(map)) shards.set(shard, [...(shards.get(shard) ?? []), name]);
   const opened: SafetensorsFile[] = [];
   try {
     for (const [shard, names] of [...shards].sort()) {

@@ -1,5 +1,7 @@
+import * as z from "zod/mini";
 import { type ActivationName, activationNames } from "../activation.js";
-import { ConfigFields, type ModelConfig } from "../config.js";
+import type { ModelConfig } from "../config.js";
+import { checked, choice, count, countOrNull, flag, positive, rule, tokenIds } from "../schema.js";
 
 /** config.json of GPT-2. */
 export interface Gpt2Config extends ModelConfig {
@@ -17,26 +19,34 @@ export interface Gpt2Config extends ModelConfig {
   readonly scale_attn_by_inverse_layer_idx: boolean;
 }
 
-/** Checks a config.json and fills in the defaults of transformers' GPT2Config. Throws CheckpointError naming the fields. */
+/** What the model needs of a config.json, with the defaults of transformers' GPT2Config. */
+const schema = z
+  .object({
+    vocab_size: count(50257),
+    n_embd: count(768),
+    n_layer: count(12),
+    n_head: count(12),
+    n_positions: count(1024),
+    n_inner: countOrNull(),
+    activation_function: choice(activationNames, "gelu_new"),
+    layer_norm_epsilon: positive(1e-5),
+    initializer_range: positive(0.02),
+    scale_attn_weights: flag(true),
+    scale_attn_by_inverse_layer_idx: flag(false),
+    eos_token_id: tokenIds(),
+    tie_word_embeddings: flag(true),
+    add_cross_attention: flag(false),
+  })
+  .check(
+    rule(({ n_embd: width, n_head: heads }) => (width % heads === 0 ? null : `"n_embd" ${width} is not a multiple of "n_head" ${heads}`)),
+    rule(({ add_cross_attention: hasCross }) =>
+      hasCross ? '"add_cross_attention" is true, but only decoders without it are supported' : null,
+    ),
+  );
+
+/** Checks a config.json and fills in the defaults. Throws CheckpointError naming the fields. */
 export function gpt2Config(json: Readonly<Record<string, unknown>>, path: string): Gpt2Config {
-  const fields = new ConfigFields(json, path);
-  const width = fields.count("n_embd", 768);
-  const heads = fields.count("n_head", 12);
-  if (width % heads !== 0) fields.problem(`"n_embd" ${width} is not a multiple of "n_head" ${heads}`);
-  if (json["add_cross_attention"] === true) fields.problem('"add_cross_attention" is true, but only decoders without it are supported');
-  return fields.finish({
-    model_type: "gpt2" as const,
-    vocab_size: fields.count("vocab_size", 50257),
-    n_embd: width,
-    n_layer: fields.count("n_layer", 12),
-    n_head: heads,
-    n_positions: fields.count("n_positions", 1024),
-    n_inner: json["n_inner"] === null || json["n_inner"] === undefined ? null : fields.count("n_inner"),
-    activation_function: fields.choice("activation_function", activationNames, "gelu_new"),
-    layer_norm_epsilon: fields.positive("layer_norm_epsilon", 1e-5),
-    initializer_range: fields.positive("initializer_range", 0.02),
-    scale_attn_weights: fields.flag("scale_attn_weights", true),
-    scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false),
-    tie_word_embeddings: fields.flag("tie_word_embeddings", true),
-  });
+  // Only looked at: what the file does not say is not added.
+  const { add_cross_attention: _cross, eos_token_id: _end, ...fields } = checked(schema, json, path);
+  return { ...json, ...fields, model_type: "gpt2" };
 }

@@ -1,5 +1,7 @@
+import * as z from "zod/mini";
 import { type ActivationName, activationNames } from "../activation.js";
-import { ConfigFields, type ModelConfig } from "../config.js";
+import type { ModelConfig } from "../config.js";
+import { checked, choice, count, countOrNull, flag, positive, rule, tokenIds } from "../schema.js";
 import { type RopeScaling, readRope } from "./rope.js";
 
 /** config.json of the Llama family. */
@@ -19,38 +21,54 @@ export interface LlamaConfig extends ModelConfig {
   readonly mlp_bias: boolean;
 }
 
-/** Checks a config.json and fills in the defaults of transformers' LlamaConfig. Throws CheckpointError naming the fields. */
+/** What the model needs of a config.json, with the defaults of transformers' LlamaConfig. */
+const schema = z
+  .object({
+    vocab_size: count(),
+    hidden_size: count(),
+    intermediate_size: count(),
+    num_hidden_layers: count(),
+    num_attention_heads: count(),
+    num_key_value_heads: countOrNull(),
+    head_dim: countOrNull(),
+    max_position_embeddings: count(2048),
+    rms_norm_eps: positive(1e-6),
+    initializer_range: positive(0.02),
+    hidden_act: choice(activationNames, "silu"),
+    attention_bias: flag(false),
+    mlp_bias: flag(false),
+    eos_token_id: tokenIds(),
+    tie_word_embeddings: flag(false),
+  })
+  .check(
+    rule(({ num_attention_heads: heads, num_key_value_heads: kvHeads }) =>
+      kvHeads === null || heads % kvHeads === 0
+        ? null
+        : `"num_attention_heads" ${heads} is not a multiple of "num_key_value_heads" ${kvHeads}`,
+    ),
+    rule(({ head_dim: given, hidden_size: width, num_attention_heads: heads }) => {
+      if (given === null && width % heads !== 0) return `"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}`;
+      const headDim = given ?? width / heads;
+      return headDim % 2 === 0 ? null : `"head_dim" ${headDim} is odd, rotary embeddings need an even one`;
+    }),
+  );
+
+/** Checks a config.json and fills in the defaults. Throws CheckpointError naming the fields. */
 export function llamaConfig(json: Readonly<Record<string, unknown>>, path: string): LlamaConfig {
-  const fields = new ConfigFields(json, path);
-  const width = fields.count("hidden_size");
-  const heads = fields.count("num_attention_heads");
-  const kvHeads = fields.count("num_key_value_heads", heads);
-  const headDim = fields.count("head_dim", Math.floor(width / heads) || 1);
-  if (heads % kvHeads !== 0) fields.problem(`"num_attention_heads" ${heads} is not a multiple of "num_key_value_heads" ${kvHeads}`);
-  if (json["head_dim"] == null && width % heads !== 0)
-    fields.problem(`"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}`);
-  if (headDim % 2 !== 0) fields.problem(`"head_dim" ${headDim} is odd, rotary embeddings need an even one`);
-  readRope(json, fields);
-  return fields.finish({
-    model_type: "llama" as const,
-    vocab_size: fields.count("vocab_size"),
-    hidden_size: width,
-    intermediate_size: fields.count("intermediate_size"),
-    num_hidden_layers: fields.count("num_hidden_layers"),
-    num_attention_heads: heads,
-    num_key_value_heads: kvHeads,
-    head_dim: headDim,
-    max_position_embeddings: fields.count("max_position_embeddings", 2048),
-    rms_norm_eps: fields.positive("rms_norm_eps", 1e-6),
-    initializer_range: fields.positive("initializer_range", 0.02),
-    hidden_act: fields.choice("hidden_act", activationNames, "silu"),
-    attention_bias: fields.flag("attention_bias", false),
-    mlp_bias: fields.flag("mlp_bias", false),
-    tie_word_embeddings: fields.flag("tie_word_embeddings", false),
-  });
+  // Only looked at: what the file does not say is not added.
+  const { eos_token_id: _end, ...fields } = checked(schema, json, path);
+  readRope(json, path);
+  const { hidden_size: width, num_attention_heads: heads } = fields;
+  return {
+    ...json,
+    ...fields,
+    model_type: "llama",
+    num_key_value_heads: fields.num_key_value_heads ?? heads,
+    head_dim: fields.head_dim ?? width / heads,
+  };
 }
 
 /** The rotary embedding's parameters, wherever this config keeps them. */
 export function ropeOf(config: LlamaConfig): RopeScaling {
-  return readRope(config, new ConfigFields(config, "config.json"));
+  return readRope(config, "config.json");
 }

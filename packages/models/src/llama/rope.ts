@@ -1,5 +1,6 @@
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
-import type { ConfigFields } from "../config.js";
+import * as z from "zod/mini";
+import { checked, positive, rule, shown } from "../schema.js";
 
 /** How rotary frequencies are made: transformers' `rope_parameters` (or `rope_theta` and `rope_scaling` in older files). */
 export type RopeScaling =
@@ -14,39 +15,63 @@ export type RopeScaling =
       readonly originalLength: number;
     };
 
-/** Reads the rotary parameters; notes unknown kinds and missing numbers in `fields`. */
-export function readRope(json: Readonly<Record<string, unknown>>, fields: ConfigFields): RopeScaling {
-  const raw = json["rope_parameters"] ?? json["rope_scaling"] ?? {};
-  const scaling = (typeof raw === "object" ? raw : {}) as Readonly<Record<string, unknown>>;
+const kinds = ["default", "linear", "llama3"] as const;
+
+/** Fields of each kind of scaling, in either place of a config.json. */
+const schemas = {
+  default: z.object({ rope_theta: positive(10000) }),
+  linear: z.object({ rope_theta: positive(10000), factor: positive() }),
+  llama3: z.object({
+    rope_theta: positive(10000),
+    factor: positive(),
+    low_freq_factor: positive(),
+    high_freq_factor: positive(),
+    original_max_position_embeddings: positive(),
+  }),
+};
+
+/** What every kind has. */
+const common = z
+  .object({ partial_rotary_factor: z.unknown() })
+  .check(
+    rule(({ partial_rotary_factor: share }) =>
+      (share ?? 1) === 1 ? null : `"partial_rotary_factor" is ${shown(share)}, only 1 is supported`,
+    ),
+  );
+
+/** Reads the rotary parameters. Throws CheckpointError for kinds that are not known, and for numbers that are missing or wrong. */
+export function readRope(json: Readonly<Record<string, unknown>>, path: string): RopeScaling {
   const place = json["rope_parameters"] == null ? "rope_scaling" : "rope_parameters";
-  const number = (name: string, fallback?: unknown): number => {
-    const value = scaling[name] ?? fallback;
-    if (typeof value !== "number" || !(value > 0) || !Number.isFinite(value))
-      fields.problem(`"${place}.${name}" is ${JSON.stringify(value) ?? "missing"}, not a number above 0`);
-    return Number(value);
+  const raw = json[place] ?? {};
+  const scaling = (typeof raw === "object" ? raw : {}) as Readonly<Record<string, unknown>>;
+  const type = scaling["rope_type"] ?? scaling["type"] ?? "default";
+  checked(common, { partial_rotary_factor: scaling["partial_rotary_factor"] ?? json["partial_rotary_factor"] }, path);
+  const kind = checked(kindSchema(place), type, path);
+  const fields = {
+    ...scaling,
+    rope_theta: scaling["rope_theta"] ?? json["rope_theta"],
+    original_max_position_embeddings: scaling["original_max_position_embeddings"] ?? json["original_max_position_embeddings"],
   };
-  const theta = number("rope_theta", json["rope_theta"] ?? 10000);
-  const kind: unknown = scaling["rope_type"] ?? scaling["type"] ?? "default";
-  const partial = scaling["partial_rotary_factor"] ?? json["partial_rotary_factor"] ?? 1;
-  if (partial !== 1) fields.problem(`"partial_rotary_factor" is ${JSON.stringify(partial)}, only 1 is supported`);
   switch (kind) {
     case "default":
-      return { kind: "default", theta };
-    case "linear":
-      return { kind: "linear", theta, factor: number("factor") };
-    case "llama3":
-      return {
-        kind: "llama3",
-        theta,
-        factor: number("factor"),
-        lowFactor: number("low_freq_factor"),
-        highFactor: number("high_freq_factor"),
-        originalLength: number("original_max_position_embeddings", json["original_max_position_embeddings"]),
-      };
-    default:
-      fields.problem(`"${place}" has the type ${JSON.stringify(kind)}, supported are default, linear and llama3`);
-      return { kind: "default", theta };
+      return { kind, theta: checked(schemas.default, fields, path, place).rope_theta };
+    case "linear": {
+      const { rope_theta: theta, factor } = checked(schemas.linear, fields, path, place);
+      return { kind, theta, factor };
+    }
+    case "llama3": {
+      const { rope_theta: theta, factor, ...rest } = checked(schemas.llama3, fields, path, place);
+      const { low_freq_factor: lowFactor, high_freq_factor: highFactor, original_max_position_embeddings: originalLength } = rest;
+      return { kind, theta, factor, lowFactor, highFactor, originalLength };
+    }
   }
+}
+
+/** The kind of scaling of a place. */
+function kindSchema(place: string): z.ZodMiniType<(typeof kinds)[number], unknown> {
+  return z.custom<(typeof kinds)[number], unknown>((value) => kinds.includes(value as (typeof kinds)[number]), {
+    error: ({ input }) => `"${place}" has the type ${shown(input)}, supported are default, linear and llama3`,
+  });
 }
 
 /** Angular frequencies of the pairs of one head, headDim / 2 of them, in float64. transformers' ROPE_INIT_FUNCTIONS. */

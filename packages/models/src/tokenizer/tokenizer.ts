@@ -1,6 +1,8 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { CheckpointError, digestOf } from "@lowrank/tensor";
+import { CheckpointError, digestOf, type Json } from "@lowrank/tensor";
 import { ChatTemplate } from "./chat-template.js";
+import { TokenizerError } from "./error.js";
+import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
 import { merges, rememberWords, wordByWord } from "./words.js";
 
 /** One turn of a conversation. */
@@ -8,8 +10,6 @@ export interface ChatMessage {
   readonly role: string;
   readonly content: string;
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** Text to token ids and back, as the checkpoint's tokenizer.json says. */
 export class Tokenizer {
@@ -23,11 +23,13 @@ export class Tokenizer {
   /** A digest of what it was made of. */
   readonly digest: string;
   readonly #inner: HuggingFaceTokenizer;
-  readonly #config: Json;
+  readonly #config: TokenizerConfig;
   #template: ChatTemplate | null = null;
 
   /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
   constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
+    checkTokenizer(json, path);
+    this.#config = checkTokenizerConfig(config, path.replace(/tokenizer\.json$/, "tokenizer_config.json"));
     try {
       this.digest = digestOf(JSON.stringify([json, config, chatTemplate]));
       this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
@@ -35,25 +37,30 @@ export class Tokenizer {
       throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
     }
     if (merges(this.#inner.model)) rememberWords(this.#inner.model);
-    this.#config = config;
     const ids = [...this.#inner.get_vocab(true).values()];
     this.vocabSize = ids.reduce((most, id) => Math.max(most, id + 1), 0);
     this.bosTokenId = this.#idOf("bos_token");
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");
-    this.chatTemplate = chatTemplate ?? namedTemplate(config["chat_template"]);
+    this.chatTemplate = chatTemplate ?? namedTemplate(this.#config.chat_template);
   }
 
-  /** Token ids of a text, with the begin and end tokens that the checkpoint's post-processor adds unless `addSpecialTokens` is false. */
+  /**
+   * Token ids of a text, with the begin and end tokens that the checkpoint's post-processor adds unless `addSpecialTokens` is false.
+   * Throws TokenizerError where the tokenizer's parts do not go together.
+   */
   encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): number[] {
-    return this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }).ids;
+    const { ids } = this.#tried(() => this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }));
+    // What is in no token, where there is none for the unknown, is left out, as in tokenizers' Rust.
+    return (ids as (number | undefined)[]).includes(undefined) ? ids.filter((id: number | undefined) => id !== undefined) : ids;
   }
 
-  /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. */
+  /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. Throws TokenizerError as `encode` does. */
   decode(ids: Iterable<number>, options: { readonly skipSpecialTokens?: boolean } = {}): string {
     const list = [...ids];
     if (list.length === 0) return "";
-    return this.#inner.decode(list, { skip_special_tokens: options.skipSpecialTokens ?? true, clean_up_tokenization_spaces: false });
+    const settings = { skip_special_tokens: options.skipSpecialTokens ?? true, clean_up_tokenization_spaces: false };
+    return this.#tried(() => this.#inner.decode(list, settings));
   }
 
   /** The id of a token, or null where the vocabulary lacks it. */
@@ -83,6 +90,16 @@ export class Tokenizer {
       ["bos_token", "eos_token", "pad_token", "unk_token"].map((name) => [name, tokenText(this.#config[name]) ?? ""]),
     );
     return this.#template.render({ ...special, messages, add_generation_prompt: options.addGenerationPrompt ?? false });
+  }
+
+  /** A step of the tokenizer, whose parts find out what they lack when they are used. */
+  #tried<R>(run: () => R): R {
+    try {
+      return run();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new TokenizerError(`The tokenizer fails on this text (${reason}). Fetch the checkpoint's tokenizer.json again.`);
+    }
   }
 
   #idOf(name: string): number | null {

@@ -67,6 +67,21 @@ const badConfigs: readonly (readonly [name: string, config: unknown, says: RegEx
   ["no JSON", "{oops", /config\.json: this is no valid JSON/],
   ["a list", "[]", /config\.json: this is JSON, but not an object/],
   ["more layers than there are tensors", { ...llama, num_hidden_layers: 1e9 }, /it asks for 1000000000 layers, and there are \d+ tensors/],
+  ["an object with a toString of its own", { ...llama, hidden_size: { toString: 1 } }, /"hidden_size" is \{"toString":1\}, not a positive/],
+  ["a model_type that is such an object", { model_type: { toString: 1 } }, /\{"toString":1\} is not supported/],
+  [
+    "architectures of such objects",
+    { model_type: "bert", architectures: [{ toString: 1 }] },
+    /"bert" \/ \{"toString":1\} is not supported/,
+  ],
+  ["a __proto__", `{"__proto__": {"vocab_size": 3}, "model_type": "llama"}`, /"vocab_size" is missing/],
+  ["more levels than a file has", `{"model_type": ${"[".repeat(5000)}${"]".repeat(5000)}}`, /this is JSON of more than 100 levels/],
+  ["an end token that is a text", { ...llama, eos_token_id: "2" }, /"eos_token_id" is "2", not a whole number/],
+  [
+    "a factor that is a text",
+    { ...llama, rope_scaling: { type: "linear", factor: "2" } },
+    /"rope_scaling\.factor" is "2", not a number above 0/,
+  ],
   ["no model_type", without("model_type"), /"model_type" is missing.*gpt2 \(GPT2LMHeadModel\), llama \(LlamaForCausalLM\)/],
   [
     "an unsupported architecture",
@@ -158,7 +173,7 @@ describe("a folder that is no checkpoint says what it holds", () => {
   });
   test("a damaged tokenizer", async () => {
     const files = await folderOf(llama);
-    expect((await failure({ ...files, "m/tokenizer.json": "{}" })).message).toMatch(/tokenizer\.json: no tokenizer can be made of it/);
+    expect((await failure({ ...files, "m/tokenizer.json": "{}" })).message).toMatch(/tokenizer\.json: "model" is missing \(an object\)/);
   });
 });
 
@@ -323,5 +338,95 @@ describe("sizes without tensors beside them", () => {
   ])("%s beyond every model's are refused before anything is made of them", async (_, config, says) => {
     expect(() => modelOutline(config, { device: dev })).toThrow(says);
     await expect(initModel(config, { device: dev })).rejects.toThrow(CheckpointError);
+  });
+});
+
+describe("what files beside the weights say is checked before it is used", () => {
+  const json = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
+  const tokenizer = (model: Readonly<Record<string, unknown>>, more: Json = {}): Json => ({
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: null,
+    model: { type: "BPE", vocab: { a: 0 }, merges: [], ...model },
+    ...more,
+  });
+  const split = (Regex: string): Json => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
+  test.each<readonly [name: string, file: string, content: unknown, says: RegExp]>([
+    [
+      "a token beyond any memory",
+      "tokenizer.json",
+      tokenizer({ vocab: { a: 2 ** 31 } }),
+      /a token has the number 2147483648, and there are 1 tokens/,
+    ],
+    ["an added token beyond it", "tokenizer.json", tokenizer({}, { added_tokens: [{ id: 2 ** 31, content: "b" }] }), /number 2147483648/],
+    ["half a token", "tokenizer.json", tokenizer({ vocab: { a: 0.5 } }), /"model\.vocab" is .*not an object of tokens and their numbers/],
+    ["a vocabulary that is a list", "tokenizer.json", tokenizer({ vocab: ["a"] }), /"model\.vocab" is \["a"\], not an object of tokens/],
+    ["merges of one text", "tokenizer.json", tokenizer({ merges: ["ab"] }), /"model\.merges" is \["ab"\], not a list of pairs/],
+    [
+      "a model of another kind",
+      "tokenizer.json",
+      tokenizer({ type: "toString" }),
+      /"model\.type" is "toString", supported are BPE, WordPiece, Unigram/,
+    ],
+    [
+      "an added token without text",
+      "tokenizer.json",
+      tokenizer({}, { added_tokens: [{ id: 1 }] }),
+      /"added_tokens\.0\.content" is missing/,
+    ],
+    [
+      "an unknown token that is none",
+      "tokenizer.json",
+      tokenizer({ type: "Unigram", vocab: [["a", 0]], unk_id: 7 }),
+      /"model\.unk_id" 7 is no token/,
+    ],
+    [
+      "a split without end",
+      "tokenizer.json",
+      tokenizer({}, { pre_tokenizer: split("(a+)+$") }),
+      /the expression "\(a\+\)\+\$" may take time without end/,
+    ],
+    [
+      "a normalizer that is a text",
+      "tokenizer.json",
+      tokenizer({}, { normalizer: "NFC" }),
+      /"normalizer" is "NFC", not an object with a type/,
+    ],
+    [
+      "a special token that is a number",
+      "tokenizer_config.json",
+      { bos_token: 1 },
+      /tokenizer_config\.json: "bos_token" is 1, not a text or an object/,
+    ],
+    [
+      "a template that is a number",
+      "tokenizer_config.json",
+      { chat_template: 1 },
+      /"chat_template" is 1, not a text or a list of named ones/,
+    ],
+    [
+      "an end token that is an object",
+      "generation_config.json",
+      { eos_token_id: { toString: 1 } },
+      /generation_config\.json: "eos_token_id" is/,
+    ],
+    ["a generation_config that is no JSON", "generation_config.json", "{", /generation_config\.json: this is no valid JSON/],
+  ])("%s", async (_, name, content, says) => {
+    const beside: Record<string, string> = { "m/tokenizer.json": json(tokenizer({})), [`m/${name}`]: json(content) };
+    expect((await failure({ ...(await folderOf(llama)), ...beside })).message).toMatch(says);
+  });
+
+  test("an address of the hub that is none says so", async () => {
+    vi.stubEnv("HF_ENDPOINT", "not a url");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const cache = temporary();
+    await expect(loadModel("org/name", { device: dev, hub: { cache } })).rejects.toThrow(
+      expect.objectContaining({
+        name: "CheckpointError",
+        message: expect.stringMatching(/the hub's address is "not a url", which is none\. Set HF_ENDPOINT/),
+      }),
+    );
   });
 });

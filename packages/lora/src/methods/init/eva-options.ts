@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { AdapterError } from "../../errors.js";
 import type { PeftFields } from "../../peft/fields.js";
 
@@ -28,31 +29,19 @@ export function evaToPeft({ rho, tau, whiten, adjustScaling }: EvaOptions): Read
   return { adjust_scaling_factors: adjustScaling, label_mask_value: -100, rho, tau, use_label_mask: true, whiten };
 }
 
+const evaSchema = z.strictObject({
+  rho: z.optional(z.number()),
+  tau: z.optional(z.number()),
+  whiten: z.optional(z.boolean()),
+  adjust_scaling_factors: z.optional(z.boolean()),
+  use_label_mask: z.optional(z.boolean()),
+  label_mask_value: z.optional(z.number()),
+});
+
 /** The options of PEFT's `eva_config`. Throws AdapterError for fields that are not known. */
 export function evaFromPeft(fields: PeftFields): EvaOptions {
-  const is = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
-  const { rho, tau, whiten, adjust_scaling_factors, use_label_mask, label_mask_value, ...rest } = fields.take(
-    "eva_config",
-    is,
-    "an object",
-    {},
-  );
-  const wrong = Object.keys(rest);
-  for (const [name, value, type] of [
-    ["rho", rho, "number"],
-    ["tau", tau, "number"],
-    ["whiten", whiten, "boolean"],
-    ["adjust_scaling_factors", adjust_scaling_factors, "boolean"],
-    ["use_label_mask", use_label_mask, "boolean"],
-    ["label_mask_value", label_mask_value, "number"],
-  ] as const) {
-    if (value !== undefined && typeof value !== type) wrong.push(name);
-  }
-  if (wrong.length > 0)
-    throw new AdapterError(
-      `${fields.file}: eva_config holds ${wrong.join(", ")}, which are not understood. Correct or leave them out.`,
-      wrong,
-    );
+  const kind = "an object of PEFT's settings for EVA";
+  const { rho, tau, whiten, adjust_scaling_factors } = fields.take("eva_config", evaSchema, kind, {});
   return evaOptions({
     ...(typeof rho === "number" && { rho }),
     ...(typeof tau === "number" && { tau }),

@@ -60,12 +60,17 @@ const inits: Readonly<Record<string, Init>> = {
 
 const names: readonly string[] = [...Object.keys(inits), "pissa_niter_<number>"];
 
+const mostPasses = 1000;
+
 function found(name: unknown): Init | undefined {
   if (typeof name === "boolean") return name ? inits["kaiming"] : inits["default"];
   if (typeof name !== "string") return undefined;
   if (Object.hasOwn(inits, name)) return inits[name];
   const passes = /^pissa_niter_(\d+)$/.exec(name)?.[1];
-  return passes === undefined ? undefined : { peft: name, first: kaiming, fromWeight: (start) => pissa(start, Number(passes)) };
+  // Each is a product with the whole weight; PEFT's examples have 4 to 32.
+  return passes === undefined || Number(passes) > mostPasses
+    ? undefined
+    : { peft: name, first: kaiming, fromWeight: (start) => pissa(start, Number(passes)) };
 }
 
 /** The init of a name. Throws AdapterError for a name that there is not. */

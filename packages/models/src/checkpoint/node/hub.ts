@@ -70,6 +70,11 @@ async function cachedSnapshot(repository: string, revision: string): Promise<str
 
 async function fetchSnapshot(id: string, repository: string, revision: string, options: HubOptions): Promise<string> {
   const endpoint = (options.endpoint ?? (process.env["HF_ENDPOINT"] || "https://huggingface.co")).replace(/\/$/, "");
+  if (!URL.canParse(endpoint) || !/^https?:/.test(endpoint))
+    throw new CheckpointError(
+      `${id}: it is no folder, and the hub's address is "${endpoint}", which is none. Set HF_ENDPOINT to one such as https://huggingface.co, or unset it.`,
+      id,
+    );
   const address = (name: string): string => `${endpoint}/${id}/resolve/${encodeURIComponent(revision)}/${name}`;
   const config = await request(id, address("config.json"));
   if (!config)
