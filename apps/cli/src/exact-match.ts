@@ -43,7 +43,7 @@ const batchSize = 32;
 export async function exactMatch(
   { model, tokenizer }: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
   data: DataSet<Examples>,
-  options: { readonly maxNewTokens?: number | undefined; readonly signal?: AbortSignal; readonly output?: Output } = {},
+  options: { readonly maxNewTokens?: number | undefined; readonly signal?: AbortSignal; readonly output?: Pick<Output, "draw"> } = {},
 ): Promise<{ readonly share: number; readonly answers: readonly Answer[] }> {
   // Where each completion begins; the tokens stay in the data set until their batch.
   const rows: { readonly line: number; readonly border: number; readonly length: number; readonly position: number }[] = [];

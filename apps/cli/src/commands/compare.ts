@@ -23,7 +23,8 @@ import {
 } from "../compare/measure.js";
 import { comparisonPage, conclusion } from "../compare/page.js";
 import { terminalRows } from "../compare/rows.js";
-import { medianStepMs, stepsIn, type TimedStep, trainInFolder } from "../compare/training.js";
+import { stagesOf } from "../compare/stage.js";
+import { medianStepMs, stepsIn, type TimedStep, type Trained, trainInFolder } from "../compare/training.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
@@ -36,6 +37,7 @@ import { shownPath } from "../report/path.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
+import { riseNote, startNote } from "../training-notes.js";
 
 const flags = {
   model: modelFlag,
@@ -104,6 +106,17 @@ function whyNot(model: LoadedModel["model"], name: string, own: Readonly<Record<
     if (error instanceof NotApplicableError) return error.message;
     throw error;
   }
+}
+
+/** What to say of a method that ended above the base, or above where it began. */
+function methodRise(name: string, base: Quality, { evalLoss }: Quality, { trainLoss, steps }: Trained, rate: number): string | null {
+  const first = steps[0]?.step === 1 ? steps[0].loss : null;
+  if (evalLoss <= base.evalLoss) return null;
+  // A method need not begin at the base's loss: one that was still falling lacks steps.
+  if (first !== null && trainLoss < first)
+    return `${name} ended above the base (held-out loss ${base.evalLoss.toFixed(4)} → ${evalLoss.toFixed(4)}), though its training loss fell (${first.toFixed(4)} → ${trainLoss.toFixed(4)}). Give it more --steps.`;
+  const note = riseNote({ heldOut: { before: base.evalLoss, after: evalLoss }, training: null }, { flag: `--lr ${name}=`, rate });
+  return note && `${name}: ${note}`;
 }
 
 async function runCompare(context: CompareContext): Promise<number> {
@@ -182,10 +195,11 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     output.note(`device: ${description}`);
     output.note(`general text: ${general.source}`);
     const lengthLimit = Math.min(limit, Math.max(longest, 2));
-    const base = await finished(join(out, "base.json"), shared, async () => ({
-      settings: shared,
-      ...(await qualityOf(loaded, heldOut, general.examples, lengthLimit, signal)),
-    }));
+    const base = await finished(join(out, "base.json"), shared, async () => {
+      const quality = await qualityOf(loaded, heldOut, general.examples, lengthLimit, signal, stagesOf(output, "base"));
+      return signal.aborted ? null : { settings: shared, ...quality };
+    });
+    output.draw("");
     return base && { base, context: lengthLimit, description, generalSource: general.source };
   });
 
@@ -201,6 +215,8 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     const result = await finished(join(out, `${name}.json`), settings, async () => {
       const folder = await outFolder.beginRun(name, isFull ? fullRunFiles : adapterRunFiles);
       output.say(`${name} (${i + 1} of ${names.length}), learning rate ${peakRate}`);
+      const beginning = startNote(methodOf(name), own, `--set ${name}.init=`);
+      if (beginning !== null) output.note(beginning);
       return onFreshModel(isFull ? { dtype: "f32" } : {}, async (loaded) => {
         const { model, tokenizer } = loaded;
         const { data, heldOut } = await rowsFor(loaded);
@@ -226,8 +242,9 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
           output,
         });
         if (!trained || signal.aborted) return null;
+        const stage = stagesOf(output, name);
         const general = await generalText(values["general-text"], tokenizer, contextOf(model));
-        const quality = await qualityOf(loaded, heldOut, general.examples, start.context, signal);
+        const quality = await qualityOf(loaded, heldOut, general.examples, start.context, signal, stage);
         const prompt = promptOf(heldOut.examples.at(0) ?? (data.examples.at(0) as Example)); // a data set is never empty
         const task: DecodingTask = {
           prompt,
@@ -235,12 +252,16 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
           seconds: values["latency-seconds"],
           signal,
         };
+        stage(`time of a decoded token, for about ${values["latency-seconds"]} s`);
         const besideBase = async (): Promise<DecodingResult> => {
           using base = (await openModel(values.model, model.device, { dtype: "f32" })).model;
           return await fullDecoding(model, base, task);
         };
         const decoding = await (adapter ? adapterDecoding(model, adapter, task) : besideBase());
+        output.draw("");
         if (signal.aborted) return null;
+        const note = methodRise(name, start.base, quality, trained, peakRate);
+        if (note !== null) output.note(`warning: ${note}`);
         return {
           method: name,
           settings,

@@ -31,6 +31,7 @@ import { duration, grouped, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
 import { isTrace, TraceRecorder } from "../trace.js";
+import { riseNote, startNote } from "../training-notes.js";
 
 const flags = {
   model: { ...modelFlag, required: false },
@@ -152,6 +153,9 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       `${grouped(steps)} steps of ${rowsPerStep} rows (${((steps * rowsPerStep) / data.examples.length).toFixed(1)} epochs), learning rate ${peak}, ${values.schedule}`,
     );
 
+    const beginning = state ? null : startNote(methodOf(method), options, "--init ");
+    if (beginning !== null) output.note(beginning);
+
     const writeMetrics = await metricsFile(join(out, metricsName), state?.step ?? 0);
     if (state && changes.length > 0) await writeMetrics({ step: state.step, changed: changes });
     const progress = new Progress(output, steps, state?.step ?? 0);
@@ -213,6 +217,14 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       output.say(
         `${grouped(result.newSteps)} ${result.newSteps < result.steps ? `more steps, ${grouped(result.steps)} in all,` : "steps"} in ${duration(result.trainSeconds)}, ${grouped(tokensPerSecond)} tokens/s; training loss ${trainLoss.toFixed(4)}`,
       );
+      const note = riseNote(
+        {
+          heldOut: evalLossBefore === null || evalLossAfter === null ? null : { before: evalLossBefore, after: evalLossAfter },
+          training: losses[0]?.x === 1 ? { first: losses[0].y, last: trainLoss } : null,
+        },
+        { flag: "--lr ", rate: peak },
+      );
+      if (note !== null) warn(note);
       if (evalLossBefore !== null && evalLossAfter !== null)
         output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);
       output.say(

@@ -18,7 +18,9 @@ export interface Latency {
 
 /** The first tokens of each stretch are not counted: caches are cold after the weights were written. */
 const warmUpTokens = 3;
+/** Rounds before the ratios are trusted to hold still, and those that are made whatever the time. */
 const roundsAtLeast = 12;
+const roundsInAnyCase = 3;
 const roundsAtMost = 400;
 /** Rounds go on until the ratios' standard errors are below this, or the time is up. */
 const wantedError = 0.004;
@@ -52,7 +54,8 @@ export async function decodingLatency(
     for (const state of states) await stretch(state); // records the plans
     const end = performance.now() + options.seconds * 1000;
     for (let round = 0; round < roundsAtMost && !options.signal.aborted; round++) {
-      if (round >= roundsAtLeast && (performance.now() > end || ratios.every((values) => medianError(values) < wantedError))) break;
+      if (round >= roundsInAnyCase && performance.now() > end) break;
+      if (round >= roundsAtLeast && ratios.every((values) => medianError(values) < wantedError)) break;
       const order = states.map((_, i) => (round % 2 === 0 ? i : states.length - 1 - i));
       const medians = states.map(() => Number.NaN);
       for (const i of order) {

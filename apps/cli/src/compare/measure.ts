@@ -1,5 +1,6 @@
 import { type Adapter, AdapterError, merge, type ParameterReport, parameterReport, unmerge } from "@lowrank/lora";
 import {
+  type Batch,
   type CausalLM,
   type DataSet,
   type Example,
@@ -15,6 +16,7 @@ import { type Answer, exactMatch } from "../exact-match.js";
 import { UsageError } from "../failure.js";
 import { contextOf } from "../runs.js";
 import { type DecodingState, decodingLatency } from "./latency.js";
+import type { Stage } from "./stage.js";
 
 /** What decoding a token takes, beside what the base takes in the same rounds. */
 export interface DecodingResult {
@@ -60,11 +62,18 @@ export interface MethodResult extends Quality {
   readonly contextTokens: number;
 }
 
-/** The mean loss over the learned tokens of some rows. */
-export async function lossOn(model: CausalLM, examples: Examples, lengthLimit: number): Promise<number> {
+/** The mean loss over the learned tokens of some rows; `onBatch` is told of each batch before it is measured. */
+export async function lossOn(model: CausalLM, examples: Examples, lengthLimit: number, onBatch: () => void = () => {}): Promise<number> {
   const meter = evaluator(model);
+  const batches = evaluationSequence(examples, 16, { layout: model.batchLayout, lengthLimit });
+  function* told(): Generator<Batch> {
+    for (const batch of batches) {
+      onBatch();
+      yield batch;
+    }
+  }
   try {
-    return (await meter.run(evaluationSequence(examples, 16, { layout: model.batchLayout, lengthLimit }))).loss;
+    return (await meter.run(told())).loss;
   } finally {
     meter.dispose();
   }
@@ -77,19 +86,27 @@ export async function qualityOf(
   general: Examples,
   lengthLimit: number,
   signal: AbortSignal,
+  stage: Stage,
 ): Promise<Quality> {
   const { model } = loaded;
+  const batchesOf = (what: string): (() => void) => {
+    let count = 0;
+    stage(what);
+    return () => stage(what, `batch ${++count}`);
+  };
   const generalLimit = Math.min(contextOf(model), longestLength(general));
   let match: Awaited<ReturnType<typeof exactMatch>> | null = null;
   try {
-    match = await exactMatch(loaded, heldOut, { signal });
+    const what = "answers to held-out prompts";
+    stage(what);
+    match = await exactMatch(loaded, heldOut, { signal, output: { draw: (line) => void (line !== "" && stage(what, line)) } });
   } catch (error) {
     if (!(error instanceof UsageError)) throw error; // rows without completions: there is no answer to compare with
   }
   return {
-    evalLoss: await lossOn(model, heldOut.examples, lengthLimit),
+    evalLoss: await lossOn(model, heldOut.examples, lengthLimit, batchesOf("loss on held-out rows")),
     exactMatch: match?.share ?? null,
-    generalLoss: await lossOn(model, general, generalLimit),
+    generalLoss: await lossOn(model, general, generalLimit, batchesOf("loss on general text")),
     ...(match && { samples: samplesOf(match.answers) }),
   };
 }
