@@ -110,6 +110,9 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
     if (lost.signal.aborted) throw lostError(path);
     if (code === 0) note({ unfinished: [] });
     return code;
+  } catch (error) {
+    // Of a folder that is gone, whatever is tried next fails as well.
+    throw lock && !lock.isHeld() ? lostError(path, error) : error;
   } finally {
     process.off("exit", tidy);
     await lock?.stop();
@@ -227,9 +230,10 @@ function notOurs(path: string, names: readonly string[], command: string): Usage
   return new UsageError(`${path} holds ${some(names)}, which lowrank ${command} did not make. Give a new or an empty folder.`);
 }
 
-function lostError(path: string): UsageError {
+function lostError(path: string, cause?: unknown): UsageError {
   return new UsageError(
     `${path} is not this process's any more: it was removed, or another process took it over while this one did not answer. Nothing more was written there; see what is in it, then go on with --resume or give another --out.`,
+    { cause },
   );
 }
 

@@ -25,6 +25,7 @@ interface Beside {
  */
 export async function checkFile(file: OutFile, { inputs, folder, writes }: Beside): Promise<readonly string[]> {
   const { name, path } = file;
+  if (path === "") throw new UsageError(`${name} is empty. Give a file.`);
   await refuseInputs(file, inputs, []);
   const place = dirname(path);
   if (writes.includes(basename(path)) && (await isSame(place, folder)))

@@ -5,11 +5,16 @@ import { Worker } from "node:worker_threads";
 interface Beats {
   readonly path: string;
   /** The lock file's own number: the file at `path` is another one when somebody has taken over. */
-  readonly inode: string;
+  readonly number: string;
   /** The file's text before and after the number of the beat. */
   readonly before: string;
   readonly after: string;
   readonly everyMs: number;
+}
+
+/** What tells a file from all others that are there. */
+export function fileNumber({ dev, ino }: Files.BigIntStats): string {
+  return `${dev} ${ino}`;
 }
 
 /** Digits of a beat: the file keeps its length, so that a reader never sees it cut. */
@@ -20,7 +25,7 @@ export const beatDigits = 10;
  * path is not ours any more. The function that is returned ends the thread.
  */
 export function startHeartbeat(beats: Beats, onLost: () => void): () => Promise<void> {
-  const program = `(${beat.toString()})(require("node:fs"), require("node:worker_threads"))`;
+  const program = `(${beat.toString()})(require("node:fs"), require("node:worker_threads"), ${fileNumber.toString()})`;
   const worker = new Worker(program, { eval: true, workerData: { ...beats, digits: beatDigits }, stdout: false, stderr: false });
   worker.once("message", onLost);
   worker.once("error", onLost);
@@ -36,15 +41,16 @@ export function startHeartbeat(beats: Beats, onLost: () => void): () => Promise<
 function beat(
   fs: typeof Files,
   threads: { readonly workerData: unknown; readonly parentPort: { postMessage(message: string): void } | null },
+  numberOf: typeof fileNumber,
 ): void {
-  const { path, inode, before, after, everyMs, digits } = threads.workerData as Beats & { readonly digits: number };
+  const { path, number, before, after, everyMs, digits } = threads.workerData as Beats & { readonly digits: number };
   let count = 0;
   const timer = setInterval(() => {
     try {
-      if (String(fs.statSync(path, { bigint: true }).ino) !== inode) throw new Error("another file");
+      if (numberOf(fs.statSync(path, { bigint: true })) !== number) throw new Error("another file");
       const file = fs.openSync(path, "r+");
       try {
-        if (String(fs.fstatSync(file, { bigint: true }).ino) !== inode) throw new Error("another file");
+        if (numberOf(fs.fstatSync(file, { bigint: true })) !== number) throw new Error("another file");
         count += 1;
         fs.writeSync(file, before + String(count).padStart(digits, "0") + after, 0);
         // To the server, where the file lies on one.

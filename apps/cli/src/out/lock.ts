@@ -1,12 +1,12 @@
 import { createHash, randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
-import { link, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { type FileHandle, link, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileError, temporaryName } from "@lowrank/tensor";
 import { z } from "zod";
 import { UsageError } from "../failure.js";
-import { beatDigits, startHeartbeat } from "./heartbeat.js";
+import { beatDigits, fileNumber, startHeartbeat } from "./heartbeat.js";
 import { isRunning, type ProcessIdentity, thisProcess } from "./process.js";
 
 /** The file in a folder that says who writes there. */
@@ -92,29 +92,34 @@ export class FolderLock {
     /** Of the holder that this process took over from, in words; null where there was none. */
     readonly replaced: string | null,
     readonly holder: Holder,
-    private readonly inode: bigint,
+    /** Open for as long as the lock is held: its number is then no other file's. */
+    private readonly file: FileHandle,
+    private readonly number: string,
     private readonly stopHeartbeat: () => Promise<void>,
   ) {}
 
   static async hold(path: string, holder: Holder, replaced: string | null, options: LockOptions): Promise<FolderLock> {
-    const { ino } = await stat(path, { bigint: true });
+    const file = await open(path, "r");
+    const number = fileNumber(await file.stat({ bigint: true }));
     const [before, after] = textOf(holder);
     const everyMs = (options.staleMs ?? staleAfterMs) / 10;
-    const stop = startHeartbeat({ path, inode: String(ino), before, after, everyMs }, () => options.onLost?.());
+    const stop = startHeartbeat({ path, number, before, after, everyMs }, () => options.onLost?.());
     // Successors of dead holders, and of processes that came too late.
     for (const name of await readdir(dirname(path)))
       if (name.startsWith(`${lockName}-`) && name !== `${lockName}-${holder.token}`) await rm(join(dirname(path), name), { force: true });
-    return new FolderLock(path, replaced, holder, ino, stop);
+    return new FolderLock(path, replaced, holder, file, number, stop);
   }
 
   /** Whether the lock is still this process's. */
   isHeld(): boolean {
-    return statSync(this.path, { bigint: true, throwIfNoEntry: false })?.ino === this.inode;
+    const found = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return found !== undefined && fileNumber(found) === this.number;
   }
 
   /** Ends the heartbeat; the lock is then to be removed. */
-  stop(): Promise<void> {
-    return this.stopHeartbeat();
+  async stop(): Promise<void> {
+    await this.stopHeartbeat();
+    await this.file.close();
   }
 }
 
@@ -181,8 +186,8 @@ async function create(path: string, holder: Holder): Promise<boolean> {
   const text = textOf(holder).join("0".repeat(beatDigits));
   const temporary = join(folder, temporaryName(basename(path)));
   try {
-    await writeFile(temporary, text, { flag: "wx" });
     try {
+      await writeFile(temporary, text, { flag: "wx" });
       await link(temporary, path);
       return true;
     } catch (error) {

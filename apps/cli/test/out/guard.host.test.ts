@@ -310,6 +310,7 @@ describe("--profile", () => {
     ["is no folder", "deep", /not a file that --profile wrote/],
     ["is not a file of the run", "out/config.json", /which the run itself writes/],
     ["is not below a file", "data/x", /ENOTDIR/],
+    ["is not empty", "", /--profile is empty/],
   ];
   test.each(rows)("%s", async (_, path, says) => {
     const data = await put("data");
@@ -317,7 +318,7 @@ describe("--profile", () => {
     await put("other.json");
     await mkdir(join(folder, "deep"));
     const before = await snapshot(folder);
-    await expect(withOutFolder(context, profile(join(folder, path)), async () => 0)).rejects.toThrow(says);
+    await expect(withOutFolder(context, profile(path && join(folder, path)), async () => 0)).rejects.toThrow(says);
     expect(await snapshot(folder)).toEqual(before);
   });
   test("may be a new file, whose folder goes again when nothing comes of it, and one of ours", async () => {
@@ -377,6 +378,17 @@ test("a process whose folder another has taken over writes nothing more, and say
   });
   await expect(working).rejects.toThrow(/is not this process's any more.*Nothing more was written there/);
   expect((await readdir(path)).sort()).toEqual([markName, lockName].sort());
+});
+
+test("a run whose folder is removed says that, and not which of its files it missed first", async () => {
+  const working = withOutFolder(context, claimOf("start"), async ({ path, begin }) => {
+    await begin();
+    await rm(path, { recursive: true });
+    await readFile(join(path, "metrics.jsonl"));
+    return 0;
+  });
+  await expect(working).rejects.toThrow(/is not this process's any more: it was removed, or/);
+  expect(await readdir(folder)).toEqual([]);
 });
 
 test("a folder that nothing can be written in is refused before the command does anything", async ({ skip }) => {

@@ -186,10 +186,13 @@ describe("a folder's lock", () => {
     expect(JSON.parse(readFileSync(join(folder, lockName), "utf8"))).toMatchObject({ host: "far", beat: "0000000000" });
   });
 
-  test("of a folder that is removed is lost", async () => {
+  test("of a folder that is removed is lost, though one that is made there next has the same number", async () => {
     const onLost = vi.fn();
     const lock = (await take({ staleMs: 50, onLost })) as FolderLock;
     rmSync(folder, { recursive: true });
+    fs.mkdirSync(folder);
+    writeLock(elsewhere);
+    expect(lock.isHeld()).toBe(false);
     await vi.waitFor(() => expect(onLost).toHaveBeenCalledOnce(), 60_000);
     expect(lock.isHeld()).toBe(false);
   });
