@@ -138,6 +138,7 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
       let outcome: { loss: Tensor; norm: Tensor } | null = null;
       if (batches.length > 1) accumulated();
       for (const [i, rows] of batches.entries()) {
+        if (i > 0) await device.ready();
         const batch = upload(rows, device);
         passing.push(...tensorsOf(batch));
         if (batches.length === 1) outcome = single(batch, rate);

@@ -73,6 +73,8 @@ export interface Backend {
   run(executable: Executable, bindings: readonly BackendBuffer[]): void;
   /** Measures kernel variants for the products of some plans, uses the fastest from then on, and remembers them. See `tune`. */
   tune?(plans: readonly Plan[], onClass: (found: TunedClass) => void): Promise<Tuning>;
+  /** Resolves when more can be enqueued without making the caller wait; absent where that is always so. */
+  ready?(): Promise<void>;
   /** Waits until everything enqueued has finished; rejects with DeviceError when the device was lost. */
   finish(): Promise<void>;
   dispose(): void;

@@ -49,6 +49,11 @@ export class Device {
     return this.#isDisposed;
   }
 
+  /** Resolves when more can be enqueued without making the caller wait: between large pieces of work, so that the event loop has its turns. */
+  async ready(): Promise<void> {
+    await this.backend.ready?.();
+  }
+
   /** Waits for everything enqueued. Rejects with DeviceError when the device was lost. */
   finish(): Promise<void> {
     return this.backend.finish();

@@ -13,6 +13,7 @@ import { leastSummedRows } from "./few-rows.js";
 import { Heap, maxHeapBytes } from "./heap.js";
 import { KeptPanels } from "./kept-panels.js";
 import { KernelLibrary } from "./library.js";
+import { Queue } from "./queue.js";
 import { roundUp } from "./round.js";
 import { planSteps, type StepList, type Word } from "./steps.js";
 import { Threads } from "./threads.js";
@@ -33,6 +34,9 @@ export interface CpuOptions {
   readonly onKernel?: (time: KernelTime) => void;
 }
 
+/** Estimated times beyond this say no more than this. */
+const maxTileNanoseconds = 1e9;
+
 /** Memory of a thread's own. Attention by blocks must do with what products need. */
 const threadScratchBytes = matmulScratchBytes;
 
@@ -42,6 +46,10 @@ function scratchBytesOf(lists: readonly StepList[]): number {
     lists.map(({ scratchBytes }) => scratchBytes),
     0,
   );
+}
+
+function disposed(): DeviceError {
+  return new DeviceError("cpu: the device was disposed. Open it again with device().", "cpu");
 }
 
 function nanosecondsOf(lists: readonly StepList[]): number {
@@ -72,9 +80,8 @@ class CpuBackend implements Backend {
   readonly #workspace: Workspace;
   readonly #panels: KeptPanels;
   readonly #threads: Threads;
+  readonly #queue: Queue;
   #isDisposed = false;
-  /** Where waiting is forbidden, what has been asked for and is not done; null when all is done. */
-  #queue: Promise<void> | null = null;
 
   constructor(options: CpuOptions) {
     const environment = options.environment ?? browserEnvironment();
@@ -94,7 +101,15 @@ class CpuBackend implements Backend {
       scratchBytes: threadScratchBytes,
       soloNanoseconds: options.soloNanoseconds,
     });
-    this.#workspace = new Workspace(this.#heap, (address) => this.#inOrder(() => this.#heap.free(address)), this.#threads.runsInline);
+    this.#queue = new Queue(this.#threads);
+    this.#heap.reclaim = () => this.#queue.drain();
+    const { runsInline } = this.#threads;
+    this.#workspace = new Workspace(this.#heap, {
+      releasesAtOnce: runsInline,
+      release: (address) => (runsInline ? this.#heap.free(address) : this.#freeInOrder(address)),
+      // What waits finds the other block when it begins.
+      beforeExchange: () => this.#threads.settle(),
+    });
     this.#panels = new KeptPanels({
       budgetBytes,
       atOnce: options.panelsAtOnce === true,
@@ -120,8 +135,13 @@ class CpuBackend implements Backend {
   free(buffer: BackendBuffer): void {
     if (this.#isDisposed) return;
     this.#panels.forget(buffer as CpuBuffer);
-    const { address } = buffer as CpuBuffer;
-    this.#inOrder(() => this.#heap.free(address));
+    this.#freeInOrder((buffer as CpuBuffer).address);
+  }
+
+  /** Its bytes count as free from now on; others get them when nothing that waits uses them. */
+  #freeInOrder(address: number): void {
+    this.#heap.retire(address);
+    this.#queue.do(() => this.#heap.recycle(address));
   }
 
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset = 0): void {
@@ -130,21 +150,16 @@ class CpuBackend implements Backend {
     this.#panels.restore(buffer as CpuBuffer);
     this.#panels.forget(buffer as CpuBuffer);
     const { address } = buffer as CpuBuffer;
-    if (!this.#queue) {
-      this.#heap.bytes.set(data, address + byteOffset);
-      return;
-    }
-    const copy = data.slice();
-    this.#inOrder(() => this.#heap.bytes.set(copy, address + byteOffset));
+    const bytes = this.#queue.isEmpty ? data : data.slice();
+    this.#queue.do(() => this.#heap.bytes.set(bytes, address + byteOffset));
   }
 
   async read(buffer: BackendBuffer, byteLength: number, byteOffset = 0): Promise<Uint8Array> {
     this.#checkAlive();
     this.#checkRange("read", buffer, byteLength, byteOffset);
     this.#panels.restore(buffer as CpuBuffer);
-    await this.finish();
     const start = (buffer as CpuBuffer).address + byteOffset;
-    return this.#heap.bytes.slice(start, start + byteLength);
+    return this.#queue.after(() => this.#heap.bytes.slice(start, start + byteLength));
   }
 
   get reusableBytes(): number {
@@ -201,7 +216,8 @@ class CpuBackend implements Backend {
       return 0;
     };
     for (const [i, step] of steps.entries()) {
-      words.set([step.entry, step.tiles, (first + (blocks.get(step.words) ?? 0)) * 4], first + i * (stepFields.bytes / 4));
+      const tileNanoseconds = Math.min(Math.ceil(step.cost / Math.max(step.tiles, 1)), maxTileNanoseconds);
+      words.set([step.entry, step.tiles, (first + (blocks.get(step.words) ?? 0)) * 4, tileNanoseconds], first + i * (stepFields.bytes / 4));
     }
     for (const [block, at] of blocks) {
       for (const [j, word] of block.entries()) words[first + at + j] = resolve(word, first + at + j);
@@ -220,10 +236,8 @@ class CpuBackend implements Backend {
       nanosecondsOf(lists),
       (executable) => {
         if (this.#isDisposed) return;
-        this.#inOrder(() => {
-          this.#heap.free(executable.address);
-          this.#workspace.remove(tenant);
-        });
+        this.#freeInOrder(executable.address);
+        this.#queue.do(() => this.#workspace.remove(tenant));
       },
     );
   }
@@ -243,16 +257,22 @@ class CpuBackend implements Backend {
     this.#launch(arranged, buffers, this.#onKernel);
   }
 
-  /** Runs all steps, or enqueues them; tells `onKernel` of each kernel where that is given and nothing is enqueued. */
+  /** Runs all steps, or enqueues them; tells `onKernel` of each kernel where that is given. */
   #launch(executable: CpuExecutable, buffers: readonly CpuBuffer[], onKernel?: (time: KernelTime) => void): void {
-    if (this.#threads.runsInline) {
-      this.#bind(executable, buffers);
-      this.#runInline(executable, onKernel);
+    if (onKernel && this.#threads.runsInline) {
+      for (const i of executable.kernelEnds.keys()) this.#queue.doInTurn(() => this.#timeKernel(i, executable, buffers, onKernel));
       return;
     }
-    this.#enqueue(async () => {
-      this.#bind(executable, buffers);
-      await this.#threads.runAway(executable.firstStep, executable.endStep);
+    const { firstStep, endStep, nanoseconds } = executable;
+    this.#queue.run({
+      begin: () => {
+        this.#bind(executable, buffers);
+        this.#threads.start(firstStep, endStep, nanoseconds);
+      },
+      runAway: () => {
+        this.#bind(executable, buffers);
+        return this.#threads.runAway(firstStep, endStep);
+      },
     });
   }
 
@@ -269,52 +289,37 @@ class CpuBackend implements Backend {
     }
   }
 
-  #runInline(executable: CpuExecutable, onKernel: ((time: KernelTime) => void) | undefined): void {
-    if (!onKernel) {
-      this.#threads.run(executable.firstStep, executable.endStep, executable.nanoseconds);
-      return;
-    }
-    const { kernels } = executable.statistics;
-    let first = executable.firstStep;
-    for (const [i, end] of executable.kernelEnds.entries()) {
-      const startMs = performance.now();
-      this.#threads.run(first, end, executable.nanoseconds);
-      this.#threads.settle();
-      const ms = performance.now() - startMs;
-      const work = kernels[i];
-      onKernel({ name: executable.plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
-      first = end;
-    }
+  #timeKernel(i: number, executable: CpuExecutable, buffers: readonly CpuBuffer[], onKernel: (time: KernelTime) => void): void {
+    const { kernelEnds, firstStep, plan, statistics, nanoseconds } = executable;
+    // Something else may have run since the kernel before.
+    this.#bind(executable, buffers);
+    const startMs = performance.now();
+    this.#threads.start(kernelEnds[i - 1] ?? firstStep, kernelEnds[i] ?? firstStep, nanoseconds);
+    this.#threads.settle();
+    const ms = performance.now() - startMs;
+    const work = statistics.kernels[i];
+    onKernel({ name: plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
   }
 
   async finish(): Promise<void> {
     this.#checkAlive();
-    this.#threads.settle();
-    while (this.#queue) await this.#queue;
+    await this.#queue.after(() => undefined);
+  }
+
+  async ready(): Promise<void> {
+    await this.finish();
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
     this.#isDisposed = true;
+    this.#queue.fail(disposed());
     this.#threads.dispose();
     this.counters.bytesInUse = 0;
   }
 
-  /** Does something now, or after what is already enqueued. */
-  #inOrder(action: () => void): void {
-    if (this.#queue) this.#enqueue(async () => action());
-    else action();
-  }
-
-  #enqueue(task: () => Promise<void>): void {
-    const before = this.#queue ?? Promise.resolve();
-    const tail: Promise<void> = before.then(task).finally(() => {
-      if (this.#queue === tail) this.#queue = null;
-    });
-    this.#queue = tail;
-  }
-
   #checkAlive(): void {
-    if (this.#isDisposed) throw new DeviceError("cpu: the device was disposed. Open it again with device().", "cpu");
+    if (this.#isDisposed) throw disposed();
   }
 
   #checkRange(what: string, buffer: BackendBuffer, byteLength: number, byteOffset: number): void {

@@ -60,7 +60,8 @@ const refresh = () => {
   }
 };
 try {
-  new WebAssembly.Instance(new WebAssembly.Module(driver), { env: { memory, table, refresh } }).exports.drive(-1, thread, scratch, spins, 0);
+  const env = { memory, table, refresh, isLate: () => 0 };
+  new WebAssembly.Instance(new WebAssembly.Module(driver), { env }).exports.drive(-1, thread, scratch, spins, 0, 0);
 } catch (error) {
   // Nobody will finish what this thread has taken. Its own memory holds what it says; whoever waits for the job is woken to read it.
   const words = wholeMemory();

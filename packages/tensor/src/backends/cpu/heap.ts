@@ -20,11 +20,16 @@ export class Heap {
   /** Free blocks by address, ascending. */
   readonly #free: { address: number; bytes: number }[] = [];
   readonly #used = new Map<number, number>();
+  /** Blocks that are given back but still in the hands of what is enqueued. */
+  readonly #retired = new Map<number, number>();
+  #retiredBytes = 0;
   #top: number;
   #bytes: Uint8Array;
   #words: Int32Array;
   /** Called before JavaScript sees the memory: waits for threads that still read or write it. */
   beforeAccess: () => void = () => undefined;
+  /** Called when retired blocks are needed: does what is enqueued, which recycles them, where the thread may wait for it. */
+  reclaim: () => void = () => undefined;
 
   constructor(
     readonly isShared: boolean,
@@ -53,6 +58,10 @@ export class Heap {
   allocate(bytes: number): number {
     const size = roundUp(Math.max(bytes, 1), alignment);
     if (this.counters.bytesInUse + size > this.budgetBytes) throw this.#outOfMemory(size);
+    if (this.counters.bytesInUse + this.#retiredBytes + size > this.budgetBytes) {
+      this.reclaim();
+      if (this.#retiredBytes > 0) throw this.#outOfMemory(size);
+    }
     let best = -1;
     for (let i = 0; i < this.#free.length; i++) {
       const block = this.#free[i];
@@ -67,7 +76,13 @@ export class Heap {
         block.address += size;
         block.bytes -= size;
       }
-    } else address = this.#extend(size);
+    } else {
+      if (this.#retiredBytes > 0 && this.#top + size + guardBytes > maxHeapBytes) {
+        this.reclaim();
+        if (this.#retiredBytes === 0) return this.allocate(size);
+      }
+      address = this.#extend(size);
+    }
     this.#used.set(address, size);
     this.counters.bytesInUse += size;
     this.counters.peakBytes = Math.max(this.counters.peakBytes, this.counters.bytesInUse);
@@ -75,10 +90,26 @@ export class Heap {
   }
 
   free(address: number): void {
+    this.retire(address);
+    this.recycle(address);
+  }
+
+  /** Gives a block back; others get it after `recycle`. */
+  retire(address: number): void {
     const bytes = this.#used.get(address);
     if (bytes === undefined) throw new Error(`Heap: nothing is allocated at ${address}. Free a buffer once only.`);
     this.#used.delete(address);
     this.counters.bytesInUse -= bytes;
+    this.#retired.set(address, bytes);
+    this.#retiredBytes += bytes;
+  }
+
+  /** Nothing uses a retired block any more. */
+  recycle(address: number): void {
+    const bytes = this.#retired.get(address);
+    if (bytes === undefined) throw new Error(`Heap: nothing is retired at ${address}.`);
+    this.#retired.delete(address);
+    this.#retiredBytes -= bytes;
     let low = 0;
     let high = this.#free.length;
     while (low < high) {

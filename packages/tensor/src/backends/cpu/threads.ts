@@ -1,5 +1,6 @@
 import { control, type DriverExports, lineBytes, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { DeviceLostError } from "../../tensor/errors.js";
+import { isTurnDue } from "../event-loop.js";
 import { type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import type { Heap } from "./heap.js";
 import { roundUp } from "./round.js";
@@ -29,6 +30,11 @@ export interface ThreadsOptions {
   readonly soloNanoseconds?: number | undefined;
 }
 
+/** A job that this thread takes part in: of all threads, by its number, or of this one alone, with the step and the tile that come next. */
+type Job =
+  | { readonly kind: "shared"; readonly number: number }
+  | { readonly kind: "solo"; step: number; tile: number; readonly end: number };
+
 /** Jobs are numbered as the driver counts them. */
 function nextJob(job: number): number {
   return (job + 1) & 0x7fffffff;
@@ -42,7 +48,7 @@ function nextJob(job: number): number {
  * is kept in reserve: when a thread is late, the spare is woken in its place, and the late one is the spare from then on.
  */
 export class Threads {
-  /** Whether the calling thread takes part in jobs, by `run`; else they run on workers alone, by `runAway`. */
+  /** Whether the calling thread takes part in jobs, by `start` and `advance`; else they run on workers alone, by `runAway`. */
   readonly runsInline: boolean;
   readonly #options: ThreadsOptions;
   readonly #driverBytes: Uint8Array<ArrayBuffer>;
@@ -50,6 +56,8 @@ export class Threads {
   readonly #scratch: number;
   readonly #workers: WorkerHandle[] = [];
   #jobs = 0;
+  /** What `start` has begun and `advance` goes on with. */
+  #job: Job | null = null;
   /** Whether others may still be at the last tiles of the last job. */
   #isUnsettled = false;
   /** Memory of the spare thread, and whether it was started. */
@@ -62,40 +70,75 @@ export class Threads {
     this.runsInline = environment.mayBlock || environment.spawn === null;
     this.#driverBytes = printDriver(heap.isShared, count);
     const refresh = (): number => heap.words[control.library / 4] ?? 0;
-    const env = { memory: heap.memory, table, refresh };
+    const env = { memory: heap.memory, table, refresh, isLate: () => Number(isTurnDue()) };
     // The module's exports are those that printDriver writes.
     this.#driver = new WebAssembly.Instance(new WebAssembly.Module(this.#driverBytes), { env }).exports as unknown as DriverExports;
     this.#scratch = heap.allocate(scratchBytes);
-    heap.beforeAccess = () => this.settle();
+    heap.beforeAccess = () => this.#settleLast();
   }
 
   /**
-   * Runs steps, from the address of the first to that after the last, and returns when this thread finds nothing more to do: others may
-   * still be at their last tiles, while JavaScript prepares what comes next. Nothing else runs, and no memory is seen, before `settle`.
-   * Throws DeviceError when a thread fails.
+   * Begins a job: steps, from the address of the first to that after the last. `advance` does this thread's part of it, between whose slices
+   * others go on. Nothing else may begin before it is done. Throws DeviceError when a thread has failed.
    */
-  run(first: number, end: number, nanoseconds: number): void {
+  start(first: number, end: number, nanoseconds: number): void {
     this.settle();
     if (first === end) return;
     const { count, heap, soloNanoseconds = defaultSoloNanoseconds } = this.#options;
     if (count === 1 || nanoseconds < soloNanoseconds) {
-      this.#driver.solo(first, end, this.#scratch);
+      this.#job = { kind: "solo", step: first, tile: 0, end };
       return;
     }
     this.#startWorkers();
     this.#jobs = nextJob(this.#jobs);
     this.#driver.start(first, end, 0);
+    this.#job = { kind: "shared", number: this.#jobs };
     // A single tile wakes nobody.
     if (nanoseconds >= rollCallNanoseconds * count && (heap.words[(first + stepFields.tiles) / 4] ?? 0) > 1) this.#callRoll();
-    this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 1);
-    this.#isUnsettled = true;
   }
 
-  /** Returns when what `run` was given is done. Throws DeviceError when a thread fails. */
+  /**
+   * Takes part in the job until the event loop is due, or to its end where `isSliced` is false. Returns true when this thread finds nothing
+   * more to do: others may still be at their last tiles, while JavaScript prepares what comes next. Nothing else runs, and no memory is seen,
+   * before `settle`.
+   */
+  advance(isSliced: boolean): boolean {
+    const job = this.#job;
+    if (!job) return true;
+    if (job.kind === "solo") {
+      job.step = this.#driver.solo(job.step, job.tile, job.end, this.#scratch, Number(isSliced));
+      if (job.step !== job.end) {
+        job.tile = this.#options.heap.words[control.resume / 4] ?? 0;
+        return false;
+      }
+    } else {
+      if (this.#driver.drive(job.number, 0, this.#scratch, spins, 1, Number(isSliced))) return false;
+      this.#isUnsettled = true;
+    }
+    this.#job = null;
+    return true;
+  }
+
+  /** Takes part in the job and waits for the others until the event loop is due. Returns whether nothing runs any more. Throws DeviceError when a thread fails. */
+  settleSlice(): boolean {
+    if (!this.advance(true)) return false;
+    if (!this.#isUnsettled) return true;
+    if (this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 0, 1)) return false;
+    this.#isUnsettled = false;
+    this.#checkAlive();
+    return true;
+  }
+
+  /** Returns when what was begun is done. Throws DeviceError when a thread fails. */
   settle(): void {
+    this.advance(false);
+    this.#settleLast();
+  }
+
+  #settleLast(): void {
     if (!this.#isUnsettled) return;
     this.#isUnsettled = false;
-    this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 0);
+    this.#driver.drive(this.#jobs, 0, this.#scratch, spins, 0, 0);
     this.#checkAlive();
   }
 
@@ -190,6 +233,7 @@ export class Threads {
   dispose(): void {
     for (const worker of this.#workers) worker.terminate();
     this.#workers.length = 0;
+    this.#job = null;
     this.#isUnsettled = false;
   }
 }

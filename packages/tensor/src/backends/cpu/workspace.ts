@@ -1,6 +1,15 @@
 import { largest } from "../../tensor/extremes.js";
 import type { Heap } from "./heap.js";
 
+/** What a workspace needs of its backend. */
+export interface WorkspaceHost {
+  /** Frees a block once nothing that runs uses it. */
+  release(address: number): void;
+  /** True where nothing runs after `beforeExchange`, so that a block is free as soon as it is released. */
+  readonly releasesAtOnce: boolean;
+  beforeExchange(): void;
+}
+
 /**
  * The memory in which all plans keep their intermediates. Plans run one after another and leave nothing behind, so one block, as large as
  * the largest plan needs, serves them all.
@@ -15,15 +24,12 @@ export class Workspace {
 
   constructor(
     readonly heap: Heap,
-    /** Frees a block once nothing enqueued uses it. */
-    readonly release: (address: number) => void,
-    /** True where nothing is ever enqueued, so that a block is free as soon as it is released. */
-    readonly releasesAtOnce: boolean,
+    readonly host: WorkspaceHost,
   ) {}
 
   /** Bytes of the block that a plan may have which needs more. */
   get reusableBytes(): number {
-    return this.releasesAtOnce ? this.#bytes : 0;
+    return this.host.releasesAtOnce ? this.#bytes : 0;
   }
 
   get address(): number {
@@ -44,18 +50,20 @@ export class Workspace {
   }
 
   #exchange(bytes: number): void {
+    const { releasesAtOnce } = this.host;
+    this.host.beforeExchange();
     const [oldAddress, oldBytes] = [this.#address, this.#bytes];
     const allocate = (size: number): number => (size === 0 ? 0 : this.heap.allocate(size));
-    if (this.releasesAtOnce && oldBytes > 0) this.release(oldAddress);
+    if (releasesAtOnce && oldBytes > 0) this.host.release(oldAddress);
     try {
       this.#address = allocate(bytes);
       this.#bytes = bytes;
     } catch (error) {
-      if (this.releasesAtOnce) this.#address = allocate(oldBytes);
+      if (releasesAtOnce) this.#address = allocate(oldBytes);
       throw error;
     } finally {
       this.generation++;
     }
-    if (!this.releasesAtOnce && oldBytes > 0) this.release(oldAddress);
+    if (!releasesAtOnce && oldBytes > 0) this.host.release(oldAddress);
   }
 }

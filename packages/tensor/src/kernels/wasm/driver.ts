@@ -1,4 +1,4 @@
-import { type Code, call, type FunctionBuilder, i32, i64, ModuleBuilder, memory, op } from "./assembler.js";
+import { type Code, call, type FunctionBuilder, i32, i64, type Local, ModuleBuilder, memory, op } from "./assembler.js";
 import { kernelParams } from "./loop.js";
 
 /**
@@ -9,6 +9,8 @@ import { kernelParams } from "./loop.js";
  *
  * A thread that was woken and does not come can be stood in for by one of a reserve. Who calls it also asks the next thread that wakes from
  * its sleep to go into the reserve, so that as many threads compute as before.
+ *
+ * The thread that has an event loop takes part in slices: it looks at the clock between tiles, and goes when its time is over.
  */
 
 /** Addresses of the control block; each counter that threads write has a cache line of its own. */
@@ -38,6 +40,8 @@ export const control = {
   end: 392,
   /** Address of the first published module: [address of the next, length in bytes, bytes …]. */
   modules: 396,
+  /** The tile at which `solo` goes on. */
+  resume: 400,
   /** For each thread, a cache line apart, how many tiles of its share are taken. */
   taken: 512,
 } as const;
@@ -50,8 +54,17 @@ export function controlBytes(threads: number): number {
   return control.taken + lineBytes * threads;
 }
 
-/** A step in memory: number of the kernel function in the table, tiles, address of the slots' addresses. */
-export const stepFields = { entry: 0, tiles: 4, slots: 8, bytes: 16 } as const;
+/** A step in memory: number of the kernel function in the table, tiles, address of the slots' addresses, estimated time of a tile. */
+export const stepFields = { entry: 0, tiles: 4, slots: 8, tileNanoseconds: 12, bytes: 16 } as const;
+
+/** Estimated nanoseconds between two looks at the clock. A look takes fifty. */
+const lookNanoseconds = 50000;
+/** What a wait for the next step counts for, which mostly takes longer. */
+const waitNanoseconds = 2000;
+/** Looks at the signal before a thread that takes part in slices goes to sleep once more. */
+const spinsAfterNap = 1000;
+/** Nanoseconds for which a thread that takes part in slices sleeps at most. */
+const napNanoseconds = 2000000n;
 
 /**
  * The function number of a step that covers the tiles of several functions. In place of slots it has their count, and for each, ascending,
@@ -64,10 +77,14 @@ export interface DriverExports {
   /**
    * Takes part in jobs as thread `thread` until `finished` reaches `jobs` or a thread fails; for ever when jobs is -1. After `spins` looks at
    * the signal it sleeps. With `leaves` = 1 it returns as soon as all tiles of a job's last step are taken, though others may still be at theirs.
+   * With `isSliced` = 1 it returns 1 when `isLate` says so, and sleeps for moments only; else 0.
    */
-  drive(jobs: number, thread: number, scratch: number, spins: number, leaves: number): void;
-  /** Runs steps alone, without any synchronisation. The one function that exists without shared memory. */
-  solo(first: number, end: number, scratch: number): void;
+  drive(jobs: number, thread: number, scratch: number, spins: number, leaves: number, isSliced: number): number;
+  /**
+   * Runs steps alone from a tile of the first on, without any synchronisation. The one function that exists without shared memory. With
+   * `isSliced` = 1 it ends early when `isLate` says so. Returns the address of the step to go on with, `end` when all is done; the tile is at `resume`.
+   */
+  solo(first: number, tile: number, end: number, scratch: number, isSliced: number): number;
   /** Starts a job. Threads are woken when there is more than one tile to take, or `isAway` = 1 says that the caller takes none. */
   start(first: number, end: number, isAway: number): void;
 }
@@ -79,13 +96,14 @@ const field = (step: Code, offset: number): Code => memory("i32.load", offset, s
 
 /** The scheduler of so many threads, of shared memory or for one thread alone. */
 export function printDriver(isShared: boolean, threads: number): Uint8Array<ArrayBuffer> {
-  const module = new ModuleBuilder({ isShared, usesTable: true, imports: [{ name: "refresh", params: [], results: ["i32"] }] });
-  const refresh = 0;
+  const imports = ["refresh", "isLate"].map((name) => ({ name, params: [], results: ["i32"] as const }));
+  const module = new ModuleBuilder({ isShared, usesTable: true, imports });
+  const [refresh, isLate] = [0, 1];
   const run = module.function(["i32", "i32", "i32"], []);
   printRun(run, (entry, ...operands) => module.callIndirect([...kernelParams], [], entry, ...operands));
   const runTile = (step: Code, tile: Code, scratch: Code): Code => call(run.index, step, tile, scratch);
 
-  printSolo(module.function(["i32", "i32", "i32"], [], "solo"), runTile);
+  printSolo(module.function(["i32", "i32", "i32", "i32", "i32"], ["i32"], "solo"), isLate, runTile);
   if (!isShared) return module.bytes();
   const open = module.function(["i32", "i32"], []);
   printOpen(open, threads);
@@ -94,7 +112,8 @@ export function printDriver(isShared: boolean, threads: number): Uint8Array<Arra
   const start = module.function(["i32", "i32", "i32"], [], "start");
   start.emit(memory("i32.store", 0, at(control.end), start.param(1).get));
   start.emit(call(open.index, start.param(0).get, start.param(2).get));
-  printDrive(module.function(["i32", "i32", "i32", "i32", "i32"], [], "drive"), { open: open.index, take: take.index, refresh }, runTile);
+  const drive = module.function(["i32", "i32", "i32", "i32", "i32", "i32"], ["i32"], "drive");
+  printDrive(drive, { open: open.index, take: take.index, refresh, isLate }, runTile);
   return module.bytes();
 }
 
@@ -128,11 +147,34 @@ function printRun(f: FunctionBuilder, kernel: (entry: Code, ...operands: readonl
   f.emit(kernel(entry.get, slots.get, tile.get, scratch.get));
 }
 
-function printSolo(f: FunctionBuilder, runTile: (step: Code, tile: Code, scratch: Code) => Code): void {
-  const step = f.param(0);
-  const tile = f.local("i32");
-  f.while(step, f.param(1).get, i32(stepFields.bytes), () => {
-    f.for(tile, field(step.get, stepFields.tiles), i32(1), () => f.emit(runTile(step.get, tile.get, f.param(2).get)));
+function printSolo(f: FunctionBuilder, isLate: number, runTile: (step: Code, tile: Code, scratch: Code) => Code): void {
+  const [step, tile, end, scratch, isSliced] = [f.param(0), f.param(1), f.param(2), f.param(3), f.param(4)];
+  const spent = f.local("i32");
+  f.while(step, end.get, i32(stepFields.bytes), () => {
+    f.while(tile, field(step.get, stepFields.tiles), i32(1), () => {
+      f.emit(runTile(step.get, tile.get, scratch.get));
+      f.if(isSliced.get, () =>
+        printLook(f, { spent, nanoseconds: field(step.get, stepFields.tileNanoseconds), isLate }, () => {
+          f.emit(memory("i32.store", 0, at(control.resume), op("i32.add", tile.get, i32(1))));
+          f.emit([step.get, op("return")]);
+        }),
+      );
+    });
+    f.emit(tile.set(i32(0)));
+  });
+  f.emit(step.get);
+}
+
+/** Adds a tile's time to what was spent since the last look at the clock; looks where that is enough. */
+function printLook(
+  f: FunctionBuilder,
+  { spent, nanoseconds, isLate }: { readonly spent: Local; readonly nanoseconds: Code; readonly isLate: number },
+  whenLate: () => void,
+): void {
+  f.emit(spent.set(op("i32.add", spent.get, nanoseconds)));
+  f.if(op("i32.gt_s", spent.get, i32(lookNanoseconds)), () => {
+    f.emit(spent.set(i32(0)));
+    f.if(call(isLate), whenLate);
   });
 }
 
@@ -184,11 +226,14 @@ function printSignal(f: FunctionBuilder, isWorthWaking: Code): void {
 
 function printDrive(
   f: FunctionBuilder,
-  functions: { readonly open: number; readonly take: number; readonly refresh: number },
+  functions: { readonly open: number; readonly take: number; readonly refresh: number; readonly isLate: number },
   runTile: (step: Code, tile: Code, scratch: Code) => Code,
 ): void {
-  const [jobs, thread, scratch, spins, leaves] = [f.param(0), f.param(1), f.param(2), f.param(3), f.param(4)];
-  const { open, take, refresh } = functions;
+  const [jobs, thread, scratch, spins, leaves, isSliced] = [f.param(0), f.param(1), f.param(2), f.param(3), f.param(4), f.param(5)];
+  const { open, take, refresh, isLate } = functions;
+  const spent = f.local("i32");
+  const nanoseconds = f.local("i32");
+  const leave = (isMore: number): void => f.emit([i32(isMore), op("return")]);
   const version = f.let("i32", call(refresh));
   const step = f.local("i32");
   const signal = f.local("i32");
@@ -198,6 +243,7 @@ function printDrive(
       f.if(op("i32.gt_s", memory("i32.atomic.rmw.sub", 0, at(control.open), i32(1)), i32(0)), () => {
         f.if(op("i32.ne", atomicLoad(control.library), version.get), () => f.emit(version.set(call(refresh))));
         f.emit(step.set(memory("i32.load", 0, at(control.step))));
+        f.emit(nanoseconds.set(field(step.get, stepFields.tileNanoseconds)));
         f.emit(runTile(step.get, call(take, field(step.get, stepFields.tiles), thread.get), scratch.get));
         f.if(op("i32.eq", memory("i32.atomic.rmw.sub", 0, at(control.unfinished), i32(1)), i32(1)), () => {
           f.emit(step.set(op("i32.add", step.get, i32(stepFields.bytes))));
@@ -215,15 +261,17 @@ function printDrive(
             },
           );
         });
+        f.if(isSliced.get, () => printLook(f, { spent, nanoseconds: nanoseconds.get, isLate }, () => leave(1)));
       });
       f.br(again);
     });
     const isOver = (): Code => op("i32.or", op("i32.eq", atomicLoad(control.finished), jobs.get), atomicLoad(control.failure));
-    f.if(isOver(), () => f.emit(op("return")));
+    f.if(isOver(), () => leave(0));
     f.if(leaves.get, () => {
       const next = op("i32.add", memory("i32.load", 0, at(control.step)), i32(stepFields.bytes));
-      f.if(op("i32.ge_u", next, memory("i32.load", 0, at(control.end))), () => f.emit(op("return")));
+      f.if(op("i32.ge_u", next, memory("i32.load", 0, at(control.end))), () => leave(0));
     });
+    f.if(isSliced.get, () => printLook(f, { spent, nanoseconds: i32(waitNanoseconds), isLate }, () => leave(1)));
     f.emit(signal.set(atomicLoad(control.signal)));
     // Something may have been offered before the signal was read.
     f.brIf(again, op("i32.gt_s", atomicLoad(control.open), i32(0)));
@@ -235,14 +283,21 @@ function printDrive(
         f.brIf(spinning, op("i32.lt_u", spin.get, spins.get));
         f.emit([memory("i32.atomic.rmw.add", 0, at(control.sleepers), i32(1)), op("drop")]);
         f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.add", 0, at(control.awaiting), i32(1)), op("drop")]));
-        f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, i64(-1n)), op("drop")]);
+        const most = [i64(napNanoseconds), i64(-1n), isSliced.get, op("select")];
+        f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, most), op("drop")]);
         f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
         f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
         f.if(op("i32.lt_s", jobs.get, i32(0)), () => printReserve(f));
+        f.if(isSliced.get, () => {
+          // Whoever is waited for may need this core; and time has passed.
+          f.emit(spins.set(i32(spinsAfterNap)));
+          f.emit(spent.set(i32(lookNanoseconds)));
+        });
       });
     });
     f.br(again);
   });
+  f.emit(op("unreachable"));
 }
 
 /** Waits in the reserve, where a thread more than enough is awake, until a call comes. */
