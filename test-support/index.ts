@@ -1,4 +1,4 @@
-export { newDevice, testBackend, testDevice } from "./device.js";
+export { newDevice, type TestBackend, testBackend, testDevice } from "./device.js";
 export { expectSameLists, expectSameNumbers } from "./numbers.js";
 export { pythonWithPeft } from "./python.js";
 export { sharedDir, skipReason } from "./shared.js";

@@ -2,7 +2,7 @@
 import { AdapterError, applyAdapter, type MethodName, merge, methods, saveAdapter, unmerge } from "@lowrank/lora";
 import { generate, initModel, TextGenerator } from "@lowrank/models";
 import { DeviceError, device, eventLoopTurn, memoryFiles, tensor } from "@lowrank/tensor";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { collectGarbage } from "../packages/tensor/src/backends/collector.js";
 
 const gpt2 = { model_type: "gpt2", vocab_size: 61, n_embd: 16, n_layer: 1, n_head: 2, n_positions: 32 };
@@ -18,6 +18,7 @@ const llama = {
 };
 
 const dev = await device("cpu", { threads: 1 });
+afterAll(() => dev.dispose());
 const ids = tensor([[1, 2, 3, 4]], { dtype: "i32", device: dev });
 type Model = Awaited<ReturnType<typeof initModel>>;
 const logits = async (model: Model): Promise<number[]> => Array.from(await model.forward(ids).data());
