@@ -15,8 +15,8 @@ export interface Output {
   whole(text: string): void;
   /** A part of such a text, without a line's end. */
   part(text: string): void;
-  /** A line for people that is no result: warnings, remarks. Always stderr. Shown as with `say`. */
-  note(line: string): void;
+  /** A line for people that is no result: warnings, remarks. Always stderr. Shown as with `say`; a command to be copied stands whole below. */
+  note(line: string, command?: string): void;
   /** Draws over the current line, on terminals only. */
   draw(line: string): void;
   /** The command's result as the one JSON object, with --json only. */
@@ -53,9 +53,10 @@ export function processOutput(isJson: boolean): Output {
       clear();
       people.write(isTerminal ? printable(text) : text);
     },
-    note(line) {
+    note(line, command) {
       clear();
       process.stderr.write(`${shownLine(line)}\n`);
+      if (command !== undefined) process.stderr.write(`  ${printable(command)}\n`);
     },
     draw(line) {
       if (!isTerminal) return;

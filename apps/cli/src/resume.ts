@@ -75,7 +75,7 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
   const args = [...withoutFlags(flags, start ?? [], new Set(others)), ...context.args];
   const { values, given } = parseFlags(flags, args, command);
   for (const name of needed) {
-    const flag = flags[name];
+    const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
     if (!flag || values[name] !== undefined) continue;
     if (!state || start) throw missingFlag(name, flag, command);
     throw new UsageError(

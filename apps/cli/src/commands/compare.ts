@@ -282,7 +282,8 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
   }
   if (!start || results.length < names.length) {
     output.note(
-      `Stopped after ${results.length} of ${names.length} methods. Go on with:\n  ${program()} ${["compare", ...args].map(shellWord).join(" ")}`,
+      `Stopped after ${results.length} of ${names.length} methods. Go on with:`,
+      `${program()} ${["compare", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);
   }

@@ -1,17 +1,8 @@
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type AdaptableModel, type DenseLayer, matchLayers } from "@lowrank/lora";
-import {
-  CheckpointError,
-  type Device,
-  device,
-  fileSource,
-  nodeFiles,
-  readSafetensors,
-  type SafetensorsEntry,
-  showShape,
-  zeros,
-} from "@lowrank/tensor";
+import { readJson } from "@lowrank/models";
+import { type Device, device, fileSource, nodeFiles, readSafetensors, type SafetensorsEntry, showShape, zeros } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -42,17 +33,6 @@ async function contentsOf(path: string): Promise<Contents> {
   if (!info) throw new UsageError(`${path}: there is no such file or folder. Check the path.`);
   if (info.isFile()) return { config: null, adapter: null, entries: await entriesOf(path), files: [path] };
   const names = (await nodeFiles.list(path)) ?? [];
-  const json = async (name: string): Promise<Readonly<Record<string, unknown>> | null> => {
-    if (!names.includes(name)) return null;
-    try {
-      return JSON.parse(await readFile(join(path, name), "utf8")) as Readonly<Record<string, unknown>>;
-    } catch (error) {
-      throw new CheckpointError(
-        `${join(path, name)}: not valid JSON (${error instanceof Error ? error.message : String(error)}). Download or save it again.`,
-        path,
-      );
-    }
-  };
   // A run's folder holds its training state as well, which is no part of the model.
   const files = names.filter((name) => name.endsWith(".safetensors") && name !== "training-state.safetensors");
   if (files.length === 0) {
@@ -66,7 +46,12 @@ async function contentsOf(path: string): Promise<Contents> {
   const entries = new Map<string, SafetensorsEntry>();
   for (const name of files) for (const [key, entry] of await entriesOf(join(path, name))) entries.set(key, entry);
   const paths = files.map((name) => join(path, name));
-  return { config: await json("config.json"), adapter: await json("adapter_config.json"), entries, files: paths };
+  return {
+    config: await readJson(nodeFiles, join(path, "config.json")),
+    adapter: await readJson(nodeFiles, join(path, "adapter_config.json")),
+    entries,
+    files: paths,
+  };
 }
 
 /** Rejects with CheckpointError naming tensor and place where a number is infinite or NaN. Dtypes that cannot be computed with are not looked at. */

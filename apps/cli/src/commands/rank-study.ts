@@ -193,7 +193,8 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
   }
   if (runs.length < plans.length) {
     output.note(
-      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:\n  ${program()} ${["rank-study", ...args].map(shellWord).join(" ")}`,
+      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:`,
+      `${program()} ${["rank-study", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);
   }

@@ -208,7 +208,8 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     if (!result.isFinished) {
       const command = ["train", ...context.args.filter((arg) => !onceOnly.has(arg)), "--resume"];
       output.note(
-        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:\n  ${program()} ${command.map(shellWord).join(" ")}`,
+        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:`,
+        `${program()} ${command.map(shellWord).join(" ")}`,
       );
     }
     const { trainLoss, evalLossBefore, evalLossAfter, tokensPerSecond, peakBytes } = result;

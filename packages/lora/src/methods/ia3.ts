@@ -1,9 +1,9 @@
 import { ones, type Tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
-import { ia3Feedforward, ia3Targets, targetsFor } from "../targeting/defaults.js";
+import { familyNames, ia3Feedforward, ia3Targets, targetsFor } from "../targeting/defaults.js";
 import { matchAmong, type TargetOptions, type Targets } from "../targeting/match.js";
-import { type AdaptableModel, type DenseLayer, denseLayers, modelType } from "../targeting/model.js";
+import { type AdaptableModel, type DenseLayer, denseLayers } from "../targeting/model.js";
 import { Pattern } from "../targeting/pattern.js";
 import { defineMethod, type Method, onEach, wrapping } from "./method.js";
 import { checkChoice } from "./sizes.js";
@@ -30,7 +30,7 @@ function ia3Options(given: Partial<Ia3Options>, model: AdaptableModel): Ia3Optio
   const strangers = typeof feedforward === "object" ? feedforward.filter(isStranger) : [];
   if (strangers.length > 0)
     throw new AdapterError(`feedforward names ${strangers.join(", ")}, which targets do not. Name them in both.`, ["feedforward"]);
-  const usual = (ia3Feedforward[modelType(model) ?? ""] ?? []).filter((name) => !isStranger(name));
+  const usual = (familyNames(model, ia3Feedforward) ?? []).filter((name) => !isStranger(name));
   return { ...rest, targets, init, feedforward: feedforward ?? usual };
 }
 

@@ -59,12 +59,18 @@ export function targetsFor(
   names: readonly string[] = layerSuffixes(model),
 ): readonly string[] {
   const type = modelType(model);
-  const targets = type === null ? undefined : table[type];
+  const targets = familyNames(model, table);
   if (targets) return targets;
   throw new AdapterError(
     `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its layers: ${names.join(", ")}.`,
     names,
   );
+}
+
+/** The model's family's entry in a table of names; undefined where it has none. */
+export function familyNames(model: AdaptableModel, table: Readonly<Record<string, readonly string[]>>): readonly string[] | undefined {
+  const type = modelType(model);
+  return type !== null && Object.hasOwn(table, type) ? table[type] : undefined;
 }
 
 /** The last parts of the dense layers' names, each once: what a person would pass as targets. */

@@ -52,7 +52,8 @@ export class Tokenizer {
   encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): number[] {
     const { ids } = this.#tried(() => this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }));
     // What is in no token, where there is none for the unknown, is left out, as in tokenizers' Rust.
-    return (ids as (number | undefined)[]).includes(undefined) ? ids.filter((id: number | undefined) => id !== undefined) : ids;
+    const found = ids as (number | undefined | null)[];
+    return found.includes(undefined) || found.includes(null) ? found.filter((id): id is number => typeof id === "number") : ids;
   }
 
   /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. Throws TokenizerError as `encode` does. */

@@ -1,7 +1,7 @@
-import { z } from "zod";
+import * as z from "zod/mini";
 
 /** A line of metrics.jsonl: whatever it is about, it says at which step. */
-const lineSchema = z.looseObject({ step: z.int().min(0) });
+const lineSchema = z.looseObject({ step: z.int().check(z.minimum(0)) });
 
 /** A line that says what has changed since the run was started, where it was resumed all the same. */
 export interface ChangeNote {
@@ -20,7 +20,7 @@ export function metricsLines(
     } catch {
       return [];
     }
-    const { data } = lineSchema.safeParse(value);
+    const { data } = z.safeParse(lineSchema, value);
     return data ? [{ step: data.step, text: line, fields: data }] : [];
   });
 }

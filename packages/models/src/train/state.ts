@@ -9,7 +9,7 @@ import {
   tensorDType,
   writeWeights,
 } from "@lowrank/tensor";
-import { z } from "zod";
+import * as z from "zod/mini";
 
 /** The file in a run's folder that a resumed run goes on from. */
 export const stateFileName = "training-state.safetensors";
@@ -32,20 +32,22 @@ export interface RunState {
   readonly recentLosses: readonly number[];
 }
 
-const stateSchema: z.ZodType<RunState> = z
+const stateSchema: z.ZodMiniType<RunState, unknown> = z
   .object({
-    step: z.int().min(0),
+    step: z.int().check(z.minimum(0)),
     settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
-    hashes: z.record(z.string(), z.string()).nullable().default(null),
-    command: z.record(z.string(), z.json()).nullable().default(null),
-    evalLossBefore: z.number().nullable(),
-    evalLoss: z.number().nullable(),
+    hashes: z._default(z.nullable(z.record(z.string(), z.string())), null),
+    command: z._default(z.nullable(z.record(z.string(), z.json())), null),
+    evalLossBefore: z.nullable(z.number()),
+    evalLoss: z.nullable(z.number()),
     recentLosses: z.array(z.number()),
   })
-  .refine(({ step, settings: { steps } }) => typeof steps !== "number" || step <= steps, {
-    error: "more steps are done than the run has",
-    path: ["step"],
-  });
+  .check(
+    z.refine(({ step, settings: { steps } }) => typeof steps !== "number" || step <= steps, {
+      error: "holds more steps than the run has",
+      path: ["step"],
+    }),
+  );
 
 /**
  * Writes the whole state of a run as one file, which replaces the one before only when it is whole: tensors (parameters, optimizer,
@@ -75,11 +77,11 @@ function stateOf(text: string | undefined, path: string): RunState {
   const value = text === undefined ? undefined : parsed(text);
   if (typeof value !== "object" || value === null || !("version" in value) || value.version !== formatVersion)
     throw new CheckpointError(`${path}: this is no training state of this version of Lowrank. Train into another folder.`, path);
-  const result = stateSchema.safeParse(value);
+  const result = z.safeParse(stateSchema, value);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new CheckpointError(
-    `${path}: the training state is damaged: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? "it cannot be read"}. Train into another folder.`,
+    `${path}: the training state is damaged: "${issue?.path.join(".") ?? ""}" ${issue?.code === "custom" ? issue.message : "holds something else than a run writes there"}. Train into another folder.`,
     path,
   );
 }
