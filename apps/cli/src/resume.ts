@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { type RunState, readState } from "@lowrank/models";
+import { type RunState, readState, TrainingError } from "@lowrank/models";
 import { DeviceError, nodeFiles } from "@lowrank/tensor";
 import { z } from "zod";
 import type { CommandContext } from "./command.js";
@@ -86,18 +86,27 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
 }
 
 /**
- * Runs what trains into a folder; where its device is lost, rejects with a DeviceError that says how to resume: everything on the device is gone,
- * the checkpoint is not.
+ * Runs `lowrank train` into a folder; where its device is lost or its numbers become infinite, the error says how to go on: with the
+ * checkpoint that is kept, which is always possible.
  */
 export async function withResumeAdvice<R>(out: string, train: () => Promise<R>): Promise<R> {
+  const resume = (...more: readonly string[]): string => [program(), "train", "--resume", ...more, "--out", shellWord(out)].join(" ");
   try {
     return await train();
   } catch (error) {
+    if (error instanceof TrainingError && error.lowerRate !== null) {
+      const { message, step, lowerRate, checkpointAt } = error;
+      const advice =
+        checkpointAt === null
+          ? `Start again with --overwrite --lr ${lowerRate}.`
+          : `Go on from it with: ${resume("--allow-changed", "--lr", String(lowerRate))}`;
+      throw new TrainingError(`${message} ${advice}`, step, lowerRate, checkpointAt);
+    }
     const loss = deviceLoss(error);
     if (loss === null) throw error;
     const state = await readState(nodeFiles, out).catch(() => null);
     const advice = state
-      ? `The checkpoint of step ${state.step} is kept. Go on from it with: ${program()} train --resume --out ${shellWord(out)}`
+      ? `The checkpoint of step ${state.step} is kept. Go on from it with: ${resume()}`
       : "No checkpoint was written yet. Run the command again";
     throw new DeviceError(`${loss} ${advice} (with --memory, in GB, if memory ran out).`, "lost");
   }

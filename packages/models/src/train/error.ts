@@ -1,9 +1,14 @@
-/** Training that cannot go on: a loss that is not finite, a state that does not fit. `step` is the step it happened at, 0 before the first. */
+/**
+ * Training that cannot go on: a loss that is not finite, labels of which none counts. `step` is the step it happened at, 0 before the first.
+ * Where a lower learning rate helps, `lowerRate` is one to try, from the checkpoint of step `checkpointAt`, or anew where that is null.
+ */
 export class TrainingError extends Error {
   override readonly name = "TrainingError";
   constructor(
     message: string,
     readonly step: number,
+    readonly lowerRate: number | null = null,
+    readonly checkpointAt: number | null = null,
   ) {
     super(message);
   }

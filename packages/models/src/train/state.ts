@@ -1,4 +1,5 @@
 import {
+  type ByteSource,
   CheckpointError,
   type FileSystem,
   readSafetensors,
@@ -65,11 +66,21 @@ export async function readState(files: FileSystem, folder: string): Promise<RunS
   const path = files.join(folder, stateFileName);
   const source = await files.open(path);
   if (!source) return null;
-  const file = await readSafetensors(source);
+  const file = await opened(source);
   try {
     return stateOf(file.metadata["lowrank"], path);
   } finally {
     await file.close();
+  }
+}
+
+/** The file over a source, which is closed where it is none. */
+async function opened(source: ByteSource): Promise<SafetensorsFile> {
+  try {
+    return await readSafetensors(source);
+  } catch (error) {
+    await source.close?.();
+    throw error;
   }
 }
 
@@ -107,7 +118,7 @@ export async function restoreState(
   const path = files.join(folder, stateFileName);
   const source = await files.open(path);
   if (!source) throw new CheckpointError(`${path}: there is no training state to resume from. Start without --resume.`, path);
-  const file = await readSafetensors(source);
+  const file = await opened(source);
   try {
     const state = stateOf(file.metadata["lowrank"], path);
     checkNames(file, tensors, path);
@@ -124,7 +135,7 @@ export async function restoreState(
     if (seal === sealOf(digests, file.metadata)) return state;
     if (!onChanged)
       throw new CheckpointError(
-        `${path}: its contents are not those that were written: the file was changed or damaged. Resume with --allow-changed to go on from it as it is, or train into another folder.`,
+        `${path}: its contents are not those that were written: the file was changed or damaged. \`lowrank train\` goes on from it as it is with --allow-changed; else train into another folder.`,
         path,
       );
     await onChanged("the adapter or the optimizer in the training state");

@@ -286,16 +286,12 @@ function planKey({ rowCount, length, rowLimit, positions }: Batch, index: number
   return [rowCount, length, ...(positions ? [rowLimit] : []), index === count - 1 ? "last" : "accumulated"].join();
 }
 
-/** What to do about numbers that are not finite at a step, 0 before the first; in the words of the command line, most of whose runs this ends. */
 function notFinite(step: number, what: string, rate: number, checkpointAt: number): TrainingError {
-  const lower = Number.isFinite(rate) && rate > 0 ? (rate / 10).toPrecision(1) : "1e-4";
   const cause =
     step <= 1
       ? "The weights themselves or the learning rate are the likely cause: check the model with `lowrank eval`, then lower --lr"
       : `A learning rate of ${rate.toPrecision(3)} is the likely cause: lower --lr, or add --warmup`;
-  const next =
-    checkpointAt > 0
-      ? `The checkpoint of step ${checkpointAt} is kept: go on from it with --resume --allow-changed --lr ${lower}`
-      : `No checkpoint was written: start again with --overwrite --lr ${lower}`;
-  return new TrainingError(`Step ${step}: ${what}. ${cause}. ${next}.`, step);
+  const kept = checkpointAt > 0 ? `The checkpoint of step ${checkpointAt} is kept.` : "No checkpoint was written.";
+  const lower = Number.isFinite(rate) && rate > 0 ? Number((rate / 10).toPrecision(1)) : 1e-4;
+  return new TrainingError(`Step ${step}: ${what}. ${cause}. ${kept}`, step, lower, checkpointAt > 0 ? checkpointAt : null);
 }
