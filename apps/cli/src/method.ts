@@ -29,7 +29,7 @@ export const methodFlags = {
   rank: { type: "integer", help: "inner size of the low-rank pairs (LoRA: 8)" },
   alpha: { type: "number", help: "the pairs are scaled by alpha / rank (16)" },
   dropout: { type: "number", min: 0, below: 1, help: "dropout on the bypass (0)" },
-  targets: { type: "list", value: "q_proj,v_proj", help: "layers by name, or all-linear (the family's attention projections)" },
+  targets: { type: "list", value: "q_proj,v_proj", help: "layers by name, or all-linear (lora, dora and adalora: all-linear)" },
   rslora: { type: "switch", help: "scale by alpha / sqrt(rank)" },
   init: {
     type: "text",
@@ -50,8 +50,13 @@ const optionsOfFlag: Readonly<Record<string, readonly string[]>> = {
   rank: ["rank", "targetRank"],
 };
 
+/** Methods that the command line puts on every dense layer. The library keeps PEFT's default, the family's attention projections. */
+const everywhere: ReadonlySet<string> = new Set(["lora", "dora", "adalora"]);
+
 /** Options that the command line sets where the method has them and no flag says otherwise. */
-const ownDefaults: Readonly<Record<string, unknown>> = { alpha: 16 };
+function ownDefaults(name: string): Readonly<Record<string, unknown>> {
+  return { alpha: 16, ...(everywhere.has(name) ? { targets: "all-linear" } : {}) };
+}
 
 const targetOptions = ["targets", "exclude", "layers", "layersPattern"];
 
@@ -154,7 +159,7 @@ export function methodOptions(
   if (!method) throw new UsageError(`Full fine-tuning has no adapter options. Leave them out.`);
   const known = knownOptions(method, model);
   const options: Record<string, unknown> = steps !== undefined && needs(method, model, "totalSteps") ? { totalSteps: steps } : {};
-  for (const [option, value] of Object.entries(ownDefaults)) if (known.names.has(option)) options[option] = value;
+  for (const [option, value] of Object.entries(ownDefaults(name))) if (known.names.has(option)) options[option] = value;
   for (const flag of Object.keys(methodFlags)) {
     if (flag === "set" || !given.has(flag)) continue;
     const option = [...(optionsOfFlag[flag] ?? [flag])]
@@ -220,20 +225,4 @@ export function applyMethod(
 ): Adapter {
   // The library checks names and values; the types of all methods' options together are of no use to a command line.
   return applyAdapter(model, { method: methodOf(name), ...options, ...settings } as AdapterOptions);
-}
-
-/** Peak learning rates that suit AdamW; 1e-3 for what is not named. */
-const learningRates: Readonly<Record<string, number>> = {
-  full: 1e-4,
-  ia3: 1e-2,
-  vera: 1e-2,
-  prefix: 1e-2,
-  prompt: 3e-2,
-  ptuning: 1e-3,
-  "ptuning-v2": 1e-2,
-};
-
-/** The learning rate for a method when none is given. */
-export function usualLearningRate(name: string): number {
-  return learningRates[name] ?? 1e-3;
 }

@@ -22,16 +22,20 @@ describe("methodOptions", () => {
     for (const name of [...Object.keys(methods), "full"]) expect(methodNames).toContain(name);
   });
   it.each([
-    ["nothing given: alpha 16, all else the method's own", [], { alpha: 16 }],
-    ["general flags", ["--rank", "4", "--dropout", "0.1", "--rslora"], { alpha: 16, rank: 4, dropout: 0.1, rslora: true }],
+    ["nothing given: alpha 16 and all dense layers, all else the method's own", [], { alpha: 16, targets: "all-linear" }],
+    [
+      "general flags",
+      ["--rank", "4", "--dropout", "0.1", "--rslora"],
+      { alpha: 16, targets: "all-linear", rank: 4, dropout: 0.1, rslora: true },
+    ],
     ["targets as a list", ["--targets", "q_proj,v_proj"], { alpha: 16, targets: ["q_proj", "v_proj"] }],
     ["all-linear as the library's word", ["--targets", "all-linear"], { alpha: 16, targets: "all-linear" }],
     [
       "--set with JSON, a word, twice",
       ["--set", 'rankPattern={"q_proj":2}', "--set=layers=[0]"],
-      { alpha: 16, rankPattern: { q_proj: 2 }, layers: [0] },
+      { alpha: 16, targets: "all-linear", rankPattern: { q_proj: 2 }, layers: [0] },
     ],
-    ["--set with a plain word", ["--set", "init=gaussian"], { alpha: 16, init: "gaussian" }],
+    ["--set with a plain word", ["--set", "init=gaussian"], { alpha: 16, targets: "all-linear", init: "gaussian" }],
   ])("%s", (_, args, wanted) => {
     expect(optionsOf("lora", ...args)).toEqual(wanted);
   });

@@ -5,7 +5,7 @@ import { examplesDigest, longestLength, stateFileName } from "@lowrank/models";
 import { largest, writeFileAtomic } from "@lowrank/tensor";
 import { contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
-import { chosenMethods, optionsOf, ratesOf, virtualTokensOf } from "../compare/choices.js";
+import { chosenMethods, givenRates, optionsOf, virtualTokensOf } from "../compare/choices.js";
 import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
 import { generalText } from "../compare/general-text.js";
@@ -25,10 +25,11 @@ import { comparisonPage, conclusion } from "../compare/page.js";
 import { terminalRows } from "../compare/rows.js";
 import { stagesOf } from "../compare/stage.js";
 import { medianStepMs, stepsIn, type TimedStep, type Trained, trainInFolder } from "../compare/training.js";
+import { defaultLearningRate } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
-import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings, usualLearningRate } from "../method.js";
+import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, optionSettings } from "../method.js";
 import { inputsOf } from "../out/inputs.js";
 import { adapterRunFiles, fullRunFiles } from "../out/mark.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
@@ -128,7 +129,7 @@ async function runCompare(context: CompareContext): Promise<number> {
 async function compareIn(outFolder: OutFolder, { values, given, output, args }: CompareContext): Promise<number> {
   const { path: out, files, signal } = outFolder;
   const asked = chosenMethods(values.methods);
-  const rates = ratesOf(asked, values.lr);
+  const rates = new Map(givenRates(asked, values.lr));
   /** Methods that this model has no place for, and why. */
   const left = new Map<string, string>();
   /** Methods that are trained in a variant, and in which. */
@@ -161,6 +162,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
   const start = await onFreshModel({}, async (loaded, description): Promise<Start | null> => {
     const { model, tokenizer } = loaded;
     for (const [name, own] of optionsOf(model, asked, values, given, values.steps)) options.set(name, own);
+    for (const name of asked) rates.set(name, rates.get(name) ?? defaultLearningRate(name, model));
     for (const name of asked) {
       const own = options.get(name) ?? {};
       const reason = methodOf(name) === fullMethod ? null : whyNot(model, name, own);
@@ -210,7 +212,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     if (!start || signal.aborted) break;
     const isFull = methodOf(name) === fullMethod;
     const own = options.get(name) ?? {};
-    const peakRate = rates.get(name) ?? usualLearningRate(name);
+    const peakRate = rates.get(name) as number; // every method's is set when the model is opened
     const settings = { ...shared, method: name, lr: peakRate, ...optionSettings(own) };
     const result = await finished(join(out, `${name}.json`), settings, async () => {
       const folder = await outFolder.beginRun(name, isFull ? fullRunFiles : adapterRunFiles);

@@ -9,6 +9,7 @@ import { splitRows } from "../compare/held-out.js";
 import { lossOn, reportOf } from "../compare/measure.js";
 import { figure } from "../compare/rows.js";
 import { trainInFolder } from "../compare/training.js";
+import { defaultLearningRate } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
@@ -39,7 +40,7 @@ const flags = {
   },
   steps: { type: "integer", min: 1, help: "optimizer steps of each run", default: 200 },
   "batch-size": comparedFlags["batch-size"],
-  lr: { type: "number", above: 0, help: "peak learning rate", default: 1e-3 },
+  lr: { type: "number", above: 0, help: "peak learning rate (default: by width of the model)" },
   warmup: comparedFlags.warmup,
   "max-length": comparedFlags["max-length"],
   "eval-rows": comparedFlags["eval-rows"],
@@ -80,7 +81,7 @@ function ranksOf(given: readonly string[] | undefined): number[] {
 }
 
 function settingsOf(values: Values<typeof flags>): RunState["settings"] {
-  const plain = ["model", "data", "steps", "batch-size", "lr", "warmup", "eval-rows", "seed"] as const;
+  const plain = ["model", "data", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
   return {
     ...Object.fromEntries(plain.map((name) => [name, values[name]])),
     "eval-data": values["eval-data"] ?? null,
@@ -128,9 +129,10 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
       settings: shared,
       evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit),
     }));
-    return { sets, baseLoss: base?.evalLoss ?? Number.NaN, description };
+    const lr = values.lr ?? defaultLearningRate("lora", loaded.model);
+    return { sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
   });
-  const { sets, baseLoss } = start;
+  const { sets, baseLoss, lr } = start;
   const [first] = sets as [TargetSet]; // `targetSets` gives at least one
   const plans: Plan[] = [
     ...sets.flatMap((set) => ranks.map((rank): Plan => ({ set, rank, seed: values.seed }))),
@@ -142,7 +144,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     const name = `${set.name.replace(/[^\w-]+/g, "_")}-r${rank}-s${seed}`;
     const folder = join(out, name);
     const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
-    const settings = { ...shared, seed, targets, rank, alpha: 2 * rank };
+    const settings = { ...shared, lr, seed, targets, rank, alpha: 2 * rank };
     const run = await finished(join(out, `${name}.json`), settings, async () => {
       await outFolder.beginRun(name, adapterRunFiles);
       output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
@@ -160,7 +162,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
           steps: values.steps,
           batchSize: values["batch-size"],
           seed,
-          peakRate: values.lr,
+          peakRate: lr,
           warmup: values.warmup,
           folder,
           files,
@@ -203,7 +205,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     ["model", shownPath(values.model)],
     ["data", shownPath(values.data)],
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
-    ["learning rate", String(values.lr)],
+    ["learning rate", String(lr)],
     ["device", start.description],
   ] as const;
   const study = await analysed(runs, { sets, ranks, baseLoss, seed: values.seed, facts });

@@ -5,6 +5,7 @@ import { longestLength, metricsFile, type RunState, readState, type StepMetrics,
 import type { Device } from "@lowrank/tensor";
 import { allowedChanges, contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
+import { defaultEpochs, defaultLearningRate, defaultWarmup } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
@@ -18,7 +19,6 @@ import {
   methodOptions,
   optionSettings,
   refuseMethodFlags,
-  usualLearningRate,
 } from "../method.js";
 import { inputsOf } from "../out/inputs.js";
 import { adapterRunFiles, fullRunFiles, metricsName } from "../out/mark.js";
@@ -40,13 +40,13 @@ const flags = {
   method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },
   ...methodFlags,
   steps: { type: "integer", min: 1, help: "optimizer steps" },
-  epochs: { type: "number", above: 0, help: "passes over the data, instead of --steps (default 1)" },
+  epochs: { type: "number", above: 0, help: "passes over the data, instead of --steps (default: by rows and model, 1 to 12)" },
   "batch-size": { type: "integer", min: 1, help: "rows a batch", default: 8 },
   accumulate: { type: "integer", min: 1, help: "batches a step", default: 1 },
   "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens (default: refuse rows longer than the context)" },
-  lr: { type: "number", above: 0, help: "peak learning rate (default 1e-3, with --method full 1e-4; other methods their own)" },
+  lr: { type: "number", above: 0, help: "peak learning rate (default: by method and width of the model)" },
   schedule: { type: "choice", choices: ["cosine", "linear", "constant"], help: "how the learning rate falls", default: "cosine" },
-  warmup: { type: "integer", min: 0, help: "steps of linear rise", default: 0 },
+  warmup: { type: "integer", min: 0, help: "steps of linear rise (default: a twentieth of the steps, at most 20)" },
   "weight-decay": { type: "number", min: 0, help: "AdamW's decoupled decay", default: 0 },
   "max-grad-norm": { type: "number", min: 0, help: "clip gradients to this norm; 0 never clips", default: 1 },
   seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
@@ -79,8 +79,12 @@ const flags = {
 type TrainValues = WithNeeded<typeof flags, "model" | "data">;
 
 /** What a resumed run must have in common with the run it resumes. */
-function settingsOf(values: TrainValues, options: Readonly<Record<string, unknown>>, rate: number, steps: number): RunState["settings"] {
-  const { model, data, method, seed, schedule, warmup } = values;
+function settingsOf(
+  values: TrainValues,
+  options: Readonly<Record<string, unknown>>,
+  { peak, warmup, steps }: { readonly peak: number; readonly warmup: number; readonly steps: number },
+): RunState["settings"] {
+  const { model, data, method, seed, schedule } = values;
   return {
     model,
     data,
@@ -88,7 +92,7 @@ function settingsOf(values: TrainValues, options: Readonly<Record<string, unknow
     ...optionSettings(options),
     seed,
     steps,
-    lr: rate,
+    lr: peak,
     schedule,
     warmup,
     "batch-size": values["batch-size"],
@@ -136,11 +140,14 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;
-    const steps = values.steps ?? Math.max(1, Math.ceil(((values.epochs ?? 1) * data.examples.length) / rowsPerStep));
-    const peak = values.lr ?? usualLearningRate(method);
-    if (values.warmup >= steps && values.schedule !== "constant")
-      throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
-    const settings = settingsOf(values, options, peak, steps);
+    const steps =
+      values.steps ??
+      Math.max(1, Math.ceil(((values.epochs ?? defaultEpochs(data.examples.length, model)) * data.examples.length) / rowsPerStep));
+    const peak = values.lr ?? defaultLearningRate(method, model);
+    const warmup = values.warmup ?? defaultWarmup(steps);
+    if (warmup >= steps && values.schedule !== "constant")
+      throw new UsageError(`--warmup ${warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
+    const settings = settingsOf(values, options, { peak, warmup, steps });
     const state = values.resume ? await readState(files, out) : null;
     const hashes = contentsOf(loaded, data, heldOut);
     const changes = state ? allowedChanges(out, state, { settings, hashes }, values["allow-changed"], output) : [];
@@ -170,7 +177,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       batchSize: values["batch-size"],
       accumulate: values.accumulate,
       seed: values.seed,
-      schedule: optim[values.schedule]({ peak, warmup: values.warmup, steps }),
+      schedule: optim[values.schedule]({ peak, warmup, steps }),
       weightDecay: values["weight-decay"],
       maxGradNorm: values["max-grad-norm"],
       generators: adapter ? [adapter.dropoutGenerator] : [],

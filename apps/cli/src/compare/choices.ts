@@ -1,7 +1,7 @@
 import type { CausalLM } from "@lowrank/models";
 import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
-import { defaultOptions, fullMethod, methodFlags, methodNames, methodOf, methodOptions, usualLearningRate } from "../method.js";
+import { defaultOptions, fullMethod, methodFlags, methodNames, methodOf, methodOptions } from "../method.js";
 
 /** What is compared when nothing is said, as far as this installation has it. */
 const usualMethods = ["full", "lora", "dora", "adapter", "prefix", "prompt", "ptuning", "ptuning-v2", "ia3", "bitfit"];
@@ -62,14 +62,16 @@ export function optionsOf(
   return options;
 }
 
-/** Each method's learning rate. Throws UsageError for a rate that is none, or of a method that is not compared. */
-export function ratesOf(names: readonly string[], given: Readonly<Record<string, unknown>> | undefined): Map<string, number> {
+/** The learning rates that are given, by method. Throws UsageError for a value that is not a rate, or of a method that is not compared. */
+export function givenRates(names: readonly string[], given: Readonly<Record<string, unknown>> | undefined): ReadonlyMap<string, number> {
+  const rates = new Map<string, number>();
   for (const [name, rate] of Object.entries(given ?? {})) {
     if (!names.includes(name)) throw new UsageError(`--lr ${name}=…: that method is not compared. They are ${names.join(", ")}.`);
     if (typeof rate !== "number" || !(rate > 0))
       throw new UsageError(`--lr ${name}=${String(rate)}: a learning rate is a number above 0. Write --lr ${name}=1e-3.`);
+    rates.set(name, rate);
   }
-  return new Map(names.map((name) => [name, (given?.[name] as number | undefined) ?? usualLearningRate(name)]));
+  return rates;
 }
 
 /** Positions of the context that a method will take, as its options say. */
