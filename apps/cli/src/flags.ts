@@ -1,6 +1,7 @@
 import { largest } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import { program } from "./program.js";
+import { wrapped } from "./terminal/wrap.js";
 
 /** What a flag takes. `value` is what help shows for it; a flag without a default is absent unless given. */
 export type Flag =
@@ -210,15 +211,32 @@ function shown(flag: Flag): string {
   }
 }
 
-/** The flags as help lists them, one or two lines each. */
-export function helpLines(flags: Flags): string[] {
+/** The flags as help lists them within `columns`: what each is for stands beside it, or below it where the flag is long. */
+export function helpLines(flags: Flags, columns = 80): string[] {
   const rows = Object.entries(flags).map(([name, flag]) => {
     const standard = "default" in flag && flag.default !== undefined ? ` (default ${flag.default})` : "";
     const required = (flag.type === "text" || flag.type === "texts") && flag.required ? " (required)" : "";
     return { left: `  --${name} ${shown(flag)}`.trimEnd(), right: `${flag.help}${standard}${required}` };
   });
-  const width = Math.min(30, largest(rows.map(({ left }) => left.length)));
-  return rows.flatMap(({ left, right }) =>
-    left.length > width ? [left, `${" ".repeat(width + 2)}${right}`] : [`${left.padEnd(width + 2)}${right}`],
-  );
+  const widest = largest(rows.map(({ left }) => left.length));
+  const width = Math.min(columns < 60 ? 4 : 30, widest);
+  const margin = " ".repeat(width + 2);
+  return rows.flatMap(({ left, right }) => {
+    const [first = "", ...others] = wrapped(right, Math.max(20, columns - margin.length)).split("\n");
+    const below = others.map((line) => `${margin}${line}`);
+    return left.length > width
+      ? [...wrappedChoices(left, columns), `${margin}${first}`, ...below]
+      : [`${left.padEnd(width + 2)}${first}`, ...below];
+  });
+}
+
+/** A flag with many choices on several lines, cut between two of them. */
+function wrappedChoices(left: string, columns: number): string[] {
+  if (left.length <= columns) return [left];
+  const lines = [""];
+  for (const part of left.split(/(?<=\|)/)) {
+    if ((lines.at(-1) ?? "").length + part.length > columns) lines.push("      ");
+    lines[lines.length - 1] += part;
+  }
+  return lines;
 }

@@ -1,4 +1,5 @@
 import { printable, shownLine } from "./terminal/printable.js";
+import { wrapped } from "./terminal/wrap.js";
 
 /** Where a command speaks: with --json everything for people goes to stderr and one object to stdout. */
 export interface Output {
@@ -23,6 +24,12 @@ export interface Output {
   result(value: object): void;
 }
 
+/** A line for people as it is written: on a terminal, which would break words, it is cut between them. */
+function spoken(line: string, { isTTY, columns }: { readonly isTTY?: boolean; readonly columns?: number }): string {
+  const shown = shownLine(line);
+  return isTTY === true ? wrapped(shown, columns ?? 80) : shown;
+}
+
 /** The process's own output. */
 export function processOutput(isJson: boolean): Output {
   const people = isJson ? process.stderr : process.stdout;
@@ -43,7 +50,7 @@ export function processOutput(isJson: boolean): Output {
     },
     say(line = "") {
       clear();
-      people.write(`${shownLine(line)}\n`);
+      people.write(`${spoken(line, people)}\n`);
     },
     whole(text) {
       clear();
@@ -55,7 +62,7 @@ export function processOutput(isJson: boolean): Output {
     },
     note(line, command) {
       clear();
-      process.stderr.write(`${shownLine(line)}\n`);
+      process.stderr.write(`${spoken(line, process.stderr)}\n`);
       if (command !== undefined) process.stderr.write(`  ${printable(command)}\n`);
     },
     draw(line) {

@@ -8,6 +8,7 @@ import { interruptedCode } from "./interruption.js";
 import { processOutput } from "./output.js";
 import { program } from "./program.js";
 import { shownLine } from "./terminal/printable.js";
+import { wrapped } from "./terminal/wrap.js";
 
 /** Who runs the command line: when it is to stop, and who is told which command it is. */
 export interface RunOptions {
@@ -66,23 +67,32 @@ async function overview(): Promise<string> {
   const all = await Promise.all(Object.values(commands).map((load) => load()));
   const width = largest(all.map(({ name }) => name.length));
   return [
-    "lowrank: fine-tune GPT-style models with LoRA, on any GPU that WebGPU reaches and on a plain CPU.",
+    wrapped("lowrank: fine-tune GPT-style models with LoRA, on any GPU that WebGPU reaches and on a plain CPU.", helpColumns()),
     "",
     "Commands:",
-    ...all.map(({ name, summary }) => `  ${name.padEnd(width + 2)}${summary}`),
+    ...all.map(
+      ({ name, summary }) =>
+        `  ${name.padEnd(width + 2)}${wrapped(summary, Math.max(20, helpColumns() - width - 4)).replaceAll("\n", `\n${" ".repeat(width + 4)}`)}`,
+    ),
     "",
     `\`${program()} COMMAND --help\` shows a command's flags. Start with \`${program()} quickstart\`.`,
   ].join("\n");
 }
 
+/** Columns of a terminal, at most 100; 80 elsewhere. */
+function helpColumns(): number {
+  return process.stdout.isTTY ? Math.min(process.stdout.columns ?? 80, 100) : 80;
+}
+
 function commandHelp({ name, summary, positionals, flags, examples }: Command): string {
+  const columns = helpColumns();
   return [
     `lowrank ${name}${positionals === "" ? "" : ` ${positionals}`} [flags]`,
     "",
-    summary,
+    wrapped(summary, columns),
     "",
     "Flags:",
-    ...helpLines(flags),
+    ...helpLines(flags, columns),
     "",
     examples.length > 1 ? "Examples:" : "Example:",
     ...examples.map((example) => `  ${example.replace(/^lowrank/, () => program())}`),

@@ -49,6 +49,20 @@ describe("parseFlags", () => {
     expect(help).toContain("(default 8)");
     expect(help).toContain("(required)");
   });
+
+  it.each([40, 60, 80, 100])("keeps help within %i columns and breaks no word", (columns) => {
+    const long = {
+      type: "choice",
+      choices: ["one", "two", "three", "four"].flatMap((name) => [name, `${name}-more`]),
+      help: "a choice ",
+    } as const;
+    const all = { ...flags, long: { ...long, help: "words that go on ".repeat(12).trim() } } as const satisfies Flags;
+    const lines = helpLines(all, columns);
+    for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(columns);
+    const words = lines.join(" ").split(/\s+/);
+    for (const word of ["words", "that", "go", "on", "model"]) expect(words).toContain(word);
+    expect(lines.join("").replace(/\s+/g, "")).toContain(long.choices.join("|"));
+  });
 });
 
 describe("describeFailure", () => {

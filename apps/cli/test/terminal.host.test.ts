@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { failedLines } from "../src/exact-match.js";
 import type { Output } from "../src/output.js";
-import { bytes, duration, grouped, oneLine, shellWord, tableLines } from "../src/terminal/format.js";
+import { bytes, duration, grouped, oneLine, reportLines, shellWord, tableLines } from "../src/terminal/format.js";
 import { plotLines } from "../src/terminal/plot.js";
 import { Progress } from "../src/terminal/progress.js";
 import { StreamedTexts } from "../src/terminal/streamed-texts.js";
+import { wrapped } from "../src/terminal/wrap.js";
 
 describe("plotLines", () => {
   it("fits 80 columns and falls with the loss", () => {
@@ -101,6 +102,38 @@ describe("tables", () => {
       .slice(1)
       .filter((cell) => !cell.startsWith("a-")))
       expect(lines.join("\n")).toContain(cell);
+  });
+});
+
+describe("lines on a terminal", () => {
+  it.each([
+    ["are cut between words", "one two three four", 9, "one two\nthree\nfour"],
+    ["stay where they fit", "one two", 7, "one two"],
+    ["keep words that are too long", "a /a/long/path b", 6, "a\n/a/long/path\nb"],
+    ["keep commands, which are indented, in one piece", "Go on with:\n  lowrank train --out a", 12, "Go on with:\n  lowrank train --out a"],
+  ])("%s", (_, text, width, shown) => {
+    expect(wrapped(text, width)).toBe(shown);
+  });
+  it("reports what is trained at 40 columns, in two tables", () => {
+    const report = {
+      trainable: 1e6,
+      frozen: 1e9,
+      trainablePercent: 0.1,
+      weightBytes: { trainable: 4e6, frozen: 2e9 },
+      gradientBytes: 4e6,
+      optimizerBytes: 8e6,
+    };
+    for (const line of reportLines(report, 40)) expect(line.length).toBeLessThanOrEqual(40);
+    expect(
+      reportLines(report, 40)
+        .join("\n")
+        .match(/trained/g),
+    ).toHaveLength(2);
+    expect(
+      reportLines(report, 80)
+        .join("\n")
+        .match(/trained/g),
+    ).toHaveLength(1);
   });
 });
 

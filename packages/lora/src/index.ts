@@ -56,7 +56,7 @@ export { PeftFields } from "./peft/fields.js";
 export { type LoadOptions, loadAdapter } from "./peft/load.js";
 export { adapterOutline, type OutlineOptions } from "./peft/outline.js";
 export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
-export { formatReport, type OptimizerKind, type ParameterReport, parameterReport } from "./report.js";
+export { formatReport, type OptimizerKind, type ParameterReport, parameterReport, reportRows } from "./report.js";
 export { withoutAdapter } from "./several/active.js";
 export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";
 

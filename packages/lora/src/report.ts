@@ -51,10 +51,10 @@ function bytes(tensors: readonly Tensor[]): number {
   return tensors.reduce((sum, { size, dtype }) => sum + size * dtypeBytes[dtype], 0);
 }
 
-/** The report as a small table for a terminal. */
-export function formatReport(report: ParameterReport): string {
+/** The report's cells as text, a head first: counts, shares and bytes of what is trained and what is frozen. */
+export function reportRows(report: ParameterReport): string[][] {
   const { trainable, frozen, trainablePercent: percent, weightBytes, gradientBytes, optimizerBytes } = report;
-  const rows = [
+  return [
     ["", "parameters", "share", "weights", "gradients", "optimizer"],
     [
       "trained",
@@ -66,6 +66,11 @@ export function formatReport(report: ParameterReport): string {
     ],
     ["frozen", grouped(frozen), `${(100 - percent).toFixed(2)} %`, inUnits(weightBytes.frozen), inUnits(0), inUnits(0)],
   ];
+}
+
+/** The report as a small table for a terminal. */
+export function formatReport(report: ParameterReport): string {
+  const rows = reportRows(report);
   const widths = (rows[0] ?? []).map((_, column) => largest(rows.map((row) => row[column]?.length ?? 0)));
   return rows
     .map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))).join("  "))

@@ -2,7 +2,7 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
-import { applyAdapter, formatReport, merge, parameterReport, saveAdapter } from "@lowrank/lora";
+import { applyAdapter, merge, parameterReport, saveAdapter } from "@lowrank/lora";
 import { type DataSet, encodeRows, saveModel, type Tokenizer, train } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
@@ -13,7 +13,7 @@ import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
-import { duration, oneLine, shellWord } from "../terminal/format.js";
+import { duration, oneLine, reportLines, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
 
@@ -68,7 +68,7 @@ async function quickstart({ values, output, ...context }: QuickstartContext, fol
     });
     const report = parameterReport(model, adapter);
     output.say();
-    for (const line of formatReport(report).split("\n")) output.say(line);
+    for (const line of reportLines(report, output.tableColumns)) output.say(line);
     output.say();
 
     const progress = new Progress(output, values.steps);

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
-import { formatReport, parameterReport, saveAdapter } from "@lowrank/lora";
+import { parameterReport, saveAdapter } from "@lowrank/lora";
 import { longestLength, metricsFile, type RunState, readState, type StepMetrics, saveModel, train } from "@lowrank/models";
 import type { Device } from "@lowrank/tensor";
 import { allowedChanges, contentsOf } from "../changes.js";
@@ -27,7 +27,7 @@ import { program } from "../program.js";
 import { resumedFlags, startCommand, type WithNeeded, withResumeAdvice } from "../resume.js";
 import { contextOf, setFirstValues } from "../runs.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
-import { duration, grouped, shellWord } from "../terminal/format.js";
+import { duration, grouped, reportLines, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
 import { Progress } from "../terminal/progress.js";
 import { isTrace, TraceRecorder } from "../trace.js";
@@ -155,7 +155,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       output.note(state ? `resuming at step ${state.step} of ${steps}` : `${out} holds no checkpoint yet: starting from the beginning`);
     await begin();
 
-    for (const line of formatReport(report).split("\n")) output.say(line);
+    for (const line of reportLines(report, output.tableColumns)) output.say(line);
     output.say(
       `${grouped(steps)} steps of ${rowsPerStep} rows (${((steps * rowsPerStep) / data.examples.length).toFixed(1)} epochs), learning rate ${peak}, ${values.schedule}`,
     );
@@ -237,8 +237,8 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
         output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);
       output.say(
         adapter
-          ? `adapter in ${out}; try: ${program()} generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
-          : `model in ${out}; try: ${program()} generate --model ${shellWord(out)} --prompt "…"`,
+          ? `adapter in ${out}. Try:\n  ${program()} generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
+          : `model in ${out}. Try:\n  ${program()} generate --model ${shellWord(out)} --prompt "…"`,
       );
     }
     output.result({

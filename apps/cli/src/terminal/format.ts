@@ -1,3 +1,4 @@
+import { formatReport, type ParameterReport, reportRows } from "@lowrank/lora";
 import { largest } from "@lowrank/tensor";
 import { shownName } from "./printable.js";
 
@@ -76,6 +77,12 @@ function middleCut(name: string, width: number): string {
   if (name.length <= width) return name;
   const front = Math.floor((width - 1) / 2);
   return `${name.slice(0, front)}…${name.slice(name.length - (width - 1 - front))}`;
+}
+
+/** What is trained and what is frozen, within `width` columns. */
+export function reportLines(report: ParameterReport, width: number): string[] {
+  const lines = formatReport(report).split("\n");
+  return lines.every((line) => line.length <= width) ? lines : tableLines(reportRows(report), { areNumbers: true, width });
 }
 
 /** A text on one line of at most `width` characters, line breaks shown as ⏎. */
