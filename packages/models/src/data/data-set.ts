@@ -3,6 +3,7 @@ import { type Example, encodeRow, ignoredLabel, type RowTokenizer } from "./enco
 import { DataError } from "./error.js";
 import { type Examples, ExampleTable } from "./examples.js";
 import { readLines } from "./lines.js";
+import { characterCount, characterLimit, shortened } from "./row-length.js";
 import { type Row, rowsOf, withoutRows } from "./rows.js";
 import { type DataSource, rereadable } from "./source.js";
 
@@ -55,6 +56,7 @@ class RowEncoder {
   tokenCount = 0;
   learnedTokenCount = 0;
   readonly #tokenizer: RowTokenizer;
+  readonly #longestToken: number | undefined;
   readonly #digest = new ExampleDigest();
 
   constructor(
@@ -63,6 +65,7 @@ class RowEncoder {
     readonly limits: LengthLimits,
   ) {
     this.#tokenizer = remembering(tokenizer);
+    this.#longestToken = tokenizer.longestToken;
   }
 
   /** The row's example. Throws DataError where none can be made of it. */
@@ -70,7 +73,16 @@ class RowEncoder {
     const { path } = this;
     const { maxLength, context, vocabSize = Number.POSITIVE_INFINITY } = this.limits;
     const limit = Math.min(maxLength ?? context, context);
-    const full = encodeRow(row, this.#tokenizer, path);
+    const mostCharacters = characterLimit(limit, this.#longestToken);
+    const characters = characterCount(row);
+    if (characters > mostCharacters && maxLength === undefined) {
+      throw new DataError(
+        `${path}:${row.line}: the row has ${characters} characters, more than the model's context of ${context} tokens holds. Shorten or split the row, or cut long rows with --max-length ${context}.`,
+        path,
+        row.line,
+      );
+    }
+    const full = encodeRow(characters > mostCharacters ? shortened(row, mostCharacters) : row, this.#tokenizer, path);
     const stray = full.ids.find((id) => id >= vocabSize || id < 0);
     if (stray !== undefined) {
       throw new DataError(

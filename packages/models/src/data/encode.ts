@@ -7,6 +7,8 @@ export interface RowTokenizer {
   encode(text: string, options?: { readonly addSpecialTokens?: boolean }): readonly number[];
   /** The token that ends a document, or null. */
   readonly eosTokenId: number | null;
+  /** Characters of the longest token, by which rows are known to be too long before they are encoded. Unknown when absent. */
+  readonly longestToken?: number;
   /** Throws where the checkpoint has no chat template. */
   applyChatTemplate?(messages: readonly ChatMessage[], options?: { readonly addGenerationPrompt?: boolean }): string;
 }

@@ -1,5 +1,5 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { CheckpointError, digestOf, type Json } from "@lowrank/tensor";
+import { CheckpointError, digestOf, type Json, largest } from "@lowrank/tensor";
 import { ChatTemplate } from "./chat-template.js";
 import { TokenizerError } from "./error.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
@@ -18,6 +18,8 @@ export class Tokenizer {
   readonly padTokenId: number | null;
   /** One more than the largest id. */
   readonly vocabSize: number;
+  /** Characters of the longest token, as the vocabulary spells it. */
+  readonly longestToken: number;
   /** The Jinja template that turns a conversation into text; null where none ships. */
   readonly chatTemplate: string | null;
   /** A digest of what it was made of. */
@@ -37,8 +39,12 @@ export class Tokenizer {
       throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
     }
     if (merges(this.#inner.model)) rememberWords(this.#inner.model);
-    const ids = [...this.#inner.get_vocab(true).values()];
-    this.vocabSize = ids.reduce((most, id) => Math.max(most, id + 1), 0);
+    const vocabulary = this.#inner.get_vocab(true);
+    this.vocabSize = largest(vocabulary.values(), -1) + 1;
+    this.longestToken = largest(
+      [...vocabulary.keys()].map((token) => token.length),
+      1,
+    );
     this.bosTokenId = this.#idOf("bos_token");
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");

@@ -175,6 +175,39 @@ describe("readExamples", () => {
   });
 });
 
+describe("rows far longer than the context", () => {
+  const asked: number[] = [];
+  const counting: RowTokenizer = {
+    ...characters,
+    longestToken: 3,
+    encode(text, options) {
+      asked.push(text.length);
+      return characters.encode(text, options);
+    },
+  };
+  const long = "x".repeat(3_000_000);
+  const rows: readonly [string, Row][] = [
+    ["a text", { kind: "text", line: 4, text: long }],
+    ["a completion", { kind: "completion", line: 4, prompt: "p", completion: long }],
+    ["messages", { kind: "messages", line: 4, messages: [{ role: "assistant", content: long }] }],
+  ];
+
+  it.each(rows)("are refused before they are encoded: %s", (_, row) => {
+    asked.length = 0;
+    expect(() => encodeRows([row], "x", counting, { context: 64 })).toThrow(
+      /^x:4: the row has 300000\d characters, more than the model's context of 64 tokens holds\. Shorten or split/,
+    );
+    expect(asked).toEqual([]);
+  });
+
+  it.each(rows)("are cut before they are encoded, with the same tokens: %s", (_, row) => {
+    const whole = encodeRows([row], "x", characters, { context: 64, maxLength: 50 });
+    asked.length = 0;
+    expect(encodeRows([row], "x", counting, { context: 64, maxLength: 50 })).toEqual(whole);
+    expect(Math.max(...asked)).toBeLessThan(1_100_000);
+  });
+});
+
 describe("an ExampleTable", () => {
   const examples: Example[] = Array.from({ length: 5000 }, (_, line) => {
     const ids = Array.from({ length: 2 + ((line * 7) % 23) }, (_, i) => (line * 31 + i) % 70_000);

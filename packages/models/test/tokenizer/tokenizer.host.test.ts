@@ -42,7 +42,13 @@ describe("the tokenizer", () => {
     const tokenizer = new Tokenizer(json, config);
     expect(tokenizer.encode("hello user")).toEqual([1, 4, 3]);
     expect(tokenizer.encode("hello user", { addSpecialTokens: false })).toEqual([4, 3]);
-    expect([tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId, tokenizer.vocabSize]).toEqual([1, 2, null, 6]);
+    expect([tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId, tokenizer.vocabSize, tokenizer.longestToken]).toEqual([
+      1,
+      2,
+      null,
+      6,
+      9,
+    ]);
     expect(tokenizer.decode([1, 4, 3, 2])).toBe("hello user");
     expect(tokenizer.decode([])).toBe("");
     expect([tokenizer.tokenId("hello"), tokenizer.tokenId("bye"), tokenizer.token(5)]).toEqual([4, null, "assistant"]);
