@@ -210,9 +210,10 @@ describe("memory that is really in use", () => {
 
   it("is the same error where garbage cannot be asked for", async () => {
     setCollector(() => null);
-    await overfill();
+    const held = await overfill();
     await expect(result(0).data()).rejects.toThrow(message);
     expect(() => tensor(new Float32Array(2 * size), { device: dev })).toThrow(message);
+    expect(held.every(isInDeviceMemory)).toBe(true);
   });
 
   it("leaves plans that were made before as they are when a new one finds no room", async () => {

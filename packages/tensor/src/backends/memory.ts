@@ -210,7 +210,11 @@ export class DeviceMemory {
     let short = found;
     const { counters } = this.#backend;
     const steps = [
-      () => this.#turn(),
+      async (missing: number) => {
+        // There is room, and what is under way holds it.
+        if (missing <= 0) await this.#backend.finish();
+        await this.#turn();
+      },
       async () => this.#mayHoldGarbage() && this.#collectsNow(),
       (missing: number) => this.#evict(missing),
       async (missing: number) => {
