@@ -58,7 +58,7 @@ if (values.replay !== undefined) {
   await replay(numberOf("replay", values.replay, 0));
 } else {
   const { fuzz } = await import("./fuzz/pool.mjs");
-  const { mutantOf } = await import("./fuzz/readers.mjs");
+  const { mutantOf, readerOf } = await import("./fuzz/readers.mjs");
   const folder = join(root, "node_modules", ".cache", "lowrank", "fuzz");
   rmSync(folder, { recursive: true, force: true });
   const table = new Map(chosen.map((name) => [name, new Map(columns.map((column) => [column, 0]))]));
@@ -71,11 +71,12 @@ if (values.replay !== undefined) {
     until: start + minutes * 60_000,
     onTick: (done) => process.stderr.write(`${done} mutants in ${Math.round((Date.now() - start) / 1000)} s\n`),
     onResult({ number, outcome, text }) {
-      const { reader, sample, path, files } = mutantOf(seed, number, chosen);
+      const reader = readerOf(seed, number, chosen);
       const row = table.get(reader);
       const failed = columns.slice(2).reduce((sum, column) => sum + (row?.get(column) ?? 0), 0);
       row?.set(outcome, (row.get(outcome) ?? 0) + 1);
       if (outcome === "accepted" || outcome === "typed" || failed >= keptFailures) return;
+      const { sample, path, files } = mutantOf(seed, number, chosen);
       const place = join(folder, `${reader}-${outcome}-${number}`);
       mkdirSync(place, { recursive: true });
       for (const [name, bytes] of files) writeFileSync(join(place, name.replace("m/", "")), bytes);

@@ -205,6 +205,11 @@ export function isTyped(error) {
   return error instanceof Error && typed.has(error.name);
 }
 
+/** Which reader a mutant is for, without making it. @param {number} seed @param {number} number @param {readonly string[]} names */
+export function readerOf(seed, number, names) {
+  return randomOf(seed, number).pick(names);
+}
+
 /**
  * The mutant of a seed and a number: always the same one.
  * @param {number} seed

@@ -83,11 +83,7 @@ function encodeMessages(row: Row & { kind: "messages" }, tokenizer: RowTokenizer
       return tokenizer.applyChatTemplate(messages, { addGenerationPrompt });
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      throw new DataError(
-        `${path}:${row.line}: the chat template does not take these messages: ${reason} Change the roles' order or use {"prompt","completion"} rows.`,
-        path,
-        row.line,
-      );
+      throw new DataError(`${path}:${row.line}: ${reason} Rows of {"prompt","completion"} need no template.`, path, row.line);
     }
   };
   const ids: number[] = [];

@@ -48,7 +48,10 @@ export class ChatTemplate {
       for (const [name, value] of Object.entries(variables)) environment.set(name, value);
       return String(interpreter.run(this.#program).value);
     } catch (error) {
-      if (error instanceof Refusal) throw new TokenizerError(`The chat template refuses the messages: ${reasonOf(error)}`);
+      if (error instanceof Refusal)
+        throw new TokenizerError(
+          `The chat template refuses the messages: ${reasonOf(error).replace(/[.!]?$/, ".")} Change their roles or their order.`,
+        );
       if (error instanceof RenderLimit)
         throw new TokenizerError(
           `The chat template was not rendered to its end: ${error.message}. Use the template of another checkpoint, or shorter messages.`,
