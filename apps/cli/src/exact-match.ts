@@ -38,7 +38,7 @@ const batchSize = 32;
 
 /**
  * Answers every prompt of a data set greedily and counts the answers that equal the completion.
- * Rejects with UsageError when no row has a prompt and a completion.
+ * Rejects with UsageError when no row has a prompt and a completion, and with the signal's reason once that is aborted.
  */
 export async function exactMatch(
   { model, tokenizer }: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
@@ -64,7 +64,7 @@ export async function exactMatch(
   const answers: Answer[] = [];
   const generator = new TextGenerator(model);
   try {
-    for (let start = 0; start < rows.length && !options.signal?.aborted; start += batchSize) {
+    for (let start = 0; start < rows.length; start += batchSize) {
       const batch = rows.slice(start, start + batchSize).map(({ line, border, position }) => {
         const { ids } = data.examples.at(position) as Example; // it was there before
         return { line, prompt: ids.slice(0, border), completion: ids.slice(border) };
@@ -77,6 +77,7 @@ export async function exactMatch(
           maxNewTokens: Math.min(maxNewTokens, room),
           temperature: 0,
           ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
+          ...(options.signal && { signal: options.signal }),
         },
       );
       for (const [i, { line, prompt, completion }] of batch.entries()) {

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { Interruption } from "../src/interruption.js";
 import { runCli } from "../src/run.js";
 import { type Outcome, scratchFolder, tinyProject } from "./cli.js";
@@ -91,7 +91,15 @@ describe("a run that is told to stop", () => {
     // A step that takes minutes, which begins with the evaluation's line.
     const out = outOf("second");
     const args = [...flags, "--steps", "10", "--accumulate", "50000", "--eval-data", heldOut, "--out", out];
-    expect(await runCli(args, { signal: AbortSignal.abort(new Interruption("SIGTERM")) })).toBe(143);
+    // Stopped when all is read and nothing is trained.
+    const stop = new AbortController();
+    const said = vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+      if (String(text).includes("10 steps of")) stop.abort(new Interruption("SIGTERM"));
+      return true;
+    });
+    const stopped = await runCli(args, { signal: stop.signal });
+    said.mockRestore();
+    expect(stopped).toBe(143);
     const before = readFileSync(join(out, state));
     const { code, stderr, ms } = await signalled(
       [...args, "--resume"],
@@ -107,6 +115,16 @@ describe("a run that is told to stop", () => {
     expect(readFileSync(join(out, state)).equals(before)).toBe(true);
     expect(readdirSync(out).filter((name) => /\.(tmp|lock)$/.test(name))).toEqual([]);
   });
+});
+
+test("compare that measures stops there and says how to go on", async () => {
+  const many = join(folder, "prompts.jsonl");
+  writeFileSync(many, readFileSync(train, "utf8").repeat(40));
+  const args = ["compare", "--model", model, "--data", train, "--eval-data", many, "--eval-rows", "3000", "--methods", "lora"];
+  const { code, stderr } = await signalled([...args, "--device", "cpu", "--out", outOf("compare")], [["general text:", ["SIGTERM"]]]);
+  expect(code, stderr).toBe(143);
+  expect(stderr).toContain("Stopped after 0 of 1 methods");
+  expect(existsSync(join(outOf("compare"), "base.json"))).toBe(false);
 });
 
 test("eval that answers thousands of prompts ends at once", async () => {

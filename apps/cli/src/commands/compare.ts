@@ -197,7 +197,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     output.note(`device: ${description}`);
     output.note(`general text: ${general.source}`);
     const lengthLimit = Math.min(limit, Math.max(longest, 2));
-    const base = await finished(join(out, "base.json"), shared, async () => {
+    const base = await finished(join(out, "base.json"), shared, signal, async () => {
       const quality = await qualityOf(loaded, heldOut, general.examples, lengthLimit, signal, stagesOf(output, "base"));
       return signal.aborted ? null : { settings: shared, ...quality };
     });
@@ -214,7 +214,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     const own = options.get(name) ?? {};
     const peakRate = rates.get(name) as number; // every method's is set when the model is opened
     const settings = { ...shared, method: name, lr: peakRate, ...optionSettings(own) };
-    const result = await finished(join(out, `${name}.json`), settings, async () => {
+    const result = await finished(join(out, `${name}.json`), settings, signal, async () => {
       const folder = await outFolder.beginRun(name, isFull ? fullRunFiles : adapterRunFiles);
       output.say(`${name} (${i + 1} of ${names.length}), learning rate ${peakRate}`);
       const beginning = startNote(methodOf(name), own, `--set ${name}.init=`);

@@ -125,9 +125,9 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     const { data, heldOut, lengthLimit } = await rowsFor(loaded, true);
     await openFolder(outFolder, { settings: shared, hashes: contentsOf(loaded, data, heldOut) });
     output.note(`device: ${description}`);
-    const base = await finished(join(out, "base.json"), shared, async () => ({
+    const base = await finished(join(out, "base.json"), shared, signal, async () => ({
       settings: shared,
-      evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit),
+      evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
     }));
     const lr = values.lr ?? defaultLearningRate("lora", loaded.model);
     return { sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
@@ -145,7 +145,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     const folder = join(out, name);
     const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
     const settings = { ...shared, lr, seed, targets, rank, alpha: 2 * rank };
-    const run = await finished(join(out, `${name}.json`), settings, async () => {
+    const run = await finished(join(out, `${name}.json`), settings, signal, async () => {
       await outFolder.beginRun(name, adapterRunFiles);
       output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
       return onFreshModel(async (loaded): Promise<StudyRun | null> => {
@@ -183,7 +183,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
           seed,
           folder,
           trainable: reportOf(model, adapter).trainable,
-          evalLoss: await lossOn(model, heldOut.examples, lengthLimit),
+          evalLoss: await lossOn(model, heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
           effectiveRank: widths.reduce((sum, width) => sum + width, 0) / widths.length,
           layers,
         };

@@ -52,6 +52,7 @@ export async function writeResult(path: string, result: object): Promise<void> {
 export async function finished<T extends { readonly settings: RunState["settings"] }>(
   path: string,
   settings: RunState["settings"],
+  signal: AbortSignal,
   make: () => Promise<T | null>,
 ): Promise<T | null> {
   if (existsSync(path)) {
@@ -61,7 +62,10 @@ export async function finished<T extends { readonly settings: RunState["settings
     checkSettings(path, known, { settings });
     return known;
   }
-  const made = await make();
+  const made = await make().catch((error: unknown) => {
+    if (signal.aborted && error === signal.reason) return null;
+    throw error;
+  });
   if (made) await writeResult(path, made);
   return made;
 }

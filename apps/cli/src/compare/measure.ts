@@ -79,7 +79,7 @@ export async function lossOn(model: CausalLM, examples: Examples, lengthLimit: n
   }
 }
 
-/** Measures the model as it is now. */
+/** Measures the model as it is now. Rejects with the signal's reason once that is aborted. */
 export async function qualityOf(
   loaded: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
   heldOut: DataSet<Examples>,
@@ -92,7 +92,10 @@ export async function qualityOf(
   const batchesOf = (what: string): (() => void) => {
     let count = 0;
     stage(what);
-    return () => stage(what, `batch ${++count}`);
+    return () => {
+      signal.throwIfAborted();
+      stage(what, `batch ${++count}`);
+    };
   };
   const generalLimit = Math.min(contextOf(model), longestLength(general));
   let match: Awaited<ReturnType<typeof exactMatch>> | null = null;

@@ -10,6 +10,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stopTokens?: readonly number[];
   /** Called with each new token of each row as soon as it is known. */
   readonly onToken?: (token: number, row: number) => void;
+  /** Ends it before the next token: `generate` then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
 }
 
 /** Smallest number of positions of a cache, and of tokens that a prompt is padded to. */
@@ -70,9 +72,11 @@ export class TextGenerator {
     const longest = largest(rows.map(({ prompt }) => prompt.length));
     const virtual = model.virtualTokens.length;
     const padded = Math.min(bucket(longest), model.contextLength - virtual);
+    options.signal?.throwIfAborted();
     let stage = this.#stage(rows.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
     take(await this.#prefill(stage, rows, padded).data());
     while (rows.some(({ isDone }) => !isDone)) {
+      options.signal?.throwIfAborted();
       // The newest token of every row is not in the cache yet; rows that are done stay where they are.
       const positions = rows.map(({ prompt, tokens }) => virtual + prompt.length + Math.max(tokens.length, 1) - 1);
       const needed = largest(positions) + 1;

@@ -72,7 +72,7 @@ export interface TrainOptions {
   readonly folder?: RunFolder;
   /** Goes on from the folder's state. */
   readonly resume?: boolean;
-  /** Ends the run after the step in progress, with a checkpoint. */
+  /** Ends the run after the step in progress, or the batch of an evaluation, with a checkpoint. */
   readonly signal?: AbortSignal;
   onStep?(metrics: StepMetrics): void | Promise<void>;
   onEvaluation?(step: number, loss: number): void | Promise<void>;
@@ -150,6 +150,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   let evalLoss = restored?.evalLoss ?? null;
   const recentLosses = [...(restored?.recentLosses ?? [])];
   let checkpointAt = restored ? done : -1;
+  /** Whether the signal came during an evaluation. */
+  let isCut = false;
 
   const first = done;
   const clock = new StepClock();
@@ -164,8 +166,17 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 
   const evaluate = async (): Promise<void> => {
     if (!heldOut) return;
-    evalLoss = (await heldOut.run.run(heldOut.batches)).loss;
-    model.train(true);
+    try {
+      evalLoss = (await heldOut.run.run(untilAborted(heldOut.batches, signal))).loss;
+    } catch (error) {
+      if (!signal?.aborted || error !== signal.reason) throw error;
+      // A resumed run measures it again.
+      evalLoss = null;
+      isCut = true;
+      return;
+    } finally {
+      model.train(true);
+    }
     if (!Number.isFinite(evalLoss)) {
       const what = `the held-out loss is ${evalLoss}`;
       evalLoss = null;
@@ -271,7 +282,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   return {
     steps: done,
     newSteps: done - first,
-    isFinished: done >= steps,
+    isFinished: done >= steps && !isCut,
     trainLoss: recentLosses.reduce((sum, loss) => sum + loss, 0) / Math.max(recentLosses.length, 1),
     evalLossBefore,
     evalLossAfter: done >= steps ? evalLoss : null,
@@ -279,6 +290,14 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     trainSeconds: trainMs / 1000,
     peakBytes: device.counters.peakBytes,
   };
+}
+
+/** Throws the signal's reason before the next of some batches once it is aborted. */
+function* untilAborted(batches: Iterable<Batch>, signal: AbortSignal | undefined): Iterable<Batch> {
+  for (const batch of batches) {
+    signal?.throwIfAborted();
+    yield batch;
+  }
 }
 
 /** What of a batch decides which plan its step runs: its shape, and whether it is the last of several. */

@@ -139,6 +139,21 @@ describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
   });
 });
 
+test("a signal ends a generation before its next token, and the generator goes on to be used", async () => {
+  const model = await initModel(tiny.llama, { device: dev, seed: 3 });
+  const generator = new TextGenerator(model);
+  const [whole = []] = await generator.generate([[1, 2, 3]], { maxNewTokens: 12 });
+  const stop = new AbortController();
+  const tokens: number[] = [];
+  const onToken = (token: number): void => {
+    if (tokens.push(token) === 3) stop.abort(new Error("enough"));
+  };
+  await expect(generator.generate([[1, 2, 3]], { maxNewTokens: 12, onToken, signal: stop.signal })).rejects.toThrow("enough");
+  expect(tokens).toEqual(whole.slice(0, 3));
+  expect(await generator.generate([[1, 2, 3]], { maxNewTokens: 12 })).toEqual([whole]);
+  generator.dispose();
+});
+
 test("a generator in use notices adapters that are put on and taken off", async () => {
   const model = await initModel(tiny.llama, { device: dev, seed: 11 });
   const generator = new TextGenerator(model);
