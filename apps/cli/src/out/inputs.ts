@@ -1,4 +1,4 @@
-import { realpath, stat } from "node:fs/promises";
+import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -44,10 +44,22 @@ export async function refuseInputs(out: Input, inputs: readonly Input[], writes:
     if (resolve(path) === resolve(out.path) || (own !== null && own === is))
       throw new UsageError(`${out.name} is ${out.path}, which is read as well (${name}). Give another ${out.name}.`);
     if (is === null) continue;
-    const child = written.get(is) ?? (own === null ? null : await childBelow(own, path));
-    if (child !== null && (written.has(is) || writes === "all" || writes.includes(child)))
-      throw new UsageError(`${name} is ${path}, and ${join(out.path, child)} may be written over. Give another ${out.name}.`);
+    for (const { at, isLink } of [{ at: path, isLink: true }, ...(await entriesOf(path))]) {
+      if (!isLink && written.size === 0) continue;
+      const identity = await identityOf(at);
+      const child = (identity && written.get(identity)) ?? (isLink && own && identity && (await childBelow(own, at)));
+      if (child && ((identity && written.has(identity)) || writes === "all" || writes.includes(child)))
+        throw new UsageError(
+          `${name} is ${path}, ${at === path ? "" : `whose ${basename(at)} leads to ${out.path}, `}and ${join(out.path, child)} may be written over. Give another ${out.name}.`,
+        );
+    }
   }
+}
+
+/** What lies in a folder: its files may be links to elsewhere. Empty for a file. */
+async function entriesOf(path: string): Promise<readonly { readonly at: string; readonly isLink: boolean }[]> {
+  const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
+  return entries.map((entry) => ({ at: join(path, entry.name), isLink: entry.isSymbolicLink() }));
 }
 
 /** The name in the folder of this identity below which a path lies; null where it lies elsewhere. */

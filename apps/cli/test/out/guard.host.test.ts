@@ -290,6 +290,23 @@ describe("inputs", () => {
     const inputs = [{ name: "--model", path: model }];
     await expect(withOutFolder(context, claimOf("resume", { inputs }), async () => 0)).rejects.toThrow(/may be written over/);
   });
+  test.each([
+    ["link", symlink],
+    ["hard link", link],
+  ])("of which a file is a %s to a file of the run are refused", async (_, make) => {
+    const weights = await put("out/model.safetensors");
+    await put(`out/${markName}`, mark("train", fullRunFiles));
+    await put("out/notes.txt");
+    await mkdir(join(folder, "model"));
+    await make(weights, join(folder, "model", "model.safetensors"));
+    await make(join(folder, "out", "notes.txt"), join(folder, "model", "notes.txt"));
+    const inputs = [{ name: "--model", path: join(folder, "model") }];
+    await expect(withOutFolder(context, claimOf("replace", { inputs }), async () => 0)).rejects.toThrow(
+      /--model is .*model, whose model\.safetensors leads to .*out, and .*model\.safetensors may be written over/,
+    );
+    await rm(join(folder, "model", "model.safetensors"));
+    expect(await withOutFolder(context, claimOf("replace", { inputs }), async () => 0)).toBe(0);
+  });
   test("around the folder are no matter", async () => {
     const model = dirname(await put("model/config.json"));
     const claim = claimOf("start", { path: join(model, "run"), inputs: [{ name: "--model", path: model }] });
