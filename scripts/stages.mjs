@@ -96,6 +96,10 @@ export const rest = [
         args: [script("fuzz.mjs"), ...args],
       })),
   },
+  {
+    name: "torture",
+    runs: () => [{ name: "torture", command: process.execPath, args: [script("torture.mjs"), "--kills", "10"] }],
+  },
 ];
 
 /** What runs only when named: whatever adapter the machine has. @type {readonly Stage[]} */
