@@ -3,7 +3,7 @@ import type { LoadedModel, RunState } from "@lowrank/models";
 import { UsageError } from "./failure.js";
 import type { Output } from "./output.js";
 
-/** What decides how a run goes on: its settings, and digests of what it reads where there are any. */
+/** What decides how a run continues: its settings, and digests of what it reads where there are any. */
 export type RunBasis = Pick<RunState, "settings"> & Partial<Pick<RunState, "hashes">>;
 
 /** Digests of what a run reads, by what it is. */
@@ -65,8 +65,9 @@ export function checkSettings(out: string, saved: RunBasis, now: RunBasis): void
 /** What has changed since a run was started, where that is allowed, and said; else throws UsageError where anything has. */
 export function allowedChanges(out: string, saved: RunState, now: RunBasis, isAllowed: boolean, output: Pick<Output, "note">): string[] {
   const changes = changesOf(saved, now);
-  if (changes.length > 0 && !isAllowed) throw otherRun(out, changes, "go on all the same with --allow-changed, or give another --out");
-  for (const change of changes) output.note(`warning: since the run was started, ${change}; going on all the same`);
+  if (changes.length > 0 && !isAllowed)
+    throw otherRun(out, changes, "continue in spite of the changes with --allow-changed, or give another --out");
+  for (const change of changes) output.note(`warning: since the run was started, ${change}; continuing with --allow-changed`);
   if (saved.hashes === null)
     output.note(`warning: ${out} was made before the contents of model, tokenizer and rows were noted, so they cannot be compared`);
   return changes;

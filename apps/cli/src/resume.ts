@@ -15,7 +15,7 @@ const startSchema = z.object({ args: z.array(z.string()), folder: z.string() });
 /** Flags that are about one call, not about the run. */
 const passing: ReadonlySet<string> = new Set(["out", "resume", "allow-changed", "overwrite", "profile", "json"]);
 
-/** Flags of which a run has one: where one of them is given anew, the other is no longer meant. */
+/** Flags of which a run has one: a given one replaces the other. */
 const alternatives: readonly (readonly string[])[] = [["steps", "epochs"]];
 
 /** A command's arguments for the state of the run that it starts or resumes. */
@@ -40,7 +40,7 @@ function relocated(args: readonly string[], folder: string): string[] {
   });
 }
 
-/** The arguments in a run's state. Throws UsageError where they are none for this command. */
+/** The arguments in a run's state. Throws UsageError where this command does not take them. */
 function startArgsOf(flags: Flags, state: RunState | null, command: string, out: string): readonly string[] | null {
   const start = startSchema.safeParse(state?.command).data;
   if (!start) return null;
@@ -86,8 +86,8 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
 }
 
 /**
- * Runs `lowrank train` into a folder; where its device is lost or its numbers become infinite, the error says how to go on: with the
- * checkpoint that is kept, which is always possible.
+ * Runs `lowrank train` into a folder; where its device is lost or its numbers become infinite, the error holds the
+ * command that resumes from the checkpoint.
  */
 export async function withResumeAdvice<R>(out: string, train: () => Promise<R>): Promise<R> {
   const resume = (...more: readonly string[]): string => [program(), "train", "--resume", ...more, "--out", shellWord(out)].join(" ");
@@ -99,14 +99,14 @@ export async function withResumeAdvice<R>(out: string, train: () => Promise<R>):
       const advice =
         checkpointAt === null
           ? `Start again with --overwrite --lr ${lowerRate}.`
-          : `Go on from it with: ${resume("--allow-changed", "--lr", String(lowerRate))}`;
+          : `Resume with: ${resume("--allow-changed", "--lr", String(lowerRate))}`;
       throw new TrainingError(`${message} ${advice}`, step, lowerRate, checkpointAt);
     }
     const loss = deviceLoss(error);
     if (loss === null) throw error;
     const state = await readState(nodeFiles, out).catch(() => null);
     const advice = state
-      ? `The checkpoint of step ${state.step} is kept. Go on from it with: ${resume()}`
+      ? `The checkpoint of step ${state.step} is kept. Resume with: ${resume()}`
       : "No checkpoint was written yet. Run the command again";
     throw new DeviceError(`${loss} ${advice} (with --memory, in GB, if memory ran out).`, "lost");
   }

@@ -28,7 +28,7 @@ async function refused(places: { readonly model?: string; readonly data?: string
   return code === 2 ? stderr : null;
 }
 
-describe("a folder of many runs is gone on with", () => {
+describe("a folder of many runs is resumed", () => {
   test("from another path to the same places", async () => {
     expect(await refused({ model: relative(process.cwd(), model), data: relative(process.cwd(), data) })).toBeNull();
     const link = join(folder, "link");
@@ -46,7 +46,7 @@ describe("a folder of many runs is gone on with", () => {
     }
   });
 
-  test("when its settings are of before contents were compared, and not when they are none", async () => {
+  test("when its settings are from before contents were compared, and not when they are damaged", async () => {
     const path = join(out, "settings.json");
     const text = readFileSync(path, "utf8");
     try {

@@ -126,7 +126,7 @@ describe("a run resumes to the bytes of one that was not interrupted", () => {
   });
 });
 
-describe("a run whose surroundings have changed is refused with what changed, unless that is allowed", () => {
+describe("a run on changed inputs is refused with what changed, unless that is allowed", () => {
   const flipped = async (bytes: Buffer): Promise<Buffer> => {
     const { entries } = await readHeader(bytesSource(bytes));
     const entry = entries.find(({ name }) => name === "model.layers.0.mlp.up_proj.weight");
@@ -277,9 +277,7 @@ describe("numbers that are not finite", () => {
     const out = copyOf();
     const stderr = ended(await lowrankHere(resumed(out, {}, "--allow-changed", "--lr", "3e38", "--weight-decay", "10")), 2);
     const advice =
-      /The checkpoint of step 1 is kept\. Go on from it with: \S.* (train --resume --allow-changed --lr \S+ --out \S+)$/m.exec(
-        stderr,
-      )?.[1] ?? "";
+      /The checkpoint of step 1 is kept\. Resume with: \S.* (train --resume --allow-changed --lr \S+ --out \S+)$/m.exec(stderr)?.[1] ?? "";
     expect(advice, stderr).not.toBe("");
     expect(bytesOf(out)).toBe(bytesOf(interrupted));
     // A tenth of that rate is still beyond reason; the advice is taken, with a better one.
@@ -295,9 +293,7 @@ describe("a device that is lost", () => {
     const error = await withResumeAdvice(out, () => Promise.reject(loss)).catch((caught: unknown) => caught);
     const { text, exitCode } = describeFailure(error, false);
     expect(exitCode).toBe(2);
-    expect(text).toMatch(
-      /^error: The WebGPU device was lost: it hung\. The checkpoint of step 1 is kept\. Go on from it with: \S+( \S+)? train /,
-    );
+    expect(text).toMatch(/^error: The WebGPU device was lost: it hung\. The checkpoint of step 1 is kept\. Resume with: \S+( \S+)? train /);
     expect(text).not.toContain("Open the device");
     const args = / (train --resume --out \S+) \(/.exec(text)?.[1]?.split(" ") ?? [];
     ended(await lowrankHere(args), 0);

@@ -59,8 +59,8 @@ const flags = {
     help: "the run's folder: adapter (or checkpoint), metrics.jsonl, state",
     required: true,
   },
-  resume: { type: "switch", help: "go on with the run in --out; its flags need not be given again" },
-  "allow-changed": { type: "switch", help: "with --resume: go on although flags, weights, rows or the tokenizer have changed" },
+  resume: { type: "switch", help: "resume the run in --out; its flags need not be given again" },
+  "allow-changed": { type: "switch", help: "with --resume: continue although flags, weights, rows or the tokenizer changed" },
   overwrite: { type: "switch", help: "replace the run in --out" },
   "as-plain-lora": { type: "switch", help: "write an adapter that began as pissa or olora as plain LoRA of twice the rank" },
   "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
@@ -113,8 +113,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
   if (values.steps !== undefined && values.epochs !== undefined)
     throw new UsageError("--steps and --epochs are both given. Keep one of them.");
   if (values.resume && values.overwrite) throw new UsageError("--resume and --overwrite contradict each other. Keep one of them.");
-  if (values["allow-changed"] && !values.resume)
-    throw new UsageError("--allow-changed is about the run that --resume goes on with. Give both, or leave it out.");
+  if (values["allow-changed"] && !values.resume) throw new UsageError("--allow-changed needs --resume. Give both, or leave it out.");
   const trace = values.profile === undefined ? null : new TraceRecorder();
   const isFull = methodOf(method) === fullMethod;
   const run = async (dev: Device, { files, signal, begin }: OutFolder): Promise<number> => {
@@ -191,7 +190,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
         command: startCommand(flags, args),
         ...(values["allow-changed"] && {
           async onChanged(what: string) {
-            warn(`since the run was interrupted, ${what} changed; going on with it as it is`);
+            warn(`since the run was interrupted, ${what} changed; continuing with --allow-changed`);
             await writeMetrics({ step: state?.step ?? 0, changed: [`${what} changed`] });
           },
         }),

@@ -18,7 +18,7 @@ const basisSchema = z.union([
 ]);
 
 /**
- * Begins a folder of many runs, or goes on where it was. Rejects with UsageError when it holds runs of other settings or on other contents;
+ * Begins or resumes a folder of many runs. Rejects with UsageError when it holds runs of other settings or on other contents;
  * nothing is changed then.
  */
 export async function openFolder(folder: OutFolder, basis: Required<RunBasis>): Promise<void> {

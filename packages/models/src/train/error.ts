@@ -1,6 +1,6 @@
 /**
- * Training that cannot go on: a loss that is not finite, labels of which none counts. `step` is the step it happened at, 0 before the first.
- * Where a lower learning rate helps, `lowerRate` is one to try, from the checkpoint of step `checkpointAt`, or anew where that is null.
+ * Training that cannot continue: a loss that is not finite, labels that all are -100. `step` is the step it happened at, 0 before the first.
+ * Where a lower learning rate helps, `lowerRate` is one to try, from the checkpoint of step `checkpointAt`, or from the start where that is null.
  */
 export class TrainingError extends Error {
   override readonly name = "TrainingError";

@@ -9,7 +9,7 @@ export interface ChangeNote {
   readonly changed: readonly string[];
 }
 
-/** The lines of a metrics.jsonl that are whole, with their text; torn ones and others that are none are left out. */
+/** The valid lines of a metrics.jsonl, with their text; damaged ones are left out. */
 export function metricsLines(
   text: string,
 ): { readonly step: number; readonly text: string; readonly fields: Readonly<Record<string, unknown>> }[] {

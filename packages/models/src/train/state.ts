@@ -61,7 +61,7 @@ export async function saveState(files: FileSystem, folder: string, tensors: Read
   await files.write(path, writeWeights(path, tensors, { metadata, isSealed: true }));
 }
 
-/** The plain values of a run's state file, or null where there is none. Rejects with CheckpointError when the file is none of ours. */
+/** The plain values of a run's state file, or null where there is none. Rejects with CheckpointError when the file is not a training state. */
 export async function readState(files: FileSystem, folder: string): Promise<RunState | null> {
   const path = files.join(folder, stateFileName);
   const source = await files.open(path);
@@ -74,7 +74,7 @@ export async function readState(files: FileSystem, folder: string): Promise<RunS
   }
 }
 
-/** The file over a source, which is closed where it is none. */
+/** The file over a source, which is closed where it is not a safetensors file. */
 async function opened(source: ByteSource): Promise<SafetensorsFile> {
   try {
     return await readSafetensors(source);
@@ -135,7 +135,7 @@ export async function restoreState(
     if (seal === sealOf(digests, file.metadata)) return state;
     if (!onChanged)
       throw new CheckpointError(
-        `${path}: its contents are not those that were written: the file was changed or damaged. \`lowrank train\` goes on from it as it is with --allow-changed; else train into another folder.`,
+        `${path}: its contents are not those that were written: the file was changed or damaged. \`lowrank train\` resumes from it with --allow-changed; else train into another folder.`,
         path,
       );
     await onChanged("the adapter or the optimizer in the training state");

@@ -130,7 +130,7 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
   return {
     async run(all, learningRate) {
       if (model.vocabSize !== undefined) for (const batch of all) checkLabels(batch, model.vocabSize);
-      // The mean over no token at all is not a number, and its share of the step is none.
+      // The mean over no token is NaN, even times a share of 0.
       const batches = all.filter(({ learnedTokenCount }) => learnedTokenCount > 0);
       const rate = scalar(learningRate);
       const passing: Tensor[] = [rate];
@@ -150,9 +150,7 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
         }
       }
       if (!outcome)
-        throw new RangeError(
-          `A step needs labels other than ${ignoredLabel}, and its batches have none. Give it rows with something to learn.`,
-        );
+        throw new RangeError(`A step needs labels other than ${ignoredLabel}, and its batches have none. Give it rows with loss tokens.`);
       const { loss, norm } = outcome;
       const [lossValue, gradNorm] = await Promise.all([loss.item(), norm.item()]);
       for (const t of [...passing, loss, norm]) t.dispose();

@@ -241,10 +241,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       const rate = schedule(done);
       lastRate = rate;
       if (parts.every((part) => part.learnedTokenCount === 0))
-        throw new TrainingError(
-          `Step ${done + 1}: none of its labels counts (all are ${ignoredLabel}). Leave rows out that teach nothing.`,
-          done + 1,
-        );
+        throw new TrainingError(`Step ${done + 1}: all of its labels are ${ignoredLabel}. Remove rows without loss tokens.`, done + 1);
       const shapes = parts.map((part, i) => planKey(part, i, parts.length));
       const isWarmUp = shapes.some((key) => !plannedShapes.has(key));
       for (const key of shapes) plannedShapes.add(key);
