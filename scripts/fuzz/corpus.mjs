@@ -264,7 +264,7 @@ export async function corpus() {
     ]),
     /** @type {any} */ ({
       step: 30,
-      settings: { method: "lora", rank: 8, lr: 0.001, seed: 0, bias: null, resume: true },
+      settings: { method: "lora", steps: 100, rank: 8, lr: 0.001, seed: 0, bias: null, resume: true },
       evalLossBefore: 2.5,
       evalLoss: null,
       recentLosses: [2, 1.5, 1.25],

@@ -35,7 +35,8 @@ export interface RunState {
 
 const stateSchema: z.ZodMiniType<RunState, unknown> = z
   .object({
-    step: z.int().check(z.minimum(0)),
+    // No run has as many steps as the largest number here; what is larger was not written by one.
+    step: z.int().check(z.minimum(0), z.maximum(1e8)),
     settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
     hashes: z._default(z.nullable(z.record(z.string(), z.string())), null),
     command: z._default(z.nullable(z.record(z.string(), z.json())), null),

@@ -59,6 +59,7 @@ test("a state of before there were digests and seals is read", async () => {
 
 const damaged: readonly (readonly [name: string, change: Readonly<Record<string, unknown>>])[] = [
   ["a step of 1e9", { step: 1e9 }],
+  ["a step of 1e9 where nothing says how many there are", { step: 1e9, settings: {} }],
   ["a step of 30.5", { step: 3.5 }],
   ["a step below 0", { step: -1 }],
   ["a step that is a text", { step: "3" }],
