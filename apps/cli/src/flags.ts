@@ -110,7 +110,7 @@ export function withoutFlags(flags: Flags, args: readonly string[], names: Reado
     const name = arg.startsWith("--") ? (arg.slice(2).split("=")[0] ?? "") : "";
     const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
     const own = flag && flag.type !== "switch" && !arg.includes("=") ? args.slice(i, i + 2) : [arg];
-    if (!names.has(name)) kept.push(...own);
+    if (!names.has(name)) for (const arg of own) kept.push(arg);
     i += own.length - 1;
   }
   return kept;

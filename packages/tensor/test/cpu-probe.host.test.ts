@@ -1,12 +1,14 @@
 import { availableParallelism } from "node:os";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import type { CpuEnvironment, WorkerHandle } from "../src/backends/cpu/environment.js";
 import { coreCount, nodeEnvironment } from "../src/backends/cpu/node.js";
 import { type Probe, probedEnvironment, probeThreads } from "../src/backends/cpu/probe.js";
 import { Device } from "../src/backends/device.js";
+import { device as openDevice } from "../src/index.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { tensor } from "../src/tensor/create.js";
+import { DeviceError } from "../src/tensor/errors.js";
 
 const environment = nodeEnvironment();
 const spawn = environment.spawn as NonNullable<CpuEnvironment["spawn"]>;
@@ -126,5 +128,28 @@ describe("the cores that Node may use", () => {
     ["damaged files", { "/proc/self/cgroup": "nonsense\n0::x\n0::/\n", "/sys/fs/cgroup/cpu.max": "x y z" }, 8],
   ])("%s", (_, files, expected) => {
     expect(coreCount(8, (path) => files[path] ?? null)).toBe(expected);
+  });
+});
+
+describe("a number of threads that is none", () => {
+  it.each([0, 2.5, -1, Number.NaN, 1e6, "4"])("device refuses %s", async (threads) => {
+    await expect(openDevice("cpu", { threads } as { threads: number })).rejects.toThrow(
+      /^cpu: `threads` is .+, not a whole number from 1 to 1024\. Correct it/,
+    );
+  });
+
+  it.each(["abc", "0", "-2", "1.5", "99999"])("LOWRANK_THREADS=%s is refused", (value) => {
+    vi.stubEnv("LOWRANK_THREADS", value);
+    expect(() => nodeEnvironment()).toThrow(DeviceError);
+    vi.unstubAllEnvs();
+  });
+
+  it.each([
+    ["", coreCount()],
+    ["3", 3],
+  ])("LOWRANK_THREADS=%s is taken", (value, count) => {
+    vi.stubEnv("LOWRANK_THREADS", value);
+    expect(nodeEnvironment().threadCount).toBe(count);
+    vi.unstubAllEnvs();
   });
 });

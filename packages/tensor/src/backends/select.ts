@@ -2,6 +2,7 @@ import { planExecutor } from "../schedule/plan-executor.js";
 import { DeviceError } from "../tensor/errors.js";
 import type { Backend, KernelTime } from "./backend.js";
 import { createCpuBackend } from "./cpu/backend.js";
+import { checkThreadCount } from "./cpu/environment.js";
 import { probedEnvironment } from "./cpu/probe.js";
 import { Device } from "./device.js";
 import { referenceDevice } from "./reference.js";
@@ -65,6 +66,7 @@ export async function device(name: "auto" | "cpu" | "webgpu" | "reference" = "au
   if (name !== "auto" && name !== "cpu" && name !== "webgpu") {
     throw new DeviceError(`There is no device called "${String(name)}". Use "auto", "cpu" or "webgpu".`, String(name));
   }
+  if (options?.threads !== undefined) checkThreadCount(options.threads, "`threads`");
   const chosen = name === "auto" ? ((await environment.hasGpu()) ? "webgpu" : "cpu") : name;
   const backend = await environment[chosen](options);
   return new Device(chosen, backend, planExecutor());

@@ -1,4 +1,5 @@
 import { knowsRelaxedSimd } from "../../kernels/wasm/assembler.js";
+import { DeviceError, showValue } from "../../tensor/errors.js";
 
 /** What a worker is handed when it starts. */
 export interface WorkerData {
@@ -31,6 +32,18 @@ export interface CpuEnvironment {
   readonly spawn: ((program: string, data: WorkerData) => WorkerHandle) | null;
   /** Something about the place that the device's description tells. */
   readonly note?: string;
+}
+
+/** Threads beyond which a number of them is a mistake. */
+const mostThreads = 1024;
+
+/** Throws DeviceError for what is not a number of threads; `name` is where it was given. */
+export function checkThreadCount(count: unknown, name: string): asserts count is number {
+  if (typeof count === "number" && Number.isInteger(count) && count >= 1 && count <= mostThreads) return;
+  throw new DeviceError(
+    `cpu: ${name} is ${showValue(count)}, not a whole number from 1 to ${mostThreads}. Correct it or leave it out.`,
+    "cpu",
+  );
 }
 
 /** The program of a worker, as text because it must start from a bundle, from a page and from Node alike. */

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { setFlagsFromString } from "node:v8";
 import { Worker } from "node:worker_threads";
 import { knowsRelaxedSimd } from "../../kernels/wasm/assembler.js";
-import type { CpuEnvironment } from "./environment.js";
+import { type CpuEnvironment, checkThreadCount } from "./environment.js";
 
 /** Node 20's V8 (11.3) has the relaxed vector instructions behind a flag, one version before they came without. */
 function relaxedSimd(): boolean {
@@ -13,12 +13,13 @@ function relaxedSimd(): boolean {
 
 /**
  * The environment of Node: worker threads that do not keep the process alive, one a core that the process may use. LOWRANK_THREADS sets how
- * many threads compute.
+ * many threads compute. Throws DeviceError where that is not a number of threads.
  */
 export function nodeEnvironment(): CpuEnvironment {
-  const asked = Number(process.env["LOWRANK_THREADS"]);
+  // An empty variable counts as unset.
+  const asked = process.env["LOWRANK_THREADS"] || null;
   return {
-    threadCount: Number.isInteger(asked) && asked >= 1 ? asked : coreCount(),
+    threadCount: asked === null ? coreCount() : threadCountOf(asked),
     mayBlock: true,
     hasRelaxedSimd: relaxedSimd(),
     spawn: (program, data) => {
@@ -28,6 +29,12 @@ export function nodeEnvironment(): CpuEnvironment {
       return { failed, terminate: () => void worker.terminate() };
     },
   };
+}
+
+function threadCountOf(text: string): number {
+  const count = /^\d+$/.test(text) ? Number(text) : text;
+  checkThreadCount(count, "LOWRANK_THREADS");
+  return count;
 }
 
 /**

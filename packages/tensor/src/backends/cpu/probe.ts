@@ -117,6 +117,8 @@ export async function probedEnvironment(
   const probe = known.get(key) ?? probeThreads(spawn, asked, threads !== undefined || asked === 1);
   known.set(key, probe);
   const { threadCount, reason } = await probe;
+  // What is wrong now need not be when the next device opens.
+  if (threadCount === 0) known.delete(key);
   if (threadCount > 0) return { ...environment, threadCount };
   return { ...environment, threadCount: 1, spawn: null, note: `no worker starts: ${reason}` };
 }
