@@ -67,6 +67,8 @@ class Launch {
       if (this.#isEnding) return;
       clearTimeout(this.#acknowledgement);
       for (const by of Object.keys(signalCodes)) process.removeAllListeners(by);
+      // A thread that ran out of memory removes nothing.
+      if (this.#leftover) removeLeftover(this.#leftover);
       // Node's own codes, such as 13 for a promise that nothing will settle.
       this.done(code > 3 && !Object.values<number>(signalCodes).includes(code) ? 1 : code);
     });

@@ -17,9 +17,10 @@ export interface Leftover {
 
 /**
  * Notes what is removed if the process ends before the command does: by a second Ctrl-C, or by the first where there is no run to save. Takes
- * the place of what was noted before. Nothing can be removed after SIGKILL; the next command in the same folder does it then.
+ * the place of what was noted before; null where nothing is left. Nothing can be removed after SIGKILL; the next command in the same folder
+ * does it then.
  */
-export function removeIfEnded(leftover: Leftover): void {
+export function removeIfEnded(leftover: Leftover | null): void {
   tellMainThread({ kind: "leftover", leftover });
 }
 

@@ -119,6 +119,7 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
     // What is there now is whoever's who has taken over.
     if (lock && !lock.isHeld()) note({ unfinished: [], folders: [] });
     tidy();
+    removeIfEnded(null);
   }
 }
 

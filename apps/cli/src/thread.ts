@@ -26,7 +26,7 @@ export type FromThread =
   | { readonly kind: "started"; readonly makes: Makes }
   /** Whether code that is not JavaScript may be running, which cannot be stopped from outside. */
   | { readonly kind: "native"; readonly isNative: boolean }
-  | { readonly kind: "leftover"; readonly leftover: Leftover };
+  | { readonly kind: "leftover"; readonly leftover: Leftover | null };
 
 /** What the main thread tells the command's thread. */
 export type ToThread =
