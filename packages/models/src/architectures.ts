@@ -62,8 +62,8 @@ export function architectureOf(json: Readonly<Record<string, unknown>>, path: st
   return found;
 }
 
-/** Layers and numbers that a model may have of which there are no tensors; the largest models published have some hundred and 10^12. */
-const most = { layers: 4096, numbers: 1e14 };
+/** Layers, numbers and numbers along an axis that a model may have of which there are no tensors; the largest models published have some hundred and 10^12. */
+const most = { layers: 4096, numbers: 1e14, axis: 2 ** 24 };
 
 /**
  * The parameters of a config that no tensors stand beside: for planning, and for models that begin with random weights.
@@ -76,7 +76,11 @@ export function boundedParameters(architecture: Architecture, config: ModelConfi
   if (layers > most.layers) throw tooLarge(`it asks for ${layers} layers`);
   const parameters = architecture.parameters(config);
   let numbers = 0;
-  for (const { shape } of parameters.values()) numbers += shape.reduce((product, size) => product * size, 1);
+  for (const [name, { shape }] of parameters) {
+    const longest = Math.max(...shape);
+    if (longest > most.axis) throw tooLarge(`it asks for ${name} of ${shape.join(" x ")} numbers`);
+    numbers += shape.reduce((product, size) => product * size, 1);
+  }
   if (numbers > most.numbers) throw tooLarge(`it asks for ${numbers.toPrecision(3)} parameters`);
   return parameters;
 }

@@ -84,7 +84,7 @@ const tokenizer = z
     decoder: part,
     model: z.looseObject({ type: optionalText, vocab: z.unknown() }, error("an object")),
   })
-  .check(rule(({ normalizer, pre_tokenizer, decoder }) => endlessExpression([normalizer, pre_tokenizer, decoder])));
+  .check(rule(({ normalizer, pre_tokenizer, decoder }) => wrongPattern([normalizer, pre_tokenizer, decoder])));
 
 const special = z._default(z.nullable(z.union([text, z.looseObject({ content: text })], error("a text or an object with content"))), null);
 const template = z.union([text, z.array(z.looseObject({ name: text, template: text }))], error("a text or a list of named ones"));
@@ -136,17 +136,23 @@ function kindOf(model: Json): string {
   return Array.isArray(model["vocab"]) ? "Unigram" : Object.hasOwn(model, "merges") ? "BPE" : "WordPiece";
 }
 
-/** A sentence's part about the first expression that might not end on a text, or null. */
-function endlessExpression(parts: readonly unknown[]): string | null {
+/** A sentence's part about the first pattern that is none, or whose expression might not end on a text; or null. */
+function wrongPattern(parts: readonly unknown[]): string | null {
   const waiting = [...parts];
   while (waiting.length > 0) {
     const value = waiting.pop();
     if (typeof value !== "object" || value === null) continue;
     for (const [key, item] of Object.entries(value)) {
+      if (key === "pattern" && !isPattern(item)) return `"pattern" is ${shown(item)}, not a String or a Regex`;
       if (key !== "Regex" || typeof item !== "string") waiting.push(item);
       else if (item.length > 20_000 || mostSteps(item, 0) > mostWays)
         return `the expression ${shown(item)} may take time without end to match`;
     }
   }
   return null;
+}
+
+function isPattern(value: unknown): boolean {
+  const { String: text, Regex: expression } = (value ?? {}) as { readonly String?: unknown; readonly Regex?: unknown };
+  return typeof text === "string" || typeof expression === "string";
 }

@@ -334,7 +334,9 @@ describe("sizes without tensors beside them", () => {
   test.each([
     ["layers", { ...llama, num_hidden_layers: 1e9 }, /it asks for 1000000000 layers, which no model has/],
     ["GPT-2's layers", { ...gpt2, n_layer: 1e9 }, /it asks for 1000000000 layers/],
-    ["a width", { ...llama, hidden_size: 2 ** 40, head_dim: 2 }, /it asks for [\d.e+]+ parameters, which no model has/],
+    ["a width", { ...llama, hidden_size: 2 ** 40, head_dim: 2 }, /it asks for model\.embed_tokens\.weight of 11 x 1099511627776 numbers/],
+    ["a head", { ...llama, head_dim: 2 ** 31 }, /it asks for model\.layers\.0\.self_attn\.q_proj\.weight of 4294967296 x 8 numbers/],
+    ["the whole", { ...llama, vocab_size: 2 ** 24, hidden_size: 2 ** 23 }, /it asks for [\d.e+]+ parameters, which no model has/],
   ])("%s beyond every model's are refused before anything is made of them", async (_, config, says) => {
     expect(() => modelOutline(config, { device: dev })).toThrow(says);
     await expect(initModel(config, { device: dev })).rejects.toThrow(CheckpointError);
@@ -387,6 +389,12 @@ describe("what files beside the weights say is checked before it is used", () =>
       "tokenizer.json",
       tokenizer({}, { pre_tokenizer: split("(a+)+$") }),
       /the expression "\(a\+\)\+\$" may take time without end/,
+    ],
+    [
+      "a pattern that is none",
+      "tokenizer.json",
+      tokenizer({}, { pre_tokenizer: { ...split("a"), pattern: {} } }),
+      /"pattern" is \{\}, not a String or a Regex/,
     ],
     [
       "a normalizer that is a text",
