@@ -61,7 +61,7 @@ export const stepFields = { entry: 0, tiles: 4, slots: 8, tileNanoseconds: 12, b
 const lookNanoseconds = 50000;
 /** What a wait for the next step counts for, which mostly takes longer. */
 const waitNanoseconds = 2000;
-/** Looks at the signal before a thread that takes part in slices goes to sleep once more. */
+/** Looks at the signal before a thread that takes part in slices goes to sleep once more, where it found nothing to do. */
 const spinsAfterNap = 1000;
 /** Nanoseconds for which a thread that takes part in slices sleeps at most. */
 const napNanoseconds = 2000000n;
@@ -233,6 +233,7 @@ function printDrive(
   const { open, take, refresh, isLate } = functions;
   const spent = f.local("i32");
   const nanoseconds = f.local("i32");
+  const most = f.let("i32", spins.get);
   const leave = (isMore: number): void => f.emit([i32(isMore), op("return")]);
   const version = f.let("i32", call(refresh));
   const step = f.local("i32");
@@ -244,6 +245,7 @@ function printDrive(
         f.if(op("i32.ne", atomicLoad(control.library), version.get), () => f.emit(version.set(call(refresh))));
         f.emit(step.set(memory("i32.load", 0, at(control.step))));
         f.emit(nanoseconds.set(field(step.get, stepFields.tileNanoseconds)));
+        f.emit(most.set(spins.get));
         f.emit(runTile(step.get, call(take, field(step.get, stepFields.tiles), thread.get), scratch.get));
         f.if(op("i32.eq", memory("i32.atomic.rmw.sub", 0, at(control.unfinished), i32(1)), i32(1)), () => {
           f.emit(step.set(op("i32.add", step.get, i32(stepFields.bytes))));
@@ -280,17 +282,17 @@ function printDrive(
     f.loop((spinning) => {
       f.if(op("i32.eq", atomicLoad(control.signal), signal.get), () => {
         f.emit(spin.set(op("i32.add", spin.get, i32(1))));
-        f.brIf(spinning, op("i32.lt_u", spin.get, spins.get));
+        f.brIf(spinning, op("i32.lt_u", spin.get, most.get));
         f.emit([memory("i32.atomic.rmw.add", 0, at(control.sleepers), i32(1)), op("drop")]);
         f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.add", 0, at(control.awaiting), i32(1)), op("drop")]));
-        const most = [i64(napNanoseconds), i64(-1n), isSliced.get, op("select")];
-        f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, most), op("drop")]);
+        const longest = [i64(napNanoseconds), i64(-1n), isSliced.get, op("select")];
+        f.emit([memory("memory.atomic.wait32", 0, at(control.signal), signal.get, longest), op("drop")]);
         f.if(op("i32.ge_s", jobs.get, i32(0)), () => f.emit([memory("i32.atomic.rmw.sub", 0, at(control.awaiting), i32(1)), op("drop")]));
         f.emit([memory("i32.atomic.rmw.sub", 0, at(control.sleepers), i32(1)), op("drop")]);
         f.if(op("i32.lt_s", jobs.get, i32(0)), () => printReserve(f));
         f.if(isSliced.get, () => {
           // Whoever is waited for may need this core; and time has passed.
-          f.emit(spins.set(i32(spinsAfterNap)));
+          f.emit(most.set(i32(spinsAfterNap)));
           f.emit(spent.set(i32(lookNanoseconds)));
         });
       });
