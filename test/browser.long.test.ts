@@ -21,6 +21,7 @@ const imports = {
   "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
   "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
   zod: "/node_modules/zod/index.js",
+  "zod/mini": "/node_modules/zod/mini/index.js",
   "ml-matrix": "/node_modules/ml-matrix/src/index.js",
   ...Object.fromEntries(
     ["is-any-array", "ml-array-max", "ml-array-min", "ml-array-rescale"].map((name) => [name, `/node_modules/${name}/lib/index.js`]),
