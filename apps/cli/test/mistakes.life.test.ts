@@ -199,6 +199,14 @@ test("a rank above what the layer can use is a warning, not an error", async () 
   expect(stderr).toContain("warning");
 });
 
+test("--memory that is too small names the least that works, in GB, and that works", async () => {
+  const { code, stderr } = await lowrank(trainWith(["--memory", "0.0003"]));
+  const [, named] = /Give --memory ([\d.]+) or more \(GB\)/.exec(stderr) ?? [];
+  expect([code, Number(named)], stderr).toEqual([2, expect.any(Number)]);
+  const again = await lowrank(trainWith(["--memory", String(named)]));
+  expect(again.code, again.stderr).toBe(0);
+});
+
 test("--device webgpu without a GPU says what to install", async () => {
   const { code, stderr } = await lowrank([...ask(model).filter((arg) => arg !== "cpu"), "webgpu"], {
     env: { VK_DRIVER_FILES: join(folder, "none.json"), VK_ICD_FILENAMES: join(folder, "none.json") },

@@ -23,6 +23,7 @@ import {
 import { inputsOf } from "../out/inputs.js";
 import { adapterRunFiles, fullRunFiles, metricsName } from "../out/mark.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
+import { withLeastMemory } from "../plan/least.js";
 import { program } from "../program.js";
 import { resumedFlags, startCommand, type WithNeeded, withResumeAdvice } from "../resume.js";
 import { contextOf, setFirstValues } from "../runs.js";
@@ -270,7 +271,14 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     ...(trace && { onKernel: trace.onKernel }),
   };
   return withOutFolder(context, claim, (folder) =>
-    withResumeAdvice(out, () => withDevice(values.device, output, (dev) => run(dev, folder), deviceOptions)),
+    withResumeAdvice(out, () =>
+      withDevice(
+        values.device,
+        output,
+        (dev) => withLeastMemory(dev, values, { ...context, given }, () => run(dev, folder)),
+        deviceOptions,
+      ),
+    ),
   );
 }
 

@@ -1,0 +1,91 @@
+import { longestLength, modelOutline, readJson, readTokenizer } from "@lowrank/models";
+import { nodeFiles, type PlannedFor, planningDevice } from "@lowrank/tensor";
+import type { CommandContext } from "../command.js";
+import { UsageError } from "../failure.js";
+import type { Values } from "../flags.js";
+import type { methodFlags } from "../method.js";
+import { openData } from "../session.js";
+import { outlinedStep, type outlineFlags } from "./outline.js";
+
+/** What says which steps a run makes. */
+export type StepFlags = Values<typeof methodFlags> & {
+  readonly model: string;
+  readonly data: string;
+  readonly method: string;
+  readonly "batch-size": number;
+  readonly "max-length": number | undefined;
+  readonly memory: number | undefined;
+};
+
+/** Beside what is planned, a backend keeps small blocks of its own. */
+const slackBytes = 1e6;
+const slackShare = 1.02;
+
+/** Runs `use`; where --memory turns out too small, rejects with UsageError that names the least that works, in the flag's unit. */
+export async function withLeastMemory<R>(
+  like: PlannedFor,
+  flags: StepFlags,
+  context: Pick<CommandContext<typeof outlineFlags>, "given" | "output" | "signal" | "args">,
+  use: () => Promise<R>,
+): Promise<R> {
+  try {
+    return await use();
+  } catch (error) {
+    if (flags.memory === undefined || !isOutOfMemory(error)) throw error;
+    const planned = await leastBytes(like, flags, context).catch(() => null); // what went wrong first is what is told
+    if (planned === null) throw error;
+    // A run that planning thought would fit asks for a little more than it was given.
+    const least = inGigabytes(Math.max(planned.bytes, 1.1e9 * flags.memory));
+    const less = planned.isLeast ? "" : " Nothing is computed twice then; a little less may do.";
+    throw new UsageError(
+      `--memory ${flags.memory} is too small for these rows: ${error.fact}. Give --memory ${least} or more (GB), or lower --batch-size or --max-length.${less}`,
+    );
+  }
+}
+
+/** By name, because several copies of a package may be installed. */
+function isOutOfMemory(error: unknown): error is Error & { readonly fact: string } {
+  return error instanceof Error && error.name === "DeviceError" && "missingBytes" in error && "fact" in error;
+}
+
+/** Rounded up to three digits. */
+function inGigabytes(bytes: number): number {
+  const unit = 10 ** (Math.floor(Math.log10(bytes / 1e9)) - 2);
+  return Number((Math.ceil(bytes / 1e9 / unit) * unit).toPrecision(3));
+}
+
+/** Where a plan takes longer, one within less memory takes minutes. */
+const patienceMs = 2000;
+
+/**
+ * Bytes that a step of the longest rows takes where all is computed twice that helps; where planning that would take long, those that it takes
+ * where nothing is.
+ */
+async function leastBytes(
+  like: PlannedFor,
+  flags: StepFlags,
+  context: Pick<CommandContext<typeof outlineFlags>, "given" | "output" | "signal" | "args">,
+): Promise<{ readonly bytes: number; readonly isLeast: boolean } | null> {
+  const config = await readJson(nodeFiles, nodeFiles.join(flags.model, "config.json"));
+  const tokenizer = await readTokenizer(nodeFiles, flags.model);
+  if (!config || !tokenizer) return null;
+  const model = modelOutline(config, { device: planningDevice(like).device });
+  const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { maxLength: flags["max-length"] });
+  const silent = { ...context.output, note: () => {}, say: () => {} };
+  const peak = async (bytes: number | undefined): Promise<number> => {
+    const step = { batch: flags["batch-size"], seq: Math.max(2, longestLength(data.examples)), dtype: undefined, json: false };
+    const values = { ...flags, ...step, memory: bytes === undefined ? undefined : bytes / 1e9 };
+    return (await outlinedStep(like, { ...context, output: silent, positionals: [], values })).peakBytes;
+  };
+  const start = performance.now();
+  const free = await peak(undefined);
+  const isSlow = performance.now() - start > patienceMs;
+  let bytes = isSlow ? free : await peak(1);
+  // The planner stops computing twice as soon as all fits, so that a budget may need a little more than the least of a smaller one.
+  for (let i = 0; i < 4 && !isSlow; i++) {
+    const needed = await peak(bytes);
+    if (needed <= bytes) break;
+    bytes = Math.max(needed, 1.02 * bytes);
+  }
+  return { bytes: slackShare * bytes + slackBytes, isLeast: !isSlow };
+}
