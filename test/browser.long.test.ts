@@ -186,4 +186,32 @@ describe.skipIf(typeof chromium === "string")("in a browser", () => {
     expect(result?.adapters[0]).toMatch(/swiftshader/i);
     expect(result?.adapters[1]).toBe(result?.adapters[0]);
   });
+
+  test.each([
+    ["cpu", [], 400],
+    ["webgpu", ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"], 200],
+  ] as const)("a loop on %s that drops what it read does not run out of memory, nor one that keeps it", async (name, flags, count) => {
+    // Nobody can ask a browser to collect garbage.
+    const script = `
+      const { compile, device, realize, tensor } = await import("@lowrank/tensor");
+      const dev = await device("${name}", { budgetBytes: 2 ** 23, threads: 2 });
+      const result = (i) => tensor([i], { device: dev }).expand([65536]).add(0.5);
+      const wrong = [];
+      const check = async (i, t) => {
+        const values = await t.data();
+        if (values.length !== 65536 || values[0] !== i + 0.5 || values.at(-1) !== i + 0.5) wrong.push(i);
+      };
+      for (let i = 0; i < ${count}; i++) await check(i, result(i));
+      const kept = Array.from({ length: 60 }, (_, i) => result(i));
+      for (const [i, t] of kept.entries()) await check(i, t);
+      const evicted = kept.filter((t) => !t.storage.hasBuffer).length;
+      for (const [i, t] of kept.entries()) await check(i, t.mul(1));
+      kept.length = 0;
+      for (let i = 0; i < ${count}; i++) await realize(result(i));
+      return { wrong, evicted };`;
+    const { result, error } = (await site.run(script, flags)) as { result?: { wrong: number[]; evicted: number }; error?: string };
+    expect(error).toBeUndefined();
+    expect(result?.wrong).toEqual([]);
+    expect(result?.evicted).toBeGreaterThan(0);
+  });
 });

@@ -37,8 +37,10 @@ interface Waiting {
   error: unknown;
 }
 
-/** From this share of the budget on, growth is worth a turn of the event loop, and a few more storages are evicted than have to be. */
+/** From this share of the budget on, growth is worth a turn of the event loop. */
 const turnShare = 1 / 16;
+/** What calls that can wait leave free for those that cannot: a share of the budget, and at most so many bytes. */
+const spareShare = 1 / 16;
 /** From this share of the budget on, growth is worth a collection of garbage. */
 const collectionShare = 1 / 8;
 const maxSpareBytes = 64 * 2 ** 20;
@@ -46,7 +48,7 @@ const maxSpareBytes = 64 * 2 ** 20;
 const smallShare = 2 ** -20;
 /** Where garbage is collected when the runtime sees fit: rounds of waiting for it, and what each allocates to hasten it. */
 const pressureRounds = 8;
-const pressureBytes = 32 * 2 ** 20;
+const pressureBytes = 64 * 2 ** 20;
 const pressureMs = 10;
 /** Turns of the event loop that reads get to end after the device is done. */
 const readTurns = 100;
@@ -71,13 +73,16 @@ export class DeviceMemory {
   /** The last of those that wait for room, one after another. */
   #line: Promise<void> = Promise.resolve();
   #shortage: Shortage = "sync";
-  /** Bytes in use after the last collection, and when the event loop was last given a turn. */
+  /** Bytes in use after the last collection, when the event loop was last given a turn, and when room was last made ahead. */
   #afterCollection = 0;
   #afterTurn = 0;
+  #afterSpare = 0;
+  readonly #spareBytes: number;
   #isClosed = false;
 
   constructor(backend: Backend) {
     this.#backend = backend;
+    this.#spareBytes = Math.min(backend.limits.budgetBytes * spareShare, maxSpareBytes);
   }
 
   /** Bytes that storages hold. */
@@ -153,10 +158,8 @@ export class DeviceMemory {
     const waiting: Waiting = { work, inputs: new Set(work.inputs()), isDone: false, error: null };
     this.#waiting.add(waiting);
     for (const storage of waiting.inputs) storage.pin();
-    const turn = this.#line.then(() => this.#makeRoom(waiting, short));
-    this.#line = turn.catch(() => undefined);
     try {
-      await turn;
+      await this.#inLine(() => this.#makeRoom(waiting, short));
     } finally {
       this.#waiting.delete(waiting);
       for (const storage of waiting.inputs) storage.unpin();
@@ -178,12 +181,42 @@ export class DeviceMemory {
     }
   }
 
-  /** A turn of the event loop, in which finalizers give memory back, when much was taken since the last one; else null. */
+  /**
+   * What a call that can wait does for those that cannot: a turn of the event loop, in which finalizers give memory back, when much was
+   * taken since the last one, and room where little is left. Null where nothing has to be done.
+   */
   breathe(): Promise<void> | null {
     const { counters, limits } = this.#backend;
-    const grown = counters.bytesInUse - this.#afterTurn;
-    if (grown < 0) this.#afterTurn = counters.bytesInUse;
-    return grown > limits.budgetBytes * turnShare ? this.#turn() : null;
+    const { bytesInUse } = counters;
+    this.#afterTurn = Math.min(this.#afterTurn, bytesInUse);
+    this.#afterSpare = Math.min(this.#afterSpare, bytesInUse);
+    const missing = bytesInUse + this.#spareBytes - limits.budgetBytes;
+    // Where nothing could be done, more must have come before it is tried again.
+    if (missing > 0 && bytesInUse - this.#afterSpare > this.#spareBytes / 4) return this.#spare(missing);
+    return bytesInUse - this.#afterTurn > limits.budgetBytes * turnShare ? this.#turn() : null;
+  }
+
+  /** Frees so many bytes, if that can be done. */
+  #spare(missing: number): Promise<void> {
+    const { counters } = this.#backend;
+    return this.#inLine(async () => {
+      const goal = counters.bytesInUse - missing;
+      const steps = [() => this.#turn(), () => this.#collectIfWorth(), () => this.#evict(counters.bytesInUse - goal)];
+      for (const step of steps) if (counters.bytesInUse > goal) await step();
+      if (counters.bytesInUse > goal && this.#mayHoldGarbage()) await this.#collect(counters.bytesInUse - goal);
+      this.#afterSpare = counters.bytesInUse;
+    });
+  }
+
+  /** Does something after all that makes room already. */
+  #inLine(work: () => Promise<void>): Promise<void> {
+    const done = this.#line.then(work);
+    this.#line = done.catch(() => undefined);
+    return done;
+  }
+
+  async #collectIfWorth(): Promise<void> {
+    if (this.#mayHoldGarbage()) this.#collectsNow();
   }
 
   async #turn(): Promise<void> {
@@ -215,7 +248,7 @@ export class DeviceMemory {
         if (missing <= 0) await this.#backend.finish();
         await this.#turn();
       },
-      async () => this.#mayHoldGarbage() && this.#collectsNow(),
+      () => this.#collectIfWorth(),
       (missing: number) => this.#evict(missing),
       async (missing: number) => {
         await this.#readsEnd();
@@ -264,17 +297,18 @@ export class DeviceMemory {
 
   async #collect(missing: number): Promise<void> {
     const { counters } = this.#backend;
-    const goal = counters.bytesInUse - missing;
-    for (let round = 0; round < pressureRounds; round++) {
-      const isDone = collectGarbage();
-      if (!isDone) {
-        // The collector does see this.
-        const pressure = new ArrayBuffer(pressureBytes);
-        await new Promise((resolve) => setTimeout(resolve, pressureMs, pressure));
-      }
+    if (collectGarbage()) {
       this.#sweep();
-      if (isDone || counters.bytesInUse <= goal) return;
+      return;
     }
+    // Finalizers alone say what is gone: whoever asks a WeakRef keeps what it stands for.
+    const goal = counters.bytesInUse - missing;
+    for (let round = 0; round < pressureRounds && counters.bytesInUse > goal; round++) {
+      // The collector does see this.
+      const pressure = new ArrayBuffer(pressureBytes);
+      await new Promise((resolve) => setTimeout(resolve, pressureMs, pressure));
+    }
+    this.#afterCollection = counters.bytesInUse;
   }
 
   /** Waits for reads that are under way. */
@@ -292,8 +326,8 @@ export class DeviceMemory {
 
   /** Evicts results, the oldest first, until so many bytes are free and a few more. */
   async #evict(missing: number): Promise<void> {
-    const { counters, limits } = this.#backend;
-    const goal = counters.bytesInUse - missing - Math.min(limits.budgetBytes * turnShare, maxSpareBytes);
+    const { counters } = this.#backend;
+    const goal = counters.bytesInUse - missing - this.#spareBytes;
     for (const storage of this.#evictable()) {
       if (counters.bytesInUse <= goal) return;
       await storage.evict();
