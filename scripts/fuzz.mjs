@@ -7,7 +7,7 @@
 //   npm run fuzz -- --seed 7 --replay 1234         one mutant again, here, with its error in full (with the same --only)
 //
 // Ends with 3 when a mutant was answered with anything but its value or an error that names what is wrong with the file. Each of those lies
-// in node_modules/.cache/lowrank/fuzz, with its seed and number.
+// in node_modules/.cache/lowrank/fuzz, in a folder for each seed, with the command that repeats it.
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
@@ -59,7 +59,8 @@ if (values.replay !== undefined) {
 } else {
   const { fuzz } = await import("./fuzz/pool.mjs");
   const { mutantOf, readerOf } = await import("./fuzz/readers.mjs");
-  const folder = join(root, "node_modules", ".cache", "lowrank", "fuzz");
+  // One run leaves the failures of another where they are.
+  const folder = join(root, "node_modules", ".cache", "lowrank", "fuzz", `seed-${seed}`);
   rmSync(folder, { recursive: true, force: true });
   const table = new Map(chosen.map((name) => [name, new Map(columns.map((column) => [column, 0]))]));
   const start = Date.now();

@@ -21,8 +21,8 @@ const fewSteps = 1e6;
 const mostUntimedSteps = 1e8;
 /** Characters of an expression; those of PEFT's own configurations have some hundred. */
 const longestSource = 20_000;
-/** Time that one expression has, over all names. */
-const limitMs = 500;
+/** Time that one expression has, over all names: far more than any that ends takes on a busy machine. */
+const limitMs = 2000;
 
 /**
  * A regular expression from a file. Such an expression can take exponential time on a short name, so that one that might is run under a
@@ -31,6 +31,8 @@ const limitMs = 500;
 export class Pattern {
   readonly #expression: RegExp;
   #leftMs = limitMs;
+  /** Names are many, their lengths few. */
+  readonly #stepsByLength = new Map<number, number>();
 
   /** `source` in Python's syntax as far as JavaScript shares it; `what` is what errors call it. Throws AdapterError for an invalid one. */
   constructor(
@@ -60,8 +62,7 @@ export class Pattern {
   exec(name: string): Found {
     const { source, flags } = this.#expression;
     const timed = timedMatch;
-    const steps = mostSteps(pythonGroups(this.source), name.length);
-    if (steps <= (timed ? fewSteps : mostUntimedSteps)) return this.#checked(() => this.#expression.exec(name));
+    if (this.#steps(name.length) <= (timed ? fewSteps : mostUntimedSteps)) return this.#checked(() => this.#expression.exec(name));
     if (!timed)
       throw new AdapterError(`${this.#named} may take time without end to match, and nothing here can stop it. Pass a list of names.`, [
         this.source,
@@ -75,6 +76,12 @@ export class Pattern {
         [this.source],
       );
     return found;
+  }
+
+  #steps(length: number): number {
+    const steps = this.#stepsByLength.get(length) ?? mostSteps(pythonGroups(this.source), length);
+    this.#stepsByLength.set(length, steps);
+    return steps;
   }
 
   get #named(): string {
