@@ -1,3 +1,4 @@
+// Slow: a process for each kill.
 // npm run torture: training that is killed at random moments, and runs that lose their disk, folder, output, clock or device.
 //
 //   npm run torture                              a hundred kills over every method, and every fault, with a new seed

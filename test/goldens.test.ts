@@ -1,3 +1,4 @@
+// Slow: training steps of whole models, planned case by case.
 // Against PyTorch, transformers and PEFT: the repository's own cases (test/goldens/make_goldens.py) and, where they lie beside the clone, the
 // larger ones of shared/goldens. Both are read by the same code.
 import { describe, test } from "vitest";

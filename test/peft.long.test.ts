@@ -1,3 +1,4 @@
+// Slow: Python loads PyTorch, and each adapter and merged model.
 // PEFT and transformers in Python read what we write: adapters and merged checkpoints, with our logits to 1e-4. And what PEFT wrote, read and
 // written again by us, has the same bytes and a configuration of the same meaning.
 import { execFileSync } from "node:child_process";

@@ -1,3 +1,4 @@
+// Slow: some fifty cases, each of which plans four graphs of a whole model.
 // LoRA and DoRA with every option of PEFT's configuration, all first values and both optimizers of their own, against PEFT.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,3 +1,4 @@
+// Slow: training steps of whole models, planned case by case.
 // Virtual tokens (prefix tuning, prompt tuning, p-tuning and its second version) and bottleneck adapters, against PEFT and PyTorch.
 import { join } from "node:path";
 import { type Adapter, AdapterError, type AdapterOptions, applyAdapter, merge, parameterReport, saveAdapter } from "@lowrank/lora";

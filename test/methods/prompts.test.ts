@@ -1,3 +1,4 @@
+// Slow: each method is trained on two models, and generates without a cache for comparison.
 // What must hold of virtual tokens (prefix tuning, prompt tuning, p-tuning and its second version) and bottleneck adapters, whatever the numbers.
 import { grad, optim } from "@lowrank/autograd";
 import { type Adapter, type AdapterOptions, applyAdapter, loadAdapter, merge, saveAdapter } from "@lowrank/lora";

@@ -1,3 +1,4 @@
+// Slow: training steps of whole models, planned case by case.
 // Methods that are not LoRA, held to PEFT's values: AdaLoRA, VeRA, LoHa, LoKr, OFT, IA3, norms and biases.
 import { describe } from "vitest";
 import { methodCases, testAdapter } from "../golden.js";

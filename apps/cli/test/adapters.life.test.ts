@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lowrank, scratchFolder, tinyProject } from "./cli.js";
+import { lowrankHere as lowrank, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
 const { model, train } = await tinyProject(folder);

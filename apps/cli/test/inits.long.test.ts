@@ -1,3 +1,4 @@
+// Slow: a run, an interrupted one and its end for each way to begin.
 // First values out of weights and data, and LoRA's own ways to train, from the command line.
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

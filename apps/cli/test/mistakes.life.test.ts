@@ -1,7 +1,7 @@
 import { copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { lowrank, scratchFolder, tinyProject } from "./cli.js";
+import { lowrankHere as lowrank, lowrank as lowrankProcess, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
 const { model, train } = await tinyProject(folder);
@@ -208,7 +208,7 @@ test("--memory that is too small names the least that works, in GB, and that wor
 });
 
 test("--device webgpu without a GPU says what to install", async () => {
-  const { code, stderr } = await lowrank([...ask(model).filter((arg) => arg !== "cpu"), "webgpu"], {
+  const { code, stderr } = await lowrankProcess([...ask(model).filter((arg) => arg !== "cpu"), "webgpu"], {
     env: { VK_DRIVER_FILES: join(folder, "none.json"), VK_ICD_FILENAMES: join(folder, "none.json") },
   });
   expect(code, stderr).toBe(2);

@@ -1,3 +1,4 @@
+// Slow: the whole quickstart, as a new user runs it.
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";

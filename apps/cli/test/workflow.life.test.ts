@@ -1,3 +1,4 @@
+// Slow: a run is killed ten times, each in a process of its own.
 import { spawnSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

@@ -1,3 +1,4 @@
+// Slow: each row runs on three numbers of threads, with and without fused multiply-add, beside a float64 interpreter.
 import { attention, attentionBackward, concat, device, realize, Tensor, tensor } from "@lowrank/tensor";
 import { expectSameLists } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -1,3 +1,4 @@
+// Slow: vocabularies of several parts, each summed again in float64.
 import { afterAll, expect, test } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";

@@ -1,3 +1,4 @@
+// Slow: 150 random kernels, each interpreted five times.
 import fc from "fast-check";
 import { expectSameLists } from "test-support";
 import { afterAll, describe, it } from "vitest";

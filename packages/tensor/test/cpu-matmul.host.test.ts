@@ -1,3 +1,4 @@
+// Slow: products large enough for every way of packing, each summed again in float64.
 import { expectSameLists, expectSameNumbers } from "test-support";
 import { afterAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";

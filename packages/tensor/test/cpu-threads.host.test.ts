@@ -1,3 +1,4 @@
+// Slow: threads that come late or not at all are waited for in earnest.
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import type { CpuEnvironment, WorkerData } from "../src/backends/cpu/environment.js";

@@ -1,3 +1,4 @@
+// Slow: every variant of the kernel is compiled for every row.
 import { type Device as AnyDevice, device, planStatistics } from "@lowrank/tensor";
 import { testBackend } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

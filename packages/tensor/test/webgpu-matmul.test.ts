@@ -1,3 +1,4 @@
+// Slow: every variant of the kernel is compiled for every row.
 import { testBackend } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
