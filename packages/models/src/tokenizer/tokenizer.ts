@@ -42,7 +42,8 @@ export class Tokenizer {
     const vocabulary = this.#inner.get_vocab(true);
     this.vocabSize = largest(vocabulary.values(), -1) + 1;
     this.longestToken = largest(
-      [...vocabulary.keys()].map((token) => token.length),
+      // Ids that the vocabulary skips are tokens that are not there.
+      [...vocabulary.keys()].map((token: string | undefined) => token?.length ?? 0),
       1,
     );
     this.bosTokenId = this.#idOf("bos_token");
