@@ -20,7 +20,20 @@ interface Row {
 const rowsOf = (stdout: string): Row[] => (JSON.parse(stdout) as { methods: Row[] }).methods;
 
 describe("compare", () => {
-  const flags = ["--methods", "lora,dora,full", "--rank", "4", "--lr", "lora=1e-2", "--lr", "dora=1e-2", "--lr", "full=1e-3"];
+  const flags = [
+    "--methods",
+    "lora,dora,full",
+    "--rank",
+    "4",
+    "--targets",
+    "q_proj,v_proj",
+    "--lr",
+    "lora=1e-2",
+    "--lr",
+    "dora=1e-2",
+    "--lr",
+    "full=1e-3",
+  ];
   const args = (out: string): string[] => [
     "compare",
     ...common,
