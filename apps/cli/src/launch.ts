@@ -9,8 +9,9 @@ import type { FromThread, OutputName, ThreadData, ToThread } from "./thread.js";
 
 /** After the first signal, in milliseconds; signals before that are the same one: npm hands on what the terminal has sent already. */
 const acknowledgementMs = 250;
-/** How long a thread that is to end may take by itself, and then again where it is stopped, in milliseconds. */
+/** How long a thread that is to end may take by itself, and then where it is stopped, in milliseconds; a busy machine needs what an idle one does not. */
 const endMs = 300;
+const stopMs = 3000;
 /** Errors that say that nobody reads any more. */
 const goneCodes: ReadonlySet<string> = new Set([
   "EPIPE",
@@ -132,12 +133,16 @@ class Launch {
     if (this.#isEnding) return;
     this.#isEnding = true;
     const exited = new Promise((resolve) => this.#thread.once("exit", () => resolve(true)));
-    const within = (ended: Promise<unknown>): Promise<unknown> =>
-      Promise.race([ended, new Promise((resolve) => setTimeout(resolve, endMs, false))]);
+    const within = (ms: number, ended: Promise<unknown>): Promise<unknown> =>
+      Promise.race([ended, new Promise((resolve) => setTimeout(resolve, ms, false))]);
     this.#tell({ kind: "end" });
-    let isOver = await within(exited);
+    let isOver = await within(endMs, exited);
     // Dawn aborts the process when JavaScript is taken away from under it.
-    if (!isOver && !this.#isNative) isOver = await within(this.#thread.terminate().then(() => true));
+    if (!isOver && !this.#isNative)
+      isOver = await within(
+        stopMs,
+        this.#thread.terminate().then(() => true),
+      );
     if (this.#leftover) removeLeftover(this.#leftover);
     if (isOver) process.exit(exitCode);
     // Nothing else ends code that is not JavaScript. A shell reports the same number.
