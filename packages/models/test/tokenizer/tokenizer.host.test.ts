@@ -54,6 +54,13 @@ describe("the tokenizer", () => {
     expect([tokenizer.tokenId("hello"), tokenizer.tokenId("bye"), tokenizer.token(5)]).toEqual([4, null, "assistant"]);
   });
 
+  test("numbers may be missing between tokens", () => {
+    const token = { ...json.added_tokens[0], id: 9, content: "<late>" };
+    const tokenizer = new Tokenizer({ ...json, added_tokens: [...json.added_tokens, token] }, config);
+    expect([tokenizer.vocabSize, tokenizer.tokenId("<late>"), tokenizer.token(7)]).toEqual([10, 9, null]);
+    expect(tokenizer.encode("hello<late>")).toEqual([1, 4, 9]);
+  });
+
   test("renders a conversation through the checkpoint's template", () => {
     const template =
       "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
