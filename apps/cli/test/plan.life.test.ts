@@ -26,7 +26,7 @@ async function measured(config: Readonly<Record<string, unknown>>, method: "lora
   const dev = await device("cpu");
   try {
     const model = await initModel(config, { device: dev });
-    const adapter = method === "lora" ? applyAdapter(model, { method: "lora", rank: 8, alpha: 16 }) : null;
+    const adapter = method === "lora" ? applyAdapter(model, { method: "lora", rank: 8, alpha: 16, targets: "all-linear" }) : null;
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const step = trainingStep({ model, parameters, optimizer: optim.adamw(parameters, { weightDecay: 0 }), maxGradNorm: 1 });
     const ids = Array.from({ length }, (_, i) => i % 512);

@@ -1,4 +1,4 @@
-import { CheckpointError, type Tensor } from "@lowrank/tensor";
+import { CheckpointError, largest, type Tensor } from "@lowrank/tensor";
 import type { CausalLM } from "./causal-lm.js";
 import type { ModelConfig } from "./config.js";
 import { type Gpt2Config, gpt2Config } from "./gpt2/config.js";
@@ -77,7 +77,7 @@ export function boundedParameters(architecture: Architecture, config: ModelConfi
   const parameters = architecture.parameters(config);
   let numbers = 0;
   for (const [name, { shape }] of parameters) {
-    const longest = Math.max(...shape);
+    const longest = largest(shape);
     if (longest > most.axis) throw tooLarge(`it asks for ${name} of ${shape.join(" x ")} numbers`);
     numbers += shape.reduce((product, size) => product * size, 1);
   }
