@@ -8,6 +8,9 @@ import { checked, rule, shown } from "../schema.js";
  */
 const gaps = { share: 4, count: 2 ** 20 };
 
+/** Characters of what is put into texts: a space's stand-in, a prefix. Each has one or a few. */
+const longestPart = 1000;
+
 /** Ways through an expression that a tokenizer splits texts by, whatever the text's length. GPT-4's has some hundred. */
 const mostWays = 1e9;
 
@@ -84,7 +87,7 @@ const tokenizer = z
     decoder: part,
     model: z.looseObject({ type: optionalText, vocab: z.unknown() }, error("an object")),
   })
-  .check(rule(({ normalizer, pre_tokenizer, decoder }) => wrongPattern([normalizer, pre_tokenizer, decoder])));
+  .check(rule(({ normalizer, pre_tokenizer, post_processor, decoder }) => wrongPart([normalizer, pre_tokenizer, post_processor, decoder])));
 
 const special = z._default(z.nullable(z.union([text, z.looseObject({ content: text })], error("a text or an object with content"))), null);
 const template = z.union([text, z.array(z.looseObject({ name: text, template: text }))], error("a text or a list of named ones"));
@@ -136,16 +139,21 @@ function kindOf(model: Json): string {
   return Array.isArray(model["vocab"]) ? "Unigram" : Object.hasOwn(model, "merges") ? "BPE" : "WordPiece";
 }
 
-/** A sentence's part about the first pattern that is none, or whose expression might not end on a text; or null. */
-function wrongPattern(parts: readonly unknown[]): string | null {
+/**
+ * A sentence's part about the first pattern that is none or whose expression might not end on a text, and about a text that would make others
+ * many times as long; or null.
+ */
+function wrongPart(parts: readonly unknown[]): string | null {
   const waiting = [...parts];
   while (waiting.length > 0) {
     const value = waiting.pop();
     if (typeof value !== "object" || value === null) continue;
     for (const [key, item] of Object.entries(value)) {
       if (key === "pattern" && !isPattern(item)) return `"pattern" is ${shown(item)}, not a String or a Regex`;
-      if (key !== "Regex" || typeof item !== "string") waiting.push(item);
-      else if (item.length > 20_000 || mostSteps(item, 0) > mostWays)
+      if (typeof item !== "string") waiting.push(item);
+      else if (key !== "Regex") {
+        if (key !== "precompiled_charsmap" && item.length > longestPart) return `"${key}" is ${shown(item)}, of ${item.length} characters`;
+      } else if (item.length > 20_000 || mostSteps(item, 0) > mostWays)
         return `the expression ${shown(item)} may take time without end to match`;
     }
   }

@@ -397,6 +397,12 @@ describe("what files beside the weights say is checked before it is used", () =>
       /"pattern" is \{\}, not a String or a Regex/,
     ],
     [
+      "a space of many letters",
+      "tokenizer.json",
+      tokenizer({}, { pre_tokenizer: { type: "Metaspace", replacement: "x".repeat(200_000) } }),
+      /"replacement" is .*, of 200000 characters/,
+    ],
+    [
       "a normalizer that is a text",
       "tokenizer.json",
       tokenizer({}, { normalizer: "NFC" }),
