@@ -96,6 +96,8 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
     note({ lock: { path: lock.path, token: lock.holder.token } });
     if (lock.replaced) output.note(`${path} was locked by ${lock.replaced}, which is gone: taking over`);
     const found = await checkContents(claim);
+    // What is removed may be read as well, though nothing is written in its place.
+    if (mode === "replace" && found) await refuseInputs({ name: "--out", path }, claim.inputs, [...new Set([...writes, ...found.files])]);
     for (const file of claim.files ?? []) {
       const made = await checkFile(file, { inputs: claim.inputs, folder: path, writes });
       note({ made: [...leftover.made, ...made], folders: [...leftover.folders, dirname(file.path)] });

@@ -307,6 +307,21 @@ describe("inputs", () => {
     await rm(join(folder, "model", "model.safetensors"));
     expect(await withOutFolder(context, claimOf("replace", { inputs }), async () => 0)).toBe(0);
   });
+  test.each([
+    ["its mark", async () => put(`out/${markName}`, mark("train", fullRunFiles))],
+    ["the state of a run from before the mark", async () => writeFile(join(folder, "out", stateFileName), state("full"))],
+  ])("of which a file is removed with the old run are refused, though nothing is written there, by %s", async (_, prepare) => {
+    const weights = await put("out/model.safetensors");
+    await prepare();
+    await mkdir(join(folder, "model"));
+    await symlink(weights, join(folder, "model", "model.safetensors"));
+    const before = await snapshot(folder);
+    const claim = claimOf("replace", { writes: adapterRunFiles, inputs: [{ name: "--model", path: join(folder, "model") }] });
+    await expect(withOutFolder(context, claim, writeOne("metrics.jsonl"))).rejects.toThrow(
+      /--model is .*model, whose model\.safetensors leads to .*out, and .*model\.safetensors may be written over/,
+    );
+    expect(await snapshot(folder)).toEqual(before);
+  });
   test("around the folder are no matter", async () => {
     const model = dirname(await put("model/config.json"));
     const claim = claimOf("start", { path: join(model, "run"), inputs: [{ name: "--model", path: model }] });
