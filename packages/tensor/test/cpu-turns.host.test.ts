@@ -1,11 +1,16 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { Heap } from "../src/backends/cpu/heap.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import { Queue } from "../src/backends/cpu/queue.js";
+import type { Threads } from "../src/backends/cpu/threads.js";
+import { Workspace } from "../src/backends/cpu/workspace.js";
 import { Device } from "../src/backends/device.js";
 import { eventLoopTurn } from "../src/backends/event-loop.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { tensor } from "../src/tensor/create.js";
 import { DeviceError } from "../src/tensor/errors.js";
+import { Storage } from "../src/tensor/storage.js";
 import type { Tensor } from "../src/tensor/tensor.js";
 
 const environment = nodeEnvironment();
@@ -122,4 +127,89 @@ it("a loop that never waits keeps within the budget, though memory comes back in
   for (let i = 0; i < 40; i++) (await powers(x, 8).realize()).dispose();
   expect((await bitsOf(last)) === (await bitsOf(powers(matrix(open(1), 1.7), 8)))).toBe(true);
   expect(device.counters.peakBytes).toBeLessThanOrEqual(32 * 2 ** 20);
+});
+
+it("a plan whose kernels are timed keeps its intermediates when a larger plan is made meanwhile", async () => {
+  const results: string[] = [];
+  for (const onKernel of [undefined, () => undefined]) {
+    const backend = createCpuBackend({ environment, threadCount: 1, budgetBytes: 2 ** 30, ...(onKernel && { onKernel }) });
+    const device = new Device("cpu", backend, planExecutor());
+    opened.push(device);
+    const x = matrix(device, 1.7);
+    const y = await powers(x, 40).realize();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const tall = tensor(new Float32Array(3000 * side).fill(0.5), { device, shape: [3000, side] });
+    const z = await tall.matmul(x).tanh().matmul(x).tanh().matmul(x).realize();
+    results.push((await bitsOf(y)) + (await bitsOf(z)));
+  }
+  expect(results[1] === results[0]).toBe(true);
+});
+
+it("what onKernel throws reaches the next read, and the device goes on", async () => {
+  let isBroken = true;
+  const onKernel = (): void => {
+    if (isBroken) throw new RangeError("of the listener");
+  };
+  const device = new Device("cpu", createCpuBackend({ environment, threadCount: 1, onKernel }), planExecutor());
+  opened.push(device);
+  const x = tensor([1, 2], { device });
+  await expect(x.mul(2).data()).rejects.toThrow("of the listener");
+  isBroken = false;
+  expect([...(await x.mul(3).data())]).toEqual([3, 6]);
+});
+
+describe("the queue", () => {
+  /** Threads at which every job takes until it is waited for. */
+  const busy = { runsInline: true, advance: () => false, settleSlice: () => true, settle: () => undefined } as unknown as Threads;
+  const job = { begin: () => undefined, runAway: async () => undefined };
+
+  it("tells who asked what an action has thrown, and goes on", async () => {
+    const queue = new Queue(busy);
+    queue.run(job);
+    const failed = queue.after(() => {
+      throw new RangeError("no memory for the copy");
+    });
+    queue.drain();
+    await expect(failed).rejects.toThrow("no memory for the copy");
+    expect(await queue.after(() => 7)).toBe(7);
+  });
+
+  it("may remove plans while the workspace makes room for another", () => {
+    const megabyte = 2 ** 20;
+    const counters = { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 };
+    const heap = new Heap(false, 4096, 60 * megabyte, counters);
+    const queue = new Queue(busy);
+    heap.reclaim = () => queue.drain();
+    const workspace = new Workspace(heap, {
+      releasesAtOnce: true,
+      release: (address) => heap.free(address),
+      beforeExchange: () => undefined,
+    });
+    const [large, small, larger] = [{}, {}, {}];
+    workspace.add(large, 16 * megabyte);
+    workspace.add(small, megabyte);
+    const dropped = heap.allocate(30 * megabyte);
+    queue.run(job);
+    queue.do(() => workspace.remove(large));
+    heap.retire(dropped);
+    queue.do(() => heap.recycle(dropped));
+    workspace.add(larger, 40 * megabyte);
+    queue.run(job);
+    queue.drain();
+    expect(queue.isEmpty).toBe(true);
+    expect(counters.bytesInUse).toBeLessThan(41 * megabyte);
+  });
+});
+
+it("a result that is pinned while it is evicted stays where it is", async () => {
+  const device = open(1);
+  const storage = new Storage(device, "f32", 4, { isResult: true });
+  device.backend.write(storage.buffer, new Uint8Array(new Float32Array([2, 3, 4, 5]).buffer));
+  await storage.read();
+  const evicted = storage.evict();
+  storage.pin();
+  await evicted;
+  storage.unpin();
+  device.backend.write(storage.buffer, new Uint8Array(new Float32Array([9, 9, 9, 9]).buffer));
+  expect([...new Float32Array((await storage.read()).buffer)]).toEqual([9, 9, 9, 9]);
 });

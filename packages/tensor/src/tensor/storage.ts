@@ -92,13 +92,13 @@ export class Storage {
     return this.#isResult && this.#wasRead && this.#pins === 0 && this.#holding !== null;
   }
 
-  /** Moves the contents to JavaScript's memory until they are used again; leaves them where they are when that happens meanwhile. */
+  /** Moves the contents to JavaScript's memory until they are used again; leaves them where they are when they are needed meanwhile. */
   async evict(): Promise<void> {
     const holding = this.#holding;
     if (!holding) return;
     const uses = this.#uses;
     const contents = await this.device.backend.read(holding.buffer, this.bytes);
-    if (this.#holding !== holding || this.#uses !== uses) return;
+    if (this.#holding !== holding || this.#uses !== uses || !this.isEvictable) return;
     this.#evicted = contents;
     this.#release();
   }

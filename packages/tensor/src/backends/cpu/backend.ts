@@ -81,6 +81,8 @@ class CpuBackend implements Backend {
   readonly #panels: KeptPanels;
   readonly #threads: Threads;
   readonly #queue: Queue;
+  /** What `onKernel` has thrown first; the next read or `finish` throws it. */
+  #listenerError: { readonly error: unknown } | null = null;
   #isDisposed = false;
 
   constructor(options: CpuOptions) {
@@ -107,8 +109,8 @@ class CpuBackend implements Backend {
     this.#workspace = new Workspace(this.#heap, {
       releasesAtOnce: runsInline,
       release: (address) => (runsInline ? this.#heap.free(address) : this.#freeInOrder(address)),
-      // What waits finds the other block when it begins.
-      beforeExchange: () => this.#threads.settle(),
+      // What waits finds the other block when it begins; a plan whose kernels are timed one by one may be halfway.
+      beforeExchange: () => (options.onKernel ? this.#queue.drain() : this.#threads.settle()),
     });
     this.#panels = new KeptPanels({
       budgetBytes,
@@ -159,7 +161,10 @@ class CpuBackend implements Backend {
     this.#checkRange("read", buffer, byteLength, byteOffset);
     this.#panels.restore(buffer as CpuBuffer);
     const start = (buffer as CpuBuffer).address + byteOffset;
-    return this.#queue.after(() => this.#heap.bytes.slice(start, start + byteLength));
+    return this.#queue.after(() => {
+      this.#throwListenerError();
+      return this.#heap.bytes.slice(start, start + byteLength);
+    });
   }
 
   get reusableBytes(): number {
@@ -298,12 +303,22 @@ class CpuBackend implements Backend {
     this.#threads.settle();
     const ms = performance.now() - startMs;
     const work = statistics.kernels[i];
-    onKernel({ name: plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
+    try {
+      onKernel({ name: plan.names[i] ?? `kernel ${i}`, startMs, ms, ...(work && { work }) });
+    } catch (error) {
+      this.#listenerError ??= { error };
+    }
+  }
+
+  #throwListenerError(): void {
+    const thrown = this.#listenerError;
+    this.#listenerError = null;
+    if (thrown) throw thrown.error;
   }
 
   async finish(): Promise<void> {
     this.#checkAlive();
-    await this.#queue.after(() => undefined);
+    await this.#queue.after(() => this.#throwListenerError());
   }
 
   async ready(): Promise<void> {

@@ -68,7 +68,17 @@ export class Queue {
   async after<T>(action: () => T): Promise<T> {
     if (this.#error) throw this.#error;
     if (this.isEmpty && !isTurnDue() && this.#threads.settleSlice()) return action();
-    return new Promise((resolve, fail) => this.#push({ kind: "action", action: () => resolve(action()), fail }));
+    return new Promise((resolve, fail) => {
+      // What this action throws is its caller's, and ends nothing else.
+      const settle = (): void => {
+        try {
+          resolve(action());
+        } catch (error) {
+          fail(error);
+        }
+      };
+      this.#push({ kind: "action", action: settle, fail });
+    });
   }
 
   /** Does all that waits before it returns, where this thread may wait. */

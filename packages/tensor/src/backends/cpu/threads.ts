@@ -56,6 +56,7 @@ export class Threads {
   readonly #scratch: number;
   readonly #workers: WorkerHandle[] = [];
   #jobs = 0;
+  #isDisposed = false;
   /** What `start` has begun and `advance` goes on with. */
   #job: Job | null = null;
   /** Whether others may still be at the last tiles of the last job. */
@@ -154,7 +155,7 @@ export class Threads {
       const { words } = this.#options.heap;
       const finished = Atomics.load(words, at);
       this.#checkAlive();
-      if (finished === this.#jobs) return;
+      if (finished === this.#jobs || this.#isDisposed) return;
       const { waitAsync } = Atomics as { waitAsync?: (words: Int32Array, at: number, value: number) => { value: unknown } };
       if (waitAsync) await waitAsync(words, at, finished).value;
       else await new Promise((resolve) => setTimeout(resolve, 0));
@@ -231,6 +232,9 @@ export class Threads {
   }
 
   dispose(): void {
+    this.#isDisposed = true;
+    // Who waits for workers that are gone would wait for ever, and keep the memory.
+    if (!this.runsInline) Atomics.notify(this.#options.heap.words, control.finished / 4);
     for (const worker of this.#workers) worker.terminate();
     this.#workers.length = 0;
     this.#job = null;

@@ -19,6 +19,8 @@ export class Workspace {
   readonly #needs = new Map<object, number>();
   #bytes = 0;
   #address = 0;
+  /** Making room for the other block may do what waits, a removal among it. */
+  #isExchanging = false;
   /** Grows whenever the block was exchanged: addresses inside it are stale. */
   generation = 0;
 
@@ -44,7 +46,7 @@ export class Workspace {
 
   /** A plan is gone; gives memory back when the others need less than half of it. */
   remove(plan: object): void {
-    if (!this.#needs.delete(plan)) return;
+    if (!this.#needs.delete(plan) || this.#isExchanging) return;
     const needed = largest(this.#needs.values(), 0);
     if (needed * 2 < this.#bytes) this.#exchange(needed);
   }
@@ -54,6 +56,7 @@ export class Workspace {
     this.host.beforeExchange();
     const [oldAddress, oldBytes] = [this.#address, this.#bytes];
     const allocate = (size: number): number => (size === 0 ? 0 : this.heap.allocate(size));
+    this.#isExchanging = true;
     if (releasesAtOnce && oldBytes > 0) this.host.release(oldAddress);
     try {
       this.#address = allocate(bytes);
@@ -63,6 +66,7 @@ export class Workspace {
       throw error;
     } finally {
       this.generation++;
+      this.#isExchanging = false;
     }
     if (!releasesAtOnce && oldBytes > 0) this.host.release(oldAddress);
   }
