@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
-import { statSync } from "node:fs";
-import { type FileHandle, link, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { type Stats, statSync } from "node:fs";
+import { type FileHandle, link, lstat, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileError, temporaryName } from "@lowrank/tensor";
@@ -20,6 +20,9 @@ export function isLockName(name: string): boolean {
 /** A lock that has not changed for so long has no living holder. */
 const staleAfterMs = 30_000;
 
+/** Before a lock that was given back meanwhile is tried for again. */
+const retryMs = 5;
+
 const holderSchema = z.object({
   host: z.string(),
   machine: z.string(),
@@ -33,7 +36,7 @@ const holderSchema = z.object({
 /** Who holds a lock. */
 export type Holder = z.infer<typeof holderSchema>;
 
-/** A lock file as it was read. `holder` is null where the file does not say; its token then stands for its text. */
+/** A lock file as it was read. `holder` is null where the file does not say; its token then stands for its name and text. */
 interface Found {
   readonly path: string;
   readonly text: string;
@@ -56,7 +59,8 @@ export interface LockOptions {
 }
 
 /**
- * Takes the lock of a folder, or resolves to null when the signal ended the wait. Rejects with UsageError where another process holds it.
+ * Takes the lock of a folder, or resolves to null when the signal ended the wait. Rejects with UsageError where another process holds it,
+ * or where something stands in its place that is not a lock.
  *
  * A holder on this machine is judged by its number and its start, at once. Any other is judged by its heartbeat, by this process's own clock.
  * A dead holder's lock is taken over without a moment in which there is none, and by one process only: its successor is the file named after
@@ -67,10 +71,13 @@ export async function acquireLock(folder: string, options: LockOptions): Promise
   const { identity = thisProcess(), command } = options;
   const path = join(folder, lockName);
   const own: Holder = { ...identity, command, since: timeOf(new Date()), token: randomBytes(16).toString("hex") };
-  for (;;) {
+  while (!options.signal?.aborted) {
     if (await create(path, own)) return FolderLock.hold(path, own, null, options);
     const found = await lastOf(path);
-    if (!found) continue; // it was given back meanwhile
+    if (!found) {
+      await pause(retryMs, options.signal); // it was given back meanwhile
+      continue;
+    }
     const verdict = await judged(found, identity, options);
     if (verdict === "aborted") return null;
     if (verdict === "held") throw heldError(folder, found);
@@ -83,6 +90,12 @@ export async function acquireLock(folder: string, options: LockOptions): Promise
     }
     await rm(successor, { force: true });
   }
+  return null;
+}
+
+/** Waits, until the signal at most. */
+async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, signal ? { signal } : {}).catch(() => undefined);
 }
 
 /** A folder's lock that this process holds. */
@@ -135,7 +148,7 @@ async function judged(found: Found, identity: ProcessIdentity, options: LockOpti
   options.onWait?.(told(found));
   const from = performance.now();
   do {
-    await sleep(staleMs / 60, undefined, signal ? { signal } : {}).catch(() => undefined);
+    await pause(staleMs / 60, signal);
     if (signal?.aborted) return "aborted";
     const now = await read(found.path);
     if (now?.token !== found.token) return "changed";
@@ -144,26 +157,52 @@ async function judged(found: Found, identity: ProcessIdentity, options: LockOpti
   return "stale";
 }
 
-/** The last of the chain of successors that begins with the lock; null where there is no lock. */
+/** The last of the chain of successors that begins with the lock; null where there is no lock. Rejects with UsageError where the chain has no end. */
 async function lastOf(path: string): Promise<Found | null> {
   let last = await read(path);
-  // A successor has another token, and a chain has no more links than there are files.
-  for (let next = last; next; next = await read(`${path}-${last?.token}`)) last = next;
+  const seen = new Set<string>();
+  for (let next = last; next; next = await read(`${path}-${last?.token}`)) {
+    // A process makes its token when the one that it succeeds is there already.
+    if (seen.has(next.token))
+      throw new UsageError(`${next.path} names a lock that comes before it, which no lowrank wrote. Remove it and run the command again.`);
+    seen.add(next.token);
+    last = next;
+  }
   return last;
 }
 
+/** A lock file; null where there is none. Rejects with UsageError where what is there is not a file, which no process made. */
 async function read(path: string): Promise<Found | null> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
+  try {
+    const info = await lstat(path);
+    if (!info.isFile())
+      throw new UsageError(`${path} is ${kindOf(info)} and not the lock of a process. Remove it and run the command again.`);
+    return foundIn(path, await readFile(path, "utf8"));
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ESTALE") return null;
     throw fileError(path, "the folder's lock cannot be read", error);
-  });
-  return text === null ? null : foundIn(path, text);
+  }
+}
+
+function kindOf(info: Stats): string {
+  return info.isSymbolicLink() ? "a symbolic link" : info.isDirectory() ? "a folder" : "a device or a pipe";
 }
 
 function foundIn(path: string, text: string): Found {
   const holder = holderIn(text);
-  return { path, text, holder, token: holder?.token ?? createHash("sha256").update(text).digest("hex").slice(0, 32) };
+  return {
+    path,
+    text,
+    holder,
+    token:
+      holder?.token ??
+      createHash("sha256")
+        .update(`${basename(path)}\n${text}`)
+        .digest("hex")
+        .slice(0, 32),
+  };
 }
 
 function holderIn(text: string): Holder | null {
@@ -202,6 +241,7 @@ async function create(path: string, holder: Holder): Promise<boolean> {
     await writeFile(path, text, { flag: "wx" });
     return true;
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw fileError(folder, "the folder cannot be written", error, {
       ENOENT: "The folder is gone or takes no files: choose another folder.",

@@ -1,4 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -136,6 +137,55 @@ describe("a folder's lock", () => {
     const waiting = take({ signal: stop.signal, onWait: () => stop.abort() });
     expect(await waiting).toBeNull();
     expect(JSON.parse(readFileSync(join(folder, lockName), "utf8"))).toMatchObject({ host: "far" });
+    expect(files()).toEqual([lockName]);
+  });
+
+  const inPlace: readonly (readonly [what: string, name: string, make: (path: string) => void, says: RegExp])[] = [
+    ["a link that leads nowhere", lockName, (path) => fs.symlinkSync("nowhere", path), /\.lock is a symbolic link .*Remove it/],
+    ["a link in a circle", lockName, (path) => fs.symlinkSync(path, path), /\.lock is a symbolic link .*Remove it/],
+    ["a folder", lockName, (path) => fs.mkdirSync(path), /\.lock is a folder .*Remove it/],
+    ["a pipe", lockName, (path) => void execFileSync("mkfifo", [path]), /\.lock is a device or a pipe .*Remove it/],
+    [
+      "a lock, with a link that leads nowhere in its successor's place,",
+      `${lockName}-${token(1)}`,
+      (path) => fs.symlinkSync("nowhere", path),
+      /\.lock-0*1 is a symbolic link .*Remove it/,
+    ],
+    [
+      "a lock that succeeds itself",
+      `${lockName}-${token(1)}`,
+      () => writeLock({ token: token(1) }, `${lockName}-${token(1)}`),
+      /\.lock-0*1 names a lock that comes before it.*Remove it/,
+    ],
+    [
+      "a circle of locks",
+      `${lockName}-${token(1)}`,
+      (path) => {
+        writeLock({ token: token(2) }, `${lockName}-${token(1)}`);
+        fs.copyFileSync(join(folder, lockName), path.replace(token(1), token(2)));
+      },
+      /\.lock-0*2 names a lock that comes before it.*Remove it/,
+    ],
+  ];
+  test.each(inPlace)("whose place has %s is refused with the way out, and nothing is changed", async (_, name, make, says) => {
+    if (name !== lockName) writeLock({ token: token(1) });
+    make(join(folder, name));
+    const before = files();
+    const error: unknown = await take({ signal: AbortSignal.timeout(2000) }).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(UsageError);
+    expect((error as UsageError).message).toMatch(says);
+    expect(files()).toEqual(before);
+  });
+
+  test("is not taken once the signal has come", async () => {
+    expect(await take({ signal: AbortSignal.abort() })).toBeNull();
+    expect(files()).toEqual([]);
+  });
+
+  test("that is cut, and whose successor's is cut as well, is taken over", async () => {
+    const digest = createHash("sha256").update(`${lockName}\n`).digest("hex").slice(0, 32);
+    for (const name of [lockName, `${lockName}-${digest}`]) writeFileSync(join(folder, name), "");
+    expect((await take({ staleMs: 30, signal: AbortSignal.timeout(20_000) }))?.replaced).toBe("a process that its lock does not name");
     expect(files()).toEqual([lockName]);
   });
 
