@@ -125,7 +125,7 @@ class Launch {
     if (this.#isEnding) return;
     this.#isAcknowledged = true;
     const again = by === "SIGINT" ? "Ctrl-C again" : `${by} again`;
-    this.#write("stderr", `\nFinishing the step in progress; ${again} ends at once.\n`);
+    this.#write("stderr", `\nStopping after the step in progress, if any; ${again} ends at once.\n`);
   }
 
   /** Ends the process within a second, whatever the command is doing. */

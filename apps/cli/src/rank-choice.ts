@@ -25,6 +25,6 @@ const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 /** A line a layer, and what all of them keep. */
 export function sayKept({ layers, kept }: KeptReport, output: Output): void {
   const rows = layers.map(({ name, rank, kept: own }) => [name, String(rank), percent(own)]);
-  for (const line of tableLines([["layer", "rank", "kept"], ...rows], { width: output.tableColumns })) output.say(line);
+  for (const line of tableLines([["layer", "rank", "kept"], ...rows], { arePaths: true, width: output.tableColumns })) output.say(line);
   output.say(`${percent(kept)} of the change is kept (squared Frobenius norm, all layers together)`);
 }

@@ -60,7 +60,7 @@ export type WithNeeded<T extends Flags, Needed extends keyof T> = Values<T> & { 
 
 /**
  * The flags of a command that may resume: those that were given, and with --resume, for what was not, those that the run in --out was started
- * with. `args`: all of them as arguments. Rejects with UsageError where one of `needed` is neither given nor known.
+ * with. `args`: all of them as arguments. Rejects with UsageError where one of `needed` is neither given nor known, as where there is no run.
  */
 export async function resumedFlags<T extends Flags, Needed extends keyof T & string>(
   command: string,
@@ -77,6 +77,10 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
   for (const name of needed) {
     const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
     if (!flag || values[name] !== undefined) continue;
+    if (resume && !state)
+      throw new UsageError(
+        `${out}: there is no run to resume here. Check --out, or start one with --model, --data and --out, without --resume.`,
+      );
     if (!state || start) throw missingFlag(name, flag, command);
     throw new UsageError(
       `--${name} is missing, and the run in ${out} is of a version that did not keep the flags it was started with. Give them once more.`,

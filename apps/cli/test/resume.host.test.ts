@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { bytesSource, DeviceLostError, readHeader } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -256,12 +256,29 @@ describe("a state of before contents were compared", () => {
   });
 });
 
-test("without --resume, and with --resume where there is no run, --model and --data are needed", async () => {
-  for (const args of [
-    ["--data", train],
-    ["--data", train, "--resume"],
-  ])
-    expect(ended(await lowrankHere(["train", ...args, "--out", fresh()]), 2)).toContain("--model is missing. Add --model DIR");
+describe("a run needs --model and --data", () => {
+  const nothing = (): string => fresh();
+  const foreign = (): string => {
+    const out = fresh();
+    mkdirSync(out);
+    writeFileSync(join(out, "notes.txt"), "mine");
+    return out;
+  };
+  const [missing, none] = ["--model is missing. Add --model DIR", "there is no run to resume here. Check --out"];
+  const cases: readonly (readonly [name: string, place: () => string, args: readonly string[], says: string])[] = [
+    ["without --resume", nothing, ["--data", train], missing],
+    ["with --resume where there is no folder", nothing, ["--resume"], none],
+    ["with --resume and --data where there is no folder", nothing, ["--data", train, "--resume"], none],
+    ["with --resume in a folder without a run", foreign, ["--resume"], none],
+  ];
+  test.each(cases)("%s", async (_name, place, args, says) => {
+    const out = place();
+    const before = existsSync(out) ? readdirSync(out) : null;
+    const stderr = ended(await lowrankHere(["train", ...args, "--out", out]), 2);
+    expect(stderr).toContain(says);
+    if (says === none) expect(stderr).toContain(`error: ${out}: `);
+    expect(existsSync(out) ? readdirSync(out) : null).toEqual(before);
+  });
 });
 
 describe("numbers that are not finite", () => {

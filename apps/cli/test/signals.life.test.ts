@@ -105,7 +105,7 @@ describe("a run that is told to stop", () => {
       [...args, "--resume"],
       [
         ["before training", ["SIGINT"]],
-        ["Finishing the step in progress", ["SIGINT"]],
+        ["Stopping after the step in progress", ["SIGINT"]],
       ],
     );
     expect(code, stderr).toBe(130);

@@ -105,6 +105,26 @@ describe("tables", () => {
   });
 });
 
+describe("tables of tensors", () => {
+  const cells = (prefix: string, suffix: string): string[][] => [
+    ["parameter", "", "shape", "dtype", "parameters"],
+    ...["self_attn.q_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"].map((layer) => [
+      ...[`${prefix}layers.*.${layer}${suffix}`, "30 x", "[1536, 576]", "BF16", "26,542,080"],
+    ]),
+  ];
+  it.each([
+    ["a model's", 40, cells("model.", ".weight"), "…attn.q_proj.weight"],
+    ["an adapter's", 40, cells("base_model.model.model.", ".lora_A.weight"), "…q_proj.lora_A.weight"],
+    ["a model's", 60, cells("model.", ".weight"), "…s.*.self_attn.q_proj.weight"],
+  ])("%s show the ends of names at %i columns, and no two names the same", (_, width, rows, end) => {
+    const lines = tableLines(rows, { arePaths: true, width });
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(width);
+    const names = lines.flatMap((line) => (line.includes("weight") ? [line.split(" ")[0]] : []));
+    expect(names.some((name) => name?.endsWith(end.slice(1)))).toBe(true);
+    expect(new Set(names).size).toBe(rows.length - 1);
+  });
+});
+
 describe("lines on a terminal", () => {
   it.each([
     ["are cut between words", "one two three four", 9, "one two\nthree\nfour"],
@@ -176,6 +196,15 @@ describe("Progress", () => {
       "step 13/20  loss 2.0000  80 tokens/s  14 s left",
     ]);
   });
+  it("says no time left below a second, which a step that plans outlasts, and at the end in how long it was done", () => {
+    const { lines, output } = recorded(false);
+    const progress = new Progress(output, 3);
+    for (const [step, isWarmUp] of [true, false, true].entries())
+      progress.step({ step: step + 1, loss: 2, tokensPerSecond: 80, stepMs: isWarmUp ? 5000 : 270, isWarmUp });
+    const last = lines.pop();
+    expect(lines).toEqual(["step 1/3  loss 2.0000  planning kernels", "step 2/3  loss 2.0000  80 tokens/s"]);
+    expect(last).toMatch(/^step 3\/3 {2}loss 2\.0000 {2}80 tokens\/s {2}in \d+ s$/);
+  });
   it.each([20, 30, 40, 50, 60, 80])("stays on its line at %i columns", (columns) => {
     const { lines, output } = recorded(true);
     const progress = new Progress({ ...output, columns }, 12_000);
@@ -186,7 +215,7 @@ describe("Progress", () => {
   it("draws a bar that fits on a terminal", () => {
     const { lines, output } = recorded(true);
     const progress = new Progress(output, 1000, 400);
-    progress.step({ step: 700, loss: 12.5, tokensPerSecond: 1e6, stepMs: 1, isWarmUp: false });
+    progress.step({ step: 700, loss: 12.5, tokensPerSecond: 1e6, stepMs: 10, isWarmUp: false });
     expect(lines[0]).toMatch(/█.*░.*left/);
     expect(lines[0]?.length).toBeLessThanOrEqual(80);
   });

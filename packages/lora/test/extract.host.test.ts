@@ -185,8 +185,14 @@ describe("from files alone", () => {
   });
 
   test("refused: no adapter, another method", async () => {
-    const files = memoryFiles();
-    await expect(adapterOutline(["nothing"], { files, device: dev })).rejects.toThrow(/nothing holds no adapter_config\.json/);
+    const files = memoryFiles({ "other/notes.txt": "" });
+    for (const [place, says] of [
+      ["nowhere", /^nowhere: there is no such folder\. Give the folder/],
+      ["other", /^other holds no adapter_config\.json\. Give the folder/],
+    ] as const) {
+      await expect(adapterOutline([place], { files, device: dev })).rejects.toThrow(says);
+      await expect(loadAdapter(new TinyModel(dev), place, { files })).rejects.toThrow(says);
+    }
     await saveAdapter(applyAdapter(new TinyModel(dev), { method: "dora", targets: ["q_proj"] }), "d", { files });
     await expect(adapterOutline(["d"], { files, device: dev })).rejects.toThrow(/type DoRA/);
   });

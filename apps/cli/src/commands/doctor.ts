@@ -77,7 +77,9 @@ async function runDoctor({ values, output }: CommandContext<typeof flags>): Prom
   const cores = availableParallelism();
   output.say(`node ${process.version}, ${process.platform} ${process.arch}, ${cores} cores, ${bytes(totalmem())} of memory`);
   for (const name of ["cpu", "webgpu"] as const) {
-    output.draw(`trying ${name} …`);
+    // Dawn prints by itself, where the cursor stands.
+    if (name === "cpu") output.draw(`trying ${name} …`);
+    else if (output.isTerminal) output.say(`trying ${name} …`);
     const found = await examine(name, values.seconds);
     backends.push(found);
     output.say(`${name.padEnd(7)} ${found.description}`);

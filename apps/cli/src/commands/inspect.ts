@@ -163,7 +163,10 @@ async function runInspect({ values, positionals, output }: CommandContext<typeof
     dtype,
     grouped(own),
   ]);
-  for (const line of tableLines([["parameter", "", "shape", "dtype", "parameters"], ...rows], { width: output.tableColumns }))
+  for (const line of tableLines([["parameter", "", "shape", "dtype", "parameters"], ...rows], {
+    arePaths: true,
+    width: output.tableColumns,
+  }))
     output.say(line);
 
   let wouldTrain: { trainable: number; frozen: number; percent: number; layers: readonly string[] } | null = null;

@@ -27,6 +27,8 @@ export function bytes(value: number): string {
 export interface TableOptions {
   /** All columns but the first end in line. */
   readonly areNumbers?: boolean;
+  /** The first column names tensors or layers, whose names differ at their ends: they are cut in front. */
+  readonly arePaths?: boolean;
   /** What a line may take. A wider table is set as several below one another, each with the first column. */
   readonly width?: number;
 }
@@ -36,7 +38,7 @@ const gap = 2;
 /** Rows as aligned columns; the first row is the head, with a rule below it. */
 export function tableLines(
   cells: readonly (readonly string[])[],
-  { areNumbers = false, width = Number.POSITIVE_INFINITY }: TableOptions = {},
+  { areNumbers = false, arePaths = false, width = Number.POSITIVE_INFINITY }: TableOptions = {},
 ): string[] {
   // Before they are measured: an escape is longer than the character that it shows.
   const rows = cells.map((row) => row.map(shownName));
@@ -44,7 +46,13 @@ export function tableLines(
   const whole = widths.reduce((sum, each) => sum + each + gap, -gap);
   if (whole <= width) return block(rows, widths, areNumbers);
   const [first = 0, ...others] = widths;
-  const label = Math.min(first, Math.max(8, Math.floor(width / 2)));
+  const names = rows.map(([name = ""]) => name);
+  const cut = arePaths ? frontCut : middleCut;
+  const isTold = (label: number): boolean => new Set(names.map((name) => cut(name, label))).size === new Set(names).size;
+  const most = Math.min(first, width - gap - largest(others));
+  let label = Math.min(first, Math.max(8, Math.floor(width / 2)));
+  // Names that differ stay different, where there is room.
+  while (label < most && !isTold(label)) label++;
   const groups: number[][] = [];
   let taken = Number.POSITIVE_INFINITY;
   for (const [i, each] of others.entries()) {
@@ -55,7 +63,7 @@ export function tableLines(
     groups.at(-1)?.push(i + 1);
     taken += gap + each;
   }
-  const named = rows.map(([name = "", ...values]) => [middleCut(name, label), ...values]);
+  const named = rows.map(([name = "", ...values]) => [cut(name, label), ...values]);
   return groups.flatMap((columns, i) => {
     const part = named.map((row) => [0, ...columns].map((column) => row[column] ?? ""));
     return [...(i > 0 ? [""] : []), ...block(part, [label, ...columns.map((column) => widths[column] ?? 0)], areNumbers)];
@@ -70,6 +78,11 @@ function block(rows: readonly (readonly string[])[], widths: readonly number[], 
       .trimEnd();
   const [head, ...body] = rows;
   return head ? [line(head), widths.map((width) => "─".repeat(width)).join("─".repeat(gap)), ...body.map(line)] : [];
+}
+
+/** The end of a name, of at most `width` characters. */
+function frontCut(name: string, width: number): string {
+  return name.length <= width ? name : `…${name.slice(name.length - (width - 1))}`;
 }
 
 /** A name of at most `width` characters: what tells names apart is at both ends. */

@@ -49,11 +49,16 @@ export class Progress {
     return this.#steady.count === 0 ? "" : `${grouped(tokensPerSecond)} tokens/s`;
   }
 
-  /** How long it will take from here on as steady steps go, and at the end how long it took. */
+  /**
+   * How long it will take from here on as steady steps go, and at the end how long it took. Nothing where that is less than a second: a step to
+   * come may have to be planned, which takes longer.
+   */
   #time(step: number): string {
-    if (step >= this.total) return duration((performance.now() - this.#start) / 1000);
+    if (step >= this.total) return `in ${duration((performance.now() - this.#start) / 1000)}`;
     const { ms, count } = this.#steady;
-    return count === 0 ? "planning kernels" : `${duration(((ms / count) * (this.total - step)) / 1000)} left`;
+    if (count === 0) return "planning kernels";
+    const seconds = ((ms / count) * (this.total - step)) / 1000;
+    return seconds < 1 ? "" : `${duration(seconds)} left`;
   }
 }
 

@@ -21,6 +21,7 @@ import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
 import type { LoraTrainingOptions } from "../methods/training.js";
 import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
+import { openConfig } from "./config-file.js";
 import { PeftFields } from "./fields.js";
 
 /** How an adapter is read. */
@@ -52,9 +53,7 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
     onWarning: warn = console.warn,
   } = options;
   checkFiles(files, "loadAdapter");
-  const configSource = await openFile(files, files.join(folder, "adapter_config.json"));
-  if (!configSource)
-    throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
+  const configSource = await openConfig(files, folder);
   const { method, given, origin } = readConfig(await readText(configSource), configSource.name);
   if (training && !method.asPlain)
     throw new AdapterError(

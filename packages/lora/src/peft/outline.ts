@@ -11,6 +11,7 @@ import {
 } from "@lowrank/tensor";
 import { AdapterError, listed } from "../errors.js";
 import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
+import { openConfig } from "./config-file.js";
 
 /** Where the adapters lie, and where their tensors are read to. */
 export interface OutlineOptions {
@@ -49,8 +50,7 @@ export async function adapterOutline(folders: readonly string[], options: Outlin
 }
 
 async function readIsTransposed(folder: string, files: FileSystem): Promise<boolean> {
-  const source = await openFile(files, files.join(folder, "adapter_config.json"));
-  if (!source) throw new AdapterError(`${folder} holds no adapter_config.json. Give the folder of an adapter, ours or PEFT's.`);
+  const source = await openConfig(files, folder);
   const config = jsonObject(await readText(source));
   if (typeof config === "string") throw new AdapterError(`${source.name}: this is ${config}. Save the adapter again.`);
   const { peft_type: type, use_dora, fan_in_fan_out, init_lora_weights: given } = config;
