@@ -114,6 +114,20 @@ describe("weights that are not finite end a command when they are read, with ten
   });
 });
 
+test("finite weights whose loss is not end eval and compare, with exit code 2 and no result", async () => {
+  const file = "model.safetensors";
+  const all = (value: number) => Object.fromEntries(Array.from({ length: 32 * 64 }, (_, i) => [i, value]));
+  const large = await changed(await stored("bf16"), file, "model.layers.0.mlp.up_proj.weight", all(2 ** 60));
+  const loud = await changed(large, file, "model.layers.0.mlp.down_proj.weight", all(2 ** 127));
+  expect((await lowrankHere(["inspect", loud])).code).toBe(0);
+  const measured = await lowrankHere(["eval", "--model", loud, "--data", train, "--json", ...onCpu]);
+  expect(measured.code, measured.stderr).toBe(2);
+  expect(measured.stdout).toBe("");
+  expect(measured.stderr).toMatch(/error: The loss of batch 1 \(lines \d+, .* more\) is (NaN|Infinity): .*Evaluate an earlier checkpoint/);
+  const methods = ["--methods", "lora", "--steps", "1", "--out", fresh()];
+  await refuses(["compare", "--model", loud, "--data", train, ...methods, ...onCpu], ["The loss of batch 1 (lines"]);
+});
+
 describe("what is written is finite, or the command fails and keeps what was there", () => {
   test("a merge into f16 that overflows, which --dtype f32 holds", async () => {
     const large = await changed(adapter, "adapter_model.safetensors", factor, { 3: 60000 });

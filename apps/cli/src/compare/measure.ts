@@ -62,7 +62,7 @@ export interface MethodResult extends Quality {
   readonly contextTokens: number;
 }
 
-/** The mean loss over the learned tokens of some rows; `onBatch` is told of each batch before it is measured. */
+/** The mean loss over the loss tokens of some rows; `onBatch` is told of each batch before it is measured. Rejects with TrainingError as `evaluator`. */
 export async function lossOn(model: CausalLM, examples: Examples, lengthLimit: number, onBatch: () => void = () => {}): Promise<number> {
   const meter = evaluator(model);
   const batches = evaluationSequence(examples, 16, { layout: model.batchLayout, lengthLimit });

@@ -23,6 +23,8 @@ export interface Batch {
   readonly learnedTokenCount: number;
   /** Tokens without padding. */
   readonly tokenCount: number;
+  /** Of each example, in their order: its line in its file. */
+  readonly lines?: readonly number[];
 }
 
 /** What batches of a run have in common. */
@@ -88,7 +90,7 @@ function laidOut(
   examples: readonly Example[],
   starts: readonly number[],
   size: number,
-): Pick<Batch, "ids" | "labels" | "tokenCount" | "learnedTokenCount"> {
+): Pick<Batch, "ids" | "labels" | "tokenCount" | "learnedTokenCount" | "lines"> {
   const ids = new Int32Array(size);
   const labels = new Int32Array(size).fill(ignoredLabel);
   let learnedTokenCount = 0;
@@ -97,7 +99,7 @@ function laidOut(
     labels.set(example.labels, starts[row]);
     for (let i = 1; i < example.labels.length; i++) if (example.labels[i] !== ignoredLabel) learnedTokenCount++;
   }
-  return { ids, labels, tokenCount: tokensOf(examples), learnedTokenCount };
+  return { ids, labels, tokenCount: tokensOf(examples), learnedTokenCount, lines: examples.map(({ line }) => line) };
 }
 
 /** Tokens of all examples. */

@@ -13,3 +13,13 @@ export class TrainingError extends Error {
     super(message);
   }
 }
+
+/** A loss over held-out rows that is not finite. */
+export class HeldOutLossError extends TrainingError {
+  constructor(
+    message: string,
+    readonly loss: number,
+  ) {
+    super(message, 0);
+  }
+}

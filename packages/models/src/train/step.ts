@@ -4,6 +4,7 @@ import type { Batch, BatchLayout } from "../data/batches.js";
 import { ignoredLabel } from "../data/encode.js";
 import { outsideVocabulary } from "../labels.js";
 import type { PackedRows } from "../packed-rows.js";
+import { HeldOutLossError, TrainingError } from "./error.js";
 import type { TrainingRules } from "./rules.js";
 
 /** What the trainer needs of a model. */
@@ -169,9 +170,16 @@ export interface Evaluator {
   dispose(): void;
 }
 
+/** Which rows a batch holds, for a message. */
+function rowsOf({ lines }: Batch, number: number): string {
+  if (!lines || lines.length === 0) return `batch ${number}`;
+  const shown = lines.slice(0, 4).join(", ");
+  return `batch ${number} (line${lines.length > 1 ? "s" : ""} ${shown}${lines.length > 4 ? ` and ${lines.length - 4} more` : ""})`;
+}
+
 /**
- * The mean loss over the learned tokens of many batches, with dropout off; NaN where there are none. `run` rejects with RangeError for a
- * label that is neither a token nor -100.
+ * The mean loss over the loss tokens of many batches, with dropout off. `run` rejects with RangeError for a label that is neither a token
+ * nor -100, and with TrainingError for the first batch whose loss is not finite and where no batch has loss tokens.
  */
 export function evaluator(model: TrainableModel): Evaluator {
   const forward = compile(({ ids, labels, packed }: DeviceBatch) => model.loss(ids, labels, { packed }));
@@ -180,15 +188,25 @@ export function evaluator(model: TrainableModel): Evaluator {
       model.train(false);
       let sum = 0;
       let tokenCount = 0;
+      let number = 0;
       for (const batch of batches) {
+        number++;
         if (model.vocabSize !== undefined) checkLabels(batch, model.vocabSize);
         if (batch.learnedTokenCount === 0) continue;
         const uploaded = upload(batch, model.device);
         const loss = forward(uploaded);
-        sum += (await loss.item()) * batch.learnedTokenCount;
-        tokenCount += batch.learnedTokenCount;
+        const value = await loss.item();
         for (const t of [...tensorsOf(uploaded), loss]) t.dispose();
+        if (!Number.isFinite(value))
+          throw new HeldOutLossError(
+            `The loss of ${rowsOf(batch, number)} is ${value}: activations overflow, as weights of the model or the adapter are too large. Evaluate an earlier checkpoint, or train again with a lower learning rate.`,
+            value,
+          );
+        sum += value * batch.learnedTokenCount;
+        tokenCount += batch.learnedTokenCount;
       }
+      if (tokenCount === 0)
+        throw new TrainingError("None of the rows to evaluate has loss tokens. Give rows with completions, or cut them at more tokens.", 0);
       return { loss: sum / tokenCount, tokenCount };
     },
     dispose: () => forward.dispose(),

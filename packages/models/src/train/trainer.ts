@@ -5,7 +5,7 @@ import { ignoredLabel } from "../data/encode.js";
 import { evaluationSequence } from "../data/evaluation.js";
 import type { Examples } from "../data/examples.js";
 import { StepClock, type StepTime } from "./clock.js";
-import { TrainingError } from "./error.js";
+import { HeldOutLossError, TrainingError } from "./error.js";
 import type { TrainingRules } from "./rules.js";
 import { type RunState, restoreState, saveState } from "./state.js";
 import { evaluator, type StepOutcome, type TrainableModel, trainingStep } from "./step.js";
@@ -169,6 +169,12 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     try {
       evalLoss = (await heldOut.run.run(untilAborted(heldOut.batches, signal))).loss;
     } catch (error) {
+      if (error instanceof HeldOutLossError) {
+        evalLoss = null;
+        // It is the parameters that are not finite, most often, and the checkpoint says which.
+        if (done > 0) await checkpoint();
+        throw notFinite(done, `the held-out loss is ${error.loss}`, lastRate, checkpointAt);
+      }
       if (!signal?.aborted || error !== signal.reason) throw error;
       // A resumed run measures it again.
       evalLoss = null;
@@ -176,13 +182,6 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       return;
     } finally {
       model.train(true);
-    }
-    if (!Number.isFinite(evalLoss)) {
-      const what = `the held-out loss is ${evalLoss}`;
-      evalLoss = null;
-      // It is the parameters that are not finite, most often, and the checkpoint says which.
-      if (done > 0) await checkpoint();
-      throw notFinite(done, what, lastRate, checkpointAt);
     }
     evalLossBefore ??= done === 0 ? evalLoss : null;
     await options.onEvaluation?.(done, evalLoss);

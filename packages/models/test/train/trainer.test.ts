@@ -274,6 +274,32 @@ describe("train", () => {
     }
   });
 
+  it("evaluates to a finite loss, or rejects with the rows of the first batch whose loss is none, and where nothing counts", async () => {
+    const shape = { layout: "padded", lengthLimit: 8 } as const;
+    const model = bigram(dev, 0);
+    model.parameters.get("embed")?.assign(tensor(new Float32Array(35).fill(3e38), { device: dev, shape: [7, 5] }));
+    model.parameters.get("head")?.assign(tensor(new Float32Array(35).fill(3e38), { device: dev, shape: [5, 7] }));
+    const masked: Example = { line: 99, ids: [1, 2, 3, 4], labels: [-100, -100, -100, -100] };
+    const batches = [collate([masked], shape), collate(examples.slice(2, 8), shape), collate(examples.slice(0, 1), shape)];
+    const meter = evaluator(model);
+    const infinite = meter.run(batches);
+    await expect(infinite).rejects.toThrow(TrainingError);
+    await expect(infinite).rejects.toThrow(
+      /^The loss of batch 2 \(lines 2, 3, 4, 5 and 2 more\) is (NaN|Infinity): .*Evaluate an earlier checkpoint/,
+    );
+    await expect(meter.run(batches.slice(2))).rejects.toThrow(/batch 1 \(line 0\) is/);
+    await expect(meter.run(batches.slice(0, 1))).rejects.toThrow(/^None of the rows to evaluate has loss tokens\./);
+    await expect(meter.run(batches.slice(0, 1))).rejects.toThrow(TrainingError);
+    meter.dispose();
+  });
+
+  it("says at which step a held-out loss was not finite", async () => {
+    // Adam's step is about the rate itself: finite weights, whose products are beyond f32.
+    await expect(run(memoryFiles(), { schedule: (step) => (step === 2 ? 1e30 : 0.01) })).rejects.toThrow(
+      /^Step 3: the held-out loss is (NaN|Infinity)\. A learning rate of 1\.00e\+30 .*lower --lr/,
+    );
+  });
+
   it.each([-1, 7, 9999])("refuses the label %d with its row and position", async (label) => {
     const model = { ...bigram(dev, 0), vocabSize: 7 };
     const rows = [examples[0] as Example, { line: 1, ids: [1, 2, 3, 4], labels: [-100, 2, label, 4] }];
