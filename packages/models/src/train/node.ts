@@ -11,14 +11,25 @@ export interface EvaluationMetrics {
 
 /**
  * metrics.jsonl of a run: appends one line a call, with the time of day as `time` (ISO 8601, UTC). Lines of steps after `keptSteps` (a run that was killed after its last checkpoint)
- * and those that are damaged go before the first is added; 0 starts the file anew.
+ * and those that are damaged go before the first is added; 0 starts the file anew. Rejects with the operating system's error, and leaves the file as it is, where what is
+ * there cannot be read.
  */
 export async function metricsFile(
   path: string,
   keptSteps: number,
 ): Promise<(metrics: StepMetrics | EvaluationMetrics | ChangeNote) => Promise<void>> {
-  const old = keptSteps > 0 ? await readFile(path, "utf8").catch(() => "") : "";
+  const old = keptSteps > 0 ? await textIfAny(path) : "";
   const kept = metricsLines(old).filter(({ step }) => step <= keptSteps);
   await writeFileAtomic(path, kept.map(({ text }) => `${text}\n`).join(""));
   return (metrics) => appendFile(path, `${JSON.stringify({ ...metrics, time: new Date().toISOString() })}\n`);
+}
+
+/** A file's text; empty where there is no file. */
+async function textIfAny(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
+    throw error;
+  }
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { lstatSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -51,5 +51,14 @@ describe("metrics.jsonl", () => {
       [3, null],
     ]);
     for (const { time } of read) expect(new Date(time).toISOString()).toBe(time);
+  });
+  it("is begun by a resumed run where there is none, and not where the one that is there cannot be read", async () => {
+    const [absent, unreadable] = [join(folder, "absent.jsonl"), join(folder, "unreadable.jsonl")];
+    await metricsFile(absent, 2);
+    expect(readFileSync(absent, "utf8")).toBe("");
+    // A link to itself, which root cannot read either.
+    symlinkSync(unreadable, unreadable);
+    await expect(metricsFile(unreadable, 2)).rejects.toMatchObject({ code: "ELOOP", path: unreadable });
+    expect(lstatSync(unreadable).isSymbolicLink()).toBe(true);
   });
 });
