@@ -152,6 +152,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   let checkpointAt = restored ? done : -1;
   /** Whether the signal came during an evaluation. */
   let isCut = false;
+  /** Of the step that a resumed run begins at: it was cut, or there were no held-out rows then. */
+  const isEvaluationOwed = evalLoss === null && done > 0 && done < steps && isEvaluationStep(done, evaluation?.every);
 
   const first = done;
   const clock = new StepClock();
@@ -170,7 +172,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       evalLoss = (await heldOut.run.run(untilAborted(heldOut.batches, signal))).loss;
     } catch (error) {
       if (error instanceof HeldOutLossError) {
-        evalLoss = null;
+        // A run that resumes from here at a lower rate measures at its next evaluation; only the last one is repeated.
+        if (done >= steps) evalLoss = null;
         // It is the parameters that are not finite, most often, and the checkpoint says which.
         if (done > 0) await checkpoint();
         throw notFinite(done, `the held-out loss is ${error.loss}`, lastRate, checkpointAt);
@@ -232,7 +235,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   };
 
   try {
-    if (done === 0) await evaluate();
+    if (done === 0 || isEvaluationOwed) await evaluate();
     model.train(true);
     lapStart = performance.now();
     while (done < steps && !signal?.aborted) {
@@ -252,7 +255,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       outcome.catch(() => {}); // it is awaited below; an early rejection must not end the process
       inFlight.push({ number: done, rate, outcome, time });
       const isCheckpoint = folder !== undefined && folder.every > 0 && done % folder.every === 0;
-      const isEvaluation = evaluation !== undefined && evaluation.every > 0 && done % evaluation.every === 0;
+      const isEvaluation = isEvaluationStep(done, evaluation?.every);
       await settle(isWarmUp || isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit(clock.steadyMs));
       await rules.afterStep?.(done);
       if (isCheckpoint || isEvaluation) {
@@ -286,6 +289,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     trainSeconds: trainMs / 1000,
     peakBytes: device.counters.peakBytes,
   };
+}
+
+/** Whether the held-out loss is measured after a step; `every` 0: never. */
+function isEvaluationStep(step: number, every = 0): boolean {
+  return every > 0 && step % every === 0;
 }
 
 /** Throws the signal's reason before the next of some batches once it is aborted. */

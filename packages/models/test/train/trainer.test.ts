@@ -147,23 +147,44 @@ describe("train", () => {
   });
 
   it("goes on exactly where it was interrupted, dropout, optimizer and data included", async () => {
-    const whole = await run(memoryFiles());
+    const evaluated: [step: number, loss: number][] = [];
+    const onEvaluation = (step: number, loss: number) => void evaluated.push([step, loss]);
+    const whole = await run(memoryFiles(), { onEvaluation });
+    const evaluations = evaluated.splice(0);
+    expect(evaluations.map(([step]) => step)).toEqual([0, 3, 6, 8]);
     // After 3 and 8 the signal ends an evaluation.
     for (const stopAfter of [1, 2, 3, 4, 8]) {
       const files = memoryFiles();
       const abort = new AbortController();
-      const part = await run(files, { signal: abort.signal, onStep: (m) => void (m.step === stopAfter && abort.abort()) });
+      const part = await run(files, { onEvaluation, signal: abort.signal, onStep: (m) => void (m.step === stopAfter && abort.abort()) });
       expect(part.result.isFinished).toBe(false);
       const state = await readState(files, "run");
       expect(state?.step).toBe(part.result.steps);
       expect(files.files.has("saved")).toBe(true);
-      const rest = await run(files, { resume: true, seedOfModel: 3 });
+      const rest = await run(files, { onEvaluation, resume: true, seedOfModel: 3 });
       expect(rest.result.isFinished).toBe(true);
+      expect(evaluated.splice(0)).toEqual(evaluations);
       expect(rest.values).toEqual(whole.values);
       expect(rest.result.evalLossAfter).toBe(whole.result.evalLossAfter);
       expect(rest.result.evalLossBefore).toBe(whole.result.evalLossBefore);
       expect(rest.result.trainLoss).toBe(whole.result.trainLoss);
     }
+  });
+
+  it.each([
+    ["measures at once where held-out rows are new and the step is one of theirs", 3, 3, [3, 6, 8]],
+    ["does not between two evaluations", 4, 3, [6, 8]],
+    ["does not where it measures at the end only", 3, 0, [8]],
+  ] as const)("a resumed run %s", async (_, stopAfter, every, steps) => {
+    const files = memoryFiles();
+    const abort = new AbortController();
+    const none = { evaluation: undefined } as unknown as Extra; // in place of the held-out rows of other runs
+    await run(files, { ...none, signal: abort.signal, rules: { afterStep: async (step) => void (step === stopAfter && abort.abort()) } });
+    expect((await readState(files, "run"))?.step).toBe(stopAfter);
+    const evaluated: number[] = [];
+    const evaluation = { examples: examples.slice(0, 4), every };
+    await run(files, { resume: true, evaluation, onEvaluation: (step) => void evaluated.push(step) });
+    expect(evaluated).toEqual(steps);
   });
 
   it("gives the same numbers whether a batch is taken whole or in parts", async () => {
