@@ -15,16 +15,26 @@ const userErrors: ReadonlySet<string> = new Set([
   "ConfigError",
 ]);
 
-/** What to print for a failure, and the exit code: 2 for a user's mistake or broken input, 1 for a mistake of ours. */
-export function describeFailure(error: unknown, isVerbose: boolean): { readonly text: string; readonly exitCode: number } {
+/** An error whose message holds a command to be copied, which is printed whole. */
+export function withCommand<E extends Error>(error: E, command: string): E & { readonly command: string } {
+  return Object.assign(error, { command });
+}
+
+/** What to print for a failure, the command in it that stays whole, if there is one, and the exit code: 2 for a user's mistake or broken input, 1 for a mistake of ours. */
+export function describeFailure(
+  error: unknown,
+  isVerbose: boolean,
+): { readonly text: string; readonly exitCode: number; readonly command?: string } {
   const known = error instanceof Error && (userErrors.has(error.name) || isFileError(error));
   // A message of ours is one line; a line break in it is of a name from a file.
-  if (known && !isVerbose) return { text: `error: ${messageOf(error).replaceAll("\n", "\\n")}`, exitCode: 2 };
+  const onOneLine = (text: string): string => (isVerbose ? text : text.replaceAll("\n", "\\n"));
+  const command = known && "command" in error && typeof error.command === "string" ? { command: onOneLine(error.command) } : {};
+  if (known && !isVerbose) return { text: `error: ${onOneLine(messageOf(error))}`, exitCode: 2, ...command };
   if (error instanceof Error) {
     const text = isVerbose
       ? (error.stack ?? error.message)
       : `${error.name}: ${error.message}\nThis is a mistake in Lowrank. LOWRANK_DEBUG=1 shows where; please report it.`;
-    return { text: `error: ${text}`, exitCode: known ? 2 : 1 };
+    return { text: `error: ${text}`, exitCode: known ? 2 : 1, ...command };
   }
   return { text: `error: ${String(error)}`, exitCode: 1 };
 }

@@ -10,9 +10,9 @@ export interface Output {
   readonly columns: number;
   /** Columns that a table may take: the terminal's, or any number where output goes to a file or another program. */
   readonly tableColumns: number;
-  /** A line for people. Controls in it are shown as escapes, and names are cut: both may come from files. */
-  say(line?: string): void;
-  /** Text that is not cut: what a model wrote, or a command to be copied. A terminal is shown its controls as escapes; a pipe gets every byte. */
+  /** A line for people. Controls in it are shown as escapes, and names are cut: both may come from files. Commands to be copied stand whole below. */
+  say(line?: string, ...commands: readonly string[]): void;
+  /** Text that is not cut: what a model wrote. A terminal is shown its controls as escapes; a pipe gets every byte. */
   whole(text: string): void;
   /** A part of such a text, without a line's end. */
   part(text: string): void;
@@ -48,9 +48,10 @@ export function processOutput(isJson: boolean): Output {
     get tableColumns() {
       return isTerminal ? (people.columns ?? 80) : Number.POSITIVE_INFINITY;
     },
-    say(line = "") {
+    say(line = "", ...commands) {
       clear();
       people.write(`${spoken(line, people)}\n`);
+      for (const command of commands) people.write(`  ${printable(command)}\n`);
     },
     whole(text) {
       clear();

@@ -4,7 +4,7 @@ import { type RunState, readState, TrainingError } from "@lowrank/models";
 import { DeviceError, nodeFiles } from "@lowrank/tensor";
 import { z } from "zod";
 import type { CommandContext } from "./command.js";
-import { deviceLoss, UsageError } from "./failure.js";
+import { deviceLoss, UsageError, withCommand } from "./failure.js";
 import { type Flags, missingFlag, parseFlags, type Values, withoutFlags } from "./flags.js";
 import { program } from "./program.js";
 import { shellWord } from "./terminal/format.js";
@@ -100,18 +100,17 @@ export async function withResumeAdvice<R>(out: string, train: () => Promise<R>):
   } catch (error) {
     if (error instanceof TrainingError && error.lowerRate !== null) {
       const { message, step, lowerRate, checkpointAt } = error;
-      const advice =
-        checkpointAt === null
-          ? `Start again with --overwrite --lr ${lowerRate}.`
-          : `Resume with: ${resume("--allow-changed", "--lr", String(lowerRate))}`;
-      throw new TrainingError(`${message} ${advice}`, step, lowerRate, checkpointAt);
+      const command = resume("--allow-changed", "--lr", String(lowerRate));
+      const advice = checkpointAt === null ? `Start again with --overwrite --lr ${lowerRate}.` : `Resume with: ${command}`;
+      throw withCommand(new TrainingError(`${message} ${advice}`, step, lowerRate, checkpointAt), command);
     }
     const loss = deviceLoss(error);
     if (loss === null) throw error;
     const state = await readState(nodeFiles, out).catch(() => null);
+    const command = resume();
     const advice = state
-      ? `The checkpoint of step ${state.step} is kept. Resume with: ${resume()}`
+      ? `The checkpoint of step ${state.step} is kept. Resume with: ${command}`
       : "No checkpoint was written yet. Run the command again";
-    throw new DeviceError(`${loss} ${advice} (with --memory, in GB, if memory ran out).`, "lost");
+    throw withCommand(new DeviceError(`${loss} ${advice} (with --memory, in GB, if memory ran out).`, "lost"), command);
   }
 }

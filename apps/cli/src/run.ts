@@ -7,7 +7,7 @@ import { editDistance, helpLines, parseFlags } from "./flags.js";
 import { interruptedCode } from "./interruption.js";
 import { processOutput } from "./output.js";
 import { program } from "./program.js";
-import { shownLine } from "./terminal/printable.js";
+import { shownAround } from "./terminal/printable.js";
 import { wrapped } from "./terminal/wrap.js";
 
 /** Who runs the command line: when it is to stop, and who is told which command it is. */
@@ -48,8 +48,8 @@ export async function runCli(
     return await command.run({ ...parsed, output: processOutput(isJson), signal, args: rest });
   } catch (error) {
     if (signal.aborted && error === signal.reason) return interruptedCode(signal); // who was stopped has said so
-    const { text, exitCode } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
-    process.stderr.write(`${shownLine(text)}\n`);
+    const { text, exitCode, command } = describeFailure(error, process.env["LOWRANK_DEBUG"] !== undefined);
+    process.stderr.write(`${shownAround(text, command)}\n`);
     return exitCode;
   }
 }

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, test, vi } from "vitest";
 import { processOutput } from "../src/output.js";
 import { runCli } from "../src/run.js";
 import { tableLines } from "../src/terminal/format.js";
-import { printable, shownLine, shownName } from "../src/terminal/printable.js";
+import { printable, shownAround, shownLine, shownName } from "../src/terminal/printable.js";
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "lowrank-names-")));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -105,6 +105,16 @@ describe("what files say reaches the terminal as text", () => {
     }
   });
 
+  test("commands below a line stay whole, and their controls are escaped", async () => {
+    const [line, command] = [`in ${"x".repeat(300)}. Try:`, `lowrank inspect ${"x".repeat(300)}${hostile}`];
+    const { stdout, stderr } = await written(() => {
+      processOutput(false).say(line, command, "a \\\n    --b");
+      processOutput(false).note(line, command);
+    });
+    expect(stdout).toBe(`${shownLine(line)}\n  ${printable(command)}\n  a \\\n    --b\n`);
+    expect(stderr).toBe(`${shownLine(line)}\n  ${printable(command)}\n`);
+  });
+
   test("a bar that is drawn over itself keeps its own controls and none of a name", async () => {
     const wasTerminal = process.stdout.isTTY;
     try {
@@ -127,6 +137,11 @@ describe("what files say reaches the terminal as text", () => {
     ["a long name is cut", shownName("n".repeat(201)), `${"n".repeat(200)}…`],
     ["a word of a line is cut", shownLine(`there is no ${"n".repeat(300)} here`), `there is no ${"n".repeat(200)}… here`],
     ["a quoted name with spaces is cut", shownLine(`no "${"n ".repeat(300)}" here`), `no "${"n ".repeat(100)}…" here`],
+    [
+      "a command in a line stays whole, and what is around it is cut",
+      shownAround(`${"a".repeat(201)}: lowrank ${"n".repeat(300)}\u001b ${"b".repeat(201)}`, `lowrank ${"n".repeat(300)}\u001b`),
+      `${"a".repeat(200)}… lowrank ${"n".repeat(300)}\\x1b ${"b".repeat(200)}…`,
+    ],
     ["a text keeps its lines", printable("a\n\tb\u001b"), "a\n\tb\\x1b"],
     [
       "a table is measured as it is shown",

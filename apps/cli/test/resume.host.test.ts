@@ -4,6 +4,7 @@ import { bytesSource, DeviceLostError, readHeader } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { describeFailure } from "../src/failure.js";
 import { withResumeAdvice } from "../src/resume.js";
+import { shownAround } from "../src/terminal/printable.js";
 import { lowrankHere, type Outcome, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
@@ -39,8 +40,7 @@ const started = (out: string, places: Places = {}, extra: readonly string[] = []
 const resumed = (out: string, places: Places, ...extra: readonly string[]): string[] => started(out, places, ["--resume", ...extra]);
 
 /** A copy of the interrupted run. */
-function copyOf(run = interrupted): string {
-  const out = fresh();
+function copyOf(run = interrupted, out = fresh()): string {
   cpSync(run, out, { recursive: true });
   return out;
 }
@@ -279,6 +279,19 @@ describe("a run needs --model and --data", () => {
     if (says === none) expect(stderr).toContain(`error: ${out}: `);
     expect(existsSync(out) ? readdirSync(out) : null).toEqual(before);
   });
+});
+
+test("commands to be copied are whole, however long the run's path is", async () => {
+  const out = copyOf(interrupted, join(folder, "n".repeat(150), "o".repeat(150)));
+  const stderr = ended(await lowrankHere(resumed(out, {}, "--allow-changed", "--lr", "3e38", "--weight-decay", "10")), 2);
+  expect(stderr).toMatch(new RegExp(` train --resume --allow-changed --lr \\S+ --out ${out}$`, "m"));
+  const { code, stdout } = await lowrankHere(["train", "--resume", "--out", out]);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(new RegExp(`^  \\S.* generate --model ${model} --adapter ${out} --prompt "…"$`, "m"));
+  const loss = new DeviceLostError("The WebGPU device was lost: it hung.", "Open the device again.", "webgpu");
+  const error = await withResumeAdvice(out, () => Promise.reject(loss)).catch((caught: unknown) => caught);
+  const { text, command } = describeFailure(error, false);
+  expect(shownAround(text, command)).toContain(` train --resume --out ${out} (with --memory`);
 });
 
 describe("numbers that are not finite", () => {

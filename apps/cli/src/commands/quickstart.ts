@@ -128,18 +128,14 @@ async function quickstart({ values, output, ...context }: QuickstartContext, fol
     );
     output.say();
     const sample = orders.unseenNames[0]?.prompt ?? "";
-    for (const line of [
-      `The adapter is in ${adapterFolder},`,
+    output.say(`The adapter is in ${adapterFolder},`);
+    const generate = ["generate", `--model ${shellWord(base)}`, `--adapter ${shellWord(adapterFolder)}`, `--prompt ${shellWord(sample)}`];
+    output.say(
       `the merged model in ${mergedFolder}. Try next:`,
-      `  ${program()} generate \\`,
-      `    --model ${shellWord(base)} \\`,
-      `    --adapter ${shellWord(adapterFolder)} \\`,
-      `    --prompt ${shellWord(sample)}`,
-      `  ${program()} inspect ${shellWord(adapterFolder)}`,
-      `  ${program()} train --model DIR --data yours.jsonl --eval-data held-out.jsonl \\`,
-      "    --steps 300 --out run",
-    ])
-      output.say(line);
+      `${program()} ${generate.join(" \\\n    ")}`,
+      `${program()} inspect ${shellWord(adapterFolder)}`,
+      `${program()} train --model DIR --data yours.jsonl --eval-data held-out.jsonl \\\n    --steps 300 --out run`,
+    );
     output.result({
       exactMatchBefore: before.share,
       exactMatchAfter: after.share,

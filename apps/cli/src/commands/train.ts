@@ -235,10 +235,10 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
       if (note !== null) warn(note);
       if (evalLossBefore !== null && evalLossAfter !== null)
         output.say(`held-out loss ${evalLossBefore.toFixed(4)} → ${evalLossAfter.toFixed(4)}`);
+      const tuned = adapter ? ["--model", values.model, "--adapter", out] : ["--model", out];
       output.say(
-        adapter
-          ? `adapter in ${out}. Try:\n  ${program()} generate --model ${shellWord(values.model)} --adapter ${shellWord(out)} --prompt "…"`
-          : `model in ${out}. Try:\n  ${program()} generate --model ${shellWord(out)} --prompt "…"`,
+        `${adapter ? "adapter" : "model"} in ${out}. Try:`,
+        `${program()} generate ${tuned.map(shellWord).join(" ")} --prompt "…"`,
       );
     }
     output.result({

@@ -23,6 +23,11 @@ export function shownName(name: string): string {
   return start.replaceAll("\n", "\\n").replaceAll("\t", "\\t").replace(controls, escaped);
 }
 
+/** A line as `shownLine` shows it, but for a command in it: that is to be copied, so that it stays whole. */
+export function shownAround(line: string, command: string | undefined): string {
+  return command === undefined || command === "" ? shownLine(line) : line.split(command).map(shownLine).join(printable(command));
+}
+
 /** A line for people in which every name is cut at 200 characters: what stands between double quotes, and words without white space. */
 export function shownLine(line: string): string {
   return printable(line).replace(/"([^"\n]{201,})"|\S{201,}/gu, (found, quoted?: string) =>
