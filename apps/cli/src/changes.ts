@@ -32,9 +32,7 @@ export function changesOf(saved: RunBasis, now: RunBasis): string[] {
   const changes: string[] = [];
   for (const name of Object.keys({ ...saved.settings, ...now.settings })) {
     const [before, after] = [saved.settings[name] ?? null, now.settings[name] ?? null];
-    const isSame =
-      before === after ||
-      (places.has(name) && ((saved.hashes?.[name] !== undefined && now.hashes?.[name] !== undefined) || isSamePlace(before, after)));
+    const isSame = before === after || isKnown(name, saved, now) || (places.has(name) && isSamePlace(before, after));
     if (!isSame) changes.push(`--${name} was ${before ?? "absent"} and is ${after ?? "absent"}`);
   }
   for (const [name, digest] of Object.entries(saved.hashes ?? {})) {
@@ -42,6 +40,18 @@ export function changesOf(saved: RunBasis, now: RunBasis): string[] {
     if (after !== undefined && after !== digest) changes.push(`${contents[name] ?? name} changed`);
   }
   return changes;
+}
+
+/** Whether the contents of a place are compared, so that where it lies does not matter. */
+function isKnown(name: string, saved: RunBasis, now: RunBasis): boolean {
+  return places.has(name) && saved.hashes?.[name] !== undefined && now.hashes?.[name] !== undefined;
+}
+
+/** The settings of now, with a place whose contents are compared called as it was when the run was started. */
+export function asSaved(saved: RunBasis, now: RunBasis): RunState["settings"] {
+  return Object.fromEntries(
+    Object.entries(now.settings).map(([name, value]) => [name, isKnown(name, saved, now) ? (saved.settings[name] ?? null) : value]),
+  );
 }
 
 function isSamePlace(a: unknown, b: unknown): boolean {
@@ -68,7 +78,12 @@ export function allowedChanges(out: string, saved: RunState, now: RunBasis, isAl
   if (changes.length > 0 && !isAllowed)
     throw otherRun(out, changes, "continue in spite of the changes with --allow-changed, or give another --out");
   for (const change of changes) output.note(`warning: since the run was started, ${change}; continuing with --allow-changed`);
+  noteUncompared(out, saved, output);
+  return changes;
+}
+
+/** Says so where a run was started before digests were kept. */
+export function noteUncompared(out: string, saved: RunBasis, output: Pick<Output, "note">): void {
   if (saved.hashes === null)
     output.note(`warning: ${out} was made before the contents of model, tokenizer and rows were noted, so they cannot be compared`);
-  return changes;
 }

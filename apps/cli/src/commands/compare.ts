@@ -22,6 +22,7 @@ import {
   reportOf,
 } from "../compare/measure.js";
 import { comparisonPage, conclusion } from "../compare/page.js";
+import { baseSchema, methodSchema } from "../compare/results.js";
 import { terminalRows } from "../compare/rows.js";
 import { stagesOf } from "../compare/stage.js";
 import { medianStepMs, stepsIn, type TimedStep, type Trained, trainInFolder } from "../compare/training.js";
@@ -74,6 +75,7 @@ type CompareContext = CommandContext<typeof flags>;
 
 /** What is the same for all methods, found out once. */
 interface Start {
+  readonly settings: RunState["settings"];
   readonly base: Quality & { readonly settings: RunState["settings"] };
   /** Positions that a row may take beside any of the methods. */
   readonly context: number;
@@ -137,7 +139,6 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
   const decodedTokens = 24;
-  const shared = settingsOf(values);
 
   /** A fresh device with the model on it: the same start for each method, and a peak of memory of its own. */
   const onFreshModel = async <R>(
@@ -190,19 +191,17 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
         `The longest row has ${longest} tokens, and beside ${taken} virtual tokens the context of ${model.contextLength} has room for ${limit}. Cut long rows with --max-length ${limit}.`,
       );
     const general = await generalText(values["general-text"], tokenizer, limit);
-    await openFolder(outFolder, {
-      settings: shared,
-      hashes: { ...contentsOf(loaded, data, heldOut), "general-text": examplesDigest(general.examples) },
-    });
+    const hashes = { ...contentsOf(loaded, data, heldOut), "general-text": examplesDigest(general.examples) };
+    const settings = await openFolder(outFolder, { settings: settingsOf(values), hashes }, output);
     output.note(`device: ${description}`);
     output.note(`general text: ${general.source}`);
     const lengthLimit = Math.min(limit, Math.max(longest, 2));
-    const base = await finished(join(out, "base.json"), shared, signal, async () => {
+    const base = await finished({ path: join(out, "base.json"), schema: baseSchema, settings, signal }, async () => {
       const quality = await qualityOf(loaded, heldOut, general.examples, lengthLimit, signal, stagesOf(output, "base"));
-      return signal.aborted ? null : { settings: shared, ...quality };
+      return signal.aborted ? null : { settings, ...quality };
     });
     output.draw("");
-    return base && { base, context: lengthLimit, description, generalSource: general.source };
+    return base && { settings, base, context: lengthLimit, description, generalSource: general.source };
   });
 
   const names = asked.filter((name) => !left.has(name));
@@ -213,8 +212,8 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
     const isFull = methodOf(name) === fullMethod;
     const own = options.get(name) ?? {};
     const peakRate = rates.get(name) as number; // every method's is set when the model is opened
-    const settings = { ...shared, method: name, lr: peakRate, ...optionSettings(own) };
-    const result = await finished(join(out, `${name}.json`), settings, signal, async () => {
+    const settings = { ...start.settings, method: name, lr: peakRate, ...optionSettings(own) };
+    const result = await finished({ path: join(out, `${name}.json`), schema: methodSchema, settings, signal }, async () => {
       const folder = await outFolder.beginRun(name, isFull ? fullRunFiles : adapterRunFiles);
       output.say(`${name} (${i + 1} of ${names.length}), learning rate ${peakRate}`);
       const beginning = startNote(methodOf(name), own, `--set ${name}.init=`);

@@ -1,12 +1,14 @@
 import { join } from "node:path";
 import { type DataSet, type Examples, longestLength, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
+import { z } from "zod";
 import { contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
 import { splitRows } from "../compare/held-out.js";
 import { lossOn, reportOf } from "../compare/measure.js";
+import { measured, settingsSchema } from "../compare/results.js";
 import { figure } from "../compare/rows.js";
 import { trainInFolder } from "../compare/training.js";
 import { defaultLearningRate } from "../defaults.js";
@@ -64,6 +66,19 @@ interface StudyRun extends RankRun {
   }[];
 }
 
+const baseSchema = z.object({ settings: settingsSchema, evalLoss: measured });
+const runSchema: z.ZodType<StudyRun> = z.object({
+  settings: settingsSchema,
+  set: z.string(),
+  rank: z.number(),
+  seed: z.number(),
+  folder: z.string(),
+  trainable: z.number(),
+  evalLoss: measured,
+  effectiveRank: measured,
+  layers: z.array(z.object({ name: z.string(), singularValues: z.array(measured), norm: measured, amplification: measured })),
+});
+
 /** A run to be made. */
 interface Plan {
   readonly set: TargetSet;
@@ -101,7 +116,6 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
   const largest = ranks.at(-1) as number; // there is at least one
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  const shared = settingsOf(values);
   type Loaded = Awaited<ReturnType<typeof openModel>>;
   const onFreshModel = async <R>(use: (loaded: Loaded, description: string) => Promise<R>): Promise<R> =>
     withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev), `${dev.name} (${dev.description})`));
@@ -123,16 +137,16 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
   const start = await onFreshModel(async (loaded, description) => {
     const sets = targetSets(values["targets-sets"], loaded.model);
     const { data, heldOut, lengthLimit } = await rowsFor(loaded, true);
-    await openFolder(outFolder, { settings: shared, hashes: contentsOf(loaded, data, heldOut) });
+    const shared = await openFolder(outFolder, { settings: settingsOf(values), hashes: contentsOf(loaded, data, heldOut) }, output);
     output.note(`device: ${description}`);
-    const base = await finished(join(out, "base.json"), shared, signal, async () => ({
+    const base = await finished({ path: join(out, "base.json"), schema: baseSchema, settings: shared, signal }, async () => ({
       settings: shared,
       evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
     }));
     const lr = values.lr ?? defaultLearningRate("lora", loaded.model);
-    return { sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
+    return { shared, sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
   });
-  const { sets, baseLoss, lr } = start;
+  const { shared, sets, baseLoss, lr } = start;
   const [first] = sets as [TargetSet]; // `targetSets` gives at least one
   const plans: Plan[] = [
     ...sets.flatMap((set) => ranks.map((rank): Plan => ({ set, rank, seed: values.seed }))),
@@ -145,7 +159,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     const folder = join(out, name);
     const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
     const settings = { ...shared, lr, seed, targets, rank, alpha: 2 * rank };
-    const run = await finished(join(out, `${name}.json`), settings, signal, async () => {
+    const run = await finished({ path: join(out, `${name}.json`), schema: runSchema, settings, signal }, async () => {
       await outFolder.beginRun(name, adapterRunFiles);
       output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
       return onFreshModel(async (loaded): Promise<StudyRun | null> => {

@@ -4,13 +4,14 @@ import { join } from "node:path";
 import type { RunState } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { z } from "zod";
-import { checkSettings, type RunBasis } from "../changes.js";
+import { asSaved, checkSettings, noteUncompared, type RunBasis } from "../changes.js";
 import { UsageError } from "../failure.js";
 import type { OutFolder } from "../out-folder.js";
+import type { Output } from "../output.js";
+import { settingsSchema } from "./results.js";
 
 const settingsName = "settings.json";
 
-const settingsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
 /** Files of before contents were compared hold the settings alone. */
 const basisSchema = z.union([
   z.strictObject({ settings: settingsSchema, hashes: z.record(z.string(), z.string()) }),
@@ -18,25 +19,32 @@ const basisSchema = z.union([
 ]);
 
 /**
- * Begins or resumes a folder of many runs. Rejects with UsageError when it holds runs of other settings or on other contents;
- * nothing is changed then.
+ * Begins or resumes a folder of many runs. Resolves to the settings by which its runs are kept: a place is called as it was at first where
+ * its contents are the same. Rejects with UsageError when it holds runs of other settings or on other contents; nothing is changed then.
  */
-export async function openFolder(folder: OutFolder, basis: Required<RunBasis>): Promise<void> {
+export async function openFolder(
+  folder: OutFolder,
+  basis: Required<RunBasis>,
+  output: Pick<Output, "note">,
+): Promise<RunState["settings"]> {
   const path = join(folder.path, settingsName);
-  const isThere = existsSync(path);
-  if (isThere) {
-    const saved = basisSchema.safeParse(await readResult(path)).data;
-    if (!saved) throw new UsageError(`${path} does not hold the settings of runs. Remove the folder to have everything made again.`);
-    checkSettings(folder.path, saved, basis);
+  if (!existsSync(path)) {
+    await folder.begin();
+    await writeResult(path, basis);
+    return basis.settings;
   }
+  const saved = basisSchema.safeParse(await readResult(path)).data;
+  if (!saved) throw new UsageError(`${path} does not hold the settings of runs. Remove the folder to have everything made again.`);
+  checkSettings(folder.path, saved, basis);
+  noteUncompared(folder.path, saved, output);
   await folder.begin();
-  if (!isThere) await writeResult(path, basis);
+  return asSaved(saved, basis);
 }
 
-/** A finished part's result. Rejects with UsageError when the file is not whole JSON. */
-export async function readResult<T>(path: string): Promise<T> {
+/** What a file of a finished part holds. Rejects with UsageError when the file is not whole JSON. */
+async function readResult(path: string): Promise<unknown> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as T;
+    return JSON.parse(await readFile(path, "utf8"));
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     throw new UsageError(`${path} is not JSON (${error.message}). Remove it to have it made again.`);
@@ -44,21 +52,30 @@ export async function readResult<T>(path: string): Promise<T> {
 }
 
 /** Writes a finished part's result, whole or not at all. */
-export async function writeResult(path: string, result: object): Promise<void> {
+async function writeResult(path: string, result: object): Promise<void> {
   await writeFileAtomic(path, `${JSON.stringify(result, null, 1)}\n`);
 }
 
-/** The result in a file, or what `make` makes and the file then holds; null when that was interrupted. `settings` must be those it was made with. */
+/** A part of a comparison or a study, and the file that holds its result. */
+export interface Part<T> {
+  readonly path: string;
+  readonly schema: z.ZodType<T>;
+  /** Those that the result must have been made with. */
+  readonly settings: RunState["settings"];
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The result in a part's file, or what `make` makes and the file then holds; null when that was interrupted. Rejects with UsageError when the
+ * file holds something else, or a result of other settings.
+ */
 export async function finished<T extends { readonly settings: RunState["settings"] }>(
-  path: string,
-  settings: RunState["settings"],
-  signal: AbortSignal,
+  { path, schema, settings, signal }: Part<T>,
   make: () => Promise<T | null>,
 ): Promise<T | null> {
   if (existsSync(path)) {
-    const known = await readResult<T>(path);
-    if (!settingsSchema.safeParse(known.settings).success)
-      throw new UsageError(`${path} does not hold the result of a run. Remove it to have it made again.`);
+    const known = schema.safeParse(await readResult(path)).data;
+    if (!known) throw new UsageError(`${path} does not hold the result of a run. Remove it to have it made again.`);
     checkSettings(path, known, { settings });
     return known;
   }
