@@ -216,7 +216,7 @@ async function checkContents({ command, path, writes, mode }: OutClaim): Promise
   const run = present.filter((name) => kept.has(name));
   if (mode === "start" && run.length > 0)
     throw new UsageError(
-      `${path} already holds a run (${some(run)}). Go on with it with --resume, give another --out, or replace it with --overwrite.`,
+      `${path} already holds a run (${some(run)}). Resume it with --resume, give another --out, or replace it with --overwrite.`,
     );
   if (mode === "resume" && !present.includes(stateFileName) && run.some(isWeights))
     throw new UsageError(
@@ -235,7 +235,7 @@ function notOurs(path: string, names: readonly string[], command: string): Usage
 
 function lostError(path: string, cause?: unknown): UsageError {
   return new UsageError(
-    `${path} is not this process's any more: it was removed, or another process took it over while this one did not answer. Nothing more was written there; see what is in it, then go on with --resume or give another --out.`,
+    `${path} is not this process's any more: it was removed, or another process took it over while this one did not answer. Nothing more was written there; see what is in it, then resume with --resume or give another --out.`,
     { cause },
   );
 }

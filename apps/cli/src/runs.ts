@@ -18,7 +18,7 @@ interface FirstBatches {
   readonly lengthLimit: number;
 }
 
-/** The model's forward over the first training batches, for first values that come from data (EVA): tokens that are learned count, as in PEFT. */
+/** The model's forward over the first training batches, for an initialization from data (EVA): loss tokens count, as in PEFT. */
 function firstRuns(model: CausalLM, examples: Examples, settings: FirstBatches): DataRun[] {
   const { batchSize } = settings;
   const batches = new BatchSequence(examples, { ...settings, layout: "padded" });
@@ -32,8 +32,8 @@ function firstRuns(model: CausalLM, examples: Examples, settings: FirstBatches):
   });
 }
 
-/** Sets an adapter's first values, and says so where that takes a while. Rejects with AdapterError where the data say too little. */
-export async function setFirstValues(
+/** Initializes an adapter, and says so where that takes a while. Rejects with AdapterError where the data say too little. */
+export async function initializeAdapter(
   adapter: Adapter,
   model: CausalLM,
   examples: Examples,
@@ -42,6 +42,6 @@ export async function setFirstValues(
 ): Promise<void> {
   const { init } = adapter.options as { readonly init?: unknown };
   if (/^(pissa|olora|eva)/.test(String(init)))
-    output.note(`first values (${String(init)}) out of the ${init === "eva" ? "data" : "weights"} …`);
+    output.note(`initialization (${String(init)}) from the ${init === "eva" ? "data" : "weights"} …`);
   await adapter.initialize({ runs: firstRuns(model, examples, settings) });
 }

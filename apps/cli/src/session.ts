@@ -33,7 +33,7 @@ export const deviceFlag = {
 export const memoryFlag = {
   type: "number",
   above: 0,
-  help: "GB to stay within, by computing values twice that do not fit (default: what the device has)",
+  help: "GB to stay within, by rematerialization of what does not fit (default: what the device has)",
 } as const satisfies Flags[string];
 export const jsonFlag = { type: "switch", help: "one JSON object on stdout, everything else on stderr" } as const satisfies Flags[string];
 

@@ -130,7 +130,12 @@ describe("lines on a terminal", () => {
     ["are cut between words", "one two three four", 9, "one two\nthree\nfour"],
     ["stay where they fit", "one two", 7, "one two"],
     ["keep words that are too long", "a /a/long/path b", 6, "a\n/a/long/path\nb"],
-    ["keep commands, which are indented, in one piece", "Go on with:\n  lowrank train --out a", 12, "Go on with:\n  lowrank train --out a"],
+    [
+      "keep commands, which are indented, in one piece",
+      "Resume with:\n  lowrank train --out a",
+      12,
+      "Resume with:\n  lowrank train --out a",
+    ],
   ])("%s", (_, text, width, shown) => {
     expect(wrapped(text, width)).toBe(shown);
   });

@@ -36,7 +36,7 @@ import { adapterRunFiles, fullRunFiles } from "../out/mark.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
-import { contextOf, setFirstValues } from "../runs.js";
+import { contextOf, initializeAdapter } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
 import { riseNote, startNote } from "../training-notes.js";
@@ -224,7 +224,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
         const onWarning = (message: string): void => output.note(`warning: ${message}`);
         const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, baseModel: values.model, onWarning });
         const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit: start.context };
-        if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
+        if (adapter) await initializeAdapter(adapter, model, data.examples, batches, output);
         const trained = await trainInFolder({
           model,
           adapter,
@@ -283,7 +283,7 @@ async function compareIn(outFolder: OutFolder, { values, given, output, args }: 
   }
   if (!start || results.length < names.length) {
     output.note(
-      `Stopped after ${results.length} of ${names.length} methods. Go on with:`,
+      `Stopped after ${results.length} of ${names.length} methods. Resume with:`,
       `${program()} ${["compare", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);

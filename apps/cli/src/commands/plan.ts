@@ -102,7 +102,7 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
   ))
     output.say(line);
   if (values.memory !== undefined && plan.peakBytes > values.memory * 1e9)
-    output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is computed twice. Plan for fewer rows or tokens.`);
+    output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is rematerialized. Plan for fewer rows or tokens.`);
   if (plan.deviceMemoryBytes !== null)
     output.say(
       `${plan.peakBytes <= plan.deviceMemoryBytes ? "fits" : "does not fit"} ${card?.name ?? "a GPU"} with ${bytes(plan.deviceMemoryBytes)}, of which other programs may take a part`,

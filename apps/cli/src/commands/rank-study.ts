@@ -209,7 +209,7 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
   }
   if (runs.length < plans.length) {
     output.note(
-      `Stopped after ${runs.length} of ${plans.length} runs. Go on with:`,
+      `Stopped after ${runs.length} of ${plans.length} runs. Resume with:`,
       `${program()} ${["rank-study", ...args].map(shellWord).join(" ")}`,
     );
     return interruptedCode(signal);

@@ -26,7 +26,7 @@ import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { withLeastMemory } from "../plan/least.js";
 import { program } from "../program.js";
 import { resumedFlags, startCommand, type WithNeeded, withResumeAdvice } from "../resume.js";
-import { contextOf, setFirstValues } from "../runs.js";
+import { contextOf, initializeAdapter } from "../runs.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
 import { duration, grouped, reportLines, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
@@ -136,7 +136,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     const longest = Math.max(longestLength(data.examples), heldOut ? longestLength(heldOut.examples) : 0);
     const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
     const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit };
-    if (adapter) await setFirstValues(adapter, model, data.examples, batches, output);
+    if (adapter) await initializeAdapter(adapter, model, data.examples, batches, output);
     const parameters = adapter ? adapter.namedParameters() : model.namedParameters();
     const report = parameterReport(model, adapter ?? "full");
     const rowsPerStep = values["batch-size"] * values.accumulate;
@@ -215,7 +215,7 @@ async function runTrain(context: CommandContext<typeof flags>): Promise<number> 
     if (!result.isFinished) {
       const command = ["train", ...context.args.filter((arg) => !onceOnly.has(arg)), "--resume"];
       output.note(
-        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Go on with:`,
+        `Stopped at step ${result.steps} of ${steps}; the checkpoint is in ${out}. Resume with:`,
         `${program()} ${command.map(shellWord).join(" ")}`,
       );
     }

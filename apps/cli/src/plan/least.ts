@@ -36,7 +36,7 @@ export async function withLeastMemory<R>(
     if (planned === null) throw error;
     // A run that planning thought would fit asks for a little more than it was given.
     const least = inGigabytes(Math.max(planned.bytes, 1.1e9 * flags.memory));
-    const less = planned.isLeast ? "" : " Nothing is computed twice then; a little less may do.";
+    const less = planned.isLeast ? "" : " Nothing is rematerialized then; a little less may do.";
     throw new UsageError(
       `--memory ${flags.memory} is too small for these rows: ${error.fact}. Give --memory ${least} or more (GB), or lower --batch-size or --max-length.${less}`,
     );
@@ -55,10 +55,10 @@ function inGigabytes(bytes: number): number {
 }
 
 /** Where a plan takes longer, one within less memory takes minutes. */
-const patienceMs = 2000;
+const thresholdMs = 2000;
 
 /**
- * Bytes that a step of the longest rows takes where all is computed twice that helps; where planning that would take long, those that it takes
+ * Bytes that a step of the longest rows takes where all is rematerialized that helps; where planning that would take long, those that it takes
  * where nothing is.
  */
 async function leastBytes(
@@ -79,9 +79,9 @@ async function leastBytes(
   };
   const start = performance.now();
   const free = await peak(undefined);
-  const isSlow = performance.now() - start > patienceMs;
+  const isSlow = performance.now() - start > thresholdMs;
   let bytes = isSlow ? free : await peak(1);
-  // The planner stops computing twice as soon as all fits, so that a budget may need a little more than the least of a smaller one.
+  // The planner stops rematerializing as soon as all fits, so that a budget may need a little more than the least of a smaller one.
   for (let i = 0; i < 4 && !isSlow; i++) {
     const needed = await peak(bytes);
     if (needed <= bytes) break;

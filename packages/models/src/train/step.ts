@@ -42,7 +42,7 @@ export interface StepOutcome {
 /** The compiled training step; `run` enqueues it and returns the promise of its figures. */
 export interface TrainingStep {
   /**
-   * The loss is the mean over the learned tokens of all batches together, however they are split; a batch without any takes no part.
+   * The loss is the mean over the loss tokens of all batches together, however they are split; a batch without any takes no part.
    * Rejects with RangeError when none of the batches has any, and for a label that is neither a token nor -100.
    */
   run(batches: readonly Batch[], learningRate: number): Promise<StepOutcome>;
@@ -75,7 +75,7 @@ function tensorsOf({ ids, labels, packed }: DeviceBatch): Tensor[] {
 
 /**
  * Loss, gradients, clipping and optimizer as one plan. With several batches a step (gradient accumulation) all but the last run a smaller
- * plan that adds their gradients, weighted by their share of the learned tokens, into accumulators.
+ * plan that adds their gradients, weighted by their share of the loss tokens, into accumulators.
  */
 export function trainingStep({ model, parameters: named, rules = {}, optimizer, maxGradNorm }: StepOptions): TrainingStep {
   const { device } = model;
