@@ -75,6 +75,8 @@ export default defineConfig({
             env: { LOWRANK_TEST_BACKEND: name },
             // A software adapter compiles a shader in a tenth of a second, and a training step has a hundred of them.
             ...(name === "cpu" ? {} : { testTimeout: 240_000 }),
+            // Files differ in the width of vectors that they ask lavapipe for, and a process has one.
+            ...(name === "lavapipe" ? { isolate: true } : {}),
           },
         })),
       { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000 } },

@@ -32,11 +32,11 @@ function panelsDevice(options: DeviceOptions): Device {
 export async function newDevice(options: DeviceOptions = {}): Promise<Device> {
   const backend = testBackend();
   if (backend === "cpu") return process.env["LOWRANK_TEST_PANELS"] === "1" ? panelsDevice(options) : device("cpu", options);
-  // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
-  if (backend !== "gpu") useVulkan(backend);
   // Models have hundreds of shaders, which compile in half the time for narrow vectors. Tests of single kernels keep the driver's own width,
   // and with it wider subgroups.
   if (backend === "lavapipe") process.env["LP_NATIVE_VECTOR_WIDTH"] ??= "128";
+  // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
+  if (backend !== "gpu") useVulkan(backend);
   // What somebody measured on this machine changes no test.
   return device("webgpu", { ...options, tuning: null });
 }
