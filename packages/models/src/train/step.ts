@@ -46,7 +46,16 @@ export interface TrainingStep {
    * Rejects with RangeError when none of the batches has any, and for a label that is neither a token nor -100.
    */
   run(batches: readonly Batch[], learningRate: number): Promise<StepOutcome>;
+  /** Resolves when all batches of the steps so far are enqueued: what is assigned or read from then on comes after them. */
+  enqueued(): Promise<void>;
   dispose(): void;
+}
+
+/** A step whose batches are all enqueued, and the tensors that end with it. */
+interface Enqueued {
+  readonly loss: Tensor;
+  readonly norm: Tensor;
+  readonly passing: readonly Tensor[];
 }
 
 /** Throws RangeError for a label that is neither a token of the vocabulary nor -100, with its row and its position there. */
@@ -128,34 +137,46 @@ export function trainingStep({ model, parameters: named, rules = {}, optimizer, 
     return { loss, norm: update(grads, learningRate) };
   });
 
+  /** Enqueues a step's batches, one after another as the device gets there. */
+  const enqueue = async (batches: readonly Batch[], learningRate: number): Promise<Enqueued> => {
+    const rate = scalar(learningRate);
+    const passing: Tensor[] = [rate];
+    const learned = batches.reduce((sum, batch) => sum + batch.learnedTokenCount, 0);
+    let outcome: { loss: Tensor; norm: Tensor } | null = null;
+    if (batches.length > 1) accumulated();
+    for (const [i, rows] of batches.entries()) {
+      if (i > 0) await device.ready();
+      const batch = upload(rows, device);
+      passing.push(...tensorsOf(batch));
+      if (batches.length === 1) outcome = single(batch, rate);
+      else {
+        const share = scalar(rows.learnedTokenCount / learned);
+        passing.push(share);
+        if (i < batches.length - 1) passing.push(add(batch, share));
+        else outcome = finish(batch, share, rate);
+      }
+    }
+    if (!outcome)
+      throw new RangeError(`A step needs labels other than ${ignoredLabel}, and its batches have none. Give it rows with loss tokens.`);
+    return { ...outcome, passing };
+  };
+  // Steps overlap and share the accumulators: all batches of one come before those of the next.
+  let enqueued: Promise<unknown> = Promise.resolve();
+
   return {
     async run(all, learningRate) {
       if (model.vocabSize !== undefined) for (const batch of all) checkLabels(batch, model.vocabSize);
       // The mean over no token is NaN, even times a share of 0.
       const batches = all.filter(({ learnedTokenCount }) => learnedTokenCount > 0);
-      const rate = scalar(learningRate);
-      const passing: Tensor[] = [rate];
-      const learned = batches.reduce((sum, batch) => sum + batch.learnedTokenCount, 0);
-      let outcome: { loss: Tensor; norm: Tensor } | null = null;
-      if (batches.length > 1) accumulated();
-      for (const [i, rows] of batches.entries()) {
-        if (i > 0) await device.ready();
-        const batch = upload(rows, device);
-        passing.push(...tensorsOf(batch));
-        if (batches.length === 1) outcome = single(batch, rate);
-        else {
-          const share = scalar(rows.learnedTokenCount / learned);
-          passing.push(share);
-          if (i < batches.length - 1) passing.push(add(batch, share));
-          else outcome = finish(batch, share, rate);
-        }
-      }
-      if (!outcome)
-        throw new RangeError(`A step needs labels other than ${ignoredLabel}, and its batches have none. Give it rows with loss tokens.`);
-      const { loss, norm } = outcome;
+      const step = enqueued.then(() => enqueue(batches, learningRate));
+      enqueued = step.catch(() => undefined); // who runs the step is told
+      const { loss, norm, passing } = await step;
       const [lossValue, gradNorm] = await Promise.all([loss.item(), norm.item()]);
       for (const t of [...passing, loss, norm]) t.dispose();
       return { loss: lossValue, gradNorm };
+    },
+    async enqueued() {
+      await enqueued;
     },
     dispose() {
       for (const plan of [single, add, finish]) plan.dispose();

@@ -254,6 +254,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       const outcome = step.run(parts, rate).then((figures) => ({ ...figures, endMs: performance.now() }));
       outcome.catch(() => {}); // it is awaited below; an early rejection must not end the process
       inFlight.push({ number: done, rate, outcome, time });
+      await step.enqueued();
       const isCheckpoint = folder !== undefined && folder.every > 0 && done % folder.every === 0;
       const isEvaluation = isEvaluationStep(done, evaluation?.every);
       await settle(isWarmUp || isCheckpoint || isEvaluation || done === steps ? 0 : inFlightLimit(clock.steadyMs));

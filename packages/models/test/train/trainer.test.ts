@@ -248,6 +248,29 @@ describe("train", () => {
     await expect(run(files, { resume: true, steps: 5 })).rejects.toThrow(/^run holds a run at step 8, which is beyond the last of 5\./);
   });
 
+  it("keeps the batches of steps apart that run at the same time", async () => {
+    const trained = async (areAwaited: boolean): Promise<number[]> => {
+      const model = bigram(dev, 0);
+      model.train = () => {};
+      const optimizer = optim.adamw([{ parameters: model.parameters }]);
+      const step = trainingStep({ model, parameters: model.parameters, optimizer, maxGradNorm: 1 });
+      const outcomes: Promise<unknown>[] = [];
+      for (let i = 0; i < 4; i++) {
+        const rows = [0, 1, 2].map((k) => examples.slice((i + k) * 2, (i + k) * 2 + 2)).filter(({ length }) => length > 0);
+        const outcome = step.run(
+          rows.map((part) => collate(part, { layout: "padded", lengthLimit: 8 })),
+          0.05,
+        );
+        outcomes.push(outcome);
+        if (areAwaited) await outcome;
+      }
+      await Promise.all(outcomes);
+      step.dispose();
+      return [...((await model.parameters.get("embed")?.data()) ?? [])];
+    };
+    expect(await trained(false)).toEqual(await trained(true));
+  });
+
   it("takes nothing from micro-batches whose labels are all masked", async () => {
     const masked: Example = { line: 99, ids: [1, 2, 3, 4], labels: [-100, -100, -100, -100] };
     const values = async (rows: readonly Example[], accumulate: number): Promise<{ losses: number[]; embed: number[] }> => {
