@@ -5,8 +5,7 @@ import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
 
-/** Where the scripts keep what they unpack or compile. */
-export const cache = join(fileURLToPath(new URL("..", import.meta.url)), "node_modules", ".cache", "lowrank");
+const cache = join(fileURLToPath(new URL("..", import.meta.url)), "node_modules", ".cache", "lowrank");
 const require = createRequire(import.meta.url);
 
 /**

@@ -7,10 +7,10 @@
 // lavapipe is Mesa's driver (Debian: mesa-vulkan-drivers); Dawn refuses Mesa older than 25.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { cache, chromiumArchive, unpackOnce } from "./archive.mjs";
+import { chromiumArchive, unpackOnce } from "./archive.mjs";
 
 /** @typedef {"swiftshader" | "lavapipe"} Driver */
 /** @typedef {{ icd: string, loader: string | null, version: string }} Found */
@@ -33,8 +33,10 @@ export function findVulkan(driver) {
 export function vulkanEnvironment(driver) {
   const found = findVulkan(driver);
   if (typeof found === "string") return null;
-  // Mesa's cache of shaders takes one that was compiled for vectors of another width for its own: each width has a cache apart.
-  const shaders = join(cache, `mesa-${process.env["LP_NATIVE_VECTOR_WIDTH"] ?? "native"}`);
+  // Mesa's cache of shaders takes one that was compiled for vectors of another width for its own: each width has a cache apart. They serve
+  // all clones of a machine, as Mesa's own does.
+  const caches = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
+  const shaders = join(caches, "lowrank", `mesa-${process.env["LP_NATIVE_VECTOR_WIDTH"] ?? "native"}`);
   mkdirSync(shaders, { recursive: true });
   // VK_ICD_FILENAMES is the name that loaders before 1.3.207 know. Mesa complains about a missing XDG_RUNTIME_DIR.
   return {
