@@ -24,7 +24,7 @@ const contents: Readonly<Record<string, string>> = {
   "general-text": "the text of --general-text",
 };
 
-/** Settings that are places: another path to the same place is no change, and where the contents are known the place does not matter. */
+/** Settings that are places: another path to the same place is not a change, and where the contents are known the place does not matter. */
 const places: ReadonlySet<string> = new Set(["model", "data", "eval-data", "general-text"]);
 
 /** How settings and contents differ from those that a run was started with, a phrase each. */

@@ -31,7 +31,7 @@ const tokenLimit = 128;
  */
 export async function generalText(path: string | undefined, tokenizer: Tokenizer, context: number): Promise<GeneralText> {
   const from = path ?? generalTextFile();
-  const rows = await withSource(from, (source) => chosenRows(source, from));
+  const rows = await withSource(from, (source) => selectedRows(source, from));
   const limit = Math.min(tokenLimit, context);
   const examples = rows
     .map((row) => encodeRow(row, tokenizer, from))
@@ -43,7 +43,7 @@ export async function generalText(path: string | undefined, tokenizer: Tokenizer
 }
 
 /** 64 rows, evenly spread over a text of rows or of plain lines. */
-async function chosenRows(source: DataSource, path: string): Promise<Row[]> {
+async function selectedRows(source: DataSource, path: string): Promise<Row[]> {
   const again = await rereadable(source);
   let count = 0;
   let isPlain = true;

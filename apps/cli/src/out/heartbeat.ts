@@ -59,7 +59,7 @@ function beat(
         fs.closeSync(file);
       }
     } catch (error) {
-      // A full disk or a busy server is no loss of the lock; the next beat tries again.
+      // A full disk or a busy server is not a loss of the lock; the next beat tries again.
       const code = error instanceof Error && "code" in error ? String(error.code) : "ENOENT";
       if (code !== "ENOENT" && code !== "ESTALE" && code !== "ENOTDIR") return;
       clearInterval(timer);
