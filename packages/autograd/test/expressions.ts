@@ -4,6 +4,8 @@ import {
   concat,
   crossEntropy,
   type Device,
+  dynamicSlice,
+  dynamicUpdateSlice,
   layerNorm,
   linearCrossEntropy,
   maximum,
@@ -138,6 +140,25 @@ export const expressions: Readonly<Record<string, Expression>> = {
   "gather along the last axis beyond its end": {
     shapes: [[2, 4]],
     build: ([x], ints) => (x as Tensor).gather(ints([3, 9, -2]), -1).square(),
+  },
+  "dynamic slice": { shapes: [[4, 5]], build: ([x], ints) => dynamicSlice(x as Tensor, ints([9, 1]), [2, 3]).square() },
+  "dynamic slice of each row": {
+    shapes: [[2, 5]],
+    build: ([x], ints) => dynamicSlice((x as Tensor).square(), ints([1, 9], [2, 1]), [3]).square(),
+  },
+  "dynamic update": {
+    shapes: [
+      [4, 5],
+      [2, 3],
+    ],
+    build: ([x, update], ints) => dynamicUpdateSlice((x as Tensor).square(), (update as Tensor).square(), ints([1, 7])).square(),
+  },
+  "dynamic update of each row": {
+    shapes: [
+      [2, 5, 3],
+      [2, 2, 3],
+    ],
+    build: ([x, update], ints) => dynamicUpdateSlice(x as Tensor, (update as Tensor).square(), ints([1, 0, 2, 0], [2, 2])).square(),
   },
   scatterAdd: { shapes: [[4, 3]], build: ([x], ints) => scatterAdd(ints([2, 0, 2, 7]), x as Tensor, 3).square() },
   matmul: two([2, 3], [3, 4], (a, b) => a.matmul(b)),

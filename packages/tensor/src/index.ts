@@ -35,6 +35,7 @@ export * from "./ops/activation.js";
 export * from "./ops/attention.js";
 export { defineComposite } from "./ops/composite.js";
 export * from "./ops/cross-entropy.js";
+export * from "./ops/dynamic-slice.js";
 export * from "./ops/elementwise.js";
 export * from "./ops/gather.js";
 export * from "./ops/matmul.js";

@@ -3,6 +3,8 @@ import {
   concat,
   crossEntropy,
   type Device,
+  dynamicSlice,
+  dynamicUpdateSlice,
   layerNorm,
   linearCrossEntropy,
   rmsNorm,
@@ -89,6 +91,28 @@ export const cases: Record<string, Build> = {
       .gather(i([4, 0, 9, -2]))
       .mul(2),
   "gather along the last axis": (t, i) => t([3, 5]).gather(i([4, 0]), 1),
+  "a part whose start the device reads": (t, i) =>
+    dynamicSlice(t([4, 6]).mul(2), i([1, 2]), [2, 3]).add(dynamicSlice(t([5, 3]), i([-7, 99]), [2, 3])),
+  "a part of each row of a batch at a start of its own": (t, i) =>
+    dynamicSlice(t([3, 5, 4]).exp(), i([0, 1, 3, 0, 9, -9]).reshape([3, 2]), [2, 3]),
+  "an update of what is computed": (t, i) => dynamicUpdateSlice(t([4, 6]).exp(), t([2, 3]).mul(3), i([3, 1])).add(t([6])),
+  "an update of each row of a batch, of a view and of zeros": (t, i) => {
+    const starts = i([0, 4, 2]).reshape([3, 1]);
+    const update = t([3, 2]).softmax(-1);
+    const zero = t([3, 1]).mul(0).expand([3, 5]);
+    return dynamicUpdateSlice(t([5, 3]).t(), update, starts).add(dynamicUpdateSlice(zero, update, starts));
+  },
+  "updates one over the other": (t, i) => {
+    const first = dynamicUpdateSlice(t([9]), t([4]).tanh(), i([2]));
+    const second = dynamicUpdateSlice(first, first.slice([0, 3]), i([5]));
+    return concat([first, second, dynamicSlice(second, i([4]), [4])]);
+  },
+  "updates of storage types": (t, i) =>
+    concat([
+      dynamicUpdateSlice(t([9]).cast("bf16"), t([3]), i([3])).cast("f32"),
+      dynamicUpdateSlice(i([1, 2, 3, 4]), i([7]), i([2])).cast("f32"),
+      dynamicUpdateSlice(t([5]).greater(0), t([3]).less(0), i([1])).cast("f32"),
+    ]),
   "scatter add": (t, i) => scatterAdd(i([1, 1, 7, -1, 0]), t([5, 3]).mul(2), 3),
   matmul: (t) => t([3, 4]).matmul(t([4, 5])),
   "matmul of views": (t) =>

@@ -64,6 +64,7 @@ function runKernel(
 ): void {
   switch (kernel.kind) {
     case "loop":
+      if (kernel.over) write(kernel.over.into, read(kernel.over.from));
       runLoop(kernel, read, write);
       return;
     case "matmul": {

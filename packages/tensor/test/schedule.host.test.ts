@@ -1,4 +1,4 @@
-import { compile, device, layerNorm, realize, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, device, dynamicUpdateSlice, layerNorm, realize, Tensor, tensor } from "@lowrank/tensor";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Kernel } from "../src/kernels/kernel.js";
@@ -43,6 +43,30 @@ test("an assignment that reads each element where it writes it happens in place"
   expect(await step(g).item()).toBe(-1.5);
   expect(await p.toArray()).toEqual([-1.5, -0.5, 0.5]);
   expect(dev.plans[0]?.kernels.some((kernel) => kernel.kind === "copy")).toBe(false);
+});
+
+test.each([
+  ["stores the update alone, after what reads the old contents", (_: Tensor, next: Tensor) => next.sum(), 0],
+  ["is there before what reads the new contents", (_: Tensor, next: Tensor) => next.square(), 0],
+  ["keeps a copy for what needs the old contents and the new", (state: Tensor, next: Tensor) => state.mul(next), 1],
+  ["is copied out where it is also a result", (_: Tensor, next: Tensor) => next, 1],
+])("an update of a part, assigned to what it is a part of, %s", async (_name, result, copyCount) => {
+  const dev = planInterpreter();
+  const state = tensor([1, 2, 3, 4, 5], { device: dev });
+  const step = compile((update: Tensor, at: Tensor) => {
+    const before = new Tensor(state.node, dev);
+    const sum = before.sum();
+    const first = dynamicUpdateSlice(state, update.mul(2), at);
+    const next = dynamicUpdateSlice(first, update, at.sub(1));
+    state.assign(next);
+    return [result(before, next), sum];
+  });
+  const [, sum] = step(tensor([10, 20], { device: dev }), tensor([3], { device: dev, dtype: "i32" }));
+  expect(await sum?.item()).toBe(15);
+  expect(await state.toArray()).toEqual([1, 2, 10, 20, 40]);
+  const kernels = (dev.plans.at(-1)?.kernels ?? []).flatMap((kernel) => (kernel.kind === "group" ? kernel.members : [kernel]));
+  expect(kernels.filter((kernel) => kernel.kind === "copy").length).toBe(copyCount);
+  expect(kernels.some((kernel) => kernel.kind === "loop" && kernel.over)).toBe(false);
 });
 
 test("what many tensors become by the same rule is computed by a few kernels", async () => {

@@ -1,4 +1,5 @@
 import type { Node } from "@lowrank/tensor";
+import { dynamicSlice, dynamicUpdateSlice } from "./dynamic-slice.js";
 import { binary, cast, select, unary } from "./elementwise.js";
 import { gather, scatterAdd } from "./gather.js";
 import { matmul } from "./matmul.js";
@@ -28,6 +29,8 @@ export const rules: { readonly [Op in Exclude<Node["op"], "composite">]: Rule<Op
   pad,
   gather,
   scatterAdd,
+  dynamicSlice,
+  dynamicUpdateSlice,
   matmul,
   output: (node, dy, flow) => flow.intoResult(node.of, node.index, dy),
 };

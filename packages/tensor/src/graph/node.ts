@@ -45,6 +45,13 @@ export type Node =
   | (Typed & { readonly op: "pad"; readonly x: Node; readonly before: readonly number[]; readonly value: number })
   /** numpy.take: the indices' shape stands where `axis` stood. Indices are clamped to the axis. */
   | (Typed & { readonly op: "gather"; readonly x: Node; readonly indices: Node; readonly axis: number })
+  /**
+   * The part of x that begins at `starts`, i32 [rank]; or [batch, rank − 1], where each row of the first axis has its own start. Starts are
+   * clamped so that the part lies inside x.
+   */
+  | (Typed & { readonly op: "dynamicSlice"; readonly x: Node; readonly starts: Node })
+  /** x with `update`, of x's dtype, in place of the part that begins at `starts`. */
+  | (Typed & { readonly op: "dynamicUpdateSlice"; readonly x: Node; readonly update: Node; readonly starts: Node })
   /** [rows, width] of zeros with updates[n, :] added at row indices[n]; indices outside are skipped. */
   | (Typed & { readonly op: "scatterAdd"; readonly indices: Node; readonly updates: Node })
   /** [...batch, m, k] · [...batch, k, n] → [...batch, m, n]; equal batch axes. `plus` is made by the scheduler alone. */
@@ -92,6 +99,10 @@ export function inputsOf(node: Node): readonly Node[] {
       return [node.condition, node.a, node.b];
     case "gather":
       return [node.x, node.indices];
+    case "dynamicSlice":
+      return [node.x, node.starts];
+    case "dynamicUpdateSlice":
+      return [node.x, node.update, node.starts];
     case "scatterAdd":
       return [node.indices, node.updates];
     case "composite":
@@ -135,6 +146,10 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
       return { ...node, condition: at(0), a: at(1), b: at(2) };
     case "gather":
       return { ...node, x: at(0), indices: at(1) };
+    case "dynamicSlice":
+      return { ...node, x: at(0), starts: at(1) };
+    case "dynamicUpdateSlice":
+      return { ...node, x: at(0), update: at(1), starts: at(2) };
     case "scatterAdd":
       return { ...node, indices: at(0), updates: at(1) };
     case "composite":

@@ -194,6 +194,22 @@ function evaluate(
         return x[linearOf([...at.slice(0, node.axis), clamped, ...at.slice(node.axis + rank)], node.x.shape)] ?? 0;
       });
     }
+    case "dynamicSlice": {
+      const x = get(node.x);
+      const starts = get(node.starts);
+      return fill((at) => x[linearOf(fromStarts(node, node.shape, starts, at), node.x.shape)] ?? 0);
+    }
+    case "dynamicUpdateSlice": {
+      const [update, starts] = [get(node.update), get(node.starts)];
+      const result = Float64Array.from(get(node.x));
+      const { shape } = node.update;
+      const partStrides = stridesOf(shape);
+      for (const [linear, value] of update.entries()) {
+        const at = shape.map((size, axis) => Math.floor(linear / (partStrides[axis] ?? 1)) % size);
+        result[linearOf(fromStarts(node, shape, starts, at), node.shape)] = value;
+      }
+      return result;
+    }
     case "scatterAdd": {
       const [indices, updates] = [get(node.indices), get(node.updates)];
       const [rows = 0, width = 0] = node.shape;
@@ -217,6 +233,22 @@ function evaluate(
       });
     }
   }
+}
+
+/** Coordinates within a part → coordinates in the tensor x that it is a part of. */
+function fromStarts(
+  { x, starts }: { readonly x: Node; readonly starts: Node },
+  part: readonly number[],
+  values: Values,
+  at: readonly number[],
+): number[] {
+  const batched = starts.shape.length - 1;
+  const row = batched * (at[0] ?? 0) * (starts.shape[1] ?? 0);
+  return at.map((position, axis) => {
+    if (axis < batched) return position;
+    const room = (x.shape[axis] ?? 0) - (part[axis] ?? 0);
+    return position + Math.min(Math.max(values[row + axis - batched] ?? 0, 0), room);
+  });
 }
 
 function unary(kind: UnaryKind, x: number): number {

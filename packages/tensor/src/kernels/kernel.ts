@@ -34,6 +34,13 @@ export interface LoopKernel {
   readonly inner: number;
   readonly reductions: readonly Reduction[];
   readonly stores: readonly Store[];
+  /** `into`, the slot of one store, holds what `from` does before the loop runs: the store replaces some elements of it. */
+  readonly over?: { readonly from: Slot; readonly into: Slot };
+}
+
+/** The copy that a loop kernel needs before it runs; null for one that writes all of its slots, or into what is there. */
+export function fillFrom({ over }: LoopKernel, slots: readonly PlanSlot[]): CopyKernel | null {
+  return over ? { kind: "copy", bytes: slots[over.into]?.bytes ?? 0, from: over.from, to: over.into } : null;
 }
 
 /** A strided view of a slot as a batch of matrices; strides and offset in elements, 0 for broadcast axes. */

@@ -3,8 +3,8 @@ import type { Kernel, PlanSlot, Slot, StridedView } from "../kernels/kernel.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
-import { type FindSlot, lowerKernel, Unfusable } from "./lower.js";
-import { behindReshapes, isView, partition } from "./partition.js";
+import { type FindSlot, lowerKernel, lowerUpdate, Unfusable } from "./lower.js";
+import { behindReshapes, isUpdate, isView, partition } from "./partition.js";
 import { splitPoint } from "./split.js";
 import { matrixView, stridedView } from "./views.js";
 
@@ -252,6 +252,7 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
     };
   }
   try {
+    if (isUpdate(node)) return lowerUpdate(node, slot, mustFind(node.x), findSlot, inputsOf);
     return lowerKernel(node, slot, (other) => (other === node ? null : findSlot(other)), inputsOf);
   } catch (error) {
     throw error instanceof Unfusable ? new NeedsStoring(error.node) : error;

@@ -43,6 +43,8 @@ function signature(node: Node): string {
       return `${node.name} ${JSON.stringify(node.attributes)} ${type}`;
     case "output":
       return `output ${node.index} ${type}`;
+    case "dynamicSlice":
+    case "dynamicUpdateSlice":
     case "buffer":
     case "select":
     case "cast":

@@ -29,6 +29,7 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
       const [first, second] = [kernels[i], kernels[j]];
       if (!producers.has(first)) continue;
       if ((first?.kind !== "loop" && first?.kind !== "matmul") || second?.kind !== "loop") continue;
+      if (!mayJoin(first, second)) continue;
       const dependents = dependentsOf(kernels, i, j);
       if (!dependents) continue;
       const isNeeded = (slot: Slot): boolean =>
@@ -47,6 +48,12 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
     }
   }
   return { slots: draft.slots, kernels };
+}
+
+/** What is written over something else is complete only after its kernel; what is read from it whole is not at hand. */
+function mayJoin(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean {
+  if (first.kind === "loop" && first.over !== undefined) return false;
+  return second.over === undefined || (first.kind === "loop" && !writesOf(first).includes(second.over.from));
 }
 
 /** The kernels between two that need the first one's results; null when the second needs one of them. */
@@ -78,7 +85,8 @@ function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (sl
       ...aligned.second.stores.map((store) => ({ ...store, index: to(store.index), value: to(store.value) })),
     ];
     const isInnerUsed = reductions.length > 0 || stores.some((store) => store.scope === "element");
-    const kernel: LoopKernel = { kind: "loop", outer, inner: isInnerUsed ? inner : 1, reductions, stores };
+    const over = second.over === undefined ? {} : { over: second.over };
+    const kernel: LoopKernel = { kind: "loop", outer, inner: isInnerUsed ? inner : 1, reductions, stores, ...over };
     return expressionCount(kernel) <= maxExpressions ? kernel : null;
   }
   return null;

@@ -34,7 +34,7 @@ export function writesOf(kernel: Kernel): readonly Slot[] {
 function findReads(kernel: Kernel): Slot[] {
   switch (kernel.kind) {
     case "loop":
-      return loadedBy(kernel.reductions, kernel.stores);
+      return [...new Set([...loadedBy(kernel.reductions, kernel.stores), ...(kernel.over === undefined ? [] : [kernel.over.from])])];
     case "matmul":
       return [...new Set([...productsOf(kernel).flatMap(({ a, b }) => [a.slot, b.slot]), ...loadedBy([], kernel.epilogue?.stores ?? [])])];
     case "scatterAdd":

@@ -137,6 +137,10 @@ class KernelBuilder {
         const clamped = make.binary("min", make.binary("max", index, make.int(0)), last);
         return this.value(node.x, [...at.slice(0, node.axis), clamped, ...at.slice(node.axis + rank)]);
       }
+      case "dynamicSlice":
+        return this.value(node.x, this.fromStarts(node, node.shape, at));
+      case "dynamicUpdateSlice":
+        return this.#updated(node, at);
       case "random": {
         const key = (i: number): Expr => this.value(node.key, [make.int(i)]);
         return make.random(key(0), key(1), node.stream, linearIndex(make, at, node.shape));
@@ -150,6 +154,40 @@ class KernelBuilder {
       case "output":
         throw new Error(`lower: ${node.op} has no memory.`);
     }
+  }
+
+  /** Coordinates within a part → coordinates in the tensor x that it is a part of. */
+  fromStarts({ x, starts }: { readonly x: Node; readonly starts: Node }, part: Shape, at: readonly Expr[]): Expr[] {
+    return at.map((position, axis) => {
+      const start = this.#start(x, starts, part, axis, at);
+      return start ? this.make.add(position, start) : position;
+    });
+  }
+
+  /** Where a part begins along an axis; null along the batch, which has no starts. */
+  #start(x: Node, starts: Node, part: Shape, axis: number, at: readonly Expr[]): Expr | null {
+    const { make } = this;
+    const batched = starts.shape.length - 1;
+    if (axis < batched) return null;
+    const room = make.int((x.shape[axis] ?? 0) - (part[axis] ?? 0));
+    const given = this.value(starts, [...at.slice(0, batched), make.int(axis - batched)]);
+    return make.binary("min", make.binary("max", given, make.int(0)), room);
+  }
+
+  /** The update inside the part that it replaces, x outside. */
+  #updated(node: Node & { op: "dynamicUpdateSlice" }, at: readonly Expr[]): Expr {
+    const { make } = this;
+    const { shape } = node.update;
+    let isInside = make.constant("bool", 1);
+    const inner = at.map((position, axis) => {
+      const start = this.#start(node.x, node.starts, shape, axis, at);
+      if (!start) return position;
+      const moved = make.binary("sub", position, start);
+      isInside = make.binary("and", isInside, make.binary("le", make.int(0), moved));
+      isInside = make.binary("and", isInside, make.binary("lt", moved, make.int(shape[axis] ?? 1)));
+      return make.binary("min", make.binary("max", moved, make.int(0)), make.int((shape[axis] ?? 1) - 1));
+    });
+    return make.select(isInside, this.value(node.update, inner), this.value(node.x, at));
   }
 
   #pad(node: Node & { op: "pad" }, at: readonly Expr[]): Expr {
@@ -224,19 +262,46 @@ function reductionSizes(root: Node, findSlot: FindSlot, inputs: (node: Node) => 
  * The kernel that computes `root` into `slot`. Throws Unfusable for a reduction that does not fit; the caller gives it memory and
  * tries again.
  */
-export function lowerKernel(root: Node, slot: Slot, findSlot: FindSlot, inputs: (node: Node) => readonly Node[]): LoopKernel {
+export function lowerKernel(
+  root: Node,
+  slot: Slot,
+  findSlot: FindSlot,
+  inputs: (node: Node) => readonly Node[],
+  place: Place = inOrder,
+): LoopKernel {
   const sizes = reductionSizes(root, findSlot, inputs);
-  if (sizes.length === 0) return elementKernel(root, slot, findSlot, root.shape.length === 0 ? 0 : 1);
+  if (sizes.length === 0) return elementKernel(root, slot, findSlot, root.shape.length === 0 ? 0 : 1, place);
   let failure: Unfusable | null = null;
   for (const attempt of attempts(root, sizes)) {
     try {
-      return attempt === "rows" ? rowKernel(root, slot, findSlot) : elementKernel(root, slot, findSlot, attempt);
+      return attempt === "rows" ? rowKernel(root, slot, findSlot, place) : elementKernel(root, slot, findSlot, attempt, place);
     } catch (error) {
       if (!(error instanceof Unfusable)) throw error;
       failure ??= error;
     }
   }
   throw failure ?? new Unfusable(root);
+}
+
+/** Where an element of a kernel's result is stored. */
+type Place = (builder: KernelBuilder, at: readonly Expr[]) => Expr;
+
+const inOrder: Place = ({ make, root }, at) => linearIndex(make, at, root.shape);
+
+/** The kernel that stores the update of a `dynamicUpdateSlice` where it belongs in `slot`, over what `over` holds. */
+export function lowerUpdate(
+  node: Node & { op: "dynamicUpdateSlice" },
+  slot: Slot,
+  from: Slot,
+  findSlot: FindSlot,
+  inputs: (node: Node) => readonly Node[],
+): LoopKernel {
+  const { update, shape } = node;
+  // A stored update is loaded, not computed: its own slot is that of another kernel.
+  const held = findSlot(update);
+  const place: Place = (builder, at) => linearIndex(builder.make, builder.fromStarts(node, update.shape, at), shape);
+  const root: Node = held === null ? update : { op: "reshape", x: update, shape: update.shape, dtype: update.dtype };
+  return { ...lowerKernel(root, slot, findSlot, inputs, place), over: { from, into: slot } };
 }
 
 /** Ways to lay the loops: with the trailing axes that match a reduction as the inner loop, or with one result a row. */
@@ -252,7 +317,7 @@ function attempts(root: Node, sizes: readonly number[]): (number | "rows")[] {
 }
 
 /** Every element of the last `innerAxes` axes in the inner loop. */
-function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number): LoopKernel {
+function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number, place: Place): LoopKernel {
   const make = new ExprMakers();
   const split = root.shape.length - innerAxes;
   const outer = root.shape.slice(0, split);
@@ -261,17 +326,17 @@ function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: nu
   const builder = new KernelBuilder(make, findSlot, root, sizeOf(outer), outer.length, inner);
   const at = [...outer.map((size, axis) => make.variable(axis, size)), ...splitIndex(make, make.variable(outer.length, inner), innerShape)];
   const value = builder.value(root, at);
-  const store: Store = { scope: "element", slot, index: linearIndex(make, at, root.shape), value };
+  const store: Store = { scope: "element", slot, index: place(builder, at), value };
   return { kind: "loop", outer, inner, reductions: builder.reductions, stores: [store] };
 }
 
 /** One result a row, the inner loop belongs to the reductions. */
-function rowKernel(root: Node, slot: Slot, findSlot: FindSlot): LoopKernel {
+function rowKernel(root: Node, slot: Slot, findSlot: FindSlot, place: Place): LoopKernel {
   const make = new ExprMakers();
   const outer = root.shape;
   const builder = new KernelBuilder(make, findSlot, root, sizeOf(outer), outer.length, null);
   const at = outer.map((size, axis) => make.variable(axis, size));
   const value = builder.value(root, at);
-  const store: Store = { scope: "row", slot, index: linearIndex(make, at, root.shape), value };
+  const store: Store = { scope: "row", slot, index: place(builder, at), value };
   return { kind: "loop", outer, inner: builder.inner, reductions: builder.reductions, stores: [store] };
 }

@@ -20,7 +20,12 @@ export function behindViews(node: Node): Node {
 
 /** Nodes whose value always lies in memory of its own. */
 function hasOwnKernel(node: Node): boolean {
-  return node.op === "matmul" || node.op === "scatterAdd" || node.op === "composite" || node.op === "output";
+  return node.op === "matmul" || node.op === "scatterAdd" || node.op === "composite" || node.op === "output" || isUpdate(node);
+}
+
+/** True for an update of something in memory, which is worth not writing again; one of a constant fuses as padding does. */
+export function isUpdate(node: Node): node is Node & { op: "dynamicUpdateSlice" } {
+  return node.op === "dynamicUpdateSlice" && behindViews(node.x).op !== "const";
 }
 
 /** Constants and counters are made up in place wherever they are needed. */
@@ -68,6 +73,7 @@ export function partition(
       const behind = strided.has(node.name) ? behindViews : behindReshapes;
       for (const input of inputsOf(node)) store(stored, behind(input));
     }
+    if (isUpdate(node)) store(stored, behindReshapes(node.x));
     if (node.op === "random") store(stored, behindReshapes(node.key));
   }
   for (const node of stored) if (isFree(node) && !forced.has(node)) stored.delete(node);

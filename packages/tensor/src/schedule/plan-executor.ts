@@ -11,6 +11,7 @@ import { fused } from "./fuse.js";
 import { grouped } from "./group.js";
 import { layOut, slotAlignment, updateInPlace } from "./liveness.js";
 import { ordered } from "./order.js";
+import { overwritten } from "./overwrite.js";
 import { paired } from "./pair.js";
 import { rematerialized } from "./rematerialize.js";
 import { withSums } from "./sums.js";
@@ -46,7 +47,9 @@ export function plan(device: Device, targets: readonly Target[], inputs: readonl
     return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = ordered(updateInPlace(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings)));
+  const single = ordered(
+    updateInPlace(overwritten(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings))),
+  );
   const storages = new Set([...inputs, ...targets.map(({ storage }) => storage)]);
   let made = finished(single, bindingCount, maxBindings);
   const workspaceBytesOf = (plan: Plan): number => device.backend.workspaceBytes?.(plan) ?? 0;

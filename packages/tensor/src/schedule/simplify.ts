@@ -28,6 +28,8 @@ export function simplify(node: Node, make: Make): Node | null {
         steps: node.steps,
         shape: node.shape,
       });
+    case "dynamicSlice":
+      return fixedSlice(node);
     case "matmul":
       return withoutFactor(node, make);
     default:
@@ -46,6 +48,23 @@ function neutral(node: Node & { op: "binary" }): Node | null {
   if (node.kind === "add" && isConst(node.b, 0)) return node.a;
   if (node.kind === "add" && isConst(node.a, 0)) return node.b;
   return null;
+}
+
+/** A slice where all starts are one known number, or the update that was put there. */
+function fixedSlice(node: Node & { op: "dynamicSlice" }): Node | null {
+  const { x, starts, shape } = node;
+  if (x.op === "dynamicUpdateSlice" && x.starts === starts && sameShape(x.update.shape, shape)) return x.update;
+  if (starts.op !== "const") return null;
+  const batched = starts.shape.length - 1;
+  const first = (size: number, axis: number): number => Math.min(Math.max(starts.value, 0), size - (shape[axis] ?? 0));
+  return {
+    op: "slice",
+    x,
+    starts: x.shape.map((size, axis) => (axis < batched ? 0 : first(size, axis))),
+    steps: x.shape.map(() => 1),
+    shape,
+    dtype: node.dtype,
+  };
 }
 
 /** Permutations of a permutation as one; those that change nothing go. */

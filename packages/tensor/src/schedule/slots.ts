@@ -11,6 +11,7 @@ export function withSlots(kernel: Kernel, reads: Rename, writes: Rename): Kernel
         ...kernel,
         reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: withLoads(reduction.value, reads) })),
         stores: withStores(kernel.stores, reads, writes),
+        ...(kernel.over !== undefined && { over: { from: reads(kernel.over.from), into: writes(kernel.over.into) } }),
       };
     case "matmul":
       return {

@@ -1,4 +1,12 @@
-import type { CopyKernel, Kernel, MatmulKernel, Plan, ScatterAddKernel, Slot } from "../../kernels/kernel.js";
+import {
+  type CopyKernel,
+  fillFrom,
+  type Kernel,
+  type MatmulKernel,
+  type Plan,
+  type ScatterAddKernel,
+  type Slot,
+} from "../../kernels/kernel.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
 import { largest } from "../../tensor/extremes.js";
@@ -57,8 +65,11 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary, inPanel
     return found.dtype;
   };
   switch (kernel.kind) {
-    case "loop":
-      return loopSteps(kernel, plan.slots.length, dtypeOf, library);
+    case "loop": {
+      const loop = loopSteps(kernel, plan.slots.length, dtypeOf, library);
+      const copy = fillFrom(kernel, plan.slots);
+      return copy ? { ...loop, steps: [...copySteps(copy, library).steps, ...loop.steps] } : loop;
+    }
     case "matmul":
       return matmulSteps(kernel satisfies MatmulKernel, dtypeOf, library, { inPanels });
     case "scatterAdd":

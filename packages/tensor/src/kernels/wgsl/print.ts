@@ -1,6 +1,6 @@
 import { DeviceError } from "../../tensor/errors.js";
 import { epilogueLoop } from "../epilogue.js";
-import type { Kernel, LoopKernel, PlanSlot } from "../kernel.js";
+import { fillFrom, type Kernel, type LoopKernel, type PlanSlot } from "../kernel.js";
 import { printAttention } from "./attention.js";
 import type { VariantChoice } from "./choice.js";
 import { chooseLoopVariant, loadsOf, printLoop, rootsOf } from "./loop.js";
@@ -20,7 +20,11 @@ export function printKernel(
     case "loop": {
       const isEmpty =
         kernel.outer.some((size) => size === 0) || (kernel.inner === 0 && kernel.stores.every((store) => store.scope === "element"));
-      return isEmpty ? [] : printSplit(kernel, slots, name, target);
+      const copy = fillFrom(kernel, slots);
+      return [
+        ...(copy ? [printCopy(copy, slots, `${name}_over`, target)] : []),
+        ...(isEmpty ? [] : printSplit(kernel, slots, name, target)),
+      ];
     }
     case "matmul": {
       const isEmpty = kernel.m === 0 || kernel.n === 0 || kernel.batch.some((size) => size === 0);
