@@ -2,7 +2,7 @@ import { compile, device, dynamicUpdateSlice, layerNorm, realize, Tensor, tensor
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Kernel } from "../src/kernels/kernel.js";
-import { layOut } from "../src/schedule/liveness.js";
+import { layOut } from "../src/schedule/layout.js";
 import { ordered } from "../src/schedule/order.js";
 import { agree, apply, type Build, cases } from "./graphs.js";
 import { planInterpreter } from "./plan-interpreter.js";

@@ -5,6 +5,7 @@ import { computeDType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
 import { readsOf, writesOf } from "./liveness.js";
 import { linearIndex } from "./lower.js";
+import { type Place, Sequence } from "./sequence.js";
 import { type Aligned, alignments, type Body, sameIndex } from "./space.js";
 
 /** Beyond this many expressions a kernel gains nothing from growing: what it saves is a read, what it costs are registers. */
@@ -15,39 +16,37 @@ const maxExpressions = 600;
  * stays in a register, and is stored as well if others need it. Works on plans that write each slot once.
  */
 export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY): Draft {
-  const kernels = [...draft.kernels];
-  const writers = new Map<Slot, Kernel>();
-  const readers = new Map<Slot, Set<Kernel>>();
-  const enter = (kernel: Kernel): void => {
-    for (const slot of writesOf(kernel)) writers.set(slot, kernel);
-    for (const slot of readsOf(kernel)) readers.set(slot, (readers.get(slot) ?? new Set()).add(kernel));
-  };
-  for (const kernel of kernels) enter(kernel);
-  for (let j = 0; j < kernels.length; j++) {
-    const producers = new Set(readsOf(kernels[j] as Kernel).map((slot) => writers.get(slot)));
-    for (let i = j - 1; i >= 0; i--) {
-      const [first, second] = [kernels[i], kernels[j]];
-      if (!producers.has(first)) continue;
-      if ((first?.kind !== "loop" && first?.kind !== "matmul") || second?.kind !== "loop") continue;
-      if (!mayJoin(first, second)) continue;
-      const dependents = dependentsOf(kernels, i, j);
-      if (!dependents) continue;
-      const isNeeded = (slot: Slot): boolean =>
-        draft.slots[slot]?.binding !== null || [...(readers.get(slot) ?? [])].some((other) => other !== first && other !== second);
-      const joined = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
-      if (!joined || new Set([...readsOf(joined), ...writesOf(joined)]).size > maxBindings) continue;
-      // What needs the first kernel comes after the two, all else in between before them.
-      const between = kernels.slice(i + 1, j);
-      const before = between.filter((kernel) => !dependents.has(kernel));
-      kernels.splice(i, j - i + 1, ...before, joined, ...between.filter((kernel) => dependents.has(kernel)));
-      for (const gone of [first, second]) for (const slot of readsOf(gone)) readers.get(slot)?.delete(gone);
-      enter(joined);
-      // The joined kernel stands at i + before.length now; look at it again.
-      j = i + before.length - 1;
-      break;
-    }
+  const sequence = new Sequence<Kernel>(draft.kernels);
+  const index = new Index(sequence);
+  for (let place = sequence.first; place; ) {
+    const joined = joinedWithProducer(place, index, draft, maxBindings);
+    // What was joined may be joined again.
+    place = joined ? index.replace(joined, place) : place.next;
   }
-  return { slots: draft.slots, kernels };
+  return { slots: draft.slots, kernels: [...sequence] };
+}
+
+/** Two kernels as one, and the kernels between them that come after it. */
+interface Joined {
+  readonly first: Place<Kernel>;
+  readonly kernel: Kernel;
+  readonly dependents: readonly Place<Kernel>[];
+}
+
+/** A kernel joined with the nearest of those that it reads from with which that is possible. */
+function joinedWithProducer(place: Place<Kernel>, index: Index, draft: Draft, maxBindings: number): Joined | null {
+  const second = place.item;
+  if (second.kind !== "loop") return null;
+  for (const producer of index.producersOf(place)) {
+    const first = producer.item;
+    if ((first.kind !== "loop" && first.kind !== "matmul") || !mayJoin(first, second)) continue;
+    const dependents = index.dependentsOf(producer, place);
+    if (!dependents) continue;
+    const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
+    const kernel = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
+    if (kernel && new Set([...readsOf(kernel), ...writesOf(kernel)]).size <= maxBindings) return { first: producer, kernel, dependents };
+  }
+  return null;
 }
 
 /** What is written over something else is complete only after its kernel; what is read from it whole is not at hand. */
@@ -56,17 +55,81 @@ function mayJoin(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean 
   return second.over === undefined || (first.kind === "loop" && !writesOf(first).includes(second.over.from));
 }
 
-/** The kernels between two that need the first one's results; null when the second needs one of them. */
-function dependentsOf(kernels: readonly Kernel[], i: number, j: number): Set<Kernel> | null {
-  const dependents = new Set<Kernel>();
-  const written = new Set(writesOf(kernels[i] as Kernel));
-  for (const kernel of kernels.slice(i + 1, j)) {
-    if (!readsOf(kernel).some((slot) => written.has(slot))) continue;
-    dependents.add(kernel);
-    for (const slot of writesOf(kernel)) written.add(slot);
+/** Kernels between two that are looked at to find those that need the first one's results; with more of them the two stay apart. */
+const maxBetween = 512;
+
+/** Who writes and who reads each slot, as kernels are joined. */
+class Index {
+  readonly #writers = new Map<Slot, Place<Kernel>>();
+  readonly #readers = new Map<Slot, Set<Place<Kernel>>>();
+
+  constructor(readonly sequence: Sequence<Kernel>) {
+    for (let place = sequence.first; place; place = place.next) this.#enter(place);
   }
-  const late = new Set([...dependents].flatMap(writesOf));
-  return readsOf(kernels[j] as Kernel).some((slot) => late.has(slot)) ? null : dependents;
+
+  #enter(place: Place<Kernel>): void {
+    for (const slot of writesOf(place.item)) this.#writers.set(slot, place);
+    for (const slot of readsOf(place.item)) {
+      const readers = this.#readers.get(slot);
+      if (readers) readers.add(place);
+      else this.#readers.set(slot, new Set([place]));
+    }
+  }
+
+  #leave(place: Place<Kernel>): void {
+    for (const slot of readsOf(place.item)) this.#readers.get(slot)?.delete(place);
+    this.sequence.remove(place);
+  }
+
+  /** The kernels before one that write what it reads, the nearest first. */
+  producersOf(place: Place<Kernel>): Place<Kernel>[] {
+    const producers = new Set<Place<Kernel>>();
+    for (const slot of readsOf(place.item)) {
+      const writer = this.#writers.get(slot);
+      if (writer && writer.label < place.label) producers.add(writer);
+    }
+    return [...producers].sort((a, b) => b.label - a.label);
+  }
+
+  isReadByOthers(slot: Slot, first: Place<Kernel>, second: Place<Kernel>): boolean {
+    for (const reader of this.#readers.get(slot) ?? []) if (reader !== first && reader !== second) return true;
+    return false;
+  }
+
+  /** The kernels between two that need the first one's results, in order; null when the second needs one of them, or they are many. */
+  dependentsOf(first: Place<Kernel>, second: Place<Kernel>): Place<Kernel>[] | null {
+    const dependents = new Set<Place<Kernel>>();
+    const stack = [first];
+    let left = maxBetween;
+    while (stack.length > 0) {
+      const place = stack.pop() as Place<Kernel>;
+      for (const slot of writesOf(place.item)) {
+        for (const reader of this.#readers.get(slot) ?? []) {
+          if (--left < 0) return null;
+          if (reader === second && place !== first) return null;
+          if (reader.label >= second.label || reader.label <= first.label || dependents.has(reader)) continue;
+          dependents.add(reader);
+          stack.push(reader);
+        }
+      }
+    }
+    return [...dependents].sort((a, b) => a.label - b.label);
+  }
+
+  /** Puts a joined kernel where the second one stood, and behind it what needs the first. Returns its place. */
+  replace({ first, kernel, dependents }: Joined, second: Place<Kernel>): Place<Kernel> {
+    const made = this.sequence.insertAfter(second, kernel);
+    let last = made;
+    for (const dependent of dependents) {
+      this.#leave(dependent);
+      last = this.sequence.insertAfter(last, dependent.item);
+      this.#enter(last);
+    }
+    this.#leave(first);
+    this.#leave(second);
+    this.#enter(made);
+    return made;
+  }
 }
 
 function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): LoopKernel | null {

@@ -5,6 +5,7 @@ import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
 import { LiveMemory, lastTasks } from "./order.js";
+import { Sequence } from "./sequence.js";
 
 /** Kernels further down the order that may be drawn to the front to join a group. */
 const lookAhead = 24;
@@ -37,32 +38,36 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
   const alive = new Map(order.map((task) => [task, before.run([task])]));
   const limit = largest(alive.values(), 0);
   const memory = new LiveMemory(slots, order);
-  const waiting = order.filter((task) => !last.has(task));
-  const done = new Set<Task>();
+  const waiting = new Sequence(order.filter((task) => !last.has(task)));
+  const missing = new Map(order.map((task) => [task, task.before.size]));
   const groups: Task[][] = [];
-  while (waiting.length > 0) {
-    const first = waiting.shift() as Task;
-    const group = [first];
-    let taken = memory.taken(first);
-    let packed = packedBy(first.kernel);
-    let mayHoldLarge = isSmall(first.kernel);
-    for (const [place, task] of waiting.slice(0, lookAhead).entries()) {
+  for (let first = waiting.first; first; first = waiting.first) {
+    const group = [first.item];
+    waiting.remove(first);
+    let taken = memory.taken(first.item);
+    let packed = packedBy(first.item.kernel);
+    let mayHoldLarge = isSmall(first.item.kernel);
+    const passed: Task[] = [];
+    for (let place = first.next, seen = 0; place && seen < lookAhead; place = place.next, seen++) {
+      const task = place.item;
       const small = isSmall(task.kernel);
       const bytes = memory.taken(task);
-      if ((!small && !mayHoldLarge) || [...task.before].some((other) => !done.has(other))) continue;
-      if (memory.bytes + taken + bytes > limit || packed + packedBy(task.kernel) > packedElements) continue;
-      const passed = waiting.slice(0, place);
-      if (passed.some((other) => (alive.get(other) ?? 0) + bytes > limit)) continue;
-      for (const other of passed) alive.set(other, (alive.get(other) ?? 0) + bytes);
+      const mayJoin =
+        (small || mayHoldLarge) &&
+        missing.get(task) === 0 &&
+        memory.bytes + taken + bytes <= limit &&
+        packed + packedBy(task.kernel) <= packedElements &&
+        passed.every((other) => (alive.get(other) ?? 0) + bytes <= limit);
+      passed.push(task);
+      if (!mayJoin) continue;
+      for (const other of passed) if (other !== task) alive.set(other, (alive.get(other) ?? 0) + bytes);
       group.push(task);
+      waiting.remove(place);
       taken += bytes;
       packed += packedBy(task.kernel);
       mayHoldLarge &&= small;
     }
-    for (const task of group) {
-      done.add(task);
-      if (task !== first) waiting.splice(waiting.indexOf(task), 1);
-    }
+    for (const task of group) for (const after of task.after) missing.set(after, (missing.get(after) ?? 0) - 1);
     memory.run(group);
     groups.push(group);
   }

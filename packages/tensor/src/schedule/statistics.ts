@@ -35,18 +35,8 @@ export interface PlanStatistics {
  */
 export function planStatistics(plan: Plan): PlanStatistics {
   const bytesOf = (slot: Slot): number => plan.slots[slot]?.bytes ?? 0;
-  const kept = (slot: Slot): number => Math.ceil(Math.max(bytesOf(slot), 4) / slotAlignment) * slotAlignment;
-  const first = new Map<Slot, number>();
-  const last = new Map<Slot, number>();
-  for (const [step, kernel] of plan.kernels.entries()) {
-    for (const slot of [...writesOf(kernel), ...readsOf(kernel)]) {
-      if (plan.slots[slot]?.kind !== "arena") continue;
-      if (!first.has(slot)) first.set(slot, step);
-      last.set(slot, step);
-    }
-  }
+  const liveBytes = aliveAt(plan);
   const kernels = plan.kernels.map((kernel, step): KernelStatistics => {
-    const alive = [...first.keys()].filter((slot) => (first.get(slot) ?? 0) <= step && (last.get(slot) ?? 0) >= step);
     const elements = elementsRead(kernel);
     return {
       name: plan.names[step] ?? `kernel ${step}`,
@@ -57,7 +47,7 @@ export function planStatistics(plan: Plan): PlanStatistics {
       }, 0),
       writtenBytes: [...new Set(writesOf(kernel))].reduce((sum, slot) => sum + bytesOf(slot), 0),
       operations: operationsOf(kernel),
-      liveBytes: alive.reduce((sum, slot) => sum + kept(slot), 0),
+      liveBytes: liveBytes[step] ?? 0,
     };
   });
   return {
@@ -69,6 +59,26 @@ export function planStatistics(plan: Plan): PlanStatistics {
       0,
     ),
   };
+}
+
+/** Bytes of intermediates that exist while each kernel runs. */
+function aliveAt({ kernels, slots }: Plan): number[] {
+  const lives = new Map<Slot, { readonly first: number; last: number }>();
+  for (const [step, kernel] of kernels.entries()) {
+    for (const slot of [...writesOf(kernel), ...readsOf(kernel)]) {
+      const life = lives.get(slot);
+      if (life) life.last = step;
+      else if (slots[slot]?.kind === "arena") lives.set(slot, { first: step, last: step });
+    }
+  }
+  const change = new Array<number>(kernels.length + 1).fill(0);
+  for (const [slot, { first, last }] of lives) {
+    const bytes = Math.ceil(Math.max(slots[slot]?.bytes ?? 0, 4) / slotAlignment) * slotAlignment;
+    change[first] = (change[first] ?? 0) + bytes;
+    change[last + 1] = (change[last + 1] ?? 0) - bytes;
+  }
+  let alive = 0;
+  return change.map((bytes) => (alive += bytes));
 }
 
 /** Multiplications and additions of a kernel's matrix products. */

@@ -1,0 +1,162 @@
+import type { Kernel, Slot } from "../kernels/kernel.js";
+import type { DraftSlot } from "./build.js";
+import { alignedBytes, readsOf, writesOf } from "./liveness.js";
+
+/** Where each inner slot lies in the plan's memory. */
+export interface Layout {
+  readonly offsets: Map<Slot, number>;
+  readonly arenaBytes: number;
+  /** The largest sum of slots alive at one time: no layout can need less. */
+  readonly lowerBoundBytes: number;
+}
+
+/** A slot's life, from the first to the last kernel that touches it, and what it takes. */
+interface Life {
+  readonly slot: Slot;
+  readonly first: number;
+  last: number;
+  readonly bytes: number;
+}
+
+/**
+ * Gives inner slots places by liveness: those alive at the same time do not overlap. Largest first, equals in the order of their lives (so
+ * that equals alone take no more than is alive at a time), at the lowest free offset.
+ */
+export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]): Layout {
+  const lives = livesOf(kernels, slots);
+  const occupied = new Occupied(kernels.length);
+  const offsets = new Map<Slot, number>();
+  let arenaBytes = 0;
+  for (const { slot, first, last, bytes } of [...lives].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
+    const start = occupied.lowest(first, last, bytes);
+    occupied.add(first, last, start, start + bytes);
+    offsets.set(slot, start);
+    arenaBytes = Math.max(arenaBytes, start + bytes);
+  }
+  return { offsets, arenaBytes, lowerBoundBytes: mostAlive(lives, kernels.length) };
+}
+
+function livesOf(kernels: readonly Kernel[], slots: readonly DraftSlot[]): Life[] {
+  const lives = new Map<Slot, Life>();
+  for (const [step, kernel] of kernels.entries()) {
+    for (const touched of [writesOf(kernel), readsOf(kernel)]) {
+      for (const slot of touched) {
+        const info = slots[slot];
+        const life = lives.get(slot);
+        if (life) life.last = step;
+        else if (info?.binding === null) lives.set(slot, { slot, first: step, last: step, bytes: alignedBytes(info) });
+      }
+    }
+  }
+  return [...lives.values()];
+}
+
+function mostAlive(lives: readonly Life[], stepCount: number): number {
+  const change = new Array<number>(stepCount + 1).fill(0);
+  for (const { first, last, bytes } of lives) {
+    change[first] = (change[first] ?? 0) + bytes;
+    change[last + 1] = (change[last + 1] ?? 0) - bytes;
+  }
+  let [alive, most] = [0, 0];
+  for (const bytes of change) {
+    alive += bytes;
+    most = Math.max(most, alive);
+  }
+  return most;
+}
+
+/** Ranges of addresses, those that touch as one, in ascending order. */
+class Ranges {
+  readonly #starts: number[] = [];
+  readonly #ends: number[] = [];
+
+  /** The first range that ends behind an address. */
+  #endingBehind(address: number): number {
+    let [low, high] = [0, this.#ends.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#ends[middle] ?? 0) > address) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  add(start: number, end: number): void {
+    const from = this.#endingBehind(start - 1);
+    let to = from;
+    while (to < this.#starts.length && (this.#starts[to] ?? 0) <= end) to++;
+    if (to > from) {
+      const [low, high] = [Math.min(start, this.#starts[from] ?? start), Math.max(end, this.#ends[to - 1] ?? end)];
+      this.#starts[from] = low;
+      this.#ends[from] = high;
+      if (to > from + 1) {
+        this.#starts.splice(from + 1, to - from - 1);
+        this.#ends.splice(from + 1, to - from - 1);
+      }
+    } else {
+      this.#starts.splice(from, 0, start);
+      this.#ends.splice(from, 0, end);
+    }
+  }
+
+  /** Where the range ends that reaches into so many bytes behind an address; the address itself where none does. */
+  behind(address: number, bytes: number): number {
+    const at = this.#endingBehind(address);
+    return at < this.#starts.length && (this.#starts[at] ?? 0) < address + bytes ? (this.#ends[at] ?? address) : address;
+  }
+}
+
+/**
+ * Which addresses are taken at which steps: a segment tree over the steps. Each of its ranges of steps knows what is taken during all of
+ * it, and what is taken at any of its steps. Neighbouring addresses join, so that a search passes gaps and not slots.
+ */
+class Occupied {
+  readonly #leaves: number;
+  readonly #throughout: (Ranges | undefined)[] = [];
+  readonly #sometimes: (Ranges | undefined)[] = [];
+
+  constructor(stepCount: number) {
+    this.#leaves = Math.max(stepCount, 1);
+  }
+
+  /** The nodes of the tree that together are the steps from `first` to `last`. */
+  #parts(first: number, last: number): number[] {
+    const parts: number[] = [];
+    let [low, high] = [first + this.#leaves, last + this.#leaves + 1];
+    for (; low < high; low >>= 1, high >>= 1) {
+      if (low & 1) parts.push(low++);
+      if (high & 1) parts.push(--high);
+    }
+    return parts;
+  }
+
+  /** The nodes above some, each once. */
+  #above(parts: readonly number[]): Set<number> {
+    const above = new Set<number>();
+    for (const part of parts) for (let node = part >> 1; node >= 1 && !above.has(node); node >>= 1) above.add(node);
+    return above;
+  }
+
+  add(first: number, last: number, start: number, end: number): void {
+    const parts = this.#parts(first, last);
+    for (const node of parts) {
+      (this.#throughout[node] ??= new Ranges()).add(start, end);
+      (this.#sometimes[node] ??= new Ranges()).add(start, end);
+    }
+    for (const node of this.#above(parts)) (this.#sometimes[node] ??= new Ranges()).add(start, end);
+  }
+
+  /** The lowest address from which on so many bytes are free from step `first` to `last`. */
+  lowest(first: number, last: number, bytes: number): number {
+    const parts = this.#parts(first, last);
+    const all: Ranges[] = [];
+    for (const node of parts) if (this.#sometimes[node]) all.push(this.#sometimes[node]);
+    for (const node of this.#above(parts)) if (this.#throughout[node]) all.push(this.#throughout[node]);
+    let address = 0;
+    for (let before = -1; before !== address; ) {
+      before = address;
+      for (const ranges of all) address = ranges.behind(address, bytes);
+    }
+    return address;
+  }
+}
