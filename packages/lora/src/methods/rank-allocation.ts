@@ -67,14 +67,83 @@ function penalty(attachments: ReadonlyMap<string, TripletAttachment>, weight: nu
   return first ? others.reduce((sum, norm) => sum.add(norm), first).mul(weight / (2 * attachments.size)) : null;
 }
 
+/** A triplet's importance: E's own, and the means of A's row and B's column. [rank] */
+function scores({ averages }: State, place: string): Tensor {
+  const of = (key: TripletKey): Tensor => {
+    const { importance, uncertainty } = averages.get(`${place}.${key}`) as Averages; // made for every key of every place
+    return importance.mul(uncertainty);
+  };
+  return of("lora_E")
+    .squeeze(1)
+    .add(of("lora_A").mean(1).add(of("lora_B").mean(0)));
+}
+
+/** How many triplets stay after a step, by the cubic schedule of eq. 12; null where nothing is taken. */
+function budgetAt(step: number, initial: number, target: number, options: AdaloraOptions): number | null {
+  const { totalSteps, initialSteps, finalSteps, interval } = options;
+  const lastAllocation = totalSteps - finalSteps;
+  if (step === lastAllocation) return target;
+  if (step <= initialSteps || step > lastAllocation || step % interval !== 0) return null;
+  const left = 1 - (step - initialSteps) / (lastAllocation - initialSteps);
+  return Math.trunc((initial - target) * left ** 3 + target);
+}
+
+/** Moves a parameter's averages by a step's gradient where `isAveraging`. */
+function average(
+  { importance, uncertainty }: Averages,
+  parameter: Tensor,
+  gradient: Tensor,
+  isAveraging: Tensor,
+  options: AdaloraOptions,
+): void {
+  const { beta1, beta2 } = options;
+  const now = parameter.mul(gradient).abs();
+  const smooth = importance.mul(beta1).add(now.mul(1 - beta1));
+  const varying = uncertainty.mul(beta2).add(
+    now
+      .sub(smooth)
+      .abs()
+      .mul(1 - beta2),
+  );
+  importance.assign(isAveraging.where(smooth, importance));
+  uncertainty.assign(isAveraging.where(varying, uncertainty));
+}
+
+/** Sets the `takenCount` triplets of least importance to zero, over all layers together, and notes which are left. */
+async function takeTriplets(attachments: ReadonlyMap<string, TripletAttachment>, state: State, takenCount: number): Promise<void> {
+  const places = [...attachments].filter(([, { parameters }]) => parameters.lora_E.size > 0);
+  const all = await concat(places.map(([place]) => scores(state, place))).data();
+  const threshold = Array.from(all).sort((a, b) => a - b)[takenCount - 1] ?? 0;
+  let next = 0;
+  for (const [place, attachment] of places) {
+    const { lora_E: e } = attachment.parameters;
+    attachment.kept = Array.from({ length: e.size }, () => (all[next++] ?? 0) > threshold);
+    const pattern = tensor(Float32Array.from(attachment.kept, Number), { device: e.device, shape: e.shape });
+    state.patterns.get(place)?.assign(pattern);
+    e.assign(e.mul(pattern));
+  }
+  realizeNow([...places.map(([, { parameters }]) => parameters.lora_E), ...state.patterns.values()]);
+}
+
+/** The allocation's memory by its names in a checkpoint. */
+function named({ step, patterns, averages }: State): ReadonlyMap<string, Tensor> {
+  return new Map([
+    ["adalora.step", step],
+    ...[...patterns].map(([place, pattern]) => [`adalora.${place}.pattern`, pattern] as const),
+    ...[...averages].flatMap(([name, { importance, uncertainty }]) => [
+      [`adalora.${name}.importance`, importance] as const,
+      [`adalora.${name}.uncertainty`, uncertainty] as const,
+    ]),
+  ]);
+}
+
 /**
  * AdaLoRA's training (Zhang et al. 2023, algorithm 1; peft.tuners.adalora.layer.RankAllocator): the penalty in the loss, importances in
  * each step, and from time to time the triplets of least importance set to zero, fewer staying each time until `targetRank` a layer on
  * average is left. PEFT numbers steps from 0.
  */
 export function rankAllocation(attachments: ReadonlyMap<string, TripletAttachment>, options: AdaloraOptions): TrainingRules {
-  const { totalSteps, initialSteps, finalSteps, interval, beta1, beta2 } = options;
-  const lastAllocation = totalSteps - finalSteps;
+  const lastAllocation = options.totalSteps - options.finalSteps;
   const initialBudget = [...attachments.values()].reduce((sum, { parameters }) => sum + parameters.lora_E.size, 0);
   const targetBudget = options.targetRank * attachments.size;
   let made: State | null = null;
@@ -82,25 +151,6 @@ export function rankAllocation(attachments: ReadonlyMap<string, TripletAttachmen
   const state = (): State | null => {
     made ??= initialState(attachments);
     return made;
-  };
-
-  /** How many triplets stay after a step, by the cubic schedule of eq. 12; null where nothing is taken. */
-  const budgetAt = (step: number): number | null => {
-    if (step === lastAllocation) return targetBudget;
-    if (step <= initialSteps || step > lastAllocation || step % interval !== 0) return null;
-    const left = 1 - (step - initialSteps) / (lastAllocation - initialSteps);
-    return Math.trunc((initialBudget - targetBudget) * left ** 3 + targetBudget);
-  };
-
-  /** A triplet's importance: E's own, and the means of A's row and B's column. [rank] */
-  const scores = ({ averages }: State, place: string): Tensor => {
-    const of = (key: TripletKey): Tensor => {
-      const { importance, uncertainty } = averages.get(`${place}.${key}`) as Averages; // made for every key of every place
-      return importance.mul(uncertainty);
-    };
-    return of("lora_E")
-      .squeeze(1)
-      .add(of("lora_A").mean(1).add(of("lora_B").mean(0)));
   };
 
   return {
@@ -114,19 +164,8 @@ export function rankAllocation(attachments: ReadonlyMap<string, TripletAttachmen
         if (parameters.lora_E.size === 0) continue;
         for (const key of keys) {
           const gradient = gradients.get(`base_model.model.${place}.${key}`);
-          const average = current.averages.get(`${place}.${key}`);
-          if (!gradient || !average) continue;
-          const { importance, uncertainty } = average;
-          const now = parameters[key].mul(gradient).abs();
-          const smooth = importance.mul(beta1).add(now.mul(1 - beta1));
-          const varying = uncertainty.mul(beta2).add(
-            now
-              .sub(smooth)
-              .abs()
-              .mul(1 - beta2),
-          );
-          importance.assign(isAveraging.where(smooth, importance));
-          uncertainty.assign(isAveraging.where(varying, uncertainty));
+          const averages = current.averages.get(`${place}.${key}`);
+          if (gradient && averages) average(averages, parameters[key], gradient, isAveraging, options);
         }
         const e = parameters.lora_E;
         const pattern = current.patterns.get(place);
@@ -135,34 +174,13 @@ export function rankAllocation(attachments: ReadonlyMap<string, TripletAttachmen
       current.step.assign(current.step.add(1));
     },
     afterStep: async (count) => {
-      const budget = budgetAt(count - 1);
+      const budget = budgetAt(count - 1, initialBudget, targetBudget, options);
       const current = state();
-      const taken = budget === null ? 0 : initialBudget - budget;
-      if (!current || taken <= 0) return;
-      const places = [...attachments].filter(([, { parameters }]) => parameters.lora_E.size > 0);
-      const all = await concat(places.map(([place]) => scores(current, place))).data();
-      const threshold = Array.from(all).sort((a, b) => a - b)[taken - 1] ?? 0;
-      let next = 0;
-      for (const [place, attachment] of places) {
-        const { lora_E: e } = attachment.parameters;
-        attachment.kept = Array.from({ length: e.size }, () => (all[next++] ?? 0) > threshold);
-        const pattern = tensor(Float32Array.from(attachment.kept, Number), { device: e.device, shape: e.shape });
-        current.patterns.get(place)?.assign(pattern);
-        e.assign(e.mul(pattern));
-      }
-      realizeNow([...places.map(([, { parameters }]) => parameters.lora_E), ...current.patterns.values()]);
+      if (current && budget !== null && budget < initialBudget) await takeTriplets(attachments, current, initialBudget - budget);
     },
     state: () => {
-      const named = new Map<string, Tensor>();
       const current = state();
-      if (!current) return named;
-      named.set("adalora.step", current.step);
-      for (const [place, pattern] of current.patterns) named.set(`adalora.${place}.pattern`, pattern);
-      for (const [name, { importance, uncertainty }] of current.averages) {
-        named.set(`adalora.${name}.importance`, importance);
-        named.set(`adalora.${name}.uncertainty`, uncertainty);
-      }
-      return named;
+      return current ? named(current) : new Map();
     },
     restored: async () => {
       for (const [place, pattern] of state()?.patterns ?? []) {

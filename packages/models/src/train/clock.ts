@@ -41,3 +41,19 @@ export class StepClock {
     return ms > 0 ? Math.round((1000 * tokens) / ms) : 0;
   }
 }
+
+/** Adds up time between starts and stops. */
+export class Stopwatch {
+  /** Milliseconds so far, those since a start that no stop has followed left out. */
+  ms = 0;
+  #startedMs: number | null = null;
+
+  start(): void {
+    this.#startedMs = performance.now();
+  }
+
+  stop(): void {
+    if (this.#startedMs !== null) this.ms += performance.now() - this.#startedMs;
+    this.#startedMs = null;
+  }
+}

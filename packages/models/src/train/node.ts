@@ -1,7 +1,7 @@
 import { appendFile, readFile } from "node:fs/promises";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { type ChangeNote, metricsLines } from "./metrics.js";
-import type { StepMetrics } from "./trainer.js";
+import type { StepMetrics } from "./run.js";
 
 /** A line of metrics.jsonl about the held-out rows; `step` 0 is before training. */
 export interface EvaluationMetrics {
