@@ -13,17 +13,20 @@ export interface Row {
   readonly size?: number;
   /** Lengths of texts packed one behind the other; the last goes on to the end. Those of later rows of the batch are turned round. */
   readonly packed?: readonly number[];
+  /** Keys that each query sees at most, and keys in front that all see; causal. */
+  readonly window?: number;
+  readonly prefix?: number;
 }
 
-/** The first key that each query sees, [batch, queries]. */
-export function startsOf(lengths: readonly number[], batch: number, queries: number): Int32Array {
-  const starts = new Int32Array(batch * queries);
+/** The first key that each query sees, [batch, queries]; the texts stand behind `before` keys. */
+export function startsOf(lengths: readonly number[], batch: number, queries: number, before = 0): Int32Array {
+  const starts = new Int32Array(batch * queries).fill(before);
   for (let row = 0; row < batch; row++) {
     let start = 0;
     for (const length of row % 2 === 0 ? lengths : [...lengths].reverse()) {
       const end = start + length;
       if (end >= queries) break;
-      starts.fill(end, row * queries + end, (row + 1) * queries);
+      starts.fill(before + end, row * queries + end, (row + 1) * queries);
       start = end;
     }
   }
@@ -59,8 +62,15 @@ export async function run(dev: Device, row: Row, isCausal: boolean, isStrided: b
   const k = make(keyHeads, keys, dim, size);
   const v = make(keyHeads, keys, valueDim);
   const dOut = make(heads, queries, valueDim);
-  const starts = row.packed && tensor(startsOf(row.packed, batch, queries), { dtype: "i32", shape: [batch, queries], device: dev });
-  const out = attention(q, k, v, { isCausal, ...(starts && { starts }) });
+  const firsts = row.packed && startsOf(row.packed, batch, queries, keys - queries);
+  const starts = firsts && tensor(firsts, { dtype: "i32", shape: [batch, queries], device: dev });
+  const { window, prefix } = row;
+  const out = attention(q, k, v, {
+    isCausal,
+    ...(starts && { starts }),
+    ...(window !== undefined && { window }),
+    ...(prefix !== undefined && { prefix }),
+  });
   const { node } = out;
   if (node.op !== "output") throw new Error("attention is no composite");
   const logsumexp = new Tensor({ op: "output", of: node.of, index: 1, shape: [batch, heads, queries], dtype: "f32" }, dev);
@@ -120,4 +130,26 @@ export const packedRows: Record<string, Row> = {
   "texts that end where panels and blocks do": { heads: 2, keyHeads: 1, queries: 256, dim: 16, packed: [8, 56, 64, 128] },
   "a few long texts": { batch: 1, heads: 4, keyHeads: 2, queries: 600, dim: 8, packed: [167, 1, 203, 130] },
   "wide values": { heads: 2, queries: 131, dim: 20, valueDim: 37, packed: [30, 61, 9] },
+};
+
+/** What hides keys in further ways: windows and prefixes, alone and with starts and with earlier keys; causal. */
+export const visibilityRows: Record<string, Row> = {
+  "a window of one key": { batch: 1, heads: 2, queries: 21, dim: 8, window: 1 },
+  "a window shorter than a panel": { heads: 2, keyHeads: 1, queries: 70, dim: 12, window: 5 },
+  "a window as long as a block": { batch: 1, heads: 2, queries: 200, dim: 16, window: 64 },
+  "a window across blocks": { batch: 1, heads: 2, keyHeads: 1, queries: 230, dim: 8, window: 150 },
+  "a window longer than the text": { heads: 2, queries: 33, dim: 8, window: 100 },
+  "a window over a cache": { heads: 2, queries: 35, keys: 190, dim: 12, window: 41 },
+  "a prefix that sees itself both ways": { heads: 2, keyHeads: 1, queries: 90, dim: 12, prefix: 37 },
+  "a prefix of all keys": { batch: 1, heads: 2, queries: 40, dim: 8, prefix: 40 },
+  "a prefix longer than the cache": { batch: 1, heads: 2, queries: 150, keys: 203, dim: 8, prefix: 101 },
+  "a window behind a prefix": { batch: 1, heads: 2, keyHeads: 1, queries: 200, keys: 220, dim: 8, window: 30, prefix: 20 },
+  "a window behind a prefix of some blocks": { batch: 1, heads: 1, queries: 300, dim: 16, window: 70, prefix: 131 },
+  "texts behind a prefix": { batch: 1, heads: 2, queries: 150, keys: 157, dim: 8, packed: [3, 60, 41, 9, 37], prefix: 7 },
+  "texts behind hidden keys": { heads: 2, queries: 90, keys: 200, dim: 8, packed: [30, 33, 27] },
+  "windows in texts": { batch: 1, heads: 3, queries: 140, dim: 12, packed: [60, 5, 75], window: 40 },
+  "windows in texts behind a prefix": {
+    ...{ heads: 2, keyHeads: 1, queries: 150, keys: 183, dim: 8 },
+    ...{ packed: [95, 55], window: 61, prefix: 33 },
+  },
 };

@@ -1,12 +1,12 @@
 // Slow: each row runs on three numbers of threads, with and without fused multiply-add, beside a float64 interpreter.
-import { attention, attentionBackward, concat, device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { type AttentionOptions, attention, attentionBackward, concat, device, realize, Tensor, tensor } from "@lowrank/tensor";
 import { expectSameLists } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { Device } from "../src/backends/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
-import { compare, packedRows, type Row, rows, run, startsOf, values } from "./attention-cases.js";
+import { compare, packedRows, type Row, rows, run, startsOf, values, visibilityRows } from "./attention-cases.js";
 
 const environment = nodeEnvironment();
 const cpu = (threadCount: number, hasRelaxedSimd: boolean): Device =>
@@ -62,6 +62,39 @@ describe("cpu attention of packed texts against float64, with the same bits for 
       return out;
     });
     expect(Array.from(together)).toEqual(Array.from(await concat(apart, 2).data()));
+  });
+
+  for (const [name, row] of Object.entries(visibilityRows)) it(name, () => check(row, true, (row.window ?? 0) % 2 === 1));
+
+  it("sees exactly the keys that the rule names", async () => {
+    const [queries, keys, window, prefix] = [9, 13, 3, 2];
+    const starts = [4, 4, 4, 4, 8, 8, 8, 8, 12];
+    const make = (count: number, seed: number): Tensor =>
+      tensor(values([1, 1, count, 4], seed), { shape: [1, 1, count, 4], device: reference });
+    const [q, k, v] = [make(queries, 1), make(keys, 2), make(keys, 3)];
+    const offset = keys - queries;
+    const cases: [AttentionOptions, (query: number, key: number) => boolean][] = [
+      [{ window }, (i, j) => j > i + offset - window],
+      [{ prefix: 7 }, (_, j) => j < 7],
+      [{ window, prefix }, (i, j) => j > i + offset - window || j < prefix],
+      [{ starts: tensor([starts], { dtype: "i32", device: reference }), prefix }, (i, j) => j >= (starts[i] ?? 0) || j < prefix],
+    ];
+    for (const [options, isSeen] of cases) {
+      const mask = Float32Array.from({ length: queries * keys }, (_, at) => {
+        const [i, j] = [Math.floor(at / keys), at % keys];
+        const isInside = j <= i + offset || j < (options.prefix ?? 0);
+        return (isInside && isSeen(i, j)) || (options.prefix === 7 && j <= i + offset) ? 0 : Number.NEGATIVE_INFINITY;
+      });
+      const want = await attention(q, k, v, { mask: tensor(mask, { shape: [queries, keys], device: reference }) }).data();
+      expectSameLists([await attention(q, k, v, { isCausal: true, ...options }).data()], [want]);
+    }
+  });
+
+  it("refuses windows and prefixes that do not fit", () => {
+    const x = tensor(values([1, 2, 4, 8], 1), { shape: [1, 2, 4, 8], device: reference });
+    expect(() => attention(x, x, x, { window: 2 })).toThrow(/window is 2 and attention is not causal/);
+    for (const window of [0, 1.5, -3]) expect(() => attention(x, x, x, { isCausal: true, window })).toThrow(/whole number of at least 1/);
+    for (const prefix of [-1, 5, 0.5]) expect(() => attention(x, x, x, { isCausal: true, prefix })).toThrow(/how many of the 4 keys/);
   });
 
   it("refuses starts that do not fit", () => {

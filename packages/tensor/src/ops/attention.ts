@@ -1,4 +1,5 @@
 import type { Attributes } from "../graph/node.js";
+import { visibilityOf } from "../kernels/visibility.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import type { Shape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -9,27 +10,35 @@ import { max, sum } from "./reduce.js";
 export interface AttentionOptions {
   /** Query i sees keys 0 … i + (keys − queries): the last query is aligned with the last key. */
   readonly isCausal?: boolean;
+  /** Of these, at most so many that each query sees, itself included, as transformers' `sliding_window`. Causal attention only. */
+  readonly window?: number;
+  /** Keys in front that every query sees, whatever else hides keys from it: a prefix, or a text that sees itself both ways. */
+  readonly prefix?: number;
   /** Multiplies the scores; 1/√headDim when absent. */
   readonly scale?: number;
   /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel. */
   readonly mask?: Tensor;
   /**
-   * The first key that each query sees, i32 [batch, queries], for texts packed one behind the other into a row: causal attention of as
-   * many queries as keys, with starts that never fall from one query to the next and lie at or before the query.
+   * The first key that each query sees, i32 [batch, queries], for texts packed one behind the other into a row, behind a prefix or none:
+   * causal attention, with starts that never fall from one query to the next and lie at or before the query's own key.
    */
   readonly starts?: Tensor;
 }
 
-/** Scores [batch, kvHeads, group · queries, keys] → the same with keys that a query does not see at −∞. */
+/** Scores [batch, kvHeads, group · queries, keys] → the same with keys that a query does not see at −∞ (kernels/visibility.ts). */
 function masked(scores: Tensor, queryCount: number, attributes: Attributes, starts?: Tensor): Tensor {
-  if (!attributes.isCausal) return scores;
   const [batch = 1, kvHeads = 1, rows = 1, keyCount = 1] = scores.shape;
+  const { lastOffset, firstOffset, prefix } = visibilityOf(attributes, queryCount, keyCount);
+  if (lastOffset === null) return scores;
   const shape = [batch, kvHeads, rows / queryCount, queryCount, keyCount];
   const key = new Tensor({ op: "iota", axis: 4, shape, dtype: "i32" }, scores.device);
   const query = new Tensor({ op: "iota", axis: 3, shape, dtype: "i32" }, scores.device);
-  const after = key.lessEqual(query.add(keyCount - queryCount)).where(scores.reshape(shape), Number.NEGATIVE_INFINITY);
-  const seen = starts ? key.greaterEqual(starts.reshape([batch, 1, 1, queryCount, 1])).where(after, Number.NEGATIVE_INFINITY) : after;
-  return seen.reshape(scores.shape);
+  const conditions = [key.lessEqual(query.add(lastOffset))];
+  if (firstOffset !== null) conditions.push(key.greaterEqual(query.add(firstOffset)));
+  if (starts) conditions.push(key.greaterEqual(starts.reshape([batch, 1, 1, queryCount, 1])));
+  const all = scores.reshape(shape);
+  const seen = conditions.reduce((rest, condition) => condition.where(rest, Number.NEGATIVE_INFINITY), all);
+  return (prefix > 0 ? key.less(prefix).where(all, seen) : seen).reshape(scores.shape);
 }
 
 /** Query heads that share a key head lie side by side: [batch, heads, queries, dim] → [batch, kvHeads, group · queries, dim]. */
@@ -78,6 +87,37 @@ const attentionBackwardComposite = defineComposite("attentionBackward", {
   },
 });
 
+/** What the kernels are told of visibility, with nothing that hides no key; throws ShapeError for options that do not fit. */
+function visibilityAttributes(queries: Tensor, keys: Tensor, options: AttentionOptions): Attributes {
+  const { isCausal = false, window, prefix = 0, starts } = options;
+  const [batch, , queryCount = 0] = queries.shape;
+  const keyCount = keys.shape[2] ?? 0;
+  const shapes = [queries.shape, keys.shape];
+  if (isCausal && keyCount < queryCount) {
+    throw new ShapeError(`attention: causal attention of ${queryCount} queries needs at least as many keys, got ${keyCount}.`, shapes);
+  }
+  if (window !== undefined && !(isCausal && Number.isInteger(window) && window >= 1)) {
+    throw new ShapeError(
+      `attention: window is ${window}${isCausal ? "" : " and attention is not causal"}. It is how many keys each query of causal attention sees, a whole number of at least 1.`,
+      shapes,
+    );
+  }
+  if (!(Number.isInteger(prefix) && prefix >= 0 && prefix <= keyCount)) {
+    throw new ShapeError(`attention: prefix is ${prefix}. It is how many of the ${keyCount} keys every query sees.`, shapes);
+  }
+  const areStarts = starts?.dtype === "i32" && starts.rank === 2 && starts.shape[0] === batch && starts.shape[1] === queryCount;
+  if (starts && !(isCausal && areStarts)) {
+    throw new ShapeError(
+      `attention: starts are i32 [batch, queries] for causal attention, got ${starts.dtype} ${showShape(starts.shape)} for queries ${showShape(queries.shape)}${isCausal ? "" : ", not causal"}. Give the index of the first key that each query sees.`,
+      [starts.shape, ...shapes],
+    );
+  }
+  const isWindowed = window !== undefined && window < keyCount;
+  // Without a window and starts, the first query sees as many keys already.
+  const isPrefixed = isCausal && prefix > (isWindowed || starts ? 0 : keyCount - queryCount + 1);
+  return { isCausal, ...(isWindowed && { window }), ...(isPrefixed && { prefix }), ...(starts && { hasStarts: true }) };
+}
+
 /**
  * softmax(q kᵀ · scale + mask) v (Vaswani et al. 2017), with grouped-query heads (Ainslie et al. 2023).
  * queries [batch, heads, queries, headDim], keys and values [batch, kvHeads, keys, headDim], heads a multiple of kvHeads; f32.
@@ -94,34 +134,12 @@ export function attention(queries: Tensor, keys: Tensor, values: Tensor, options
       [queries.shape, keys.shape, values.shape],
     );
   }
-  if (options.isCausal && keyCount < queryCount) {
-    throw new ShapeError(`attention: causal attention of ${queryCount} queries needs at least as many keys, got ${keyCount}.`, [
-      queries.shape,
-      keys.shape,
-    ]);
-  }
-  const { starts } = options;
-  if (
-    starts &&
-    !(
-      options.isCausal &&
-      keyCount === queryCount &&
-      starts.dtype === "i32" &&
-      starts.rank === 2 &&
-      starts.shape[0] === batch &&
-      starts.shape[1] === queryCount
-    )
-  ) {
-    throw new ShapeError(
-      `attention: starts are i32 [batch, queries] for causal attention of as many queries as keys, got ${starts.dtype} ${showShape(starts.shape)} for queries ${showShape(queries.shape)} and keys ${showShape(keys.shape)}${options.isCausal ? "" : ", not causal"}. Give the index of the first key that each query sees.`,
-      [starts.shape, queries.shape, keys.shape],
-    );
-  }
-  const attributes = { isCausal: options.isCausal ?? false, scale: options.scale ?? 1 / Math.sqrt(headDim) };
+  const { starts, scale = 1 / Math.sqrt(headDim) } = options;
+  const attributes = { ...visibilityAttributes(queries, keys, options), scale };
   const inputs = [queries.cast("f32"), keys.cast("f32"), values.cast("f32")] as const;
   if (!options.mask) return attentionForward(starts ? [...inputs, starts] : inputs, attributes)[0] as Tensor;
   const [q, k, v] = inputs;
-  const scores = grouped(q, kvHeads).matmul(k.transpose()).mul(attributes.scale).reshape([batch, heads, queryCount, keyCount]);
+  const scores = grouped(q, kvHeads).matmul(k.transpose()).mul(scale).reshape([batch, heads, queryCount, keyCount]);
   const seen = masked(
     scores.add(options.mask).reshape([batch, kvHeads, (heads / kvHeads) * queryCount, keyCount]),
     queryCount,

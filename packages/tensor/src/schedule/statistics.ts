@@ -1,6 +1,7 @@
 import { type Expr, operandsOf } from "../kernels/expr.js";
 import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
+import { visibilityOf, visiblePairs } from "../kernels/visibility.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { largest } from "../tensor/extremes.js";
 import { readsOf, slotAlignment, writesOf } from "./liveness.js";
@@ -91,9 +92,7 @@ export function operationsOf(kernel: Kernel): number {
   if (kernel.kind !== "composite") return 0;
   const [[batch = 0, heads = 0, queries = 0, headDim = 0] = [], [, , keys = 0] = [], [, , , valueDim = headDim] = []] = kernel.inputShapes;
   const [[rows = 0, width = 0] = [], [classes = 0] = []] = kernel.inputShapes;
-  // Queries see all keys, or, aligned with the last one, half of those that are as many as they are.
-  const seen = kernel.attributes["isCausal"] ? keys - (queries - 1) / 2 : keys;
-  const pairs = batch * heads * queries * seen;
+  const pairs = batch * heads * visiblePairs(visibilityOf(kernel.attributes, queries, keys));
   switch (kernel.name) {
     case "attention":
       return 2 * pairs * (headDim + valueDim);

@@ -1,4 +1,5 @@
 import type { CompositeKernel } from "../../kernels/kernel.js";
+import { visibilityOf, visiblePairs } from "../../kernels/visibility.js";
 import { type AttentionWord, attendScratchBytes, attentionWords, printAttend, printPackAttention } from "../../kernels/wasm/attention.js";
 import {
   type BackwardWord,
@@ -10,6 +11,7 @@ import {
 } from "../../kernels/wasm/attention-backward.js";
 import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attention-gradients.js";
 import { panelQueries, rowBytes } from "../../kernels/wasm/attention-panels.js";
+import { everything, type VisibilityWord } from "../../kernels/wasm/attention-visibility.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
 import { roundUp } from "./round.js";
@@ -22,9 +24,6 @@ const blockElements = 4096;
 const maxBlock = 64;
 /** Tiles that a step should have at least, so that a few threads share it evenly. */
 const leastTiles = 8;
-/** A position beyond all keys to which numbers of queries can be added. */
-const everything = 2 ** 30;
-
 /** Names of the composites that have kernels here. */
 export const attentionNames: ReadonlySet<string> = new Set(["attention", "attentionBackward"]);
 
@@ -85,13 +84,16 @@ function operand(kernel: CompositeKernel, which: "inputs" | "outputs", index: nu
   };
 }
 
-/** The argument words of the first key that each query sees: input `index`, where there is one. */
-function startsOperand(kernel: CompositeKernel, index: number, heads: number): { starts: Word; startOffsets: Word } {
-  const view = kernel.views?.inputs[index];
+/** The argument words that say what queries see; `index` is the input of their starts, where they have some. */
+function visibilityOperands(kernel: CompositeKernel, index: number): Record<VisibilityWord, Word> {
+  const { queryCount, keyCount, heads } = sizesOf(kernel);
+  const { lastOffset, firstOffset, prefix } = visibilityOf(kernel.attributes, queryCount, keyCount);
+  const sizes = { queryCount, keyCount, lastOffset: lastOffset ?? everything, firstOffset: firstOffset ?? -everything, prefix };
+  const view = kernel.attributes["hasStarts"] ? kernel.views?.inputs[index] : undefined;
+  if (!view) return { ...sizes, starts: 0, startOffsets: 0 };
   const [batch = 0] = kernel.inputShapes[index] ?? [];
-  if (!view) return { starts: 0, startOffsets: 0 };
   const values = Array.from({ length: batch * heads }, (_, i) => (view.offset + Math.floor(i / heads) * (view.strides[0] ?? 0)) * 4);
-  return { starts: { kind: "slot", slot: kernel.inputs[index] ?? 0 }, startOffsets: { kind: "constants", values } };
+  return { ...sizes, starts: { kind: "slot", slot: kernel.inputs[index] ?? 0 }, startOffsets: { kind: "constants", values } };
 }
 
 function floatBits(value: number): number {
@@ -136,16 +138,13 @@ export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary):
     valueOffsets: values.offsets,
     outOffsets: out.offsets,
     logsumexpOffsets: logsumexp.offsets,
-    ...startsOperand(kernel, 3, heads),
+    ...visibilityOperands(kernel, 3),
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,
     outRow: out.row,
-    queryCount,
-    keyCount,
     dim,
     valueDim,
-    offset: sightOffset(kernel, sizes),
     factor: floatBits(scale * Math.LOG2E),
     group: heads / keyHeads,
     blockKeys,
@@ -207,7 +206,7 @@ export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelL
     dQueryOffsets: dQueries.offsets,
     dKeyOffsets: dKeys.offsets,
     dValueOffsets: dValues.offsets,
-    ...startsOperand(kernel, 6, heads),
+    ...visibilityOperands(kernel, 6),
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,
@@ -216,11 +215,8 @@ export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelL
     dQueryRow: dQueries.row,
     dKeyRow: dKeys.row,
     dValueRow: dValues.row,
-    queryCount,
-    keyCount,
     dim,
     valueDim,
-    offset: sightOffset(kernel, sizes),
     factor: floatBits(scale * Math.LOG2E),
     scale: floatBits(scale),
     heads: batch * heads,
@@ -245,12 +241,7 @@ export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelL
   return { steps, scratchBytes: scratch.bytes };
 }
 
-/** How many keys beyond its own position a query sees. */
-function sightOffset(kernel: CompositeKernel, { keyCount, queryCount }: Sizes): number {
-  return kernel.attributes["isCausal"] ? keyCount - queryCount : everything;
-}
-
 /** Pairs of a query and a key that it sees, of one head. */
 function pairs(kernel: CompositeKernel, { keyCount, queryCount }: Sizes): number {
-  return queryCount * (kernel.attributes["isCausal"] ? keyCount - (queryCount - 1) / 2 : keyCount);
+  return visiblePairs(visibilityOf(kernel.attributes, queryCount, keyCount));
 }

@@ -2,7 +2,6 @@ import { type Code, type FunctionBuilder, f32, f32x4, i32, type Local, type Modu
 import {
   add,
   laneSum,
-  lastSeen,
   least,
   mul,
   panelQueries,
@@ -16,6 +15,7 @@ import {
   tableEntry,
   words,
 } from "./attention-panels.js";
+import { endSeen } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import { packPanel } from "./pack.js";
 
@@ -51,9 +51,6 @@ export const backwardWords = [
   "dQueryOffsets",
   "dKeyOffsets",
   "dValueOffsets",
-  /** The first key that each query sees, or 0; a table of the byte offsets of each query head's. */
-  "starts",
-  "startOffsets",
   "queryRow",
   "keyRow",
   "valueRow",
@@ -62,12 +59,16 @@ export const backwardWords = [
   "dQueryRow",
   "dKeyRow",
   "dValueRow",
+  /** What queries see: the words of attention-visibility.ts. */
   "queryCount",
   "keyCount",
+  "lastOffset",
+  "firstOffset",
+  "prefix",
+  "starts",
+  "startOffsets",
   "dim",
   "valueDim",
-  /** keys - queries where attention is causal, else beyond all keys. */
-  "offset",
   /** The bits of scale · log₂ e, and of scale. */
   "factor",
   "scale",
@@ -160,7 +161,7 @@ function dot(f: FunctionBuilder, a: Local, b: Local, dim: Local): Local {
 export function printFinishBackward(module: ModuleBuilder, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const w = readWords(f, backwardWords, [
-    ...(["dQueries", "dQueryOffsets", "dQueryRow", "parts", "queryCount", "keyCount", "offset", "dim", "scale"] as const),
+    ...(["dQueries", "dQueryOffsets", "dQueryRow", "parts", "queryCount", "keyCount", "lastOffset", "prefix", "dim", "scale"] as const),
     ...(["heads", "chunkKeys", "chunks", "panels", "queryBlocks"] as const),
   ]);
   const head = f.let("i32", op("i32.div_u", f.param(1).get, w.queryBlocks.get));
@@ -174,7 +175,7 @@ export function printFinishBackward(module: ModuleBuilder, name: string): void {
   f.for(row, rows.get, i32(panelQueries), () => {
     const query = f.let("i32", add(firstQuery.get, row.get));
     const panel = f.let("i32", add(w.parts.get, mul(add(mul(head.get, w.panels.get), op("i32.shr_u", query.get, i32(3))), panelBytes.get)));
-    const seen = f.let("i32", add(lastSeen(f, add(query.get, i32(panelQueries - 1)), w).get, i32(1)));
+    const seen = endSeen(f, add(query.get, i32(panelQueries - 1)), w);
     const part = f.let("i32", add(panel.get, chunkBytes.get));
     const firstKey = f.let("i32", w.chunkKeys.get);
     f.while(firstKey, seen.get, w.chunkKeys.get, () => {

@@ -4,9 +4,7 @@ import { type BackwardWord, backwardWords, blockQueries, stateBytes } from "./at
 import {
   add,
   exp2,
-  firstSeen,
   groupKeys,
-  lastSeen,
   least,
   loadRow,
   mul,
@@ -16,15 +14,14 @@ import {
   readWords,
   roundedUp,
   rowBytes,
-  type ScoreOperands,
-  scores,
-  startsOf,
   storeRow,
   sub,
   tableEntry,
   tileLocals,
   words,
 } from "./attention-panels.js";
+import { type ScoreOperands, scores } from "./attention-scores.js";
+import { firstSeen, isLimited, type Sight, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 
 /** Bytes of a row of weights in scratch memory. The algorithm is at the head of attention-backward.ts, whose second step this is. */
@@ -91,9 +88,10 @@ export function printBackward(module: ModuleBuilder, name: string): void {
   const chunkFirst = f.let("i32", mul(chunk.get, w.chunkKeys.get));
   const end = least(f, w.keyCount.get, add(chunkFirst.get, w.chunkKeys.get));
   const first = f.let("i32", chunkFirst.get);
-  const starts = startsOf(f, w.starts, w.startOffsets, f.let("i32", mul(keyHead.get, w.group.get)));
+  const sight = sightOf(f, w, mul(keyHead.get, w.group.get));
   // Not every query sees the first block, then.
-  f.if(starts.get, () => {
+  const limited = f.let("i32", isLimited(sight));
+  f.if(limited.get, () => {
     const headBytes = f.let("i32", mul(mul(w.panels.get, roundedUp(w.dim.get, 4)), i32(rowBytes)));
     const firstHead = add(mul(chunk.get, w.heads.get), mul(keyHead.get, w.group.get));
     f.emit(memoryFill(add(w.parts.get, mul(firstHead, headBytes.get)), i32(0), mul(w.group.get, headBytes.get)));
@@ -101,7 +99,7 @@ export function printBackward(module: ModuleBuilder, name: string): void {
   f.while(first, end.get, w.blockKeys.get, () => {
     const count = least(f, w.blockKeys.get, sub(end.get, first.get));
     const whole = f.let("i32", roundedUp(count.get, groupKeys));
-    const isFirst = f.let("i32", op("i32.and", op("i32.eq", first.get, chunkFirst.get), op("i32.eqz", starts.get)));
+    const isFirst = f.let("i32", op("i32.and", op("i32.eq", first.get, chunkFirst.get), op("i32.eqz", limited.get)));
     const block: KeyBlock = { first, count, whole, isFirst };
     const start = (base: Local, offsets: Local, row: Local): Local =>
       f.let("i32", add(add(base.get, tableEntry(offsets, keyHead.get)), mul(first.get, row.get)));
@@ -112,27 +110,17 @@ export function printBackward(module: ModuleBuilder, name: string): void {
     packElements(f, keys, w.keyRow, w.dim, count, w.blockKeys, scratch.elements);
     f.emit(memoryFill(scratch.dKeys.get, i32(0), sub(scratch.weights.get, scratch.dKeys.get)));
 
-    const firstSeeing = f.let("i32", op("i32.and", positive(f, sub(first.get, w.offset.get)).get, i32(-panelQueries)));
-    const endSeeing = f.let("i32", w.queryCount.get);
-    f.if(starts.get, () => {
-      f.emit(endSeeing.set(firstSeeing.get));
-      f.loop((again) => {
-        f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries))));
-        const sees = op("i32.lt_s", tableEntry(starts, endSeeing.get), add(first.get, count.get));
-        f.brIf(again, op("i32.and", op("i32.lt_s", endSeeing.get, w.queryCount.get), sees));
-      });
-      f.emit(endSeeing.set(least(f, endSeeing.get, w.queryCount.get).get));
-    });
+    const { firstSeeing, endSeeing } = seeingQueries(f, sight, block, limited);
     const member = f.local("i32");
     f.for(member, w.group.get, i32(1), () => {
       const head = f.let("i32", add(mul(keyHead.get, w.group.get), member.get));
       const query = f.let("i32", firstSeeing.get);
       f.while(query, endSeeing.get, i32(blockQueries), () => {
         const rows = least(f, i32(blockQueries), sub(endSeeing.get, query.get));
-        queryGradients(f, w, scratch, block, { head, chunk, query, rows, starts });
+        queryGradients(f, w, scratch, block, { head, chunk, query, rows, sight });
         const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
         const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
-        const span = { query, rows, offset: w.offset, starts };
+        const span = { query, rows, sight, limited };
         keyGradients(f, block, span, {
           weights: scratch.weights,
           rows: dOut,
@@ -156,7 +144,32 @@ interface QueryBlock {
   readonly chunk: Local;
   readonly query: Local;
   readonly rows: Local;
-  readonly starts: Local;
+  readonly sight: Sight;
+}
+
+/** The queries, from a whole panel on, of which some see a key of the block; `limited` where they see from some key on only. */
+function seeingQueries(f: FunctionBuilder, sight: Sight, { first, count }: KeyBlock, limited: Local) {
+  const firstSeeing = f.let("i32", op("i32.and", positive(f, sub(first.get, sight.lastOffset.get)).get, i32(-panelQueries)));
+  const endSeeing = f.let("i32", sight.queryCount.get);
+  f.if(
+    op("i32.lt_s", first.get, sight.prefix.get),
+    () => f.emit(firstSeeing.set(i32(0))),
+    () =>
+      f.if(limited.get, () => {
+        f.emit(endSeeing.set(firstSeeing.get));
+        f.loop((again) => {
+          f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries))));
+          const isInside = f.let("i32", op("i32.lt_s", endSeeing.get, sight.queryCount.get));
+          f.if(isInside.get, () => {
+            const sees = op("i32.lt_s", firstSeen(f, endSeeing.get, sight).get, add(first.get, count.get));
+            f.emit(isInside.set(sees));
+          });
+          f.brIf(again, isInside.get);
+        });
+        f.emit(endSeeing.set(least(f, endSeeing.get, sight.queryCount.get).get));
+      }),
+  );
+  return { firstSeeing, endSeeing };
 }
 
 /** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
@@ -165,20 +178,14 @@ function queryGradients(
   w: MainWords,
   scratch: Scratch,
   block: KeyBlock,
-  { head, chunk, query, rows, starts }: QueryBlock,
+  { head, chunk, query, rows, sight }: QueryBlock,
 ): void {
   const tile = tileLocals(f);
   const row = f.local("i32");
   const dimFours = f.let("i32", roundedUp(w.dim.get, 4));
   f.for(row, rows.get, i32(panelQueries), () => {
     const firstQuery = f.let("i32", add(query.get, row.get));
-    const seen = sub(add(lastSeen(f, add(firstQuery.get, i32(panelQueries - 1)), w).get, i32(1)), block.first.get);
-    const seenEnd = least(f, roundedUp(seen, groupKeys), block.whole.get);
-    const skipped = f.let(
-      "i32",
-      op("i32.and", positive(f, sub(firstSeen(f, starts, firstQuery.get).get, block.first.get)).get, i32(-groupKeys)),
-    );
-    const count = f.let("i32", sub(seenEnd.get, skipped.get));
+    const { skipped, count } = seenKeys(f, sight, firstQuery, block.first, block.whole);
     const skippedBytes = f.let("i32", mul(skipped.get, i32(weightRow)));
     const panel = f.let("i32", add(mul(head.get, w.panels.get), op("i32.shr_u", firstQuery.get, i32(3))));
     const queries = f.let("i32", add(w.packedQueries.get, mul(mul(panel.get, w.dim.get), i32(rowBytes))));
@@ -192,8 +199,8 @@ function queryGradients(
     const to = f.let("i32", dScores.get);
     const value = f.let("i32", add(scratch.values.get, words(mul(skipped.get, w.valueDim.get))));
     const operands: ScoreOperands = {
-      ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim },
-      ...{ queries, firstQuery, count },
+      ...sight,
+      ...{ depth: w.dim, queries, firstQuery, count },
       keys: f.let("i32", add(scratch.keys.get, words(mul(skipped.get, w.dim.get)))),
       firstKey: f.let("i32", add(block.first.get, skipped.get)),
     };
@@ -261,29 +268,37 @@ interface KeyOperands {
 function keyGradients(
   f: FunctionBuilder,
   block: KeyBlock,
-  { query, rows, offset, starts }: Pick<QueryBlock, "query" | "rows" | "starts"> & { readonly offset: Local },
+  { query, rows, sight, limited }: Pick<QueryBlock, "query" | "rows" | "sight"> & { readonly limited: Local },
   operands: KeyOperands,
 ): void {
   const { weights, row, dim, to } = operands;
   const tile = tileLocals(f);
   const key = f.local("i32");
   const rowLength = f.let("i32", words(dim.get));
-  /** The end of the queries that see the keys; it only grows from key to key. */
-  const endSeeing = f.let("i32", rows.get);
-  f.if(starts.get, () => f.emit(endSeeing.set(i32(0))));
+  /** The end of the queries that see the keys; behind the prefix it only grows from key to key. */
+  const endSeeing = f.let("i32", i32(0));
   f.for(key, block.whole.get, i32(groupKeys), () => {
-    const seeing = sub(sub(add(block.first.get, key.get), offset.get), query.get);
+    const firstKey = f.let("i32", add(block.first.get, key.get));
+    const seeing = sub(sub(firstKey.get, sight.lastOffset.get), query.get);
     const first = f.let("i32", op("i32.and", positive(f, seeing).get, i32(-panelQueries)));
-    f.if(starts.get, () => {
-      const lastKey = f.let("i32", add(add(block.first.get, key.get), i32(groupKeys - 1)));
-      const sees = (): Code => op("i32.le_s", tableEntry(starts, add(query.get, endSeeing.get)), lastKey.get);
-      f.loop((again) => {
-        const goesOn = f.let("i32", op("i32.and", op("i32.lt_s", endSeeing.get, rows.get), sees()));
-        f.if(goesOn.get, () => f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries)))));
-        f.brIf(again, goesOn.get);
-      });
-    });
-    const end = least(f, endSeeing.get, rows.get);
+    const end = f.let("i32", rows.get);
+    f.if(
+      op("i32.lt_s", firstKey.get, sight.prefix.get),
+      () => f.emit(first.set(i32(0))),
+      () =>
+        f.if(limited.get, () => {
+          f.loop((again) => {
+            const goesOn = f.let("i32", op("i32.lt_s", endSeeing.get, rows.get));
+            f.if(goesOn.get, () => {
+              const firstOfPanel = firstSeen(f, add(query.get, endSeeing.get), sight);
+              f.emit(goesOn.set(op("i32.le_s", firstOfPanel.get, add(firstKey.get, i32(groupKeys - 1)))));
+            });
+            f.if(goesOn.get, () => f.emit(endSeeing.set(add(endSeeing.get, i32(panelQueries)))));
+            f.brIf(again, goesOn.get);
+          });
+          f.emit(end.set(least(f, endSeeing.get, rows.get).get));
+        }),
+    );
     f.if(op("i32.lt_s", first.get, end.get), () => {
       const a = f.let("i32", add(add(weights.get, mul(key.get, i32(weightRow))), words(first.get)));
       const b = f.let("i32", add(operands.rows.get, mul(add(query.get, first.get), row.get)));

@@ -1,5 +1,4 @@
-import { type Code, extractLane, type FunctionBuilder, f32x4, i32, i32x4, type Local, memory, op } from "./assembler.js";
-import { choose } from "./math.js";
+import { type Code, extractLane, type FunctionBuilder, f32x4, i32, type Local, memory, op } from "./assembler.js";
 import { transpose } from "./pack.js";
 
 /**
@@ -42,20 +41,6 @@ export function positive(f: FunctionBuilder, a: Code): Local {
 /** `count` rounded up to a multiple of a power of two. */
 export function roundedUp(count: Code, step: number): Code {
   return op("i32.and", add(count, i32(step - 1)), i32(-step));
-}
-
-/** Where a head's starts lie, from the table of their offsets; 0 where there are none. */
-export function startsOf(f: FunctionBuilder, starts: Local, offsets: Local, head: Local): Local {
-  const address = f.let("i32", i32(0));
-  f.if(starts.get, () => f.emit(address.set(add(starts.get, tableEntry(offsets, head.get)))));
-  return address;
-}
-
-/** The first key that a query sees. */
-export function firstSeen(f: FunctionBuilder, starts: Local, query: Code): Local {
-  const key = f.let("i32", i32(0));
-  f.if(starts.get, () => f.emit(key.set(tableEntry(starts, query))));
-  return key;
 }
 
 /** Two vectors side by side in memory. */
@@ -123,71 +108,6 @@ export function exp2(f: FunctionBuilder, argument: Code): Code {
   const power = rest.reduce<Code>((sum, c) => f.multiplyAdd(sum, r.get, f32x4(c)), f32x4(first));
   const result = op("i32x4.add", power, op("i32x4.shl", rounded.get, i32(23)));
   return op("v128.andnot", result, op("f32x4.lt", x.get, f32x4(lowestExponent)));
-}
-
-/** Where a panel of queries stands among the keys. */
-export interface Sight {
-  /** Number of keys, and keys - queries; for attention that is not causal, a number beyond all keys. */
-  readonly keyCount: Local;
-  readonly offset: Local;
-  /** Address of the first key that each query of the head sees; 0 where all see the row's first. */
-  readonly starts: Local;
-}
-
-/** The last key that a query sees. */
-export function lastSeen(f: FunctionBuilder, query: Code, { keyCount, offset }: Pick<Sight, "keyCount" | "offset">): Local {
-  return least(f, add(query, offset.get), sub(keyCount.get, i32(1)));
-}
-
-export interface ScoreOperands extends Sight {
-  /** Keys packed by fours, [depth][4] each, from the first on; a panel of queries, [depth][8]. */
-  readonly keys: Local;
-  readonly queries: Local;
-  readonly depth: Local;
-  /** Queries of the head. */
-  readonly queryCount: Local;
-  /** Positions of the first key and of the panel's first query. */
-  readonly firstKey: Local;
-  readonly firstQuery: Local;
-  /** Keys to compute, a multiple of four. */
-  readonly count: Local;
-}
-
-/** Computes keys · queries, -∞ where the query does not see the key: four keys after the other, with which `use` finds the tile filled. */
-export function scores(f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands, use: () => void): void {
-  const { keys, queries, depth, firstKey, firstQuery, count } = operands;
-  const seenByAll = lastSeen(f, firstQuery.get, operands);
-  const laneStarts = [f.let("v128", f32x4(0)), f.let("v128", f32x4(0))];
-  const lastStart = f.let("i32", i32(0));
-  f.if(operands.starts.get, () => {
-    const at = f.let("i32", add(operands.starts.get, words(firstQuery.get)));
-    for (const [j, code] of loadRow(at.get).entries()) f.emit((laneStarts[j] as Local).set(code));
-    const last = least(f, add(firstQuery.get, i32(panelQueries - 1)), sub(operands.queryCount.get, i32(1)));
-    f.emit(lastStart.set(tableEntry(operands.starts, last.get)));
-  });
-  const key = f.let("i32", firstKey.get);
-  const end = f.let("i32", add(firstKey.get, count.get));
-  const from = f.let("i32", keys.get);
-  f.while(key, end.get, i32(groupKeys), () => {
-    for (const local of tile) f.emit(local.set(f32x4(0)));
-    product(f, tile, { a: from.get, aLane: 4, aStep: 16, b: queries.get, bStep: i32(rowBytes), depth: depth.get });
-    const isPartial = op("i32.or", op("i32.gt_s", add(key.get, i32(groupKeys - 1)), seenByAll.get), op("i32.lt_s", key.get, lastStart.get));
-    f.if(isPartial, () => {
-      const last = op("i32x4.splat", sub(operands.keyCount.get, i32(1)));
-      const lane = op("i32x4.splat", add(firstQuery.get, operands.offset.get));
-      const limits = [i32x4(0, 1, 2, 3), i32x4(4, 5, 6, 7)].map((lanes) =>
-        f.let("v128", op("i32x4.min_s", op("i32x4.add", lane, lanes), last)),
-      );
-      for (const [index, sum] of tile.entries()) {
-        const at = op("i32x4.splat", add(key.get, i32(index >> 1)));
-        const isAfter = op("i32x4.gt_s", at, (limits[index & 1] as Local).get);
-        const isHidden = op("v128.or", isAfter, op("i32x4.lt_s", at, (laneStarts[index & 1] as Local).get));
-        f.emit(sum.set(choose(isHidden, f32x4(Number.NEGATIVE_INFINITY), sum.get)));
-      }
-    });
-    use();
-    f.emit(from.set(add(from.get, mul(depth.get, i32(groupKeys * 4)))));
-  });
 }
 
 /** Multiplies `count` rows of a panel. */

@@ -2,22 +2,16 @@ import { type FunctionBuilder, f32x4, i32, type Local, type ModuleBuilder, memor
 import {
   add,
   exp2,
-  firstSeen,
   groupKeys,
-  lastSeen,
   least,
   loadRow,
   mul,
   panelQueries,
-  positive,
   product,
   readWords,
   roundedUp,
   rowBytes,
-  type ScoreOperands,
   scalePanel,
-  scores,
-  startsOf,
   storePanel,
   storeRow,
   sub,
@@ -25,6 +19,8 @@ import {
   tileLocals,
   words,
 } from "./attention-panels.js";
+import { type ScoreOperands, scores } from "./attention-scores.js";
+import { endSeen, firstSeen, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
 import { packPanel } from "./pack.js";
@@ -48,20 +44,21 @@ export const attentionWords = [
   "valueOffsets",
   "outOffsets",
   "logsumexpOffsets",
-  /** The first key that each query sees, or 0; a table of the byte offsets of each query head's. */
-  "starts",
-  "startOffsets",
   "queryRow",
   "keyRow",
   "valueRow",
   "outRow",
+  /** What queries see: the words of attention-visibility.ts. */
   "queryCount",
   "keyCount",
+  "lastOffset",
+  "firstOffset",
+  "prefix",
+  "starts",
+  "startOffsets",
   /** Elements of a query or key, and of a value. */
   "dim",
   "valueDim",
-  /** keys - queries where attention is causal, else beyond all keys. */
-  "offset",
   /** The bits of scale · log₂ e. */
   "factor",
   /** Query heads to a key head. */
@@ -180,20 +177,17 @@ export function printAttend(module: ModuleBuilder, name: string): void {
   const keyHead = f.let("i32", mul(mul(op("i32.div_u", head.get, w.group.get), w.keyBlocks.get), w.blockKeys.get));
   const keys = f.let("i32", add(w.packedKeys.get, words(mul(keyHead.get, w.dim.get))));
   const values = f.let("i32", add(w.packedValues.get, words(mul(keyHead.get, outDim.get))));
-  const end = f.let("i32", add(lastSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), w).get, i32(1)));
-  const starts = startsOf(f, w.starts, w.startOffsets, head);
-  const firstStart = firstSeen(f, starts, firstQuery.get);
-  const firstKey = f.let("i32", sub(firstStart.get, op("i32.rem_u", firstStart.get, w.blockKeys.get)));
-  f.emit(keys.set(add(keys.get, words(mul(firstKey.get, w.dim.get)))));
-  f.emit(values.set(add(values.get, words(mul(firstKey.get, outDim.get)))));
+  const sight = sightOf(f, w, head.get);
+  const end = endSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), sight);
+  const firstOwn = firstSeen(f, firstQuery.get, sight);
+  /** The block from which the queries see what is not in the prefix. */
+  const firstBlock = f.let("i32", sub(firstOwn.get, op("i32.rem_u", firstOwn.get, w.blockKeys.get)));
+  const firstKey = f.let("i32", [i32(0), firstBlock.get, w.prefix.get, op("select")]);
   const tile = tileLocals(f);
   f.while(firstKey, end.get, w.blockKeys.get, () => {
     f.for(row, rows.get, i32(panelQueries), () => {
       const query = f.let("i32", add(firstQuery.get, row.get));
-      const seen = f.let("i32", sub(add(lastSeen(f, add(query.get, i32(panelQueries - 1)), w).get, i32(1)), firstKey.get));
-      const skipped = f.let("i32", op("i32.and", positive(f, sub(firstSeen(f, starts, query.get).get, firstKey.get)).get, i32(-groupKeys)));
-      const seenEnd = least(f, roundedUp(seen.get, groupKeys), w.blockKeys.get);
-      const count = f.let("i32", sub(seenEnd.get, skipped.get));
+      const { skipped, count } = seenKeys(f, sight, query, firstKey, w.blockKeys);
       f.if(op("i32.gt_s", count.get, i32(0)), () => {
         const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
         const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
@@ -201,9 +195,9 @@ export function printAttend(module: ModuleBuilder, name: string): void {
         const largest = before.map((local) => f.let("v128", local.get)) as [Local, Local];
         const at = f.let("i32", weights.get);
         const operands: ScoreOperands = {
-          ...{ keyCount: w.keyCount, queryCount: w.queryCount, offset: w.offset, starts, depth: w.dim },
-          ...{ firstQuery: query, queries, count },
-          keys: f.let("i32", add(keys.get, words(mul(skipped.get, w.dim.get)))),
+          ...sight,
+          ...{ depth: w.dim, firstQuery: query, queries, count },
+          keys: f.let("i32", add(keys.get, words(mul(add(firstKey.get, skipped.get), w.dim.get)))),
           firstKey: f.let("i32", add(firstKey.get, skipped.get)),
         };
         scores(f, tile, operands, () => {
@@ -217,7 +211,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
         });
         weigh(f, { weights, count, state: own, before, largest });
         const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
-        const value = f.let("i32", add(values.get, mul(skipped.get, i32(16))));
+        const value = f.let("i32", add(add(values.get, words(mul(firstKey.get, outDim.get))), mul(skipped.get, i32(16))));
         const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
         f.while(out, outEnd.get, i32(4 * rowBytes), () => {
           const factors = loadRow(own.get, 2 * rowBytes).map((code) => f.let("v128", code));
@@ -230,8 +224,9 @@ export function printAttend(module: ModuleBuilder, name: string): void {
         });
       });
     });
-    f.emit(keys.set(add(keys.get, words(mul(w.blockKeys.get, w.dim.get)))));
-    f.emit(values.set(add(values.get, words(mul(w.blockKeys.get, outDim.get)))));
+    const next = f.let("i32", add(firstKey.get, w.blockKeys.get));
+    const isBetween = op("i32.and", op("i32.ge_s", next.get, w.prefix.get), op("i32.lt_s", next.get, firstBlock.get));
+    f.if(isBetween, () => f.emit(firstKey.set(sub(firstBlock.get, w.blockKeys.get))));
   });
 
   const out = f.let("i32", add(add(w.out.get, tableEntry(w.outOffsets, head.get)), mul(firstQuery.get, w.outRow.get)));

@@ -1,4 +1,5 @@
 import type { CompositeKernel, MatrixView, StridedView } from "../kernel.js";
+import { type Visibility, visibilityOf } from "../visibility.js";
 import { batchOffset } from "./matmul.js";
 
 /** A tensor of all heads as matrices [positions, width]; the batch axes are [batch, keyHeads, query heads that share a key head]. */
@@ -13,10 +14,7 @@ export interface HeadMatrices {
 /** What the programs of attention and of its gradients read and write. */
 export interface AttentionOperands {
   readonly batch: readonly [batch: number, keyHeads: number, group: number];
-  readonly queryCount: number;
-  readonly keyCount: number;
-  /** How many keys beyond its own position a query sees; null where it sees all. */
-  readonly offset: number | null;
+  readonly visibility: Visibility;
   readonly scale: number;
   readonly queries: HeadMatrices;
   readonly keys: HeadMatrices;
@@ -65,16 +63,14 @@ export function attentionOperands(kernel: CompositeKernel): AttentionOperands {
   const dQueries = isBackward ? matrices("DQ", "outputs", 0, "query", width) : null;
   return {
     batch: [batch, keyHeads, group],
-    queryCount,
-    keyCount,
-    offset: kernel.attributes["isCausal"] ? keyCount - queryCount : null,
+    visibility: visibilityOf(kernel.attributes, queryCount, keyCount),
     scale: Number(kernel.attributes["scale"]),
     queries: matrices("Q", "inputs", 0, "query", width),
     keys: matrices("K", "inputs", 1, "key", width),
     values: matrices("V", "inputs", 2, "key", valueWidth),
     out: isBackward ? matrices("O", "inputs", 3, "query", valueWidth) : matrices("O", "outputs", 0, "query", valueWidth),
     logsumexp: isBackward ? matrices("L", "inputs", 4, "query", 0) : matrices("L", "outputs", 1, "query", 0),
-    starts: kernel.inputs.length > startsIndex ? startsOf(viewOf("inputs", startsIndex), queryCount) : null,
+    starts: kernel.attributes["hasStarts"] ? startsOf(viewOf("inputs", startsIndex), queryCount) : null,
     gradients: dQueries && {
       dOut: matrices("DO", "inputs", 5, "query", valueWidth),
       dQueries,

@@ -78,7 +78,7 @@ export function printAttention(
 
 /** Σ dOut · out of each query. */
 function deltaLoop(
-  { batch, queryCount, out }: AttentionOperands,
+  { batch, visibility: { queryCount }, out }: AttentionOperands,
   { dOut, delta }: NonNullable<AttentionOperands["gradients"]>,
 ): LoopKernel {
   const make = new ExprMakers();
