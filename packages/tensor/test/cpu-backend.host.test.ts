@@ -20,7 +20,8 @@ afterAll(() => {
 function step(count: number, from: number, to: number): LoopKernel {
   const makers = new ExprMakers();
   const index = makers.variable(0, count);
-  const value = makers.add(makers.mul(makers.load("f32", from, index), makers.constant("f32", 2)), makers.constant("f32", 1));
+  const twice = makers.binary("mul", makers.load("f32", from, index), makers.constant("f32", 2));
+  const value = makers.binary("add", twice, makers.constant("f32", 1));
   return { kind: "loop", outer: [], inner: count, reductions: [], stores: [{ scope: "element", slot: to, index, value }] };
 }
 

@@ -3,7 +3,7 @@ import { afterAll, test } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
-import { type Expr, ExprMakers } from "../src/kernels/expr.js";
+import { ExprMakers, type Index } from "../src/kernels/expr.js";
 import type { Epilogue, MatmulKernel } from "../src/kernels/kernel.js";
 import { runKernels, type TestSlot } from "./cpu-plan.js";
 
@@ -20,12 +20,12 @@ function made(batch: number, m: number, n: number, k: number, keepsProduct: bool
   const make = new ExprMakers();
   const rows = batch * m;
   const outer = batch > 1 ? [batch, m] : [m];
-  const row = outer.reduce<Expr>((at, size, axis) => make.add(make.mul(at, make.int(size)), make.variable(axis, size)), make.int(0));
+  const row = outer.reduce<Index>((at, size, axis) => make.add(make.mul(at, make.int(size)), make.variable(axis, size)), make.int(0));
   const column = make.variable(outer.length, n);
   const place = make.add(make.mul(row, make.int(n)), column);
   const [a, b, bias, residual, out, twice, result] = [0, 1, 2, 3, 4, 5, 6];
   const product = make.accumulator("f32", 0);
-  const bent = make.unary("tanh", make.add(product, make.load("f32", bias, column)));
+  const bent = make.unary("tanh", make.binary("add", product, make.load("f32", bias, column)));
   const other = make.load("f32", residual, make.add(make.mul(column, make.int(rows)), row));
   const value = make.select(make.binary("lt", column, make.int(2)), product, make.binary("mul", bent, other));
   const epilogue: Epilogue = {
@@ -33,7 +33,7 @@ function made(batch: number, m: number, n: number, k: number, keepsProduct: bool
     inner: n,
     stores: [
       { scope: "element", slot: keepsProduct ? result : out, index: place, value },
-      { scope: "element", slot: twice, index: place, value: make.add(product, product) },
+      { scope: "element", slot: twice, index: place, value: make.binary("add", product, product) },
     ],
   };
   const view = (slot: number, count: number, stride: number) =>

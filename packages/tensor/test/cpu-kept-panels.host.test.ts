@@ -176,7 +176,7 @@ describe("right operands kept as panels", () => {
       expect(isKept(right)).toBe(true);
       const make = new ExprMakers();
       const index = make.variable(0, k * n);
-      const value = make.mul(make.load("f32", 0, index), make.constant("f32", 2));
+      const value = make.binary("mul", make.load("f32", 0, index), make.constant("f32", 2));
       const doubled = ready(
         backend,
         [{ kind: "loop", outer: [], inner: k * n, reductions: [], stores: [{ scope: "element", slot: 0, index, value }] }],
@@ -289,7 +289,7 @@ describe("which operands a plan reads as panels only", () => {
     expect(find([times("n"), times("n", 1)], slots)).toEqual([]);
     const make = new ExprMakers();
     const index = make.add(make.mul(make.variable(0, m), make.int(n)), make.variable(1, n));
-    const value = make.add(make.accumulator("f32", 0), make.load("f32", 1, make.variable(1, n)));
+    const value = make.binary("add", make.accumulator("f32", 0), make.load("f32", 1, make.variable(1, n)));
     const epilogue = { outer: [m], inner: n, stores: [{ scope: "element", slot: 5, index, value }] } as const;
     expect(find([{ ...times("n"), epilogue }], slots)).toEqual([]);
   });

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
-import { ExprMakers, type UnaryKind } from "../src/kernels/expr.js";
+import { type Expr, ExprMakers, type Index, type UnaryKind } from "../src/kernels/expr.js";
 import type { LoopKernel } from "../src/kernels/kernel.js";
 import { runKernels } from "./cpu-plan.js";
 import { erf, philox } from "./interpret.js";
@@ -15,11 +15,7 @@ afterAll(() => {
   plain.dispose();
 });
 
-function elementwise(
-  count: number,
-  value: (makers: ExprMakers, index: ReturnType<ExprMakers["int"]>) => ReturnType<ExprMakers["int"]>,
-  out: number,
-): LoopKernel {
+function elementwise(count: number, value: (makers: ExprMakers, index: Index) => Expr, out: number): LoopKernel {
   const makers = new ExprMakers();
   const index = makers.variable(0, count);
   return {

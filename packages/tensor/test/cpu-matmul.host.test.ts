@@ -118,7 +118,7 @@ describe("cpu matmul of many rows and a deep k", () => {
     const make = new ExprMakers();
     const of = (from: number, rows: number, out: number): MatmulKernel => {
       const index = make.add(make.mul(make.variable(0, rows), make.int(n)), make.variable(1, n));
-      const value = make.mul(make.accumulator("f32", 0), make.constant("f32", 2));
+      const value = make.binary("mul", make.accumulator("f32", 0), make.constant("f32", 2));
       const epilogue = { outer: [rows], inner: n, stores: [{ scope: "element", slot: out + 1, index, value }] } as const;
       const start = { ...a.view, offset: from * k };
       return { kind: "matmul", batch: [], m: rows, n, k, a: start, b: b.view, out, epilogue };
@@ -210,7 +210,7 @@ describe("sums of products against float64", () => {
       const twice = slot(m * n, "f32");
       const make = new ExprMakers();
       const index = make.add(make.mul(make.variable(0, m), make.int(n)), make.variable(1, n));
-      const value = make.mul(make.accumulator("f32", 0), make.constant("f32", 2));
+      const value = make.binary("mul", make.accumulator("f32", 0), make.constant("f32", 2));
       const kernel: MatmulKernel = { kind: "matmul", batch: [], m, n, ...first, plus, out };
       const bent: MatmulKernel = {
         ...kernel,

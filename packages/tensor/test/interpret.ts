@@ -80,7 +80,10 @@ function evaluate(expr: Expr, variables: readonly number[], accumulators: readon
       return cast(expr.x.dtype, expr.dtype, at(expr.x));
     case "unary":
       return fit(expr.dtype, unary(expr.kind, at(expr.x)), round);
+    case "given":
+      return at(expr.x);
     case "binary":
+    case "index":
       return fit(expr.dtype, binary(expr, at(expr.a), at(expr.b)), round);
     case "random":
       return philox(at(expr.key0), at(expr.key1), expr.stream, at(expr.index));
@@ -126,7 +129,7 @@ function unary(kind: (Expr & { op: "unary" })["kind"], x: number): number {
   }
 }
 
-function binary({ kind, a: { dtype } }: Expr & { op: "binary" }, a: number, b: number): number {
+function binary({ kind, a: { dtype } }: Expr & { op: "binary" | "index" }, a: number, b: number): number {
   switch (kind) {
     case "add":
       return wrap(dtype, a + b);

@@ -1,5 +1,7 @@
 import type { Backend, BackendBuffer, Executable } from "../src/backends/backend.js";
 import { Device } from "../src/backends/device.js";
+import { binaryOf } from "../src/elementwise/binary.js";
+import { unaryOf } from "../src/elementwise/unary.js";
 import { philox } from "../src/graph/philox.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
 import type { Expr } from "../src/kernels/expr.js";
@@ -197,53 +199,12 @@ function evaluate(expr: Expr, at: readonly number[], accumulators: readonly numb
       if (expr.dtype === "u32") return expr.x.dtype === "f32" ? Math.min(Math.max(Math.trunc(x) || 0, 0), 2 ** 32 - 1) : x >>> 0;
       return expr.dtype === "bool" ? Number(x !== 0) : x;
     }
-    case "unary": {
-      const x = value(expr.x);
-      if (expr.kind === "neg") return -x;
-      if (expr.kind === "not") return Number(x === 0);
-      if (expr.kind === "erf") throw new Error("erf is left to the backends' own tests");
-      return Math[expr.kind](x);
-    }
+    case "given":
+      return value(expr.x);
+    case "unary":
+      return unaryOf(expr.kind, value(expr.x), expr.dtype);
     case "binary":
-      return binary(expr, value(expr.a), value(expr.b));
-  }
-}
-
-function binary(expr: Expr & { op: "binary" }, a: number, b: number): number {
-  const isFloat = expr.a.dtype === "f32";
-  const fit = (x: number): number => (expr.dtype === "i32" ? x | 0 : expr.dtype === "u32" ? x >>> 0 : x);
-  switch (expr.kind) {
-    case "add":
-      return fit(a + b);
-    case "sub":
-      return fit(a - b);
-    case "mul":
-      return isFloat ? a * b : fit(Math.imul(a, b));
-    case "div":
-      return isFloat ? a / b : b === 0 ? 0 : Math.trunc(a / b);
-    case "mod":
-      return !isFloat && b === 0 ? 0 : a % b;
-    case "pow":
-      return a ** b;
-    case "max":
-      return Math.max(a, b);
-    case "min":
-      return Math.min(a, b);
-    case "lt":
-      return Number(a < b);
-    case "le":
-      return Number(a <= b);
-    case "eq":
-      return Number(a === b);
-    case "and":
-      return fit(a & b);
-    case "or":
-      return fit(a | b);
-    case "xor":
-      return fit(a ^ b);
-    case "shl":
-      return fit(a << b);
-    case "shr":
-      return expr.dtype === "u32" ? (a >>> 0) >>> b : a >> b;
+    case "index":
+      return binaryOf(expr.kind, value(expr.a), value(expr.b), expr.a.dtype);
   }
 }

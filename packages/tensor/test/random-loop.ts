@@ -1,4 +1,4 @@
-import { type Expr, ExprMakers } from "../src/kernels/expr.js";
+import { type Expr, ExprMakers, type Index } from "../src/kernels/expr.js";
 import type { LoopKernel, Reduction, Store } from "../src/kernels/kernel.js";
 import { computeDType, type DType, decode, encode } from "../src/tensor/dtype.js";
 import type { TestSlot } from "./cpu-plan.js";
@@ -63,18 +63,18 @@ export function randomLoop(seed: number): LoopCase {
     const dtype = random.pick(storedTypes);
     const used = axes.filter(() => random.int(4) > 0);
     const order = random.int(3) === 0 ? [...used].reverse() : used;
-    let index: Expr = makers.int(0);
-    for (const axis of order) index = makers.add(makers.mul(index, makers.int(sizes[axis] ?? 1)), variables[axis] as Expr);
+    let index: Index = makers.int(0);
+    for (const axis of order) index = makers.add(makers.mul(index, makers.int(sizes[axis] ?? 1)), variables[axis] as Index);
     const count = order.reduce((all, axis) => all * (sizes[axis] ?? 1), 1);
     const style = random.int(9);
     if (style === 0) {
       // Flipped.
-      return makers.load(computeDType(dtype), newSlot(dtype, count), makers.binary("sub", makers.int(count - 1), index));
+      return makers.load(computeDType(dtype), newSlot(dtype, count), makers.index("sub", makers.int(count - 1), index));
     }
     if (style === 1) {
       // Padded: clamped index, selected value.
-      const shifted = makers.binary("sub", index, makers.int(1));
-      const clamped = makers.binary("max", makers.binary("min", shifted, makers.int(Math.max(0, count - 2))), makers.int(0));
+      const shifted = makers.index("sub", index, makers.int(1));
+      const clamped = makers.index("max", makers.index("min", shifted, makers.int(Math.max(0, count - 2))), makers.int(0));
       const value = makers.load(computeDType(dtype), newSlot(dtype, count), clamped);
       return makers.select(makers.binary("lt", shifted, makers.int(0)), makers.constant(value.dtype, 1), value);
     }
@@ -82,11 +82,11 @@ export function randomLoop(seed: number): LoopCase {
       // Gathered.
       const table = 6;
       const slot = slots.push({ dtype: "i32", values: Array.from({ length: count }, () => random.int(table)) }) - 1;
-      return makers.load(computeDType(dtype), newSlot(dtype, table), makers.load("i32", slot, index));
+      return makers.load(computeDType(dtype), newSlot(dtype, table), makers.given(makers.load("i32", slot, index)));
     }
     if (style === 3) {
       // Halved, as a repeat.
-      return makers.load(computeDType(dtype), newSlot(dtype, count), makers.binary("div", index, makers.int(2)));
+      return makers.load(computeDType(dtype), newSlot(dtype, count), makers.index("div", index, makers.int(2)));
     }
     if (style === 4) {
       // A piece beside others: only part of the innermost variable's values see it.
@@ -94,11 +94,11 @@ export function randomLoop(seed: number): LoopCase {
       const size = sizes[axis] ?? 1;
       const before = random.int(size);
       const count = 1 + random.int(size - before);
-      const shifted = makers.add(variables[axis] as Expr, makers.int(-before));
-      const clamped = makers.binary("min", makers.binary("max", shifted, makers.int(0)), makers.int(count - 1));
+      const shifted = makers.add(variables[axis] as Index, makers.int(-before));
+      const clamped = makers.index("min", makers.index("max", shifted, makers.int(0)), makers.int(count - 1));
       const value = makers.load(computeDType(dtype), newSlot(dtype, count), clamped);
-      const isFrom = makers.binary("le", makers.int(before), variables[axis] as Expr);
-      const isTo = makers.binary(random.pick(["lt", "le"] as const), variables[axis] as Expr, makers.int(before + count - 1));
+      const isFrom = makers.binary("le", makers.int(before), variables[axis] as Index);
+      const isTo = makers.binary(random.pick(["lt", "le"] as const), variables[axis] as Index, makers.int(before + count - 1));
       return makers.select(makers.binary("and", isFrom, isTo), value, makers.constant(value.dtype, 0));
     }
     const offset = random.int(3);
@@ -119,11 +119,11 @@ export function randomLoop(seed: number): LoopCase {
       case 1:
         return makers.unary("exp", makers.unary("tanh", a));
       case 2:
-        return makers.unary("log", makers.add(makers.unary("abs", a), makers.constant("f32", 1)));
+        return makers.unary("log", makers.binary("add", makers.unary("abs", a), makers.constant("f32", 1)));
       case 3:
         return makers.select(makers.binary(random.pick(["lt", "le", "eq"] as const), asFloat(load(axes)), makers.constant("f32", 0)), a, b);
       case 4:
-        return makers.binary("div", a, makers.add(makers.unary("abs", b), makers.constant("f32", 1)));
+        return makers.binary("div", a, makers.binary("add", makers.unary("abs", b), makers.constant("f32", 1)));
       case 5: {
         const integer = makers.cast("i32", load(axes));
         const other = makers.cast("i32", load(axes));
@@ -147,8 +147,8 @@ export function randomLoop(seed: number): LoopCase {
       value: value(allAxes, random.int(3), random.int(2) === 0 ? reductions.length : 0),
     });
   }
-  const index = (axes: readonly number[]): Expr =>
-    axes.reduce<Expr>((at, axis) => makers.add(makers.mul(at, makers.int(sizes[axis] ?? 1)), variables[axis] as Expr), makers.int(0));
+  const index = (axes: readonly number[]): Index =>
+    axes.reduce<Index>((at, axis) => makers.add(makers.mul(at, makers.int(sizes[axis] ?? 1)), variables[axis] as Index), makers.int(0));
   const stores: Store[] = [];
   const rows = outer.reduce((all, size) => all * size, 1);
   const addStore = (scope: "row" | "element"): void => {

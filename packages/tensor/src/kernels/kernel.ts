@@ -1,5 +1,5 @@
 import type { DType } from "../tensor/dtype.js";
-import type { Expr } from "./expr.js";
+import type { Expr, Index } from "./expr.js";
 
 /** Number of a buffer within a plan; `Plan.slots[slot]` says what it is. */
 export type Slot = number;
@@ -15,7 +15,7 @@ export interface Reduction {
 export interface Store {
   readonly scope: "element" | "row";
   readonly slot: Slot;
-  readonly index: Expr;
+  readonly index: Index;
   readonly value: Expr;
 }
 
@@ -41,6 +41,11 @@ export interface LoopKernel {
 /** The copy that a loop kernel needs before it runs; null for one that writes all of its slots, or into what is there. */
 export function fillFrom({ over }: LoopKernel, slots: readonly PlanSlot[]): CopyKernel | null {
   return over ? { kind: "copy", bytes: slots[over.into]?.bytes ?? 0, from: over.from, to: over.into } : null;
+}
+
+/** The expressions that reach memory or an accumulator. */
+export function rootsOf({ reductions, stores }: Pick<LoopKernel, "reductions" | "stores">): Expr[] {
+  return [...reductions.map((reduction) => reduction.value), ...stores.flatMap((store) => [store.index, store.value])];
 }
 
 /** A strided view of a slot as a batch of matrices; strides and offset in elements, 0 for broadcast axes. */

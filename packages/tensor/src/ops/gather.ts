@@ -1,7 +1,7 @@
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { checkShape, normalizeAxis, sizeOf } from "../tensor/shape.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
-import { add, mul } from "./elementwise.js";
+import { add, minimum, mul } from "./elementwise.js";
 import { reshape } from "./movement.js";
 
 function checkIndices(indices: Tensor, what: string): void {
@@ -17,7 +17,9 @@ export function gather(x: Tensor, indices: Tensor, axis = 0): Tensor {
   const at = normalizeAxis(axis, x.rank, "gather");
   if (x.shape[at] === 0) throw new ShapeError(`gather: axis ${axis} of ${showShape(x.shape)} is empty.`, [x.shape]);
   const shape = [...x.shape.slice(0, at), ...indices.shape, ...x.shape.slice(at + 1)];
-  return new Tensor({ op: "gather", x: x.node, indices: indices.cast("i32").node, axis: at, shape, dtype: x.dtype }, x.device);
+  // What a u32 has beyond i32 is past every axis.
+  const positions = (indices.dtype === "u32" ? minimum(indices, 2 ** 31 - 1) : indices).cast("i32");
+  return new Tensor({ op: "gather", x: x.node, indices: positions.node, axis: at, shape, dtype: x.dtype }, x.device);
 }
 
 /** One element a row of the last axis: out[…] = x[…, indices[…]]. torch.gather(x, -1, indices[..., None])[..., 0]. */

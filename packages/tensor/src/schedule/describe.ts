@@ -38,7 +38,7 @@ function wordsOf(reductions: readonly Reduction[], stores: readonly Store[]): st
   const words = new Set<string>();
   const seen = new Set<Expr>();
   const visit = (expr: Expr): void => {
-    if (seen.has(expr) || (expr.dtype === "i32" && expr.op === "binary")) return;
+    if (seen.has(expr) || expr.op === "index") return;
     seen.add(expr);
     if (expr.op === "load") return;
     for (const operand of operandsOf(expr)) visit(operand);
@@ -47,7 +47,7 @@ function wordsOf(reductions: readonly Reduction[], stores: readonly Store[]): st
   };
   for (const { combine, value } of reductions) {
     visit(value);
-    words.add(combine === "sum" ? "Σ" : "max");
+    words.add(combine === "sum" ? "Σ" : combine);
   }
   for (const { value } of stores) visit(value);
   return [...words].slice(0, 6);

@@ -1,12 +1,12 @@
-import { type Expr, ExprMakers, operandsOf } from "../kernels/expr.js";
-import type { Kernel, LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { type Expr, ExprMakers, expressionsBelow } from "../kernels/expr.js";
+import { type Kernel, type LoopKernel, type MatmulKernel, type Reduction, rootsOf, type Slot, type Store } from "../kernels/kernel.js";
 import { substitute } from "../kernels/substitute.js";
 import { computeDType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
 import { readsOf, writesOf } from "./liveness.js";
 import { linearIndex } from "./lower.js";
 import { type Place, Sequence } from "./sequence.js";
-import { type Aligned, alignments, type Body, sameIndex } from "./space.js";
+import { type Aligned, alignments, sameIndex } from "./space.js";
 
 /** Beyond this many expressions a kernel gains nothing from growing: what it saves is a read, what it costs are registers. */
 const maxExpressions = 600;
@@ -138,7 +138,7 @@ function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (sl
     if (!values) continue;
     const { make, outer, inner } = aligned;
     const shift = aligned.first.reductions.length;
-    const to = (expr: Expr): Expr => renumbered(expr, make, shift, values);
+    const to = <T extends Expr>(expr: T) => renumbered(expr, make, shift, values);
     const reductions: Reduction[] = [
       ...aligned.first.reductions,
       ...aligned.second.reductions.map((reduction) => ({ ...reduction, value: to(reduction.value) })),
@@ -187,8 +187,8 @@ function productLoop({ batch, m, n, out, epilogue }: MatmulKernel): LoopKernel {
 function valuesFor({ first, second }: Aligned, { slots }: Draft): Map<Expr, Expr> | null {
   const stores = new Map(first.stores.map((store) => [store.slot, store]));
   const values = new Map<Expr, Expr>();
-  const reduced = below(second.reductions.map((reduction) => reduction.value));
-  for (const load of below(rootsOf(second))) {
+  const reduced = expressionsBelow(second.reductions.map((reduction) => reduction.value));
+  for (const load of expressionsBelow(rootsOf(second))) {
     const store = load.op === "load" ? stores.get(load.slot) : undefined;
     if (load.op !== "load" || !store) continue;
     const dtype = slots[store.slot]?.dtype ?? "f32";
@@ -204,40 +204,25 @@ function valuesFor({ first, second }: Aligned, { slots }: Draft): Map<Expr, Expr
 /** True when computing a value again costs no more than a few reads. */
 function isCheap(value: Expr): boolean {
   let [loads, work] = [0, 0];
-  for (const expr of below([value])) {
+  for (const expr of expressionsBelow([value])) {
     if (expr.op === "load") loads++;
     else if (expr.op === "random" || (expr.op === "unary" && expr.kind !== "neg" && expr.kind !== "abs" && expr.kind !== "not"))
       return false;
-    else if (expr.op === "binary" && (expr.kind === "div" || expr.kind === "mod" || expr.kind === "pow")) return false;
+    else if ((expr.op === "binary" || expr.op === "index") && (expr.kind === "div" || expr.kind === "mod" || expr.kind === "pow"))
+      return false;
     else if (expr.dtype === "f32" && expr.op !== "const" && expr.op !== "accumulator") work++;
   }
   return loads <= 4 && work <= 8;
 }
 
-function rootsOf({ reductions, stores }: Body): Expr[] {
-  return [...reductions.map((reduction) => reduction.value), ...stores.flatMap((store) => [store.index, store.value])];
-}
-
-/** Every expression below the roots, each once. */
-function below(roots: readonly Expr[]): Set<Expr> {
-  const seen = new Set<Expr>();
-  const visit = (expr: Expr): void => {
-    if (seen.has(expr)) return;
-    seen.add(expr);
-    for (const operand of operandsOf(expr)) visit(operand);
-  };
-  for (const root of roots) visit(root);
-  return seen;
-}
-
 function expressionCount(kernel: LoopKernel): number {
-  return below(rootsOf(kernel)).size;
+  return expressionsBelow(rootsOf(kernel)).size;
 }
 
 /** The expression with its accumulators numbered after those of another kernel, and values in place of loads. */
-function renumbered(root: Expr, make: ExprMakers, shift: number, values: ReadonlyMap<Expr, Expr>): Expr {
+function renumbered<T extends Expr>(root: T, make: ExprMakers, shift: number, values: ReadonlyMap<Expr, Expr>) {
   const known = new Map(values);
-  for (const expr of below([root])) {
+  for (const expr of expressionsBelow([root])) {
     if (expr.op === "accumulator" && !known.has(expr)) known.set(expr, make.accumulator(expr.dtype, expr.index + shift));
   }
   return substitute(root, make, (axis, size) => make.variable(axis, size), known);

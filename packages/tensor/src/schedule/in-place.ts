@@ -1,4 +1,4 @@
-import { type Expr, operandsOf } from "../kernels/expr.js";
+import { expressionsBelow } from "../kernels/expr.js";
 import type { Kernel, Slot } from "../kernels/kernel.js";
 import type { Draft } from "./build.js";
 import { readsOf, writesOf } from "./liveness.js";
@@ -51,12 +51,6 @@ function readsOnlyWhereItWrites(kernel: Kernel & { kind: "loop" }, read: Slot, w
   const store = kernel.stores.find((candidate) => candidate.slot === written);
   // Reductions come before the stores of their row. A value of the row that is stored once might be read later by another thread of it.
   if (!store || (kernel.reductions.length > 0 && store.scope === "row")) return false;
-  const seen = new Set<Expr>();
-  const isFine = (expr: Expr): boolean => {
-    if (seen.has(expr)) return true;
-    seen.add(expr);
-    if (expr.op === "load" && expr.slot === read && !sameIndex(expr.index, store.index)) return false;
-    return operandsOf(expr).every(isFine);
-  };
-  return kernel.reductions.every(({ value }) => isFine(value)) && kernel.stores.every(({ value }) => isFine(value));
+  const values = [...kernel.reductions, ...kernel.stores].map(({ value }) => value);
+  return [...expressionsBelow(values)].every((expr) => expr.op !== "load" || expr.slot !== read || sameIndex(expr.index, store.index));
 }

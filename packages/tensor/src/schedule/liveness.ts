@@ -1,5 +1,5 @@
-import { type Expr, operandsOf } from "../kernels/expr.js";
-import type { Kernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import { expressionsBelow } from "../kernels/expr.js";
+import { type Kernel, type Reduction, rootsOf, type Slot, type Store } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { DraftSlot } from "./build.js";
@@ -48,18 +48,7 @@ function findReads(kernel: Kernel): Slot[] {
 
 function loadedBy(reductions: readonly Reduction[], stores: readonly Store[]): Slot[] {
   const slots = new Set<Slot>();
-  const seen = new Set<Expr>();
-  const visit = (expr: Expr): void => {
-    if (seen.has(expr)) return;
-    seen.add(expr);
-    if (expr.op === "load") slots.add(expr.slot);
-    for (const operand of operandsOf(expr)) visit(operand);
-  };
-  for (const { value } of reductions) visit(value);
-  for (const { value, index } of stores) {
-    visit(value);
-    visit(index);
-  }
+  for (const expr of expressionsBelow(rootsOf({ reductions, stores }))) if (expr.op === "load") slots.add(expr.slot);
   return [...slots];
 }
 

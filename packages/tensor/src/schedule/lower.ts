@@ -1,5 +1,5 @@
 import type { Node } from "../graph/node.js";
-import { type Expr, ExprMakers } from "../kernels/expr.js";
+import { type Expr, ExprMakers, type Index, isInvariant } from "../kernels/expr.js";
 import type { LoopKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
 import { computeDType } from "../tensor/dtype.js";
 import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
@@ -15,17 +15,17 @@ export class Unfusable extends Error {
 export type FindSlot = (node: Node) => Slot | null;
 
 /** Axis coordinates → position in row-major order. */
-export function linearIndex(make: ExprMakers, at: readonly Expr[], shape: Shape): Expr {
+export function linearIndex(make: ExprMakers, at: readonly Index[], shape: Shape): Index {
   const strides = stridesOf(shape);
   return at.reduce((sum, position, axis) => make.add(sum, make.mul(position, make.int(strides[axis] ?? 1))), make.int(0));
 }
 
 /** Position in row-major order → axis coordinates. */
-export function splitIndex(make: ExprMakers, linear: Expr, shape: Shape): Expr[] {
+export function splitIndex(make: ExprMakers, linear: Index, shape: Shape): Index[] {
   const strides = stridesOf(shape);
   return shape.map((size, axis) => {
-    const quotient = make.binary("div", linear, make.int(strides[axis] ?? 1));
-    return axis === 0 ? quotient : make.binary("mod", quotient, make.int(size));
+    const quotient = make.index("div", linear, make.int(strides[axis] ?? 1));
+    return axis === 0 ? quotient : make.index("mod", quotient, make.int(size));
   });
 }
 
@@ -33,15 +33,15 @@ export function splitIndex(make: ExprMakers, linear: Expr, shape: Shape): Expr[]
 export function throughView(
   make: ExprMakers,
   node: Node & { op: "reshape" | "permute" | "expand" | "slice" },
-  at: readonly Expr[],
-): Expr[] {
+  at: readonly Index[],
+): Index[] {
   const { x } = node;
   switch (node.op) {
     case "reshape":
       return reshapedIndex(make, at, node.shape, x.shape);
     case "permute": {
-      const inner = new Array<Expr>(at.length);
-      for (const [axis, from] of node.order.entries()) inner[from] = at[axis] as Expr;
+      const inner = new Array<Index>(at.length);
+      for (const [axis, from] of node.order.entries()) inner[from] = at[axis] as Index;
       return inner;
     }
     case "expand":
@@ -52,9 +52,9 @@ export function throughView(
 }
 
 /** Splits and merges only the axes that a reshape really changes, so that the others stay free of arithmetic. */
-function reshapedIndex(make: ExprMakers, at: readonly Expr[], from: Shape, to: Shape): Expr[] {
+function reshapedIndex(make: ExprMakers, at: readonly Index[], from: Shape, to: Shape): Index[] {
   if (sizeOf(from) === 0) return to.map(() => make.int(0));
-  const result: Expr[] = [];
+  const result: Index[] = [];
   let [i, j] = [0, 0];
   while (j < to.length || i < from.length) {
     let [endI, endJ] = [i + 1, j + 1];
@@ -92,7 +92,7 @@ class KernelBuilder {
   }
 
   /** The value of a node's element at the given coordinates. */
-  value(node: Node, at: readonly Expr[]): Expr {
+  value(node: Node, at: readonly Index[]): Expr {
     const key = this.make.key(at);
     let known = this.#values.get(node);
     if (!known) this.#values.set(node, (known = new Map()));
@@ -105,7 +105,7 @@ class KernelBuilder {
     return made;
   }
 
-  #compute(node: Node, at: readonly Expr[]): Expr {
+  #compute(node: Node, at: readonly Index[]): Expr {
     const { make } = this;
     const dtype = computeDType(node.dtype);
     switch (node.op) {
@@ -132,9 +132,9 @@ class KernelBuilder {
         return this.#pad(node, at);
       case "gather": {
         const rank = node.indices.shape.length;
-        const index = this.value(node.indices, at.slice(node.axis, node.axis + rank));
+        const index = make.given(this.value(node.indices, at.slice(node.axis, node.axis + rank)));
         const last = make.int((node.x.shape[node.axis] ?? 1) - 1);
-        const clamped = make.binary("min", make.binary("max", index, make.int(0)), last);
+        const clamped = make.index("min", make.index("max", index, make.int(0)), last);
         return this.value(node.x, [...at.slice(0, node.axis), clamped, ...at.slice(node.axis + rank)]);
       }
       case "dynamicSlice":
@@ -157,7 +157,7 @@ class KernelBuilder {
   }
 
   /** Coordinates within a part → coordinates in the tensor x that it is a part of. */
-  fromStarts({ x, starts }: { readonly x: Node; readonly starts: Node }, part: Shape, at: readonly Expr[]): Expr[] {
+  fromStarts({ x, starts }: { readonly x: Node; readonly starts: Node }, part: Shape, at: readonly Index[]): Index[] {
     return at.map((position, axis) => {
       const start = this.#start(x, starts, part, axis, at);
       return start ? this.make.add(position, start) : position;
@@ -165,32 +165,32 @@ class KernelBuilder {
   }
 
   /** Where a part begins along an axis; null along the batch, which has no starts. */
-  #start(x: Node, starts: Node, part: Shape, axis: number, at: readonly Expr[]): Expr | null {
+  #start(x: Node, starts: Node, part: Shape, axis: number, at: readonly Index[]): Index | null {
     const { make } = this;
     const batched = starts.shape.length - 1;
     if (axis < batched) return null;
     const room = make.int((x.shape[axis] ?? 0) - (part[axis] ?? 0));
-    const given = this.value(starts, [...at.slice(0, batched), make.int(axis - batched)]);
-    return make.binary("min", make.binary("max", given, make.int(0)), room);
+    const given = make.given(this.value(starts, [...at.slice(0, batched), make.int(axis - batched)]));
+    return make.index("min", make.index("max", given, make.int(0)), room);
   }
 
   /** The update inside the part that it replaces, x outside. */
-  #updated(node: Node & { op: "dynamicUpdateSlice" }, at: readonly Expr[]): Expr {
+  #updated(node: Node & { op: "dynamicUpdateSlice" }, at: readonly Index[]): Expr {
     const { make } = this;
     const { shape } = node.update;
     let isInside = make.constant("bool", 1);
     const inner = at.map((position, axis) => {
       const start = this.#start(node.x, node.starts, shape, axis, at);
       if (!start) return position;
-      const moved = make.binary("sub", position, start);
+      const moved = make.index("sub", position, start);
       isInside = make.binary("and", isInside, make.binary("le", make.int(0), moved));
       isInside = make.binary("and", isInside, make.binary("lt", moved, make.int(shape[axis] ?? 1)));
-      return make.binary("min", make.binary("max", moved, make.int(0)), make.int((shape[axis] ?? 1) - 1));
+      return make.index("min", make.index("max", moved, make.int(0)), make.int((shape[axis] ?? 1) - 1));
     });
     return make.select(isInside, this.value(node.update, inner), this.value(node.x, at));
   }
 
-  #pad(node: Node & { op: "pad" }, at: readonly Expr[]): Expr {
+  #pad(node: Node & { op: "pad" }, at: readonly Index[]): Expr {
     const { make } = this;
     let isInside = make.constant("bool", 1);
     const inner = at.map((position, axis) => {
@@ -199,47 +199,25 @@ class KernelBuilder {
       const moved = make.add(position, make.int(-before));
       isInside = make.binary("and", isInside, make.binary("le", make.int(before), position));
       isInside = make.binary("and", isInside, make.binary("lt", position, make.int(before + size)));
-      return make.binary("min", make.binary("max", moved, make.int(0)), make.int(Math.max(size - 1, 0)));
+      return make.index("min", make.index("max", moved, make.int(0)), make.int(Math.max(size - 1, 0)));
     });
     const fill = make.constant(computeDType(node.dtype), node.value);
     return sizeOf(node.x.shape) === 0 ? fill : make.select(isInside, this.value(node.x, inner), fill);
   }
 
   /** A reduction inside this kernel: possible when each row of the kernel is one of its results. */
-  #reduce(node: Node & { op: "reduce" }, at: readonly Expr[]): Expr {
+  #reduce(node: Node & { op: "reduce" }, at: readonly Index[]): Expr {
     const { make } = this;
     const reduced = node.axes.map((axis) => node.x.shape[axis] ?? 1);
     const count = sizeOf(reduced);
-    const isRowValue = at.every((position) => !mentions(position, this.innerAxis));
+    const isRowValue = at.every((position) => isInvariant(position, this.innerAxis));
     if (!isRowValue || sizeOf(node.shape) !== this.outerSize || (this.#inner !== null && this.#inner !== count)) throw new Unfusable(node);
     this.#inner = count;
     const inside = splitIndex(make, make.variable(this.innerAxis, count), reduced);
-    const coordinates = at.map((position, axis) => (node.axes.includes(axis) ? (inside[node.axes.indexOf(axis)] as Expr) : position));
+    const coordinates = at.map((position, axis) => (node.axes.includes(axis) ? (inside[node.axes.indexOf(axis)] as Index) : position));
     const value = this.value(node.x, coordinates);
     const index = this.reductions.push({ combine: node.kind, value }) - 1;
     return make.accumulator(value.dtype, index);
-  }
-}
-
-/** True when the expression changes with the variable or is itself part of the inner loop. */
-function mentions(expr: Expr, axis: number): boolean {
-  switch (expr.op) {
-    case "variable":
-      return expr.axis === axis;
-    case "const":
-    case "accumulator":
-      return false;
-    case "load":
-      return mentions(expr.index, axis);
-    case "unary":
-    case "cast":
-      return mentions(expr.x, axis);
-    case "binary":
-      return mentions(expr.a, axis) || mentions(expr.b, axis);
-    case "select":
-      return mentions(expr.condition, axis) || mentions(expr.a, axis) || mentions(expr.b, axis);
-    case "random":
-      return mentions(expr.index, axis) || mentions(expr.key0, axis);
   }
 }
 
@@ -284,7 +262,7 @@ export function lowerKernel(
 }
 
 /** Where an element of a kernel's result is stored. */
-type Place = (builder: KernelBuilder, at: readonly Expr[]) => Expr;
+type Place = (builder: KernelBuilder, at: readonly Index[]) => Index;
 
 const inOrder: Place = ({ make, root }, at) => linearIndex(make, at, root.shape);
 

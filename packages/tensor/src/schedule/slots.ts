@@ -1,4 +1,4 @@
-import type { Expr } from "../kernels/expr.js";
+import { type Expr, expressionsBelow, type Index } from "../kernels/expr.js";
 import type { Kernel, MatmulKernel, Slot, Store } from "../kernels/kernel.js";
 
 type Rename = (slot: Slot) => Slot;
@@ -45,15 +45,11 @@ function withStores(stores: readonly Store[], reads: Rename, writes: Rename): St
   }));
 }
 
+function withLoads<T extends Expr>(root: T, reads: Rename): T;
 function withLoads(root: Expr, reads: Rename): Expr {
   const done = new Map<Expr, Expr>();
-  const visit = (expr: Expr): Expr => {
-    const known = done.get(expr);
-    if (known) return known;
-    const made = rebuild(expr);
-    done.set(expr, made);
-    return made;
-  };
+  // The operation stays, so that an index becomes an index.
+  const visit = <T extends Expr>(expr: T): T => done.get(expr) as T;
   const rebuild = (expr: Expr): Expr => {
     switch (expr.op) {
       case "const":
@@ -65,9 +61,14 @@ function withLoads(root: Expr, reads: Rename): Expr {
         return slot === expr.slot && index === expr.index ? expr : { ...expr, slot, index };
       }
       case "unary":
-      case "cast": {
+      case "cast":
+      case "given": {
         const x = visit(expr.x);
         return x === expr.x ? expr : { ...expr, x };
+      }
+      case "index": {
+        const [a, b]: [Index, Index] = [visit(expr.a), visit(expr.b)];
+        return a === expr.a && b === expr.b ? expr : { ...expr, a, b };
       }
       case "binary": {
         const [a, b] = [visit(expr.a), visit(expr.b)];
@@ -83,5 +84,6 @@ function withLoads(root: Expr, reads: Rename): Expr {
       }
     }
   };
+  for (const expr of expressionsBelow([root])) done.set(expr, rebuild(expr));
   return visit(root);
 }

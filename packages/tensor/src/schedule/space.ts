@@ -1,4 +1,4 @@
-import { type Expr, ExprMakers } from "../kernels/expr.js";
+import { type Expr, ExprMakers, type Index } from "../kernels/expr.js";
 import type { LoopKernel, Reduction, Store } from "../kernels/kernel.js";
 import { substitute } from "../kernels/substitute.js";
 import { sizeOf } from "../tensor/shape.js";
@@ -77,7 +77,7 @@ function align(a: LoopKernel, b: LoopKernel, outer: readonly number[], inner: nu
     const variables = positions(make, kernel.outer, axes);
     const innerVariable = make.variable(outer.length, inner);
     const known = new Map<Expr, Expr>();
-    const to = (expr: Expr): Expr =>
+    const to = <T extends Expr>(expr: T) =>
       substitute(expr, make, (axis) => (axis < kernel.outer.length ? (variables[axis] ?? make.int(0)) : innerVariable), known);
     return {
       reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: to(reduction.value) })),
@@ -93,11 +93,11 @@ function align(a: LoopKernel, b: LoopKernel, outer: readonly number[], inner: nu
 }
 
 /** Each of `sizes`' positions in terms of finer axes. */
-function positions(make: ExprMakers, sizes: readonly number[], axes: readonly number[]): Expr[] {
+function positions(make: ExprMakers, sizes: readonly number[], axes: readonly number[]): Index[] {
   let axis = axes.length - 1;
-  const result: Expr[] = [];
+  const result: Index[] = [];
   for (const size of [...sizes].reverse()) {
-    let position: Expr = make.int(0);
+    let position: Index = make.int(0);
     let below = 1;
     while (below < size && axis >= 0) {
       const step = axes[axis] ?? 1;
@@ -111,13 +111,13 @@ function positions(make: ExprMakers, sizes: readonly number[], axes: readonly nu
 }
 
 /** An index as a sum of variables times numbers and a number; null where it is anything else. */
-function linearForm(expr: Expr): Map<number, number> | null {
+function linearForm(expr: Index): Map<number, number> | null {
   switch (expr.op) {
     case "const":
       return new Map([[-1, expr.value]]);
     case "variable":
       return new Map([[expr.axis, 1]]);
-    case "binary": {
+    case "index": {
       const a = linearForm(expr.a);
       const b = linearForm(expr.b);
       if (!a || !b) return null;
@@ -135,7 +135,7 @@ function linearForm(expr: Expr): Map<number, number> | null {
 }
 
 /** True when two indices of the same makers are the same element everywhere. */
-export function sameIndex(a: Expr, b: Expr): boolean {
+export function sameIndex(a: Index, b: Index): boolean {
   if (a === b) return true;
   const [x, y] = [linearForm(a), linearForm(b)];
   if (!x || !y) return false;

@@ -1,5 +1,5 @@
-import { type Expr, operandsOf } from "../kernels/expr.js";
-import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../kernels/kernel.js";
+import { type Expr, expressionsBelow } from "../kernels/expr.js";
+import { type Kernel, type LoopKernel, type MatrixView, type Plan, rootsOf, type Slot } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
 import { visibilityOf, visiblePairs } from "../kernels/visibility.js";
 import { dtypeBytes } from "../tensor/dtype.js";
@@ -137,32 +137,12 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
 type Load = Expr & { readonly op: "load" };
 
 function loadsOf(kernel: Pick<LoopKernel, "reductions" | "stores">): Load[] {
-  const loads: Load[] = [];
-  const seen = new Set<Expr>();
-  const visit = (expr: Expr): void => {
-    if (seen.has(expr)) return;
-    seen.add(expr);
-    if (expr.op === "load") loads.push(expr);
-    for (const operand of operandsOf(expr)) visit(operand);
-  };
-  for (const { value } of kernel.reductions) visit(value);
-  for (const { value, index } of kernel.stores) {
-    visit(value);
-    visit(index);
-  }
-  return loads;
+  return [...expressionsBelow(rootsOf(kernel))].filter((expr) => expr.op === "load");
 }
 
 /** The product of the sizes of the loop variables that an index depends on. */
 function distinctIndices(root: Expr): number {
   const sizes = new Map<number, number>();
-  const seen = new Set<Expr>();
-  const visit = (expr: Expr): void => {
-    if (seen.has(expr)) return;
-    seen.add(expr);
-    if (expr.op === "variable") sizes.set(expr.axis, expr.size);
-    for (const operand of operandsOf(expr)) visit(operand);
-  };
-  visit(root);
+  for (const expr of expressionsBelow([root])) if (expr.op === "variable") sizes.set(expr.axis, expr.size);
   return [...sizes.values()].reduce((product, size) => product * size, 1);
 }

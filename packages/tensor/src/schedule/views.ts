@@ -1,5 +1,5 @@
 import type { Node } from "../graph/node.js";
-import { type Expr, ExprMakers, strideOf } from "../kernels/expr.js";
+import { ExprMakers, type Index, strideOf } from "../kernels/expr.js";
 import type { MatrixView, Slot, StridedView } from "../kernels/kernel.js";
 import { type FindSlot, linearIndex, throughView } from "./lower.js";
 import { isView } from "./partition.js";
@@ -35,7 +35,7 @@ export function matrixView(operand: Node, findSlot: FindSlot): ViewResult<Matrix
   return { view: { slot, offset, batchStrides: strides.slice(0, -2), rowStride, columnStride } };
 }
 
-function locate(make: ExprMakers, node: Node, at: readonly Expr[], findSlot: FindSlot): { slot: Slot; index: Expr } | null {
+function locate(make: ExprMakers, node: Node, at: readonly Index[], findSlot: FindSlot): { slot: Slot; index: Index } | null {
   const slot = findSlot(node);
   if (slot !== null) return { slot, index: linearIndex(make, at, node.shape) };
   return isView(node) ? locate(make, node.x, throughView(make, node, at), findSlot) : null;

@@ -178,7 +178,7 @@ function terms(make: ExprMakers, { of, own, logits, rows, classes }: Softmax) {
     logit,
     ifLabel: make.select(isLabel, logit, zero),
     /** (softmax − onehot) · dLoss. */
-    gradient: (probability: Expr): Expr => make.mul(make.binary("sub", probability, make.cast("f32", isLabel)), share),
+    gradient: (probability: Expr): Expr => make.binary("mul", make.binary("sub", probability, make.cast("f32", isLabel)), share),
   };
 }
 
@@ -193,7 +193,7 @@ function lossLoop(softmax: Softmax): LoopKernel {
     return { ...loop, reductions: [], stores: [{ scope: "element", slot: logits, index: at, value: gradient(probability) }] };
   }
   const [largest, sum, chosen] = [0, 1, 2].map((index) => make.accumulator("f32", index)) as [Expr, Expr, Expr];
-  const total = make.add(make.unary("log", sum), largest);
+  const total = make.binary("add", make.unary("log", sum), largest);
   return {
     ...loop,
     reductions: [
@@ -232,7 +232,7 @@ function lossAndGradientLoops(softmax: Softmax): LoopKernel[] {
   const make = new ExprMakers();
   const { row, at, logit: exponential, gradient } = terms(make, softmax);
   const sum = make.accumulator("f32", 0);
-  const total = make.add(make.unary("log", sum), make.load("f32", softmax.largest, row));
+  const total = make.binary("add", make.unary("log", sum), make.load("f32", softmax.largest, row));
   const loss = make.binary("sub", total, make.load("f32", softmax.chosen, row));
   const scale = make.binary("div", make.constant("f32", 1), sum);
   return [
@@ -243,7 +243,7 @@ function lossAndGradientLoops(softmax: Softmax): LoopKernel[] {
       stores: [
         { scope: "row", slot: of("total"), index: row, value: total },
         { scope: "row", slot: of("loss"), index: row, value: loss },
-        { scope: "element", slot: logits, index: at, value: gradient(make.mul(exponential, scale)) },
+        { scope: "element", slot: logits, index: at, value: gradient(make.binary("mul", exponential, scale)) },
       ],
     },
   ];

@@ -1,4 +1,4 @@
-import { type Expr, ExprMakers } from "../../kernels/expr.js";
+import { ExprMakers, type Index } from "../../kernels/expr.js";
 import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
 import { productsOf } from "../../kernels/products.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
@@ -92,7 +92,7 @@ export function layOutBytes(layout: PanelLayout): number {
 export function layOutPlan(layout: PanelLayout, to: "panels" | "tensor"): Plan {
   const { lanes, depth, laneStride, depthStride } = layout;
   const make = new ExprMakers();
-  const times = (position: Expr, stride: number): Expr => make.mul(position, make.int(stride));
+  const times = (position: Index, stride: number): Index => make.mul(position, make.int(stride));
   const kernels: LoopKernel[] = [];
   const atOnce = panelsAtOnce(layout);
   for (let first = 0; first < lanes / panelWidth; first += atOnce) {

@@ -4,6 +4,9 @@ import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, o
 import { absolute, erf, exp, log, negated, tanh } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
 
+/** User arithmetic or index arithmetic: the instructions are the same. */
+type Binary = Expr & { op: "binary" | "index" };
+
 /** Lanes of a vector that count. */
 export type Lanes = 4 | 1;
 
@@ -43,7 +46,7 @@ export class Arithmetic {
     return { exp, log, tanh, erf }[kind](this.f, x);
   }
 
-  scalarBinary(expr: Expr & { op: "binary" }, a: Code, b: Code): Code {
+  scalarBinary(expr: Binary, a: Code, b: Code): Code {
     const dtype = expr.a.dtype;
     const { kind } = expr;
     if (dtype === "f32") {
@@ -134,7 +137,7 @@ export class Arithmetic {
   }
 
   /** `a` and `b` write the operands as vectors; `shift` is `b` as a scalar where it is the same for all lanes, else null. */
-  vectorBinary(expr: Expr & { op: "binary" }, a: () => Code, b: () => Code, shift: (() => Code) | null, lanes: Lanes): Code {
+  vectorBinary(expr: Binary, a: () => Code, b: () => Code, shift: (() => Code) | null, lanes: Lanes): Code {
     const dtype = expr.a.dtype;
     const { kind } = expr;
     if (dtype === "f32") {
@@ -192,7 +195,7 @@ export class Arithmetic {
  * Against a constant other than 0 (of which there are two), the instruction that simply compares will do: with the constant second it
  * keeps a NaN. The one that looks for NaN and the sign of 0 by itself takes seven on x86.
  */
-function floatExtremum(expr: Expr & { op: "binary" }, kind: "max" | "min", a: () => Code, b: () => Code): Code {
+function floatExtremum(expr: Binary, kind: "max" | "min", a: () => Code, b: () => Code): Code {
   const isPlain = (x: Expr): boolean => x.op === "const" && x.value !== 0 && !Number.isNaN(x.value);
   if (isPlain(expr.b)) return op(`f32x4.p${kind}`, a(), b());
   if (isPlain(expr.a)) return op(`f32x4.p${kind}`, b(), a());

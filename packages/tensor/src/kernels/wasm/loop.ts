@@ -1,6 +1,6 @@
 import type { ComputeDType, DType } from "../../tensor/dtype.js";
-import type { Expr } from "../expr.js";
-import type { Reduction, Slot, Store } from "../kernel.js";
+import { type Expr, expressionsBelow } from "../expr.js";
+import { type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
 import { splat } from "./arithmetic.js";
 import {
@@ -26,10 +26,8 @@ export const kernelParams = ["i32", "i32", "i32"] as const;
 
 /** The slots that a program reads or writes, in the order in which its function expects their addresses. */
 export function slotsOf(program: LoopProgram): Slot[] {
-  const { reductions, stores } = program.kernel;
-  const slots = new Set<Slot>(stores.map((store) => store.slot));
-  const roots = [...reductions.map((reduction) => reduction.value), ...stores.flatMap((store) => [store.index, store.value])];
-  for (const node of new Analysis().nodes(roots)) if (node.op === "load") slots.add(node.slot);
+  const slots = new Set<Slot>(program.kernel.stores.map((store) => store.slot));
+  for (const node of expressionsBelow(rootsOf(program.kernel))) if (node.op === "load") slots.add(node.slot);
   return [...slots];
 }
 
@@ -379,7 +377,10 @@ function describeNode(expr: Expr, walk: (x: Expr) => number, slots: readonly Slo
     case "unary":
       return `${expr.kind} ${walk(expr.x)}`;
     case "binary":
+    case "index":
       return `${expr.kind} ${walk(expr.a)} ${walk(expr.b)}`;
+    case "given":
+      return `index ${walk(expr.x)}`;
     case "select":
       return `select ${walk(expr.condition)} ${walk(expr.a)} ${walk(expr.b)}`;
     case "cast":

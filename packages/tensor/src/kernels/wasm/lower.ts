@@ -1,6 +1,6 @@
 import type { ComputeDType } from "../../tensor/dtype.js";
-import { type Expr, ExprMakers } from "../expr.js";
-import type { LoopKernel, Reduction, Slot, Store } from "../kernel.js";
+import { type Expr, ExprMakers, expressionsBelow, type Index } from "../expr.js";
+import { type LoopKernel, type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { substitute } from "../substitute.js";
 import { Analysis } from "./analysis.js";
 import { type Segment, segmentsOf, wholeLoop } from "./segments.js";
@@ -39,10 +39,10 @@ function withAxes(
   kernel: LoopKernel,
   sizes: readonly number[],
   makers: ExprMakers,
-  variable: (axis: number, size: number) => Expr,
+  variable: (axis: number, size: number) => Index,
 ): LoopKernel {
   const seen = new Map<Expr, Expr>();
-  const move = (expr: Expr): Expr => substitute(expr, makers, variable, seen);
+  const move = <T extends Expr>(expr: T) => substitute(expr, makers, variable, seen);
   return {
     kind: "loop",
     outer: sizes.slice(0, -1),
@@ -53,9 +53,8 @@ function withAxes(
 }
 
 function divisionCount(kernel: LoopKernel): number {
-  const roots = [...kernel.reductions.map((reduction) => reduction.value), ...kernel.stores.flatMap((store) => [store.index, store.value])];
   let count = 0;
-  for (const node of new Analysis().nodes(roots)) if (node.op === "binary" && (node.kind === "div" || node.kind === "mod")) count++;
+  for (const node of expressionsBelow(rootsOf(kernel))) if (node.op === "index" && (node.kind === "div" || node.kind === "mod")) count++;
   return count;
 }
 
@@ -66,8 +65,8 @@ function merged(kernel: LoopKernel, axis: number): LoopKernel | null {
   const together = (sizes[axis] ?? 1) * size;
   const makers = new ExprMakers();
   const result = withAxes(kernel, [...sizes.slice(0, axis), together, ...sizes.slice(axis + 2)], makers, (old, oldSize) => {
-    if (old === axis) return makers.binary("div", makers.variable(axis, together), makers.int(size));
-    if (old === axis + 1) return makers.binary("mod", makers.variable(axis, together), makers.int(size));
+    if (old === axis) return makers.index("div", makers.variable(axis, together), makers.int(size));
+    if (old === axis + 1) return makers.index("mod", makers.variable(axis, together), makers.int(size));
     return makers.variable(old > axis ? old - 1 : old, oldSize);
   });
   return divisionCount(result) <= divisionCount(kernel) ? result : null;
@@ -113,8 +112,8 @@ function product(sizes: readonly number[]): number {
 }
 
 /** Σ variable · stride of the outer axes, axis numbers shifted by `shift`. */
-function rowIndex(makers: ExprMakers, outer: readonly number[], shift: number): Expr {
-  return outer.reduce<Expr>(
+function rowIndex(makers: ExprMakers, outer: readonly number[], shift: number): Index {
+  return outer.reduce<Index>(
     (index, size, axis) => makers.add(makers.mul(index, makers.int(size)), makers.variable(axis + shift, size)),
     makers.int(0),
   );
@@ -123,10 +122,9 @@ function rowIndex(makers: ExprMakers, outer: readonly number[], shift: number): 
 /** Reductions in groups that one pass can compute together: none reads an accumulator of its own group. */
 export function reductionGroups(kernel: LoopKernel): number[][] {
   const groups: number[][] = [];
-  const analysis = new Analysis();
   for (const [k, reduction] of kernel.reductions.entries()) {
     const group = groups.at(-1);
-    const reads = [...analysis.nodes([reduction.value])].some((node) => node.op === "accumulator" && group?.includes(node.index));
+    const reads = [...expressionsBelow([reduction.value])].some((node) => node.op === "accumulator" && group?.includes(node.index));
     if (group && !reads) group.push(k);
     else groups.push([k]);
   }
@@ -190,11 +188,11 @@ function splitReductions(given: LoopKernel, chunk: number, firstScratch: Slot): 
     const makers = new ExprMakers();
     const seen = new Map<Expr, Expr>();
     const index = rowIndex(makers, kernel.outer, 0);
-    for (const node of new Analysis().nodes([...kernel.reductions.map((r) => r.value), ...kernel.stores.map((s) => s.value)])) {
+    for (const node of expressionsBelow([...kernel.reductions.map((r) => r.value), ...kernel.stores.map((s) => s.value)])) {
       const slot = node.op === "accumulator" ? finished.get(node.index) : undefined;
       if (slot !== undefined) seen.set(node, makers.load(node.dtype, slot, index));
     }
-    const move = (expr: Expr): Expr => substitute(expr, makers, (axis, size) => makers.variable(axis, size), seen);
+    const move = <T extends Expr>(expr: T) => substitute(expr, makers, (axis, size) => makers.variable(axis, size), seen);
     const reductions = kernel.reductions.map((r) => ({ ...r, value: move(r.value) }));
     return {
       kernel: { ...kernel, reductions, stores: kernel.stores.map((s) => ({ ...s, index: move(s.index), value: move(s.value) })) },

@@ -1,5 +1,5 @@
-import { type Expr, ExprMakers, operandsOf } from "../expr.js";
-import type { LoopKernel, Reduction, Store } from "../kernel.js";
+import { type Expr, ExprMakers, expressionsBelow, type Index, isIndex } from "../expr.js";
+import { type LoopKernel, type Reduction, rootsOf, type Store } from "../kernel.js";
 import { substitute } from "../substitute.js";
 
 /** Steps start … end - 1 of an inner loop, with the kernel's expressions as they are there. */
@@ -25,25 +25,15 @@ export function wholeLoop(kernel: LoopKernel): readonly Segment[] {
 export function segmentsOf(kernel: LoopKernel): readonly Segment[] {
   const axis = kernel.outer.length;
   const cuts = new Set<number>();
-  const seen = new Set<Expr>();
-  const visit = (expr: Expr): void => {
-    if (seen.has(expr)) return;
-    seen.add(expr);
+  for (const expr of expressionsBelow(rootsOf(kernel)))
     for (const cut of cutsOf(expr, axis)) if (cut > 0 && cut < kernel.inner) cuts.add(cut);
-    for (const operand of operandsOf(expr)) visit(operand);
-  };
-  for (const { value } of kernel.reductions) visit(value);
-  for (const { index, value } of kernel.stores) {
-    visit(index);
-    visit(value);
-  }
   if (cuts.size === 0 || cuts.size >= maxSegments) return wholeLoop(kernel);
   const edges = [0, ...[...cuts].sort((a, b) => a - b), kernel.inner];
   return edges.slice(1).map((end, i) => {
     const start = edges[i] ?? 0;
     const makers = new ExprMakers(new Map([[axis, { low: start, high: end - 1 }]]));
     const known = new Map<Expr, Expr>();
-    const fold = (expr: Expr): Expr => substitute(expr, makers, (variable, size) => makers.variable(variable, size), known);
+    const fold = <T extends Expr>(expr: T) => substitute(expr, makers, (variable, size) => makers.variable(variable, size), known);
     return {
       start,
       end,
@@ -53,11 +43,12 @@ export function segmentsOf(kernel: LoopKernel): readonly Segment[] {
   });
 }
 
-/** The values of the variable at which an integer comparison or clamp of it first has another outcome. */
+/** The values of the variable at which a comparison or clamp of an index first has another outcome. */
 function cutsOf(expr: Expr, axis: number): number[] {
-  if (expr.op !== "binary" || expr.a.dtype !== "i32") return [];
+  if (expr.op !== "binary" && expr.op !== "index") return [];
   const { kind } = expr;
   if (kind !== "lt" && kind !== "le" && kind !== "eq" && kind !== "max" && kind !== "min") return [];
+  if (!isIndex(expr.a) || !isIndex(expr.b)) return [];
   const [a, b] = [linear(expr.a, axis), linear(expr.b, axis)];
   if (!a || !b) return [];
   // a - b = scale · variable + offset changes its sign where the variable passes `zero`.
@@ -72,10 +63,10 @@ function cutsOf(expr: Expr, axis: number): number[] {
 }
 
 /** scale · variable + offset, where the expression is that and nothing else. */
-function linear(expr: Expr, axis: number): { scale: number; offset: number } | null {
+function linear(expr: Index, axis: number): { scale: number; offset: number } | null {
   if (expr.op === "const") return { scale: 0, offset: expr.value };
   if (expr.op === "variable") return expr.axis === axis ? { scale: 1, offset: 0 } : null;
-  if (expr.op !== "binary" || (expr.kind !== "add" && expr.kind !== "sub" && expr.kind !== "mul")) return null;
+  if (expr.op !== "index" || (expr.kind !== "add" && expr.kind !== "sub" && expr.kind !== "mul")) return null;
   const [a, b] = [linear(expr.a, axis), linear(expr.b, axis)];
   if (!a || !b) return null;
   if (expr.kind === "mul") return b.scale === 0 ? { scale: a.scale * b.offset, offset: a.offset * b.offset } : null;

@@ -1,5 +1,5 @@
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
-import type { Expr } from "../expr.js";
+import type { Expr, Index } from "../expr.js";
 import type { Slot } from "../kernel.js";
 import { substitute } from "../substitute.js";
 import type { Analysis } from "./analysis.js";
@@ -97,6 +97,7 @@ export class Values {
       if (!local) throw new Error(`Values: accumulator ${expr.index} is not finished.`);
       return local.type === "v128" ? extractLane(expr.dtype === "f32" ? "f32" : "i32", 0, local.get) : local.get;
     }
+    if (expr.op === "given") return this.scalar(expr.x, at);
     const scope = this.#scopeOf(expr, at);
     return this.#keep(scope.scalars, expr, scope, at, expr.dtype === "f32" ? "f32" : "i32", () => this.#makeScalar(expr, at));
   }
@@ -107,7 +108,7 @@ export class Values {
     return local;
   }
 
-  #makeScalar(expr: Exclude<Expr, { op: "const" | "variable" | "accumulator" }>, at: Position): Code {
+  #makeScalar(expr: Exclude<Expr, { op: "const" | "variable" | "accumulator" | "given" }>, at: Position): Code {
     const get = (x: Expr): Code => this.scalar(x, at);
     switch (expr.op) {
       case "load":
@@ -115,6 +116,7 @@ export class Values {
       case "unary":
         return this.#arithmetic.scalarUnary(expr.kind, expr.dtype, get(expr.x));
       case "binary":
+      case "index":
         return this.#arithmetic.scalarBinary(expr, get(expr.a), get(expr.b));
       case "select":
         return [get(expr.a), get(expr.b), get(expr.condition), op("select")];
@@ -139,6 +141,7 @@ export class Values {
       if (expr.dtype === "f32") return f32x4(expr.value);
       return i32x4(expr.dtype === "bool" ? -expr.value : expr.value);
     }
+    if (expr.op === "given") return this.vector(expr.x, unit, at);
     const scope = this.#scopeOf(expr, at);
     if (!this.isLanewise(expr)) {
       return this.#keep(scope.splats, expr, scope, at, "v128", () => splat(expr.dtype, this.scalar(expr, at)));
@@ -153,7 +156,7 @@ export class Values {
     return this.#keep(known, expr, scope, at, "v128", () => this.#makeVector(expr, unit, at));
   }
 
-  #makeVector(expr: Exclude<Expr, { op: "const" | "accumulator" }>, unit: number, at: Position): Code {
+  #makeVector(expr: Exclude<Expr, { op: "const" | "accumulator" | "given" }>, unit: number, at: Position): Code {
     const get = (x: Expr): Code => this.vector(x, unit, at);
     switch (expr.op) {
       case "variable":
@@ -167,6 +170,7 @@ export class Values {
       case "unary":
         return this.#arithmetic.vectorUnary(expr.kind, expr.dtype, get(expr.x), at.lanes);
       case "binary":
+      case "index":
         return this.#arithmetic.vectorBinary(
           expr,
           () => get(expr.a),
@@ -198,7 +202,7 @@ export class Values {
   }
 
   /** The index with the inner variable at 0. */
-  #startOf(index: Expr): Expr {
+  #startOf(index: Index): Index {
     const { makers } = this.program;
     return substitute(
       index,
@@ -209,7 +213,7 @@ export class Values {
   }
 
   /** The address of lane 0 of unit 0 of an access that is linear in the inner and the vector variable, and bytes from lane to lane; else null. */
-  #linearAddress(slot: Slot, index: Expr, at: Position): { address: Code; laneBytes: number } | null {
+  #linearAddress(slot: Slot, index: Index, at: Position): { address: Code; laneBytes: number } | null {
     const innerStride = this.analysis.stride(index, this.#innerAxis);
     const laneStride = this.analysis.stride(index, this.program.vectorAxis);
     if (innerStride === null || laneStride === null) return null;
@@ -237,7 +241,7 @@ export class Values {
     return local.get;
   }
 
-  #laneAddresses(slot: Slot, index: Expr, unit: number, at: Position): { address: Code; offset: number }[] {
+  #laneAddresses(slot: Slot, index: Index, unit: number, at: Position): { address: Code; offset: number }[] {
     const lanes = [0, 1, 2, 3].slice(0, at.lanes);
     const linear = this.#linearAddress(slot, index, at);
     if (linear) {
@@ -260,7 +264,7 @@ export class Values {
   }
 
   /** Stores a value for the lanes of one unit. */
-  store(slot: Slot, index: Expr, value: Code, unit: number, at: Position): void {
+  store(slot: Slot, index: Index, value: Code, unit: number, at: Position): void {
     const dtype = this.dtypes(slot);
     const linear = this.#linearAddress(slot, index, at);
     if (linear && (at.lanes === 1 || linear.laneBytes === dtypeBytes[dtype])) {

@@ -1,5 +1,5 @@
 import { sizeOf } from "../../tensor/shape.js";
-import { type Expr, ExprMakers } from "../expr.js";
+import { type Expr, ExprMakers, type Index } from "../expr.js";
 import type { CompositeKernel, LoopKernel, PlanSlot } from "../kernel.js";
 import { type AttentionVariant, workgroupBytes } from "./attention-engine.js";
 import { type AttentionOperands, attentionOperands, type HeadMatrices } from "./attention-operands.js";
@@ -83,8 +83,8 @@ function deltaLoop(
 ): LoopKernel {
   const make = new ExprMakers();
   const outer = [...batch, queryCount];
-  const start = ({ view }: HeadMatrices): Expr =>
-    [...view.batchStrides, view.rowStride].reduce<Expr>(
+  const start = ({ view }: HeadMatrices): Index =>
+    [...view.batchStrides, view.rowStride].reduce<Index>(
       (index, stride, axis) => make.add(index, make.mul(make.variable(axis, outer[axis] ?? 1), make.int(stride))),
       make.int(view.offset),
     );
@@ -94,7 +94,7 @@ function deltaLoop(
     kind: "loop",
     outer,
     inner: out.width,
-    reductions: [{ combine: "sum", value: make.mul(element(out), element(dOut)) }],
+    reductions: [{ combine: "sum", value: make.binary("mul", element(out), element(dOut)) }],
     stores: [{ scope: "row", slot: delta.view.slot, index: start(delta), value: make.accumulator("f32", 0) }],
   };
 }

@@ -1,6 +1,5 @@
 import type { ComputeDType } from "../../tensor/dtype.js";
-import type { BinaryKind, Expr, UnaryKind } from "../expr.js";
-import { ExprMakers, operandsOf } from "../expr.js";
+import { type Expr, isIndex, operandsOf, type UnaryKind } from "../expr.js";
 import type { ProgramFunctions } from "./functions.js";
 import { literal, valueType } from "./literals.js";
 import type { ProgramMemory } from "./memory.js";
@@ -10,6 +9,9 @@ export interface Value {
   readonly code: string;
   readonly isVector: boolean;
 }
+
+/** User arithmetic or index arithmetic: the operators are the same. */
+type Binary = Expr & { op: "binary" | "index" };
 
 /** How often a statement runs: once a row, or in each step of the loop that is open. */
 export interface Scope {
@@ -23,38 +25,25 @@ export function newScope(): Scope {
   return { lines: [], names: new Map(), bases: new Map() };
 }
 
-/** Which variables an expression depends on, as bits; and how it moves from lane to lane. Shared by all printers of one kernel. */
+/** How an expression moves from lane to lane of a vector axis. */
 export class ExprFacts {
-  readonly #variables = new Map<Expr, number>();
-  readonly #ranges = new ExprMakers();
-
   constructor(readonly vectorAxis: number) {}
 
-  /** One bit for each variable that the expression reads, and bit 31 when it reads an accumulator. */
-  variables(expr: Expr): number {
-    const known = this.#variables.get(expr);
-    if (known !== undefined) return known;
-    let bits = expr.op === "variable" ? 1 << expr.axis : expr.op === "accumulator" ? 1 << 31 : 0;
-    for (const operand of operandsOf(expr)) bits |= this.variables(operand);
-    this.#variables.set(expr, bits);
-    return bits;
-  }
-
   dependsOn(expr: Expr, axis: number): boolean {
-    return axis >= 0 && (this.variables(expr) & (1 << axis)) !== 0;
+    return axis >= 0 && (expr.axes & (1 << axis)) !== 0;
   }
 
   isNonNegative(expr: Expr): boolean {
-    return this.#ranges.range(expr).low >= 0;
+    return isIndex(expr) && expr.low >= 0;
   }
 
   /** How much an index grows from lane to lane, where that is the same number for all four; else null. */
   laneStride(expr: Expr): number | null {
-    if (!this.dependsOn(expr, this.vectorAxis)) return (this.variables(expr) & (1 << 31)) === 0 ? 0 : null;
+    if (!this.dependsOn(expr, this.vectorAxis)) return expr.axes < 0 ? null : 0;
     switch (expr.op) {
       case "variable":
         return 1;
-      case "binary": {
+      case "index": {
         const a = this.laneStride(expr.a);
         const b = this.laneStride(expr.b);
         if (a === null || b === null) return null;
@@ -85,7 +74,7 @@ export class ExprFacts {
         return expr.value % 4 === 0;
       case "variable":
         return expr.axis === this.vectorAxis;
-      case "binary":
+      case "index":
         if (expr.kind === "add" || expr.kind === "sub") return this.isAligned(expr.a) && this.isAligned(expr.b);
         if (expr.kind === "mul") return this.isAligned(expr.a) || this.isAligned(expr.b);
         if (expr.kind === "mod") return expr.b.op === "const" && expr.b.value % 4 === 0 && this.isAligned(expr.a);
@@ -102,6 +91,7 @@ const unaryFunctions: Partial<Record<UnaryKind, string>> = { exp: "exponential",
 export class ExprPrinter {
   #count = 0;
   #inner: Scope | null = null;
+  readonly #vectors = new Map<Expr, boolean>();
   accumulators: Value[] = [];
 
   constructor(
@@ -136,6 +126,7 @@ export class ExprPrinter {
 
   /** The value of an expression in all lanes. */
   value(expr: Expr): Value {
+    if (expr.op === "given") return this.value(expr.x);
     if (!this.#isVector(expr)) return this.base(expr);
     return this.#once(expr, "names", () => this.#print(expr));
   }
@@ -145,6 +136,7 @@ export class ExprPrinter {
     if (expr.op === "const") return { code: literal(expr.dtype, expr.value), isVector: false };
     if (expr.op === "variable") return { code: this.variables[expr.axis] ?? "0", isVector: false };
     if (expr.op === "accumulator") return this.#accumulator(expr.index);
+    if (expr.op === "given") return this.base(expr.x);
     return this.#once(expr, "bases", () => this.#compute(expr, (operand) => this.base(operand)));
   }
 
@@ -156,9 +148,14 @@ export class ExprPrinter {
   #isVector(expr: Expr): boolean {
     if (this.facts.dependsOn(expr, this.facts.vectorAxis)) return true;
     // Through accumulators that have a lane for each of four rows.
-    if ((this.facts.variables(expr) & (1 << 31)) === 0) return false;
+    if (expr.axes >= 0) return false;
     if (expr.op === "accumulator") return this.#accumulator(expr.index).isVector;
-    return operandsOf(expr).some((operand) => this.#isVector(operand));
+    let isVector = this.#vectors.get(expr);
+    if (isVector === undefined) {
+      isVector = operandsOf(expr).some((operand) => this.#isVector(operand));
+      this.#vectors.set(expr, isVector);
+    }
+    return isVector;
   }
 
   #accumulator(index: number): Value {
@@ -261,6 +258,7 @@ export class ExprPrinter {
         };
       }
       case "binary":
+      case "index":
         return this.#binary(expr, get);
       case "select": {
         const [condition, a, b] = [get(expr.condition), get(expr.a), get(expr.b)];
@@ -271,6 +269,7 @@ export class ExprPrinter {
       case "const":
       case "variable":
       case "accumulator":
+      case "given":
         return this.base(expr);
     }
   }
@@ -306,7 +305,7 @@ export class ExprPrinter {
     }
   }
 
-  #binary(expr: Expr & { op: "binary" }, get: (operand: Expr) => Value): Value {
+  #binary(expr: Binary, get: (operand: Expr) => Value): Value {
     const dtype = expr.a.dtype;
     const a = this.#opaque(expr.a, get(expr.a), [expr.a, expr.b]);
     const b = get(expr.b);
@@ -321,7 +320,7 @@ export class ExprPrinter {
     return `vec4f(${["x", "y", "z", "w"].map((lane) => `${called}(${x}.${lane}, ${y}.${lane})`).join(", ")})`;
   }
 
-  #binaryCode(expr: Expr & { op: "binary" }, dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
+  #binaryCode(expr: Binary, dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
     const { kind } = expr;
     switch (kind) {
       case "add":
@@ -358,7 +357,7 @@ export class ExprPrinter {
     }
   }
 
-  #division(expr: Expr & { op: "binary" }, kind: "div" | "mod", dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
+  #division(expr: Binary, kind: "div" | "mod", dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
     if (dtype === "f32" && kind === "div" && expr.b.op === "const" && expr.b.value === 0 && expr.a.op !== "const") {
       // Mesa's compiler makes x / 0 zero.
       const infinite = literal("f32", Object.is(expr.b.value, -0) ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY);
@@ -396,5 +395,3 @@ export function identityCode(kind: "sum" | "max", dtype: ComputeDType, isVector:
   const start = kind === "sum" || dtype === "u32" || dtype === "bool" ? 0 : dtype === "f32" ? Number.NEGATIVE_INFINITY : -2147483648;
   return `${valueType(dtype, isVector)}(${literal(dtype, start)})`;
 }
-
-export type { BinaryKind };

@@ -1,6 +1,6 @@
 import { sizeOf } from "../../tensor/shape.js";
-import { type Expr, operandsOf } from "../expr.js";
-import type { LoopKernel, PlanSlot, Reduction, Store } from "../kernel.js";
+import { type Expr, expressionsBelow } from "../expr.js";
+import { type LoopKernel, type PlanSlot, type Reduction, rootsOf, type Store } from "../kernel.js";
 import { combineCode, ExprFacts, ExprPrinter, identityCode, newScope, type Value } from "./expression.js";
 import { ProgramFunctions } from "./functions.js";
 import { valueType } from "./literals.js";
@@ -29,22 +29,9 @@ function flatten(kernel: LoopKernel): LoopKernel {
   };
 }
 
-/** The kernel's expressions that reach memory or an accumulator. */
-export function rootsOf(kernel: LoopKernel): Expr[] {
-  return [...kernel.reductions.map((reduction) => reduction.value), ...kernel.stores.flatMap((store) => [store.index, store.value])];
-}
-
 /** The distinct loads below some expressions. */
 export function loadsOf(roots: readonly Expr[]): (Expr & { op: "load" })[] {
-  const seen = new Set<Expr>();
-  const stack = [...roots];
-  while (stack.length > 0) {
-    const expr = stack.pop();
-    if (!expr || seen.has(expr)) continue;
-    seen.add(expr);
-    stack.push(...operandsOf(expr));
-  }
-  return [...seen].filter((expr) => expr.op === "load");
+  return [...expressionsBelow(roots)].filter((expr) => expr.op === "load");
 }
 
 /** How good four steps of an axis at a time would be: loads and stores that become one access count for it, scattered ones against. */
@@ -98,13 +85,10 @@ export function chooseLoopVariant(original: LoopKernel, slots: readonly PlanSlot
 function groupReductions(reductions: readonly Reduction[]): number[][] {
   const groups: number[][] = [];
   let current: number[] = [];
-  const reads = (expr: Expr, among: readonly number[], seen: Set<Expr>): boolean => {
-    if (seen.has(expr)) return false;
-    seen.add(expr);
-    return (expr.op === "accumulator" && among.includes(expr.index)) || operandsOf(expr).some((operand) => reads(operand, among, seen));
-  };
+  const reads = (expr: Expr, among: readonly number[]): boolean =>
+    [...expressionsBelow([expr])].some((below) => below.op === "accumulator" && among.includes(below.index));
   for (const [index, reduction] of reductions.entries()) {
-    if (current.length > 0 && reads(reduction.value, current, new Set())) {
+    if (current.length > 0 && reads(reduction.value, current)) {
       groups.push(current);
       current = [];
     }
@@ -136,7 +120,7 @@ export function printLoop(
   const rowCount = sizeOf(sizes);
   const variables = [...kernel.outer.map((_, axis) => `v${axis}`), `v${innerAxis}`];
   const printer = new ExprPrinter(facts, memory, functions, variables, innerAxis, row);
-  const used = rootsOf(kernel).reduce((bits, expr) => bits | facts.variables(expr), 0);
+  const used = rootsOf(kernel).reduce((bits, expr) => bits | expr.axes, 0);
   const workgroups = foldWorkgroups(Math.ceil(rowCount / rowThreads), target);
   const isShared = innerThreads > 1;
 

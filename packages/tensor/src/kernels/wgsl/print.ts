@@ -1,9 +1,9 @@
 import { DeviceError } from "../../tensor/errors.js";
 import { epilogueLoop } from "../epilogue.js";
-import { fillFrom, type Kernel, type LoopKernel, type PlanSlot } from "../kernel.js";
+import { fillFrom, type Kernel, type LoopKernel, type PlanSlot, rootsOf } from "../kernel.js";
 import { printAttention } from "./attention.js";
 import type { VariantChoice } from "./choice.js";
-import { chooseLoopVariant, loadsOf, printLoop, rootsOf } from "./loop.js";
+import { chooseLoopVariant, loadsOf, printLoop } from "./loop.js";
 import { printMatmul } from "./matmul.js";
 import type { Target, WgslProgram } from "./program.js";
 import { printCopy, printFill, printScatterAdd } from "./scatter.js";
