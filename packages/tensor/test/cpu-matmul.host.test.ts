@@ -5,6 +5,7 @@ import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { ExprMakers } from "../src/kernels/expr.js";
 import type { GroupKernel, MatmulKernel } from "../src/kernels/kernel.js";
+import { asView } from "../src/kernels/products.js";
 import { runKernels, type TestSlot } from "./cpu-plan.js";
 import { product, type Row, reference, values, view } from "./matmul-cases.js";
 
@@ -220,7 +221,7 @@ describe("sums of products against float64", () => {
       const size = new Array<number>(m * n).fill(0);
       for (const { factor, ...product } of [first, ...plus]) {
         const alone: MatmulKernel = { kind: "matmul", batch: [], m, n, ...product, out };
-        const exact = reference(alone, slots[product.a.slot]?.values ?? [], slots[product.b.slot]?.values ?? []);
+        const exact = reference(alone, slots[asView(product.a).slot]?.values ?? [], slots[asView(product.b).slot]?.values ?? []);
         for (const i of want.keys()) {
           want[i] = (want[i] ?? 0) + factor * (exact.out[i] ?? 0);
           size[i] = (size[i] ?? 0) + Math.abs(factor) * (exact.size[i] ?? 0);

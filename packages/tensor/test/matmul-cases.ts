@@ -1,4 +1,5 @@
 import type { MatmulKernel, MatrixView } from "../src/kernels/kernel.js";
+import { asView } from "../src/kernels/products.js";
 import { type DType, decode, encode } from "../src/tensor/dtype.js";
 
 /** Numbers in [-1, 1) as a dtype holds them, the same for the same seed. */
@@ -15,10 +16,11 @@ export const product = (sizes: readonly number[]): number => sizes.reduce((a, b)
 
 /** out in float64, and Σ |a| |b|, to which rounding errors are relative. */
 export function reference(
-  { batch, m, n, k, a, b }: MatmulKernel,
+  { batch, m, n, k, ...operands }: MatmulKernel,
   x: readonly number[],
   y: readonly number[],
 ): { out: number[]; size: number[] } {
+  const [a, b] = [asView(operands.a), asView(operands.b)];
   const out: number[] = [];
   const size: number[] = [];
   for (let at = 0; at < product(batch); at++) {

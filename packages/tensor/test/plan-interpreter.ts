@@ -5,8 +5,8 @@ import { unaryOf } from "../src/elementwise/unary.js";
 import { philox } from "../src/graph/philox.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
 import type { Expr } from "../src/kernels/expr.js";
-import type { Kernel, LoopKernel, MatrixView, Plan, Slot } from "../src/kernels/kernel.js";
-import { productsOf } from "../src/kernels/products.js";
+import type { Kernel, LoopKernel, MatrixOperand, Plan, Slot } from "../src/kernels/kernel.js";
+import { isComputed, productsOf } from "../src/kernels/products.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { decode, encode } from "../src/tensor/dtype.js";
 
@@ -71,29 +71,31 @@ function runKernel(
       return;
     case "matmul": {
       const out = read(kernel.out).fill(0);
-      const products = productsOf(kernel).map((product) => ({ ...product, x: read(product.a.slot), y: read(product.b.slot) }));
+      const memory = new Map<Slot, Values>();
+      const slotValues = (slot: Slot): Values => {
+        let values = memory.get(slot);
+        if (!values) memory.set(slot, (values = read(slot)));
+        return values;
+      };
       const batchCount = kernel.batch.reduce((x, y) => x * y, 1);
       for (let batch = 0; batch < batchCount; batch++) {
-        const base = (view: MatrixView): number => {
-          let rest = batch;
-          let offset = view.offset;
-          for (let axis = kernel.batch.length - 1; axis >= 0; axis--) {
-            const size = kernel.batch[axis] ?? 1;
-            offset += (rest % size) * (view.batchStrides[axis] ?? 0);
-            rest = Math.floor(rest / size);
-          }
-          return offset;
+        const indices: number[] = [];
+        let rest = batch;
+        for (let axis = kernel.batch.length - 1; axis >= 0; axis--) {
+          const size = kernel.batch[axis] ?? 1;
+          indices.unshift(rest % size);
+          rest = Math.floor(rest / size);
+        }
+        const element = (operand: MatrixOperand, row: number, column: number): number => {
+          if (isComputed(operand)) return evaluate(operand.value, [...indices, row, column], [], slotValues);
+          const start = indices.reduce((sum, i, axis) => sum + i * (operand.batchStrides[axis] ?? 0), operand.offset);
+          return slotValues(operand.slot)[start + row * operand.rowStride + column * operand.columnStride] ?? Number.NaN;
         };
-        for (const { k, a, b, factor, x, y } of products) {
-          const [baseA, baseB] = [base(a), base(b)];
+        for (const { k, a, b, factor } of productsOf(kernel)) {
           for (let i = 0; i < kernel.m; i++) {
             for (let j = 0; j < kernel.n; j++) {
               let sum = 0;
-              for (let d = 0; d < k; d++) {
-                sum +=
-                  (x[baseA + i * a.rowStride + d * a.columnStride] ?? Number.NaN) *
-                  (y[baseB + d * b.rowStride + j * b.columnStride] ?? Number.NaN);
-              }
+              for (let d = 0; d < k; d++) sum += element(a, i, d) * element(b, d, j);
               const at = (batch * kernel.m + i) * kernel.n + j;
               out[at] = (out[at] ?? 0) + factor * sum;
             }

@@ -59,6 +59,19 @@ export interface MatrixView {
 }
 
 /**
+ * An operand of which each element is computed where it is read: an f32 expression whose variables are the batch axes of
+ * `MatmulKernel.batch`, then the operand's row, then its column. Nothing of it lies in memory but what it loads.
+ */
+export interface LoadOperand {
+  readonly value: Expr;
+  /** The slots that it loads, each once. */
+  readonly slots: readonly Slot[];
+}
+
+/** An operand of a product: as it lies in memory, or computed as it is read. */
+export type MatrixOperand = MatrixView | LoadOperand;
+
+/**
  * What becomes of a product while it is in registers or cache: element stores over the loops [outer…, inner], whose rows are the product's
  * rows of all batches in order and whose inner axis are its columns. Accumulator 0 is the product's element.
  */
@@ -71,8 +84,8 @@ export interface Epilogue {
 /** factor · a · b, which is added to a product of the same m and n. */
 export interface AddedProduct {
   readonly k: number;
-  readonly a: MatrixView;
-  readonly b: MatrixView;
+  readonly a: MatrixOperand;
+  readonly b: MatrixOperand;
   readonly factor: number;
 }
 
@@ -83,8 +96,8 @@ export interface MatmulKernel {
   readonly m: number;
   readonly n: number;
   readonly k: number;
-  readonly a: MatrixView;
-  readonly b: MatrixView;
+  readonly a: MatrixOperand;
+  readonly b: MatrixOperand;
   readonly out: Slot;
   /** Made for backends that have `leastSummedRows`, without batch axes. */
   readonly plus?: readonly AddedProduct[];

@@ -4,7 +4,8 @@ import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 import { type FindSlot, lowerKernel, lowerUpdate, Unfusable } from "./lower.js";
-import { behindReshapes, isUpdate, isView, partition } from "./partition.js";
+import { loadOperand } from "./operands.js";
+import { behindReshapes, behindViews, isFree, isUpdate, isView, partition } from "./partition.js";
 import { splitPoint } from "./split.js";
 import { matrixView, stridedView } from "./views.js";
 
@@ -217,8 +218,14 @@ function kernelOf(node: Node, slot: Slot, findSlot: FindSlot, mustFind: (node: N
     const n = node.shape[node.shape.length - 1] ?? 1;
     const view = (operand: Node) => {
       const result = matrixView(operand, findSlot);
-      if ("store" in result) throw new NeedsStoring(result.store);
-      return result.view;
+      if ("view" in result) return result.view;
+      const root = behindViews(operand);
+      if (isFree(root) || findSlot(root) !== null) throw new NeedsStoring(result.store);
+      try {
+        return loadOperand(operand, findSlot);
+      } catch (error) {
+        throw error instanceof Unfusable ? new NeedsStoring(error.node) : error;
+      }
     };
     const [a, b] = [view(node.a), view(node.b)];
     const plus = node.plus?.map((product) => ({

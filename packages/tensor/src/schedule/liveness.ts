@@ -1,6 +1,6 @@
 import { expressionsBelow } from "../kernels/expr.js";
 import { type Kernel, type Reduction, rootsOf, type Slot, type Store } from "../kernels/kernel.js";
-import { productsOf } from "../kernels/products.js";
+import { productsOf, slotsOfOperand } from "../kernels/products.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { DraftSlot } from "./build.js";
 
@@ -34,7 +34,12 @@ function findReads(kernel: Kernel): Slot[] {
     case "loop":
       return [...new Set([...loadedBy(kernel.reductions, kernel.stores), ...(kernel.over === undefined ? [] : [kernel.over.from])])];
     case "matmul":
-      return [...new Set([...productsOf(kernel).flatMap(({ a, b }) => [a.slot, b.slot]), ...loadedBy([], kernel.epilogue?.stores ?? [])])];
+      return [
+        ...new Set([
+          ...productsOf(kernel).flatMap(({ a, b }) => [...slotsOfOperand(a), ...slotsOfOperand(b)]),
+          ...loadedBy([], kernel.epilogue?.stores ?? []),
+        ]),
+      ];
     case "scatterAdd":
       return [kernel.indices, kernel.updates];
     case "copy":

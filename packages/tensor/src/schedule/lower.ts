@@ -294,6 +294,13 @@ function attempts(root: Node, sizes: readonly number[]): (number | "rows")[] {
   return [...ways, "rows"];
 }
 
+/** The value of an operand's element, whose coordinates are the variables. A reduction in it is `Unfusable`. */
+export function lowerOperand(operand: Node, findSlot: FindSlot): Expr {
+  const make = new ExprMakers();
+  const at = operand.shape.map((size, axis) => make.variable(axis, size));
+  return new KernelBuilder(make, findSlot, operand, 0, operand.shape.length, 0).value(operand, at);
+}
+
 /** Every element of the last `innerAxes` axes in the inner loop. */
 function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number, place: Place): LoopKernel {
   const make = new ExprMakers();

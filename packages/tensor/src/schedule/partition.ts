@@ -2,6 +2,7 @@ import { inputsOf, type Node } from "../graph/node.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
 import { computedEarly } from "./early.js";
+import { productOperands } from "./operands.js";
 
 /** Views cost nothing inside a kernel: they only change its index arithmetic. */
 export function isView(node: Node): node is Node & { op: "reshape" | "permute" | "expand" | "slice" } {
@@ -19,7 +20,7 @@ export function behindViews(node: Node): Node {
 }
 
 /** Nodes whose value always lies in memory of its own. */
-function hasOwnKernel(node: Node): boolean {
+export function hasOwnKernel(node: Node): boolean {
   return node.op === "matmul" || node.op === "scatterAdd" || node.op === "composite" || node.op === "output" || isUpdate(node);
 }
 
@@ -29,12 +30,12 @@ export function isUpdate(node: Node): node is Node & { op: "dynamicUpdateSlice" 
 }
 
 /** Constants and counters are made up in place wherever they are needed. */
-function isFree(node: Node): boolean {
+export function isFree(node: Node): boolean {
   return node.op === "const" || node.op === "iota" || node.op === "buffer";
 }
 
 /** Rounding to a narrow type must not be optimised away, so such a cast is stored. */
-function isNarrowing(node: Node): boolean {
+export function isNarrowing(node: Node): boolean {
   return node.op === "cast" && (dtypeBytes[node.dtype] === 2 || node.dtype === "u8") && node.dtype !== node.x.dtype;
 }
 
@@ -65,9 +66,10 @@ export function partition(
 ): Set<Node> {
   const stored = new Set<Node>(forced);
   for (const root of roots) stored.add(behindReshapes(root));
+  const operands = productOperands(order, stored);
+  for (const node of operands.stored) stored.add(node);
   for (const node of order) {
     if (hasOwnKernel(node) || isNarrowing(node)) stored.add(node);
-    if (node.op === "matmul") for (const input of inputsOf(node)) store(stored, behindViews(input));
     if (node.op === "scatterAdd") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
     if (node.op === "composite") {
       const behind = strided.has(node.name) ? behindViews : behindReshapes;
@@ -80,8 +82,8 @@ export function partition(
   for (const root of roots) stored.add(behindReshapes(root));
 
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
-  const first = decided(order, users, stored, costOf(order, stored));
-  const second = decided(order, users, stored, costOf(order, first.stored));
+  const first = decided(order, users, stored, operands.computed, costOf(order, stored));
+  const second = decided(order, users, stored, operands.computed, costOf(order, first.stored));
   for (const node of computedEarly(order, users, second, new Set(roots.map(behindReshapes)))) second.stored.add(node);
   return second.stored;
 }
@@ -92,11 +94,12 @@ export interface Decision {
   readonly kernels: ReadonlyMap<Node, ReadonlySet<Node>>;
 }
 
-/** The set grown, from the results backwards, by what is worth storing at these costs. */
+/** The set grown, from the results backwards, by what is worth storing at these costs; never by what operands compute as they are read. */
 function decided(
   order: readonly Node[],
   users: ReadonlyMap<Node, readonly Node[]>,
   fixed: ReadonlySet<Node>,
+  computed: ReadonlySet<Node>,
   costs: ReadonlyMap<Node, Cost>,
 ): Decision {
   const stored = new Set(fixed);
@@ -113,6 +116,7 @@ function decided(
     if (
       !isFree(node) &&
       !isView(node) &&
+      !computed.has(node) &&
       (node.op === "reduce" ? isShared : isWorthStoring(costs.get(node), isShared, node, users.get(node) ?? []))
     ) {
       stored.add(node);

@@ -1,5 +1,6 @@
 import { type Expr, expressionsBelow, type Index } from "../kernels/expr.js";
-import type { Kernel, MatmulKernel, Slot, Store } from "../kernels/kernel.js";
+import type { Kernel, MatmulKernel, MatrixOperand, Slot, Store } from "../kernels/kernel.js";
+import { isComputed } from "../kernels/products.js";
 
 type Rename = (slot: Slot) => Slot;
 
@@ -33,7 +34,11 @@ export function withSlots(kernel: Kernel, reads: Rename, writes: Rename): Kernel
 }
 
 function withViews({ a, b }: Pick<MatmulKernel, "a" | "b">, reads: Rename): Pick<MatmulKernel, "a" | "b"> {
-  return { a: { ...a, slot: reads(a.slot) }, b: { ...b, slot: reads(b.slot) } };
+  const moved = (operand: MatrixOperand): MatrixOperand =>
+    isComputed(operand)
+      ? { value: withLoads(operand.value, reads), slots: operand.slots.map(reads) }
+      : { ...operand, slot: reads(operand.slot) };
+  return { a: moved(a), b: moved(b) };
 }
 
 function withStores(stores: readonly Store[], reads: Rename, writes: Rename): Store[] {

@@ -1,6 +1,6 @@
 import { type Expr, expressionsBelow } from "../kernels/expr.js";
-import { type Kernel, type LoopKernel, type MatrixView, type Plan, rootsOf, type Slot } from "../kernels/kernel.js";
-import { productsOf } from "../kernels/products.js";
+import { type Kernel, type LoopKernel, type MatrixOperand, type Plan, rootsOf, type Slot } from "../kernels/kernel.js";
+import { isComputed, productsOf } from "../kernels/products.js";
 import { visibilityOf, visiblePairs } from "../kernels/visibility.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { largest } from "../tensor/extremes.js";
@@ -116,7 +116,12 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
   if (kernel.kind === "loop") {
     for (const load of loadsOf(kernel)) note(load.slot, distinctIndices(load.index));
   } else if (kernel.kind === "matmul") {
-    const view = ({ slot, batchStrides }: MatrixView, rows: number, columns: number): void => {
+    const view = (operand: MatrixOperand, rows: number, columns: number): void => {
+      if (isComputed(operand)) {
+        for (const load of loadsBelow([operand.value])) note(load.slot, distinctIndices(load.index));
+        return;
+      }
+      const { slot, batchStrides } = operand;
       const batch = kernel.batch.reduce((product, size, axis) => product * (batchStrides[axis] === 0 ? 1 : size), 1);
       note(slot, batch * rows * columns);
     };
@@ -137,7 +142,11 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
 type Load = Expr & { readonly op: "load" };
 
 function loadsOf(kernel: Pick<LoopKernel, "reductions" | "stores">): Load[] {
-  return [...expressionsBelow(rootsOf(kernel))].filter((expr) => expr.op === "load");
+  return loadsBelow(rootsOf(kernel));
+}
+
+function loadsBelow(roots: readonly Expr[]): Load[] {
+  return [...expressionsBelow(roots)].filter((expr) => expr.op === "load");
 }
 
 /** The product of the sizes of the loop variables that an index depends on. */

@@ -1,4 +1,5 @@
 import type { MatmulKernel, Slot } from "../../kernels/kernel.js";
+import { asView, isComputed } from "../../kernels/products.js";
 import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import type { MatmulWord } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
@@ -8,7 +9,7 @@ import { roundUp } from "./round.js";
 import { number, type StepList, table, type Word } from "./steps.js";
 
 /** With so few rows, packing b costs more than it saves. */
-const fewRows = 4;
+export const fewRows = 4;
 /** From so many rows on, products of matrices are added up in one kernel: it packs each b. */
 export const leastSummedRows: number = fewRows + 1;
 /** Into so many parts the depth is split where few rows meet a large b, of at least this many elements. */
@@ -17,7 +18,7 @@ const leastSplit = 65536;
 
 /** How b is read as it lies; null where there are too many rows for that, or neither operand lies right. */
 function runsOf({ m, a, b, plus }: MatmulKernel): "down" | "across" | null {
-  if (m > fewRows || plus) return null;
+  if (m > fewRows || plus || isComputed(a) || isComputed(b)) return null;
   return b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
 }
 
@@ -28,10 +29,11 @@ export function readsInPlace(kernel: MatmulKernel): boolean {
 
 /** One step that reads b as it lies; null where the product has too many rows for that, or further products are added to it. */
 export function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
-  const { m, n, k, a, b } = kernel;
-  const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
+  const { m, n, k } = kernel;
   const runs = runsOf(kernel);
   if (runs === null) return null;
+  const [a, b] = [asView(kernel.a), asView(kernel.b)];
+  const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
   const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
   const plain = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
   // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.

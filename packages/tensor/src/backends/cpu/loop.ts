@@ -1,6 +1,6 @@
 import type { LoopKernel, Slot } from "../../kernels/kernel.js";
 import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
-import { lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
+import { type LoopProgram, lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
 import type { Step, StepList, Word } from "./steps.js";
@@ -32,6 +32,25 @@ export function loopSteps(kernel: LoopKernel, slotCount: number, dtypeOf: (slot:
     };
   });
   return { steps, scratchBytes: bytes };
+}
+
+/** The step that computes some rows of a program whose arguments say which. */
+export function rowsStep(
+  program: LoopProgram,
+  rows: { readonly first: number; readonly count: number; readonly all: number },
+  wordOf: (slot: Slot) => Word,
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+): Step {
+  const entry = library.entry(describeLoop(program, dtypeOf), (module, scalarMath, name) =>
+    printLoop(module, scalarMath, program, dtypeOf, name),
+  );
+  return {
+    entry,
+    tiles: Math.ceil(rows.count / program.rowsPerTile),
+    words: [...slotsOf(program).map(wordOf), rows.first, rows.first + rows.count],
+    cost: (program.work * vectorNanoseconds * rows.count) / Math.max(rows.all, 1),
+  };
 }
 
 function layOut(scratch: readonly ScratchSlot[]): { offsets: Map<Slot, number>; bytes: number } {

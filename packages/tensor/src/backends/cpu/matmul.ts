@@ -1,10 +1,14 @@
-import type { AddedProduct, MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
-import { productsOf } from "../../kernels/products.js";
+import type { AddedProduct, MatmulKernel, MatrixOperand, MatrixView, Slot } from "../../kernels/kernel.js";
+import { asView, isComputed, productsOf } from "../../kernels/products.js";
 import { matmulWords, maxBlockDepth, maxTileRows, type PanelHeight, panelWidth, printMatmul } from "../../kernels/wasm/matmul.js";
 import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import { largest } from "../../tensor/extremes.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { sideBySide } from "./beside.js";
+import { computedRight } from "./computed.js";
+import { computedLeftSteps } from "./computed-left.js";
+import { fewComputedSteps } from "./computed-rows.js";
 import { fewRowSteps } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { type Operand, type Panels, type Part, packSteps, panelsBytes, panelWords } from "./packing.js";
@@ -21,11 +25,12 @@ const nanosecondsPerProduct = 0.05;
 export function collapsed(kernel: MatmulKernel): MatmulKernel {
   const last = kernel.batch.length - 1;
   const size = kernel.batch[last];
-  if (size === undefined) return kernel;
-  const isShared = kernel.b.batchStrides[last] === 0 && kernel.a.batchStrides[last] === kernel.m * kernel.a.rowStride;
+  const { a, b } = kernel;
+  if (size === undefined || isComputed(a) || isComputed(b)) return kernel;
+  const isShared = b.batchStrides[last] === 0 && a.batchStrides[last] === kernel.m * a.rowStride;
   if (size !== 1 && !isShared) return kernel;
   const without = (view: MatrixView): MatrixView => ({ ...view, batchStrides: view.batchStrides.slice(0, last) });
-  return collapsed({ ...kernel, batch: kernel.batch.slice(0, last), m: kernel.m * size, a: without(kernel.a), b: without(kernel.b) });
+  return collapsed({ ...kernel, batch: kernel.batch.slice(0, last), m: kernel.m * size, a: without(a), b: without(b) });
 }
 
 /**
@@ -93,27 +98,36 @@ interface Factors {
 }
 
 function factorsOf(
-  { a, b, k, factor }: AddedProduct,
-  batch: readonly number[],
+  { a: left, b, k, factor }: AddedProduct,
+  { batch, n }: MatmulKernel,
   height: PanelHeight,
   dtypeOf: (slot: Slot) => DType,
   library: KernelLibrary,
 ): Factors {
-  const [aType, bType] = [dtypeOf(a.slot), dtypeOf(b.slot)];
+  const a = asView(left);
+  const aType = dtypeOf(a.slot);
   return {
     a,
     aType,
-    b: {
-      slot: b.slot,
-      dtype: bType,
-      offsets: batchOffsets(batch, b),
-      laneStride: b.columnStride,
-      depthStride: b.rowStride,
-      depth: k,
-      factor,
-    },
+    b: { ...rightOf(b, batch, k, n, factor, dtypeOf), depth: k },
     multiply: library.entry(`matmul;${aType};${height}`, (module, _, name) => printMatmul(module, aType, height, name)),
   };
+}
+
+function rightOf(
+  b: MatrixOperand,
+  batch: readonly number[],
+  k: number,
+  n: number,
+  factor: number,
+  dtypeOf: (slot: Slot) => DType,
+): Pick<Operand, "source" | "offsets"> {
+  if (isComputed(b)) {
+    const source = computedRight(b, batch, k, n, factor);
+    return { source, offsets: source.matrices };
+  }
+  const { slot, columnStride: laneStride, rowStride: depthStride } = b;
+  return { source: { slot, dtype: dtypeOf(slot), laneStride, depthStride, factor }, offsets: batchOffsets(batch, b) };
 }
 
 /** How a product differs from what the kernel says. */
@@ -125,6 +139,8 @@ export interface MatmulOptions {
   readonly depth?: Word;
   /** Slots whose matrices lie in panels: right operands that are whole, of f32, without a factor or batches of their own. */
   readonly inPanels?: ReadonlySet<Slot>;
+  /** Bytes of packed operands at a time, where others than usual. */
+  readonly mostPackedBytes?: number;
 }
 
 /** The steps of a product. */
@@ -138,23 +154,35 @@ export function matmulSteps(
   const { m, n } = kernel;
   const batchCount = sizeOf(kernel.batch);
   if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
-  const { adds = false, rows, depth: countedDepth, inPanels } = options;
+  const { adds = false, rows, depth: countedDepth, inPanels, mostPackedBytes = maxPackedBytes } = options;
+  if (productsOf(kernel).some(({ a }) => isComputed(a))) return computedLeftSteps(kernel, dtypeOf, library);
+  const computed = fewComputedSteps(kernel, dtypeOf, library);
+  if (computed) return computed;
   const few = adds || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
-  const packedDepth = productsOf(kernel).reduce((sum, { b, k }) => sum + (inPanels?.has(b.slot) ? 0 : k), 0);
-  const products = productsOf(kernel).map((product) => factorsOf(product, kernel.batch, height, dtypeOf, library));
+  const isInPanels = (b: MatrixOperand): boolean => !isComputed(b) && inPanels?.has(b.slot) === true;
+  const packedDepth = productsOf(kernel).reduce((sum, { b, k }) => sum + (isInPanels(b) ? 0 : k), 0);
+  const products = productsOf(kernel).map((product) => ({
+    ...factorsOf(product, kernel, height, dtypeOf, library),
+    isInPanels: isInPanels(product.b),
+  }));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
   const multiply = addWith(kernel, entry, added, dtypeOf, library);
   const leastTiles = Math.max(8, Math.min(24, (m * n * depth * batchCount) / 2 ** 20));
-  const mostColumns = Math.max(panelWidth, Math.floor(maxPackedBytes / 4 / Math.max(packedDepth, 1) / panelWidth) * panelWidth);
-  const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), panelWidth);
+  // Parts of computed operands begin where their programs have rows.
+  const grain = largest(
+    products.map(({ b }) => ("program" in b.source ? b.source.lanesAtOnce : panelWidth)),
+    panelWidth,
+  );
+  const mostColumns = Math.max(grain, Math.floor(mostPackedBytes / 4 / Math.max(packedDepth, 1) / grain) * grain);
+  const columnsAtOnce = roundUp(n / Math.ceil(n / mostColumns), n > mostColumns ? grain : panelWidth);
   const packedBytes = columnsAtOnce * packedDepth * 4;
-  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(maxPackedBytes / Math.max(packedBytes, 1)));
+  const batchesAtOnce = columnsAtOnce < n ? 1 : Math.max(1, Math.floor(mostPackedBytes / Math.max(packedBytes, 1)));
   let scratchBytes = 0;
   const placed = products.map((factors) => {
-    const at = inPanels?.has(factors.b.slot) ? null : scratchBytes;
+    const at = factors.isInPanels ? null : scratchBytes;
     const panels: Panels = { operand: factors.b, lanesAtOnce: columnsAtOnce, batchesAtOnce, at };
     scratchBytes += panelsBytes(panels);
     return { ...factors, panels, offsets: batchOffsets(kernel.batch, factors.a) };
@@ -168,7 +196,7 @@ export function matmulSteps(
       const part: Part = { batch, count, lane: column, lanes: columns, countedDepth };
       const { rowTiles, columns: tileColumns } = tiling(m, columns, height, leastTiles / count);
       const tiles = rowTiles * Math.ceil(columns / tileColumns);
-      const packs = placed.flatMap(({ panels }) => packSteps(panels, part, library));
+      const packs = placed.flatMap(({ panels }) => packSteps(panels, part, dtypeOf, library));
       const words = placed.map(({ a, aType, b, panels, offsets }, i) => {
         const bytes = dtypeBytes[aType];
         const packed = panelWords(panels, part);

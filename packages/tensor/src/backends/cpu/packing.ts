@@ -1,20 +1,26 @@
-import type { MatrixView } from "../../kernels/kernel.js";
+import type { Slot } from "../../kernels/kernel.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { type PackWord, packWords, panelsAbreast, printPack } from "../../kernels/wasm/pack.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import { type ComputedRight, computedSteps } from "./computed.js";
 import type { KernelLibrary } from "./library.js";
 import { number, type Step, table, type Word } from "./steps.js";
 
 /** The right operand of a product: lanes are its columns, depth is along k. */
 export interface Operand {
-  readonly slot: MatrixView["slot"];
-  readonly dtype: DType;
-  /** Element offset of each batch's matrix. */
+  /** For each batch where its matrix is: an element offset, or which it is of those that are computed. */
   readonly offsets: readonly number[];
+  readonly depth: number;
+  readonly source: StoredRight | ComputedRight;
+}
+
+/** One that lies in memory. */
+export interface StoredRight {
+  readonly slot: Slot;
+  readonly dtype: DType;
   /** Elements from lane to lane, and from k to k. */
   readonly laneStride: number;
   readonly depthStride: number;
-  readonly depth: number;
   /** By what packing multiplies it. */
   readonly factor: number;
 }
@@ -57,18 +63,26 @@ export function panelWords(panels: Panels, { batch, count, lane }: Part): { read
   const unique = [...new Set(offsets)];
   const places = offsets.map((offset) => unique.indexOf(offset));
   return {
-    to: at === null ? { kind: "slot", slot: operand.slot, byteOffset: lane * operand.depth * 4 } : { kind: "scratch", offset: at },
+    to:
+      at === null && "slot" in operand.source
+        ? { kind: "slot", slot: operand.source.slot, byteOffset: lane * operand.depth * 4 }
+        : { kind: "scratch", offset: at ?? 0 },
     offsets: table(places, matrixBytes(panels)),
   };
 }
 
 /** The step that packs a part of an operand; none where there is nothing to pack. */
-export function packSteps(panels: Panels, part: Part, library: KernelLibrary): Step[] {
+export function packSteps(panels: Panels, part: Part, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): Step[] {
   const { operand, at } = panels;
-  const { dtype, depth, factor } = operand;
+  const { source, depth } = operand;
   if (depth === 0 || at === null) return [];
-  const bytes = dtypeBytes[dtype];
   const offsets = [...new Set(operand.offsets.slice(part.batch, part.batch + part.count))];
+  if ("program" in source) {
+    const { lane, lanes } = part;
+    return computedSteps(source, { matrices: offsets, lane, lanes, depth }, (i) => at + i * matrixBytes(panels), dtypeOf, library);
+  }
+  const { dtype, factor } = source;
+  const bytes = dtypeBytes[dtype];
   const count = Math.ceil(part.lanes / panelWidth);
   const panelsOfTile = Math.min(count, Math.max(panelsAbreast, Math.round(16384 / Math.max(1, depth * panelWidth))));
   const tiles = Math.ceil(count / panelsOfTile);
@@ -77,13 +91,13 @@ export function packSteps(panels: Panels, part: Part, library: KernelLibrary): S
     printPack(module, dtype, panelWidth, isScaled, name),
   );
   const words: Record<PackWord, Word> = {
-    from: { kind: "slot", slot: operand.slot },
+    from: { kind: "slot", slot: source.slot },
     to: { kind: "scratch", offset: at },
     lanes: part.lanes,
     depth: part.countedDepth ?? number(depth),
-    laneStride: operand.laneStride * bytes,
-    depthStride: operand.depthStride * bytes,
-    fromOffsets: table(offsets, bytes, part.lane * operand.laneStride),
+    laneStride: source.laneStride * bytes,
+    depthStride: source.depthStride * bytes,
+    fromOffsets: table(offsets, bytes, part.lane * source.laneStride),
     toOffsets: table(
       offsets.map((_, i) => i),
       matrixBytes(panels),

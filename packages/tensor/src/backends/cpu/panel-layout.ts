@@ -1,6 +1,6 @@
 import { ExprMakers, type Index } from "../../kernels/expr.js";
 import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
-import { productsOf } from "../../kernels/products.js";
+import { isComputed, productsOf } from "../../kernels/products.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { readsOf, writesOf } from "../../schedule/liveness.js";
 import { readsInPlace } from "./few-rows.js";
@@ -37,6 +37,10 @@ export function packedBy(plan: Plan): Packed {
       return;
     }
     for (const { b, k, factor } of productsOf(kernel)) {
+      if (isComputed(b)) {
+        for (const slot of b.slots) others.add(slot);
+        continue;
+      }
       const { slot } = b;
       const layout = { lanes: kernel.n, depth: k, laneStride: b.columnStride, depthStride: b.rowStride };
       const known = layouts.get(slot);

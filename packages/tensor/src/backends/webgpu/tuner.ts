@@ -1,7 +1,9 @@
 import type { Kernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
+import { slotsOfOperand } from "../../kernels/products.js";
 import { matmulClass, modelledChoice } from "../../kernels/wgsl/choice.js";
 import { type MatmulVariant, matmulVariants } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/program.js";
+import { withSlots } from "../../schedule/slots.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { TunedClass, Tuning } from "../tuning.js";
 
@@ -75,14 +77,14 @@ function examplesOf(plans: readonly Plan[], known: ReadonlyMap<string, MatmulVar
 
 /** A product without what becomes of it, over buffers of its own. */
 function alone({ epilogue: _, ...kernel }: MatmulKernel, slots: readonly PlanSlot[]): Plan {
-  const used = [...new Set([kernel.a.slot, kernel.b.slot, kernel.out])];
+  const used = [...new Set([...slotsOfOperand(kernel.a), ...slotsOfOperand(kernel.b), kernel.out])];
   const at = (slot: Slot): Slot => used.indexOf(slot);
   return {
     slots: used.map((slot, binding) => {
       const { dtype, elementCount, bytes } = slots[slot] as PlanSlot;
       return { kind: "bound", dtype, elementCount, bytes, binding };
     }),
-    kernels: [{ ...kernel, a: { ...kernel.a, slot: at(kernel.a.slot) }, b: { ...kernel.b, slot: at(kernel.b.slot) }, out: at(kernel.out) }],
+    kernels: [withSlots(kernel, at, at)],
     names: ["matmul"],
     bindingCount: used.length,
     arenaBytes: 0,

@@ -98,9 +98,12 @@ class LoopPrinter {
     const sizes = this.#isTurned ? [...outer.slice(0, -1), groups] : outer;
     const rows = sizes.reduce((all, size) => all * size, 1);
     const row = f.let("i32", op("i32.mul", f.param(1).get, i32(program.rowsPerTile)));
+    const given = (word: number): Code => memory("i32.load", (slotsOf(program).length + word) * 4, f.param(0).get);
+    if (program.isRanged) f.emit(row.set(op("i32.add", row.get, given(0))));
     const limit = op("i32.add", row.get, i32(program.rowsPerTile));
     const end = f.let("i32", limit);
-    f.if(op("i32.gt_u", end.get, i32(rows)), () => f.emit(end.set(i32(rows))));
+    const last = f.let("i32", program.isRanged ? given(1) : i32(rows));
+    f.if(op("i32.gt_u", end.get, last.get), () => f.emit(end.set(last.get)));
     f.while(row, end.get, i32(1), () => {
       this.#unpackRow(row, sizes);
       const { chunk } = program;
@@ -359,6 +362,7 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
     kernel.inner,
     program.chunk,
     program.isTile,
+    program.isRanged,
     program.vectorAxis,
     program.units,
     program.rowsPerTile,

@@ -13,6 +13,8 @@ export interface LoopProgram {
   readonly chunk: number | null;
   /** True for a loop over a tile of a product, whose rows and columns follow from the matmul's arguments. */
   readonly isTile: boolean;
+  /** True where the arguments, after the slots, say which rows are computed: the first and the end. */
+  readonly isRanged: boolean;
   /** The inner loop in parts within which conditions on its variable are constant; one part is the rule. */
   readonly segments: readonly Segment[];
   /** The axis along which four (times `units`) values are computed at a time: the inner one or the last outer one. */
@@ -171,6 +173,23 @@ export function lowerTileLoop(given: LoopKernel): LoopProgram {
   return { ...schedule(copy, makers, null), isTile: true };
 }
 
+/**
+ * A kernel whose axes stay as they are given, so that the caller can tell its rows: with four lanes along the last outer axis, of size 4
+ * and no row of its own, or along the inner one. The arguments say which rows are computed.
+ */
+export function lowerRows(given: LoopKernel, lanes: "outer" | "inner"): LoopProgram {
+  const makers = new ExprMakers();
+  const kernel = withAxes(given, [...given.outer, given.inner], makers, (axis, size) => makers.variable(axis, size));
+  const program = { ...schedule(kernel, makers, null), isRanged: true };
+  if (lanes === "inner") return program;
+  const vectorAxis = kernel.outer.length - 1;
+  const rows = product(kernel.outer.slice(0, -1));
+  const work = rows * kernel.inner * new Analysis().cost(kernel, vectorAxis);
+  const rowsPerTile = Math.max(1, Math.min(rows, Math.round((tileWork * rows) / Math.max(work, 1))));
+  const tileCount = Math.ceil(rows / rowsPerTile);
+  return { ...program, segments: wholeLoop(kernel), vectorAxis, units: 1, rowsPerTile, tileCount, work };
+}
+
 /** Each group of reductions as partial results of chunks, then their combination in order; at last the stores. */
 function splitReductions(given: LoopKernel, chunk: number, firstScratch: Slot): { programs: LoopProgram[]; scratch: ScratchSlot[] } {
   const rows = product(given.outer);
@@ -272,6 +291,7 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
     makers,
     chunk,
     isTile: false,
+    isRanged: false,
     segments,
     vectorAxis,
     units,

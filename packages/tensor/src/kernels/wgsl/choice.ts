@@ -1,5 +1,6 @@
 import { sizeOf } from "../../tensor/shape.js";
-import type { CompositeKernel, MatmulKernel, MatrixView, PlanSlot } from "../kernel.js";
+import type { CompositeKernel, MatmulKernel, MatrixOperand, MatrixView, PlanSlot, Slot } from "../kernel.js";
+import { isComputed } from "../products.js";
 import { type AttentionVariant, chooseAttentionVariant } from "./attention.js";
 import { chooseMatmulVariant, type MatmulVariant } from "./matmul.js";
 import type { Target } from "./program.js";
@@ -28,8 +29,11 @@ export function tunedChoice(measured: ReadonlyMap<string, MatmulVariant>): Varia
  */
 export function matmulClass(kernel: MatmulKernel, slots: readonly PlanSlot[]): string {
   const { batch, m, n, k, a, b } = kernel;
-  const operand = (rows: number, columns: number, view: MatrixView): string =>
-    `${sizeClass(rows)}x${sizeClass(columns)} ${slots[view.slot]?.dtype ?? "f32"}${orderOf(view)}`;
+  const typeOf = (slot: Slot): string => slots[slot]?.dtype ?? "f32";
+  const storage = (view: MatrixOperand): string =>
+    isComputed(view) ? `computed of ${view.slots.map(typeOf).join(" and ")}` : `${typeOf(view.slot)}${orderOf(view)}`;
+  const operand = (rows: number, columns: number, view: MatrixOperand): string =>
+    `${sizeClass(rows)}x${sizeClass(columns)} ${storage(view)}`;
   const count = sizeOf(batch);
   return `${count === 1 ? "" : `${sizeClass(count)} x `}${operand(m, k, a)} · ${operand(k, n, b)}`;
 }

@@ -1,8 +1,10 @@
 import { sizeOf } from "../../tensor/shape.js";
 import type { MatmulKernel, MatrixView, PlanSlot } from "../kernel.js";
+import { isComputed } from "../products.js";
+import { computedLeft, computedRight, transposed } from "./computed-operands.js";
 import { ProgramFunctions } from "./functions.js";
 import { ProgramMemory } from "./memory.js";
-import { ownLeft, ownRight, subgroupLeft } from "./operands.js";
+import { ownLeft, ownRight, subgroupLeft, type TileLoader } from "./operands.js";
 import { assemble, foldWorkgroups, type Target, type WgslProgram } from "./program.js";
 
 /** A matmul template's parameters. */
@@ -75,8 +77,6 @@ export function chooseMatmulVariant(kernel: MatmulKernel, target: Target): Matmu
   ) as MatmulVariant;
 }
 
-const transposed = (view: MatrixView): MatrixView => ({ ...view, rowStride: view.columnStride, columnStride: view.rowStride });
-
 /** Prints out = a · b with a register tile in each invocation and no workgroup memory. */
 export function printMatmul(
   kernel: MatmulKernel,
@@ -88,7 +88,9 @@ export function printMatmul(
   const { tileRows, tileColumns, threadRows, threadColumns, isTransposed } = variant;
   const { k } = kernel;
   const [m, n] = isTransposed ? [kernel.n, kernel.m] : [kernel.m, kernel.n];
-  const [a, b] = isTransposed ? [transposed(kernel.b), transposed(kernel.a)] : [kernel.a, kernel.b];
+  const { batch } = kernel;
+  const rank = batch.length;
+  const [a, b] = isTransposed ? [transposed(kernel.b, rank), transposed(kernel.a, rank)] : [kernel.a, kernel.b];
   const isSharing = variant.left === "subgroup";
   const memory = new ProgramMemory(slots, target);
   const functions = new ProgramFunctions();
@@ -103,13 +105,13 @@ export function printMatmul(
   lines.push(`let rowGroup = i32(above % ${rowGroups}u);`, `let batch = above / ${rowGroups}u;`);
   lines.push(`let row = (rowGroup * ${threadRows}${isSharing ? "" : " + i32(local.y)"}) * ${tileRows};`);
   lines.push(`let column = (columnGroup * ${threadColumns} + ${isSharing ? "lane" : "i32(local.x)"}) * ${tileColumns};`);
-  lines.push(`let baseA = ${batchOffset(a, kernel.batch)};`, `let baseB = ${batchOffset(b, kernel.batch)};`);
+  for (const [name, operand] of [["A", a] as const, ["B", b] as const])
+    if (!isComputed(operand)) lines.push(`let base${name} = ${batchOffset(operand, batch)};`);
   // Lanes that share must all stay; what they compute past the end is not stored.
   const isWhole = m % (tileRows * threadRows) === 0 && n % (tileColumns * threadColumns) === 0;
   if (!isSharing && !isWhole) lines.push(`if (row >= ${m} || column >= ${n}) { return; }`);
-  const leftTile = { name: "A", memory, view: a, m, k, tileRows };
-  const left = isSharing ? subgroupLeft(leftTile, threadColumns) : ownLeft(leftTile);
-  const right = ownRight({ name: "B", memory, view: b, n, k, tileColumns });
+  const left = leftLoader();
+  const right = rightLoader();
   lines.push(...left.setup, ...right.setup);
   const vectors = Array.from({ length: tileColumns / 4 }, (_, v) => v);
   const rows = Array.from({ length: tileRows }, (_, r) => r);
@@ -141,8 +143,25 @@ export function printMatmul(
     workgroupSize: [threadColumns, threadRows],
     workgroups,
     usesSubgroups: isSharing,
+    globals: [left, right].flatMap(({ functions: printed = [] }) => printed),
     body: lines,
   });
+
+  function leftLoader(): TileLoader {
+    if (isComputed(a))
+      return computedLeft(
+        { name: "A", memory, functions, operand: a, batch, rows: m, columns: k },
+        tileRows,
+        isSharing ? threadColumns : null,
+      );
+    const tile = { name: "A", memory, view: a, m, k, tileRows };
+    return isSharing ? subgroupLeft(tile, threadColumns) : ownLeft(tile);
+  }
+
+  function rightLoader(): TileLoader {
+    if (isComputed(b)) return computedRight({ name: "B", memory, functions, operand: b, batch, rows: k, columns: n }, tileColumns);
+    return ownRight({ name: "B", memory, view: b, n, k, tileColumns });
+  }
 
   function when(condition: string, isSure: boolean, statements: readonly string[]): string[] {
     return isSure ? [...statements] : [`if (${condition}) {`, ...statements, "}"];

@@ -27,6 +27,8 @@ export interface Loaded {
 export interface TileLoader {
   /** Addresses that stay the same in the loop over the sum. */
   readonly setup: readonly string[];
+  /** Functions that it calls, once all is loaded. */
+  readonly functions?: readonly string[];
   load(at: string, count: number): Loaded;
 }
 

@@ -1,0 +1,106 @@
+import { type Expr, ExprMakers, expressionsBelow, type Index, isInvariant, strideOf } from "./expr.js";
+import { substitute } from "./substitute.js";
+
+/** Lanes of a vector. */
+export const laneCount = 4;
+
+/**
+ * How an axis is walked in blocks of `size` positions: a block is size / 4 vectors ("units") of four lanes. Lanes of a unit lie `step`
+ * positions apart, so that where neighbours share a byte, lanes do not.
+ */
+export interface Blocks {
+  readonly size: number;
+  readonly step: number;
+}
+
+/** Where the lanes of a unit lie in a block: at first + step · lane. */
+export function firstOfUnit({ step }: Blocks, unit: number): number {
+  return Math.floor(unit / step) * laneCount * step + (unit % step);
+}
+
+export function unitsOf({ size }: Blocks): number {
+  return size / laneCount;
+}
+
+/** The position that a lane of a unit of a block has. */
+export function positionIn(make: ExprMakers, blocks: Blocks, block: Index, unit: number, lane: Index): Index {
+  const inUnit = make.add(make.mul(lane, make.int(blocks.step)), make.int(firstOfUnit(blocks, unit)));
+  return make.add(make.mul(block, make.int(blocks.size)), inUnit);
+}
+
+/** Blocks of an axis, and what reading an element there costs, in loads of four neighbours. */
+export interface Walk {
+  readonly blocks: Blocks;
+  readonly cost: number;
+}
+
+/** Past this many positions a block is more code than it saves. */
+const mostPositions = 128;
+/** Up to so many positions a larger block is better where it costs no more. */
+const shortTurn = 16;
+/** What four loads cost that are not of neighbours. */
+const scatteredCost = 4;
+/** And one of an element for all lanes. */
+const sharedCost = 0.5;
+
+/**
+ * The smallest blocks of an axis in which every index is linear in the lane and every condition is the same for all lanes: divisions of the
+ * position by constants, as a tensor in blocks has them, are gone then. Null where there are none.
+ */
+export function walkOf(value: Expr, axis: number, size: number): Walk | null {
+  const divisors = divisorsOf(value, axis);
+  const sizes = new Set<number>([4, 8, 16, 32, 64, 128]);
+  for (const divisor of divisors) for (const multiple of [1, 2, 4, 8]) sizes.add(divisor * multiple);
+  let best: Walk | null = null;
+  for (const blockSize of [...sizes].sort((a, b) => a - b)) {
+    if (blockSize > mostPositions || size % blockSize !== 0) continue;
+    for (const step of [1, 2, 4, 8]) {
+      if (blockSize % (laneCount * step) !== 0) continue;
+      const cost = costOf(value, axis, size, { size: blockSize, step });
+      // A larger block has to save something, but a turn of the loop should not be too short.
+      if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost)))
+        best = { blocks: { size: blockSize, step }, cost };
+    }
+  }
+  return best;
+}
+
+/** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */
+function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number | null {
+  const make = new ExprMakers();
+  const lane = make.variable(axis, laneCount);
+  // Other variables keep their numbers, and the block's comes after all of them.
+  const block = make.variable(blockAxis, size / blocks.size);
+  const roots = Array.from({ length: unitsOf(blocks) }, (_, unit) => {
+    const at = positionIn(make, blocks, block, unit, lane);
+    return substitute(value, make, (old, oldSize) => (old === axis ? at : make.variable(old, oldSize)));
+  });
+  let cost = 0;
+  for (const expr of expressionsBelow(roots)) {
+    if (isInvariant(expr, axis)) {
+      if (expr.op === "load") cost += sharedCost;
+    } else if (expr.op === "load") {
+      const stride = strideOf(expr.index, axis);
+      if (stride === null) return null;
+      cost += stride === 1 ? 1 : scatteredCost;
+    } else {
+      const isDivision =
+        (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
+      if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
+    }
+  }
+  return cost / unitsOf(blocks);
+}
+
+/** A number for a variable that no kernel has. */
+const blockAxis = 30;
+
+/** By which constants an expression divides what depends on an axis. */
+function divisorsOf(value: Expr, axis: number): Set<number> {
+  const divisors = new Set<number>();
+  for (const expr of expressionsBelow([value])) {
+    if (expr.op !== "index" || (expr.kind !== "div" && expr.kind !== "mod") || isInvariant(expr, axis)) continue;
+    if (expr.b.op === "const" && expr.b.value > 0 && expr.b.value <= mostPositions) divisors.add(expr.b.value);
+  }
+  return divisors;
+}

@@ -1,0 +1,144 @@
+import { inputsOf, type Node } from "../graph/node.js";
+import { expressionsBelow } from "../kernels/expr.js";
+import type { LoadOperand, Slot } from "../kernels/kernel.js";
+import { dtypeBytes } from "../tensor/dtype.js";
+import { sizeOf } from "../tensor/shape.js";
+import { type FindSlot, lowerOperand } from "./lower.js";
+import { behindViews, costly, hasOwnKernel, isFree, isNarrowing, isView } from "./partition.js";
+
+/** An operand is computed as it is read where what it reads takes at most this share of the bytes that it would take. */
+const mostShare = 0.6;
+/** And where it is made of at most so many nodes and memories: what is computed anew for each panel has to stay cheap, and programs bind few. */
+const mostNodes = 96;
+const mostMemories = 4;
+
+/** What the operands of products come to. */
+export interface Operands {
+  /** Operands (behind views) that are computed as they are read, and all nodes in them: none of them is stored for the sake of a product. */
+  readonly computed: ReadonlySet<Node>;
+  /** Nodes that have memory of their own. */
+  readonly stored: ReadonlySet<Node>;
+}
+
+/**
+ * Decides which operands of products are computed as they are read: those that expand what lies in memory, as a weight in blocks or the
+ * patches of a convolution do, at little work an element. That they are shared changes nothing: stored, one would stay whole in memory from
+ * its first product to its last. `forced` are nodes that have memory anyway.
+ */
+export function productOperands(order: readonly Node[], forced: ReadonlySet<Node>): Operands {
+  const computed = new Set<Node>();
+  const stored = new Set<Node>();
+  const known = new Map<Node, Expansion | null>();
+  for (const node of order) {
+    if (node.op !== "matmul") continue;
+    for (const input of inputsOf(node)) {
+      const root = behindViews(input);
+      if (isFree(root)) continue;
+      let expansion = known.get(root);
+      if (expansion === undefined) known.set(root, (expansion = expansionOf(root, forced)));
+      if (!expansion) {
+        stored.add(root);
+        continue;
+      }
+      for (const inner of expansion.nodes) computed.add(inner);
+      for (const cut of expansion.memories.keys()) if (!isFree(cut)) stored.add(cut);
+    }
+  }
+  for (const node of stored) computed.delete(node);
+  return { computed, stored };
+}
+
+/** An operand as an expression over memories. */
+interface Expansion {
+  /** Nodes with memory, or to be given some, and how many bytes of each are read. */
+  readonly memories: ReadonlyMap<Node, number>;
+  /** What lies between them and the operand, which is one of these. */
+  readonly nodes: ReadonlySet<Node>;
+}
+
+/** What is read to compute a node. */
+interface Reading {
+  readonly memories: ReadonlyMap<Node, number>;
+  /** Whether all of it is there before the plan runs. */
+  readonly isGiven: boolean;
+}
+
+/** The operand as an expression that is cheap and reads much less than it is; null where there is none. */
+function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
+  if (root.dtype !== "f32" || isApart(root, forced)) return null;
+  const nodes = new Set<Node>();
+  const readings = new Map<Node, Reading>();
+  let isCheap = true;
+  const bytesOf = (node: Node): number => sizeOf(node.shape) * dtypeBytes[node.dtype];
+  const alone = (node: Node): Reading => ({ memories: new Map([[node, bytesOf(node)]]), isGiven: node.op === "buffer" });
+  const visit = (node: Node): Reading => {
+    const known = readings.get(node);
+    if (known) return known;
+    const found = read(node);
+    readings.set(node, found);
+    return found;
+  };
+  const read = (node: Node): Reading => {
+    if (node.op === "const" || node.op === "iota") return { memories: new Map(), isGiven: true };
+    if (node.op === "buffer" || isApart(node, forced)) return alone(node);
+    if (nodes.size > mostNodes) return alone(node);
+    const inputs = inputsOf(node).map(visit);
+    const memories = new Map<Node, number>();
+    for (const input of inputs)
+      for (const [memory, bytes] of input.memories) memories.set(memory, Math.max(bytes, memories.get(memory) ?? 0));
+    // Part of a tensor reads no more than the part.
+    if (node.op === "slice" || node.op === "dynamicSlice" || node.op === "gather")
+      for (const [memory, bytes] of memories) memories.set(memory, Math.min(bytes, sizeOf(node.shape) * dtypeBytes[memory.dtype]));
+    const isGiven = inputs.every((input) => input.isGiven);
+    const isCostly =
+      (node.op === "unary" || node.op === "binary") && node.dtype === "f32" && costly.has(node.kind) && !dividesByNumber(node);
+    if (node !== root && !isView(node)) {
+      const isSmall = sizeOf(node.shape) * 4 <= sizeOf(root.shape);
+      // A value that is no larger than what it is made of is computed once, before.
+      if (isCostly ? isSmall : !isGiven && bytesOf(node) <= total(memories)) return alone(node);
+    }
+    if (isCostly) isCheap = false;
+    nodes.add(node);
+    return { memories, isGiven };
+  };
+  const { memories } = visit(root);
+  const isSmall = total(memories) <= mostShare * bytesOf(root);
+  return isCheap && isSmall && memories.size <= mostMemories && nodes.size <= mostNodes
+    ? { memories, nodes: reached(root, memories) }
+    : null;
+}
+
+/** Nodes from the operand down to the memories. */
+function reached(root: Node, memories: ReadonlyMap<Node, number>): Set<Node> {
+  const seen = new Set<Node>();
+  const visit = (node: Node): void => {
+    if (seen.has(node) || memories.has(node) || isFree(node)) return;
+    seen.add(node);
+    for (const input of inputsOf(node)) visit(input);
+  };
+  visit(root);
+  return seen;
+}
+
+function dividesByNumber(node: Node): boolean {
+  return node.op === "binary" && (node.kind === "div" || node.kind === "mod") && node.b.op === "const";
+}
+
+/** Whether a node has memory of its own, or cannot be part of an operand. */
+function isApart(node: Node, forced: ReadonlySet<Node>): boolean {
+  return forced.has(node) || hasOwnKernel(node) || isNarrowing(node) || node.op === "reduce" || node.op === "random";
+}
+
+function total(memories: ReadonlyMap<Node, number>): number {
+  let bytes = 0;
+  for (const each of memories.values()) bytes += each;
+  return bytes;
+}
+
+/** An operand [...batch, rows, columns] of a matmul as an expression. */
+export function loadOperand(operand: Node, findSlot: FindSlot): LoadOperand {
+  const value = lowerOperand(operand, findSlot);
+  const slots = new Set<Slot>();
+  for (const expr of expressionsBelow([value])) if (expr.op === "load") slots.add(expr.slot);
+  return { value, slots: [...slots] };
+}

@@ -1,0 +1,105 @@
+import { arange, type Device, device, type Tensor, tensor } from "@lowrank/tensor";
+import { testBackend, testDevice } from "test-support";
+import { beforeAll, describe, expect, test } from "vitest";
+import { blockWeight, unpackings } from "./computed-operands.js";
+import { agree, type Build } from "./graphs.js";
+
+let reference: Device;
+let tested: Device;
+
+beforeAll(async () => {
+  reference = await device("reference");
+  tested = await testDevice();
+});
+
+function matrix(rows: number, columns: number, dev: Device, seed = 0): Tensor {
+  const values = Float32Array.from({ length: rows * columns }, (_, i) => Math.sin(i * 1.3 + seed));
+  return tensor(values, { shape: [rows, columns], device: dev });
+}
+
+/** The same on both devices, relative to the sum of what is added up. */
+async function same(build: (dev: Device) => Tensor, scale: number): Promise<void> {
+  const [want, got] = await Promise.all([reference, tested].map((dev) => build(dev).data()));
+  expect(got?.length).toBe(want?.length);
+  for (const [i, value] of (want ?? []).entries()) {
+    const error = Math.abs((got?.[i] ?? Number.NaN) - value);
+    if (!(error <= scale * 1e-5)) throw new Error(`element ${i}: ${got?.[i]} instead of ${value}`);
+  }
+}
+
+const everyShape = [
+  { name: "one row", m: 1, n: 24, k: 64 },
+  { name: "three rows, columns that fill no panel", m: 3, n: 13, k: 96 },
+  { name: "many rows", m: 21, n: 40, k: 128 },
+  { name: "many rows, columns that fill no panel", m: 9, n: 19, k: 32 },
+];
+
+/** A program is compiled for each, which takes a software adapter seconds. */
+const shapes = testBackend() === "cpu" ? everyShape : everyShape.slice(1, 3);
+
+describe("a weight in blocks of 4 bits", () => {
+  for (const [way, unpack] of Object.entries(unpackings)) {
+    for (const { name, m, n, k } of shapes) {
+      test(`${way}, forward, ${name} = the float64 reference`, () =>
+        same((dev) => matrix(m, k, dev).matmul(unpack(blockWeight(n, k, dev)).transpose()), k));
+      test(`${way}, for the input's gradient, ${name} = the float64 reference`, () =>
+        same((dev) => matrix(m, n, dev).matmul(unpack(blockWeight(n, k, dev))), n));
+    }
+  }
+});
+
+/** Products whose operands expand what lies in memory in other ways. */
+const cases: Record<string, Build> = {
+  "a left operand that is computed": (t) =>
+    t([6, 1])
+      .mul(arangeLike(t([1]), 12))
+      .expand([6, 12])
+      .matmul(t([12, 7])),
+  "both operands computed": (t) =>
+    t([1, 10])
+      .expand([5, 10])
+      .matmul(t([10, 1]).add(arangeLike(t([1]), 9))),
+  "a computed operand of one matrix for a batch": (t) =>
+    t([3, 6, 8]).matmul(
+      t([1, 1, 9])
+        .mul(t([1, 8, 1]))
+        .expand([3, 8, 9]),
+    ),
+  "a computed operand that depends on one axis of a batch": (t) =>
+    t([2, 3, 5, 8]).matmul(
+      t([1, 3, 1, 16])
+        .mul(t([1, 1, 8, 1]))
+        .expand([2, 3, 8, 16]),
+    ),
+  "a computed left operand in a batch, with an epilogue": (t) =>
+    t([3, 1, 6])
+      .mul(t([1, 10, 1]))
+      .matmul(t([3, 6, 8]))
+      .add(t([8]))
+      .tanh(),
+  "a lower triangle of ones": (t) => {
+    const at = arangeLike(t([1]), 12);
+    return at
+      .lessEqual(at.reshape([12, 1]))
+      .cast("f32")
+      .matmul(t([12, 5]));
+  },
+  "rows of a window that moves": (t) => {
+    const x = t([40]).pad([[2, 2]]);
+    const at = arangeLike(x, 5).reshape([5, 1]).add(arangeLike(x, 40)).cast("i32");
+    return t([7, 5]).matmul(x.gather(at, 0));
+  },
+  "a computed operand with a costly scale": (t) =>
+    t([6, 16]).matmul(
+      t([16, 1])
+        .exp()
+        .mul(t([1, 24]))
+        .expand([16, 24]),
+    ),
+};
+
+function arangeLike(x: Tensor, count: number): Tensor {
+  return arange(count, { device: x.device }).cast("f32");
+}
+
+for (const [name, build] of Object.entries(cases)) test(`${name} = the float64 reference`, () => agree(build, reference, tested));
