@@ -11,7 +11,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
-import { parseArgs } from "node:util";
+import { endWithUsage, flagsOf } from "./flags.mjs";
 import { prepare, root } from "./prepare.mjs";
 
 const names = ["safetensors", "config", "index", "tokenizer", "template", "adapter", "rows", "state", "metrics"];
@@ -19,8 +19,9 @@ const columns = /** @type {const} */ (["accepted", "typed", "wrong", "hang", "cr
 /** Failures of one reader that are kept as files; the others are counted. */
 const keptFailures = 20;
 
-const { values } = parseArgs({
-  options: {
+const usage = `npm run fuzz -- [--minutes N] [--count N] [--seed S] [--only ${names.join(",")}] [--workers N] [--replay N]`;
+const values = flagsOf(
+  {
     minutes: { type: "string" },
     count: { type: "string" },
     seed: { type: "string" },
@@ -28,26 +29,19 @@ const { values } = parseArgs({
     workers: { type: "string" },
     replay: { type: "string" },
   },
-});
+  usage,
+);
 
 /** @param {string} name @param {string | undefined} text @param {number} otherwise */
 function numberOf(name, text, otherwise) {
   const value = text === undefined ? otherwise : Number(text);
-  if (!(value >= 0)) usage(`--${name} is ${text}, not a number.`);
+  if (!(value >= 0)) endWithUsage(`--${name} is ${text}, not a number.`, usage);
   return value;
-}
-
-/** @param {string} problem @returns {never} */
-function usage(problem) {
-  process.stderr.write(
-    `${problem} npm run fuzz -- [--minutes N] [--count N] [--seed S] [--only ${names.join(",")}] [--workers N] [--replay N]\n`,
-  );
-  process.exit(2);
 }
 
 const seed = numberOf("seed", values.seed, Date.now() % 1_000_000);
 const chosen = values.only?.split(",") ?? names;
-for (const name of chosen) if (!names.includes(name)) usage(`--only ${name}: there is no such reader.`);
+for (const name of chosen) if (!names.includes(name)) endWithUsage(`--only ${name}: there is no such reader.`, usage);
 const count = numberOf("count", values.count, Number.POSITIVE_INFINITY);
 const minutes = numberOf("minutes", values.minutes, count === Number.POSITIVE_INFINITY ? 3 : Number.POSITIVE_INFINITY);
 const workers = Math.max(1, numberOf("workers", values.workers, Math.min(4, availableParallelism())));

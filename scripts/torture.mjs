@@ -9,20 +9,20 @@
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { endWithUsage, flagsOf } from "./flags.mjs";
 import { randomOf } from "./fuzz/random.mjs";
 import { prepare, root } from "./prepare.mjs";
 
 const usage = "npm run torture -- [--kills N] [--seed S] [--workers N] [--only words,of,names]";
-const { values } = parseArgs({
-  options: { kills: { type: "string" }, seed: { type: "string" }, workers: { type: "string" }, only: { type: "string" } },
-});
+const values = flagsOf(
+  { kills: { type: "string" }, seed: { type: "string" }, workers: { type: "string" }, only: { type: "string" } },
+  usage,
+);
 /** @param {string | undefined} text @param {number} otherwise */
 function countOf(text, otherwise) {
   const count = text === undefined ? otherwise : Number(text);
   if (Number.isInteger(count) && count >= 0) return count;
-  process.stderr.write(`${text} is no whole number. ${usage}\n`);
-  process.exit(2);
+  return endWithUsage(`${text} is not a whole number.`, usage);
 }
 const [kills, workers] = [countOf(values.kills, 100), Math.max(1, countOf(values.workers, 2))];
 const seed = countOf(values.seed, Date.now() % 1_000_000);

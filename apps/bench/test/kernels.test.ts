@@ -6,7 +6,7 @@ import { growthAfterStepTwo } from "../src/bars/plan.js";
 import { families } from "../src/families/index.js";
 import { readyCase } from "../src/families/measure.js";
 import { type ModelShape, shapes } from "../src/shapes.js";
-import { buffersUnderWay, longRun } from "../src/steps/toy.js";
+import { longRun } from "../src/steps/toy.js";
 import { trainStep } from "../src/steps/train-step.js";
 
 const quick: ModelShape = { ...shapes.tiny, name: "quick", layers: 2, batch: 2, length: 32 };
@@ -34,8 +34,7 @@ test("a long run keeps no buffers and no heap", async () => {
   const own = await newDevice();
   const { buffers, heapBytes, deviceBytes } = await longRun(own, 600, 200);
   own.dispose();
-  // How many jobs are under way when memory is taken depends on how busy the machine is; a leak of one buffer a step would be 400.
-  expect(buffers).toBeLessThanOrEqual(buffersUnderWay);
+  expect(buffers).toBe(0);
   expect(deviceBytes).toBe(0);
   expect(heapBytes).toBeLessThan(5e6);
 });

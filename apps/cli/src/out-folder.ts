@@ -1,5 +1,5 @@
 import { readdir, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { stateFileName } from "@lowrank/models";
 import { type FileSystem, makeFolder, nodeFiles, temporaryNames, temporaryOf } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
@@ -23,7 +23,7 @@ export interface OutClaim {
   /** Every name that it may write in the folder. */
   readonly writes: readonly string[];
   /**
-   * `new`: the folder is new or empty, and what a failed command wrote is removed. `own`: new or empty, or of the same command, which goes on
+   * `new`: the folder is new or empty, or holds what a killed command left unfinished; what a failed one wrote is removed. `own`: new or empty, or of the same command, which goes on
    * there or replaces it. `start`: a run that begins beside whatever it does not write. `resume`: goes on with a run, or begins
    * one where there is none. `replace`: removes the run that is there, which is one of ours.
    */
@@ -97,20 +97,28 @@ export async function withOutFolder(context: OutContext, claim: OutClaim, use: (
     if (lock.replaced) output.note(`${path} was locked by ${lock.replaced}, which is gone: taking over`);
     const found = await checkContents(claim);
     // What is removed may be read as well, though nothing is written in its place.
-    if (mode === "replace" && found) await refuseInputs({ name: "--out", path }, claim.inputs, [...new Set([...writes, ...found.files])]);
+    if ((mode === "replace" || mode === "new") && found)
+      await refuseInputs({ name: "--out", path }, claim.inputs, [...new Set([...writes, ...found.files])]);
     for (const file of claim.files ?? []) {
       const made = await checkFile(file, { inputs: claim.inputs, folder: path, writes });
       note({ made: [...leftover.made, ...made], folders: [...leftover.folders, dirname(file.path)] });
     }
     await removeTemporaries(path, { isDeep: mode === "own" });
-    if (mode === "new" || mode === "own") {
+    if (mode === "new") {
+      if (found) output.note(`${path} holds what a killed lowrank ${found.command} left unfinished: replacing it`);
+      for (const name of [...(found?.files ?? []), markName]) await rm(join(path, name), { force: true });
+      note({ unfinished: [...writes, markName].map((name) => join(path, name)) });
+    } else if (mode === "own") {
       const unfinished = writes.filter((name) => !before?.includes(name)).map((name) => join(path, name));
       note({ unfinished, folders: [...leftover.folders, ...unfinished] });
     }
     const onRun = (folder: string): void => note({ folders: [...leftover.folders, folder] });
     const code = await use(folderOf(claim, { lock, found, signal: AbortSignal.any([signal, lost.signal]), onRun }));
     if (lost.signal.aborted) throw lostError(path);
-    if (code === 0) note({ unfinished: [] });
+    if (code === 0) {
+      if (mode === "new") await rm(join(path, markName), { force: true });
+      note({ unfinished: [] });
+    }
     return code;
   } catch (error) {
     // Of a folder that is gone, whatever is tried next fails as well.
@@ -137,6 +145,8 @@ function folderOf({ command, path, inputs, writes, mode }: OutClaim, { lock, fou
   const checkLock = (): void => {
     if (!lock.isHeld()) throw lostError(path);
   };
+  /** What is written where all of it has to be new. */
+  const begun: string[] = [];
   return {
     path,
     signal,
@@ -144,6 +154,10 @@ function folderOf({ command, path, inputs, writes, mode }: OutClaim, { lock, fou
       ...nodeFiles,
       async write(file, bytes) {
         checkLock();
+        if (mode === "new") {
+          begun.push(basename(file));
+          await writeMark(path, { command, files: begun, isUnfinished: true });
+        }
         await nodeFiles.write(file, bytes);
       },
     },
@@ -193,11 +207,13 @@ async function checkContents({ command, path, writes, mode }: OutClaim): Promise
   const names = await namesIn(path);
   if (names === null) return null;
   const present = contentsOf(names);
-  if (mode === "new") {
-    if (present.length > 0 || names.includes(markName)) throw new UsageError(`${path} already holds files. Give a new or an empty folder.`);
-    return null;
-  }
   const mark = await readMark(path);
+  if (mode === "new") {
+    const unfinished = mark?.isUnfinished ? mark : null;
+    const others = present.filter((name) => !unfinished?.files.includes(name));
+    if (others.length > 0 || (mark && !unfinished)) throw new UsageError(`${path} already holds files. Give a new or an empty folder.`);
+    return unfinished;
+  }
   if (mark !== null && mark.command !== command) throw otherCommand(path, mark);
   if (mode === "own") {
     if (mark === null && present.length > 0 && !(await earlierRuns(path))) throw notOurs(path, present, command);

@@ -1,10 +1,11 @@
-import { cpSync, existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { stateFileName } from "@lowrank/models";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { finished } from "../src/compare/folder.js";
 import type { MethodResult } from "../src/compare/measure.js";
 import { baseSchema, methodSchema } from "../src/compare/results.js";
+import { stepsIn } from "../src/compare/training.js";
 import { lowrankHere, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
@@ -168,5 +169,14 @@ describe.each([
   });
   test("is refused when it is cut", async () => {
     await having(path, "{", async () => expect(read()).rejects.toThrow(`${path} is not JSON`));
+  });
+});
+
+describe("the steps of a run, in its metrics.jsonl,", () => {
+  test("are none where there is no file, and an error where it cannot be read", async () => {
+    const run = join(folder, "steps");
+    expect(await stepsIn(run)).toEqual([]);
+    mkdirSync(join(run, "metrics.jsonl"), { recursive: true });
+    await expect(stepsIn(run)).rejects.toThrow("EISDIR");
   });
 });

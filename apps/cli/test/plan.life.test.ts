@@ -80,7 +80,7 @@ describe("lowrank plan", () => {
     expect(plan.cards.length).toBeGreaterThan(3);
   });
 
-  it("plans within a given memory, by computing values twice", async () => {
+  it("plans within a given memory, by rematerialization", async () => {
     const path = join(folder, "gpt2.json");
     writeFileSync(path, JSON.stringify(gpt2));
     const peakBytes = async (...more: string[]): Promise<number> => {

@@ -105,7 +105,7 @@ describe("a run that is told to stop", () => {
       [...args, "--resume"],
       [
         ["before training", ["SIGINT"]],
-        ["Stopping after the step in progress", ["SIGINT"]],
+        ["Stopping after the step in progress, if any; Ctrl-C again ends at once.", ["SIGINT"]],
       ],
     );
     expect(code, stderr).toBe(130);

@@ -103,7 +103,7 @@ test("checkpointing halves the memory of a deep network's step, or better", asyn
   expect(segments).toBeLessThan(0.5 * all);
 });
 
-test("a step that gets less memory computes values twice, and the losses stay the same to the last bit", async () => {
+test("a step that gets less memory rematerializes values, and the losses stay the same to the last bit", async () => {
   const run = async (budgetBytes?: number): Promise<{ losses: number[]; peakBytes: number; kernels: number }> => {
     const own = await device(dev.backend.name === "cpu" ? "cpu" : "webgpu", budgetBytes === undefined ? {} : { budgetBytes });
     try {

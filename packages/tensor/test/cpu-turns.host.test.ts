@@ -1,12 +1,13 @@
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { Heap } from "../src/backends/cpu/heap.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { Queue } from "../src/backends/cpu/queue.js";
-import type { Threads } from "../src/backends/cpu/threads.js";
+import { Threads } from "../src/backends/cpu/threads.js";
 import { Workspace } from "../src/backends/cpu/workspace.js";
 import { Device } from "../src/backends/device.js";
 import { eventLoopTurn } from "../src/backends/event-loop.js";
+import { compile } from "../src/graph/compile.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { tensor } from "../src/tensor/create.js";
 import { DeviceError } from "../src/tensor/errors.js";
@@ -19,10 +20,10 @@ afterAll(() => {
   for (const device of opened) device.dispose();
 });
 
-function open(threadCount: number, { mayBlock = true, budgetBytes = 2 ** 30 } = {}): Device {
+function open(threadCount: number, { mayBlock = true, budgetBytes = 2 ** 30, spawn = environment.spawn } = {}): Device {
   const device = new Device(
     "cpu",
-    createCpuBackend({ environment: { ...environment, mayBlock }, threadCount, budgetBytes }),
+    createCpuBackend({ environment: { ...environment, mayBlock, spawn }, threadCount, budgetBytes }),
     planExecutor(),
   );
   opened.push(device);
@@ -109,14 +110,39 @@ describe.each(kinds)("a long plan on %s", (_, threadCount, options) => {
     }
   });
 
-  it("that is running when the device is disposed ends with an error", async () => {
-    const device = open(threadCount, options);
-    const x = matrix(device, 1.7);
-    await eventLoopTurn();
-    const y = await powers(x, 300).realize();
-    const read = y.data();
-    device.dispose();
-    await expect(read).rejects.toThrow(DeviceError);
+  it("that is running when the device is disposed ends with an error, and its workers with it", async () => {
+    const { spawn } = environment;
+    if (!spawn) throw new Error("Node has workers.");
+    const living = new Set<number>();
+    const watched: NonNullable<typeof spawn> = (program, data) => {
+      const worker = spawn(program, data);
+      living.add(data.thread);
+      return {
+        ...worker,
+        terminate: () => {
+          living.delete(data.thread);
+          worker.terminate();
+        },
+      };
+    };
+    const away = vi.spyOn(Threads.prototype, "runAway");
+    try {
+      const device = open(threadCount, { ...options, spawn: watched });
+      const x = matrix(device, 1.7);
+      await eventLoopTurn();
+      const y = await powers(x, 300).realize();
+      const read = y.data();
+      await eventLoopTurn();
+      const isAway = "mayBlock" in options;
+      expect([living.size > 0, away.mock.calls.length > 0]).toEqual([threadCount > 1, isAway]);
+      device.dispose();
+      await expect(read).rejects.toThrow(DeviceError);
+      expect(living.size).toBe(0);
+      // Whoever waited for them for ever would keep all of the memory.
+      await Promise.all(away.mock.results.map(({ value }) => value));
+    } finally {
+      away.mockRestore();
+    }
   });
 });
 
@@ -174,12 +200,53 @@ describe("the queue", () => {
     expect(await queue.after(() => 7)).toBe(7);
   });
 
+  it("lets a block that was given back serve what is enqueued from then on at once, and what is touched at once when it is done", () => {
+    const counters = { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 };
+    const heap = new Heap(false, 4096, 2 ** 20, counters);
+    const queue = new Queue(busy);
+    heap.isDone = (ticket) => queue.isDone(ticket);
+    const [first, second] = [heap.allocateInOrder(4096), heap.allocateInOrder(1024)];
+    queue.run(job);
+    heap.free(first, queue.ticket);
+    heap.free(second, queue.ticket);
+    expect(counters.bytesInUse).toBe(0);
+    expect(heap.allocateInOrder(1024)).toBe(second);
+    const touched = heap.allocate(4096);
+    expect(touched).not.toBe(first);
+    heap.free(touched);
+    expect([heap.allocateInOrder(4096), heap.allocateInOrder(4096)].sort()).toEqual([first, touched].sort());
+    heap.free(first, queue.ticket);
+    expect(counters.buffersCreated).toBe(3);
+    queue.drain();
+    expect(heap.allocate(4096)).toBe(first);
+    expect(counters.buffersCreated).toBe(3);
+  });
+
+  it("makes no buffers for steps under way: each takes what the one before gave back", async () => {
+    const device = open(1);
+    const step = compile((x: Tensor) => x.mul(2).add(1));
+    const x = tensor(new Float32Array(2 ** 16), { device });
+    const runs = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const [input, bias] = [tensor(new Float32Array(2 ** 16).fill(i), { device }), tensor(i, { device })];
+        for (const t of [step(input), input, bias]) t.dispose();
+      }
+    };
+    runs(2);
+    await device.backend.finish();
+    const { buffersCreated } = device.counters;
+    runs(50);
+    expect(device.counters.buffersCreated).toBe(buffersCreated);
+    expect([...(await step(x).data()).subarray(0, 2)]).toEqual([1, 1]);
+  });
+
   it("may remove plans while the workspace makes room for another", () => {
     const megabyte = 2 ** 20;
     const counters = { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 };
     const heap = new Heap(false, 4096, 60 * megabyte, counters);
     const queue = new Queue(busy);
     heap.reclaim = () => queue.drain();
+    heap.isDone = (ticket) => queue.isDone(ticket);
     const workspace = new Workspace(heap, {
       releasesAtOnce: true,
       release: (address) => heap.free(address),
@@ -191,8 +258,7 @@ describe("the queue", () => {
     const dropped = heap.allocate(30 * megabyte);
     queue.run(job);
     queue.do(() => workspace.remove(large));
-    heap.retire(dropped);
-    queue.do(() => heap.recycle(dropped));
+    heap.free(dropped, queue.ticket);
     workspace.add(larger, 40 * megabyte);
     queue.run(job);
     queue.drain();

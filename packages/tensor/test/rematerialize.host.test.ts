@@ -36,7 +36,7 @@ async function computed({ layers, rows, width }: Sizes, roomBytes?: number): Pro
 
 const sizes = { layers: 12, rows: 64, width: 16 };
 
-test("a plan that does not fit computes values twice, with results equal to the last bit", async () => {
+test("a plan that does not fit rematerializes values, with results equal to the last bit", async () => {
   const free = await computed(sizes);
   const { arenaBytes, kernels } = planStatistics(free.plan);
   const tight = await computed(sizes, arenaBytes / 2);

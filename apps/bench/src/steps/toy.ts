@@ -14,9 +14,6 @@ export interface Growth {
   readonly seconds: number;
 }
 
-/** Most buffers that the toy's steps under way hold: eight jobs of a batch, a loss and the new weights and moments. */
-export const buffersUnderWay = 64;
-
 /** Full garbage collection, which Node offers only when told to. */
 function collector(): () => void {
   setFlagsFromString("--expose-gc");

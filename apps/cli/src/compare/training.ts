@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type Adapter, saveAdapter } from "@lowrank/lora";
@@ -6,8 +5,8 @@ import {
   type CausalLM,
   type Examples,
   metricsFile,
-  metricsLines,
   type RunState,
+  readMetrics,
   readState,
   type StepMetrics,
   saveModel,
@@ -88,10 +87,10 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
   return { trainLoss: result.trainLoss, peakBytes: result.peakBytes, steps: await stepsIn(folder) };
 }
 
-/** The steps that a run's metrics.jsonl holds. */
+/** The steps that a run's metrics.jsonl holds; none where there is no such file. */
 export async function stepsIn(folder: string): Promise<TimedStep[]> {
-  const text = await readFile(join(folder, "metrics.jsonl"), "utf8").catch(() => "");
-  return metricsLines(text).flatMap(({ step, fields: { loss, stepMs, isWarmUp } }) =>
+  const lines = await readMetrics(join(folder, "metrics.jsonl"));
+  return lines.flatMap(({ step, fields: { loss, stepMs, isWarmUp } }) =>
     typeof loss === "number" && typeof stepMs === "number" && typeof isWarmUp === "boolean" ? [{ step, loss, stepMs, isWarmUp }] : [],
   );
 }

@@ -16,12 +16,19 @@ const fileName = z
   .max(255)
   .regex(/^[^/\\]+$/)
   .refine((name) => name !== "." && name !== "..");
-const markSchema = z.object({ version: z.literal(1), command: z.string().max(100), files: z.array(fileName).max(1000) });
+const markSchema = z.object({
+  version: z.literal(1),
+  command: z.string().max(100),
+  files: z.array(fileName).max(1000),
+  isUnfinished: z.boolean().default(false),
+});
 
 /** Which command made a folder, and the names of what it writes there itself. */
 export interface Mark {
   readonly command: string;
   readonly files: readonly string[];
+  /** True while a command writes what is nothing unless it is whole; the mark goes when it is. False when absent. */
+  readonly isUnfinished?: boolean;
 }
 
 /** What a run of training writes. */
@@ -39,8 +46,11 @@ export async function readMark(folder: string): Promise<Mark | null> {
   throw new UsageError(`${path} does not say what made the folder: it is damaged, or of a later version. Give another --out.`);
 }
 
-export async function writeMark(folder: string, { command, files }: Mark): Promise<void> {
-  await writeFileAtomic(join(folder, markName), `${JSON.stringify({ version: 1, command, files })}\n`);
+export async function writeMark(folder: string, { command, files, isUnfinished }: Mark): Promise<void> {
+  await writeFileAtomic(
+    join(folder, markName),
+    `${JSON.stringify({ version: 1, command, files, ...(isUnfinished && { isUnfinished }) })}\n`,
+  );
 }
 
 /** The mark that a run of training would have that was made before there were marks; null where the folder holds none. */

@@ -176,6 +176,68 @@ describe("a folder that is not the command's", () => {
   });
 });
 
+describe("a folder whose command was killed while it wrote", () => {
+  const write = async ({ files, path }: OutFolder, names: readonly string[]): Promise<void> => {
+    for (const name of names) await files.write(join(path, name), new TextEncoder().encode("ours"));
+  };
+  /** What SIGKILL leaves of `merge` once some files are whole: all of the folder but the lock, whose holder is gone. */
+  async function killedAfter(names: readonly string[]): Promise<string> {
+    await withOutFolder(context, claimOf("new", { path: join(folder, "whole") }), async (out) => {
+      await write(out, names);
+      for (const name of [markName, ...names]) await put(`out/${name}`, await readFile(join(out.path, name), "utf8"));
+      return 0;
+    });
+    return join(folder, "out");
+  }
+
+  test("has a mark that lists what was written, and none when it is whole", async () => {
+    const out = await killedAfter(["model.safetensors"]);
+    expect(JSON.parse(await readFile(join(out, markName), "utf8"))).toEqual({
+      version: 1,
+      command: "merge",
+      files: ["model.safetensors"],
+      isUnfinished: true,
+    });
+    expect(await readdir(join(folder, "whole"))).toEqual(["model.safetensors"]);
+  });
+
+  test.each([
+    ["merge", ["model.safetensors", "tokenizer.json"], ["config.json"]],
+    ["resize", ["adapter_model.safetensors"], ["adapter_model.safetensors", "adapter_config.json"]],
+  ])("is used by the next %s, and nothing of before stays", async (command, before, after) => {
+    const path = await killedAfter(before);
+    await put(`out/.${before[0]}.999999999-0123456789ab.tmp`);
+    const note = vi.fn();
+    const claim = claimOf("new", { command, path });
+    expect(await withOutFolder({ ...context, output: { note } }, claim, async (out) => write(out, after).then(() => 0))).toBe(0);
+    expect((await readdir(path)).sort()).toEqual([...after].sort());
+    expect(note).toHaveBeenCalledWith(`${path} holds what a killed lowrank merge left unfinished: replacing it`);
+  });
+
+  test("is empty after the next command fails", async () => {
+    const path = await killedAfter(["model.safetensors"]);
+    const failing = withOutFolder(context, claimOf("new", { path }), async (out) => {
+      await write(out, ["tokenizer.json"]);
+      throw new Error("no more");
+    });
+    await expect(failing).rejects.toThrow("no more");
+    expect(await readdir(path)).toEqual([]);
+  });
+
+  test.each([
+    ["with a file that somebody put there since", { "notes.txt": "theirs" }, [], /already holds files/],
+    ["whose files are read", {}, ["model.safetensors"], /may be written over/],
+  ] as const)("%s is refused, and nothing changes", async (_, more, read, says) => {
+    const path = await killedAfter(["model.safetensors"]);
+    for (const [name, text] of Object.entries(more)) await put(`out/${name}`, text);
+    const before = await snapshot(folder);
+    const inputs = read.map((name) => ({ name: "--model", path: join(path, name) }));
+    const claim = claimOf("new", { path, inputs, writes: adapterRunFiles });
+    await expect(withOutFolder(context, claim, async () => 0)).rejects.toThrow(says);
+    expect(await snapshot(folder)).toEqual(before);
+  });
+});
+
 /** What a command that begins and writes one file leaves. */
 const writeOne =
   (name = "config.json", code = 0) =>

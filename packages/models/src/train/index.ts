@@ -1,6 +1,6 @@
 export { TrainingError } from "./error.js";
 export { type Evaluator, evaluator } from "./evaluator.js";
-export { type ChangeNote, metricsLines } from "./metrics.js";
+export { type ChangeNote, type MetricsLine, metricsLines } from "./metrics.js";
 export type { TrainingRules } from "./rules.js";
 export type { RunFolder, StepMetrics, TrainOptions, TrainResult } from "./run.js";
 export { type RunState, readState, restoreState, saveState, stateFileName } from "./state.js";

@@ -9,10 +9,15 @@ export interface ChangeNote {
   readonly changed: readonly string[];
 }
 
-/** The valid lines of a metrics.jsonl, with their text; damaged ones are left out. */
-export function metricsLines(
-  text: string,
-): { readonly step: number; readonly text: string; readonly fields: Readonly<Record<string, unknown>> }[] {
+/** A valid line of a metrics.jsonl, with its text. */
+export interface MetricsLine {
+  readonly step: number;
+  readonly text: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** The valid lines of a metrics.jsonl; damaged ones are left out. */
+export function metricsLines(text: string): MetricsLine[] {
   return text.split("\n").flatMap((line) => {
     let value: unknown;
     try {

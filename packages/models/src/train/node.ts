@@ -1,6 +1,6 @@
 import { appendFile, readFile } from "node:fs/promises";
 import { writeFileAtomic } from "@lowrank/tensor";
-import { type ChangeNote, metricsLines } from "./metrics.js";
+import { type ChangeNote, type MetricsLine, metricsLines } from "./metrics.js";
 import type { StepMetrics } from "./run.js";
 
 /** A line of metrics.jsonl about the held-out rows; `step` 0 is before training. */
@@ -18,18 +18,18 @@ export async function metricsFile(
   path: string,
   keptSteps: number,
 ): Promise<(metrics: StepMetrics | EvaluationMetrics | ChangeNote) => Promise<void>> {
-  const old = keptSteps > 0 ? await textIfAny(path) : "";
-  const kept = metricsLines(old).filter(({ step }) => step <= keptSteps);
+  const old = keptSteps > 0 ? await readMetrics(path) : [];
+  const kept = old.filter(({ step }) => step <= keptSteps);
   await writeFileAtomic(path, kept.map(({ text }) => `${text}\n`).join(""));
   return (metrics) => appendFile(path, `${JSON.stringify({ ...metrics, time: new Date().toISOString() })}\n`);
 }
 
-/** A file's text; empty where there is no file. */
-async function textIfAny(path: string): Promise<string> {
+/** The valid lines of a metrics.jsonl; none where there is no file. Rejects with the operating system's error where it cannot be read. */
+export async function readMetrics(path: string): Promise<MetricsLine[]> {
   try {
-    return await readFile(path, "utf8");
+    return metricsLines(await readFile(path, "utf8"));
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
     throw error;
   }
 }

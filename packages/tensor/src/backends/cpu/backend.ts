@@ -105,6 +105,7 @@ class CpuBackend implements Backend {
     });
     this.#queue = new Queue(this.#threads);
     this.#heap.reclaim = () => this.#queue.drain();
+    this.#heap.isDone = (ticket) => this.#queue.isDone(ticket);
     const { runsInline } = this.#threads;
     this.#workspace = new Workspace(this.#heap, {
       releasesAtOnce: runsInline,
@@ -131,7 +132,8 @@ class CpuBackend implements Backend {
 
   allocate(bytes: number): BackendBuffer {
     this.#checkAlive();
-    return new CpuBuffer(bytes, this.#heap.allocate(bytes));
+    // A buffer is read and written by what is enqueued, and by nothing else.
+    return new CpuBuffer(bytes, this.#heap.allocateInOrder(bytes));
   }
 
   free(buffer: BackendBuffer): void {
@@ -140,10 +142,9 @@ class CpuBackend implements Backend {
     this.#freeInOrder((buffer as CpuBuffer).address);
   }
 
-  /** Its bytes count as free from now on; others get them when nothing that waits uses them. */
+  /** What is enqueued may still use it. */
   #freeInOrder(address: number): void {
-    this.#heap.retire(address);
-    this.#queue.do(() => this.#heap.recycle(address));
+    this.#heap.free(address, this.#queue.ticket);
   }
 
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset = 0): void {

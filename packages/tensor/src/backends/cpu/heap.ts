@@ -13,23 +13,25 @@ export const maxHeapBytes: number = 65535 * pageBytes;
 
 /**
  * The one WebAssembly memory that buffers, plans and threads share, and its allocator: best fit, neighbouring free blocks joined. It
- * grows when no free block is large enough, and never shrinks; the budget limits what is in use.
+ * grows when no free block is large enough, and never shrinks; the budget limits what is in use. Work is done in the order in which it was
+ * enqueued, so that a block which was given back serves work that is enqueued from then on at once, and others when the work before is done.
  */
 export class Heap {
   readonly memory: WebAssembly.Memory;
   /** Free blocks by address, ascending. */
   readonly #free: { address: number; bytes: number }[] = [];
   readonly #used = new Map<number, number>();
-  /** Blocks that are given back but still in the hands of what is enqueued. */
-  readonly #retired = new Map<number, number>();
-  #retiredBytes = 0;
+  /** Blocks that are given back but still in the hands of what is enqueued, in the order in which they were. */
+  #pending: { address: number; bytes: number; readonly ticket: number }[] = [];
   #top: number;
   #bytes: Uint8Array;
   #words: Int32Array;
   /** Called before JavaScript sees the memory: waits for threads that still read or write it. */
   beforeAccess: () => void = () => undefined;
-  /** Called when retired blocks are needed: does what is enqueued, which recycles them, where the thread may wait for it. */
+  /** Called when pending blocks are needed: does what is enqueued, where the thread may wait for it. */
   reclaim: () => void = () => undefined;
+  /** Whether all that was enqueued up to a ticket is done. */
+  isDone: (ticket: number) => boolean = () => true;
 
   constructor(
     readonly isShared: boolean,
@@ -55,61 +57,92 @@ export class Heap {
     return this.#words;
   }
 
+  /** Memory that may be touched at once. Throws OutOfMemoryError when the budget does not hold it. */
   allocate(bytes: number): number {
+    const size = this.#sizeOf(bytes);
+    this.#settle();
+    if (this.counters.bytesInUse + this.#pendingBytes() + size > this.budgetBytes) {
+      this.#reclaim();
+      if (this.#pending.length > 0) throw this.#outOfMemory(size);
+    }
+    return this.#use(this.#takeFrom(this.#free, size) ?? this.#extend(size), size);
+  }
+
+  /**
+   * Memory that only what is enqueued from now on touches: what was enqueued before may still use it. Throws OutOfMemoryError when the budget
+   * does not hold it.
+   */
+  allocateInOrder(bytes: number): number {
+    const size = this.#sizeOf(bytes);
+    this.#settle();
+    const address = this.#takeFrom(this.#free, size) ?? this.#takeFrom(this.#pending, size) ?? this.#extend(size);
+    return this.#use(address, size);
+  }
+
+  #sizeOf(bytes: number): number {
     const size = roundUp(Math.max(bytes, 1), alignment);
     if (this.counters.bytesInUse + size > this.budgetBytes) throw this.#outOfMemory(size);
-    if (this.counters.bytesInUse + this.#retiredBytes + size > this.budgetBytes) {
-      this.reclaim();
-      if (this.#retiredBytes > 0) throw this.#outOfMemory(size);
-    }
-    let best = -1;
-    for (let i = 0; i < this.#free.length; i++) {
-      const block = this.#free[i];
-      if (block && block.bytes >= size && (best < 0 || block.bytes < (this.#free[best]?.bytes ?? 0))) best = i;
-    }
-    const block = this.#free[best];
-    let address: number;
-    if (block) {
-      address = block.address;
-      if (block.bytes === size) this.#free.splice(best, 1);
-      else {
-        block.address += size;
-        block.bytes -= size;
-      }
-    } else {
-      if (this.#retiredBytes > 0 && this.#top + size + guardBytes > maxHeapBytes) {
-        this.reclaim();
-        if (this.#retiredBytes === 0) return this.allocate(size);
-      }
-      address = this.#extend(size);
-    }
+    return size;
+  }
+
+  #use(address: number, size: number): number {
     this.#used.set(address, size);
     this.counters.bytesInUse += size;
     this.counters.peakBytes = Math.max(this.counters.peakBytes, this.counters.bytesInUse);
     return address;
   }
 
-  free(address: number): void {
-    this.retire(address);
-    this.recycle(address);
+  /** The beginning of the smallest block of a list that is large enough; null where none is. */
+  #takeFrom(blocks: { address: number; bytes: number }[], size: number): number | null {
+    let best = -1;
+    for (let i = 0; i < blocks.length; i++) {
+      const bytes = blocks[i]?.bytes ?? 0;
+      if (bytes >= size && (best < 0 || bytes < (blocks[best]?.bytes ?? 0))) best = i;
+    }
+    const block = blocks[best];
+    if (!block) return null;
+    const { address } = block;
+    if (block.bytes === size) blocks.splice(best, 1);
+    else {
+      block.address += size;
+      block.bytes -= size;
+    }
+    return address;
   }
 
-  /** Gives a block back; others get it after `recycle`. */
-  retire(address: number): void {
+  /** Gives a block back, which nothing uses any more once all up to the ticket is done; 0: from now on. */
+  free(address: number, ticket = 0): void {
     const bytes = this.#used.get(address);
     if (bytes === undefined) throw new Error(`Heap: nothing is allocated at ${address}. Free a buffer once only.`);
     this.#used.delete(address);
     this.counters.bytesInUse -= bytes;
-    this.#retired.set(address, bytes);
-    this.#retiredBytes += bytes;
+    if (this.isDone(ticket)) this.#join(address, bytes);
+    else this.#pending.push({ address, bytes, ticket });
   }
 
-  /** Nothing uses a retired block any more. */
-  recycle(address: number): void {
-    const bytes = this.#retired.get(address);
-    if (bytes === undefined) throw new Error(`Heap: nothing is retired at ${address}.`);
-    this.#retired.delete(address);
-    this.#retiredBytes -= bytes;
+  #pendingBytes(): number {
+    return this.#pending.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /** Frees what is done with. */
+  #settle(): void {
+    // In the order of their tickets.
+    let count = 0;
+    for (const { address, bytes, ticket } of this.#pending) {
+      if (!this.isDone(ticket)) break;
+      this.#join(address, bytes);
+      count++;
+    }
+    if (count > 0) this.#pending = this.#pending.slice(count);
+  }
+
+  #reclaim(): void {
+    this.reclaim();
+    this.#settle();
+  }
+
+  /** Puts a block among the free ones, joined with its neighbours. */
+  #join(address: number, bytes: number): void {
     let low = 0;
     let high = this.#free.length;
     while (low < high) {
@@ -130,7 +163,13 @@ export class Heap {
     } else this.#free.splice(low, 0, { address, bytes });
   }
 
+  /** Memory beyond all blocks. */
   #extend(size: number): number {
+    if (this.#pending.length > 0 && this.#top + size + guardBytes > maxHeapBytes) {
+      this.#reclaim();
+      const address = this.#takeFrom(this.#free, size);
+      if (address !== null) return address;
+    }
     // A free block that ends at the top is used and lengthened.
     const last = this.#free.at(-1);
     const address = last && last.address + last.bytes === this.#top ? last.address : this.#top;

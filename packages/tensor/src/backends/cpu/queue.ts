@@ -25,6 +25,9 @@ export class Queue {
   readonly #threads: Threads;
   readonly #tasks: Task[] = [];
   #jobCount = 0;
+  /** Tasks that ever waited, and those of them that are done. */
+  #pushed = 0;
+  #taken = 0;
   #isServed = false;
   /** Why nothing runs any more. */
   #error: unknown = null;
@@ -36,6 +39,16 @@ export class Queue {
   /** Whether nothing waits; a last tile may be under way. */
   get isEmpty(): boolean {
     return this.#tasks.length === 0;
+  }
+
+  /** Stands for all that was asked for so far. */
+  get ticket(): number {
+    return this.#pushed;
+  }
+
+  /** Whether all that had been asked for when the ticket was current is done; a last tile may be under way. */
+  isDone(ticket: number): boolean {
+    return this.#taken >= ticket;
   }
 
   /** Does something now, or after what waits. */
@@ -90,11 +103,13 @@ export class Queue {
   fail(error: unknown): void {
     this.#error ??= error;
     this.#jobCount = 0;
+    this.#taken = this.#pushed;
     for (const { fail } of this.#tasks.splice(0)) fail(error);
   }
 
   #push(task: Task): void {
     this.#tasks.push(task);
+    this.#pushed++;
     if (this.#isServed) return;
     this.#isServed = true;
     void this.#serve();
@@ -152,6 +167,7 @@ export class Queue {
   /** The first task is done, but for its action. */
   #take(task: Task): void {
     this.#tasks.shift();
+    this.#taken++;
     if (task.kind === "job") this.#jobCount--;
     else task.action();
   }
