@@ -1,4 +1,4 @@
-import { attention, concat, ShapeError, type Tensor } from "@lowrank/tensor";
+import { attention, cachedAttention, concat, ShapeError, type Tensor } from "@lowrank/tensor";
 import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
 
 /**
@@ -8,13 +8,13 @@ import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
  */
 export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: number, scale: number, context: AttentionContext): Tensor {
   const { cache, prefix, packed } = context;
-  if (cache?.positions) {
-    const seen = cache.append(layer, keys, values);
-    return attention(queries, seen.keys, seen.values, { scale, mask: seen.mask });
-  }
   const k = prefix ? withPrefix(keys, "keys", layer, prefix) : keys;
   const v = prefix ? withPrefix(values, "values", layer, prefix) : values;
-  cache?.fill(layer, k, v);
+  if (cache) {
+    const all = cache.append(layer, k, v);
+    const positions = prefix ? cache.positions.add(prefix.length) : cache.positions;
+    return cachedAttention(queries, all.keys, all.values, positions, { scale });
+  }
   return attention(queries, k, v, { scale, isCausal: true, ...(packed && { starts: packed.starts }) });
 }
 

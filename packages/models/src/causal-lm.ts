@@ -95,7 +95,7 @@ export interface CausalLM extends nn.Module {
 }
 
 /**
- * What the layers of one forward pass are told. While decoding, the cache already holds what the virtual tokens gave.
+ * What the layers of one forward pass are told. A cache that is not empty already holds what the virtual tokens gave.
  * Throws ShapeError for packed rows where something stands before each row's own keys: a cache, or virtual tokens.
  */
 export function attentionContext(virtualTokens: VirtualTokens, { cache, packed }: ForwardOptions): AttentionContext {
@@ -104,10 +104,10 @@ export function attentionContext(virtualTokens: VirtualTokens, { cache, packed }
     throw new ShapeError(
       "Packed rows have no place for a cache or for virtual tokens before each of them. Use a row of the batch for each.",
     );
-  const isDecoding = cache !== undefined && cache.positions !== null;
+  const isInCache = cache !== undefined && !cache.isEmpty;
   return {
-    prefix: prefix && !isDecoding ? { length: prefix.length, layers: prefix.layers() } : null,
-    prompt,
+    prefix: prefix && !isInCache ? { length: prefix.length, layers: prefix.layers() } : null,
+    prompt: isInCache ? null : prompt,
     cache: cache ?? null,
     packed: packed ? visibleRows(packed) : null,
   };
@@ -191,19 +191,18 @@ export function joinHeads(x: Tensor): Tensor {
   return x.permute([0, 2, 1, 3]).reshape([batch, length, heads * dim]);
 }
 
-/** Token embeddings [batch, seq, width] with the virtual prompt in front, which the cache already holds while decoding. */
-export function withPrompt(embedded: Tensor, { prompt, cache }: AttentionContext): Tensor {
-  if (!prompt || cache?.positions) return embedded;
+/** Token embeddings [batch, seq, width] with the virtual prompt in front, where the pass has one. */
+export function withPrompt(embedded: Tensor, { prompt }: AttentionContext): Tensor {
+  if (!prompt) return embedded;
   const [batch = 0, , width = 0] = embedded.shape;
   return concat([prompt.embeddings().reshape([1, prompt.length, width]).expand([batch, prompt.length, width]), embedded], 1);
 }
 
-/** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] while decoding and of packed rows. */
+/** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] behind a cache and of packed rows. */
 export function positionsOf(batch: number, length: number, context: AttentionContext, device: Device): Tensor {
   if (context.packed) return context.packed.positions;
-  const decoding = context.cache?.positions;
-  if (decoding) return decoding.reshape([batch, 1]);
   const from = context.prefix?.length ?? 0;
   const iota = new Tensor({ op: "iota", axis: 0, shape: [length], dtype: "i32" }, device);
-  return from === 0 ? iota : iota.add(from);
+  const own = from === 0 ? iota : iota.add(from);
+  return context.cache ? context.cache.positions.reshape([batch, 1]).add(own) : own;
 }

@@ -13,7 +13,7 @@ export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load
 export { checkpointFiles, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";
-export { type GenerateOptions, generate, TextGenerator } from "./generate/generate.js";
+export { type GenerateOptions, type GeneratorOptions, generate, TextGenerator } from "./generate/generate.js";
 export { type SamplingOptions, sample } from "./generate/sample.js";
 export { type Gpt2Config, gpt2Config } from "./gpt2/config.js";
 export { Gpt2 } from "./gpt2/model.js";

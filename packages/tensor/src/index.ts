@@ -33,6 +33,7 @@ export { combinedDigest, sealName, sealOf, writeWeights } from "./io/weights.js"
 export type { Plan } from "./kernels/kernel.js";
 export * from "./ops/activation.js";
 export * from "./ops/attention.js";
+export * from "./ops/cached-attention.js";
 export { defineComposite } from "./ops/composite.js";
 export * from "./ops/cross-entropy.js";
 export * from "./ops/dynamic-slice.js";

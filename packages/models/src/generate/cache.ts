@@ -1,15 +1,19 @@
-import { type Device, fromBytes, Tensor } from "@lowrank/tensor";
+import { type Device, dtypeBytes, dynamicUpdateSlice, fromBytes, type Tensor, tensor } from "@lowrank/tensor";
 import type { CacheShape } from "../causal-lm.js";
 
+/** How keys and values are stored. */
+export type CacheDType = "f32" | "bf16";
+
 /**
- * Keys and values of the tokens so far, a pair of tensors [batch, kvHeads, capacity, headDim] a layer, updated in place. Without
- * `positions` a forward pass fills it from the start; with them each row of the batch adds one token at its own position.
+ * Keys and values of the tokens so far, a pair of tensors [batch, kvHeads, capacity, headDim] a layer. A forward pass writes those of its
+ * own tokens at `positions`, and nothing else of it.
  */
 export class KeyValueCache {
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
-  /** i32 [batch]: where the next token goes; null while the prompt is read. */
-  positions: Tensor | null = null;
+  /** True before the first pass, which also brings what virtual tokens give. */
+  isEmpty = true;
+  #positions: Tensor | null = null;
 
   /** A cache full of zeros. */
   constructor(
@@ -17,59 +21,52 @@ export class KeyValueCache {
     readonly batch: number,
     readonly capacity: number,
     readonly device: Device,
+    readonly dtype: CacheDType = "f32",
   ) {
-    const make = (): Tensor => {
-      const sizes = [batch, shape.kvHeads, capacity, shape.headDim];
-      return fromBytes(new Uint8Array(4 * batch * shape.kvHeads * capacity * shape.headDim), "f32", sizes, device);
-    };
+    const sizes = [batch, shape.kvHeads, capacity, shape.headDim];
+    const bytes = dtypeBytes[dtype] * batch * shape.kvHeads * capacity * shape.headDim;
+    const make = (): Tensor => fromBytes(new Uint8Array(bytes), dtype, sizes, device);
     this.keys = Array.from({ length: shape.layers }, make);
     this.values = Array.from({ length: shape.layers }, make);
   }
 
-  /** Keeps the keys and values of a whole prompt, [batch, kvHeads, seq, headDim] with seq ≤ capacity. */
-  fill(layer: number, keys: Tensor, values: Tensor): void {
-    this.#keysAt(layer).assign(this.#padded(keys));
-    this.#valuesAt(layer).assign(this.#padded(values));
+  /** i32 [batch]: where each text's first token of the present pass goes. */
+  get positions(): Tensor {
+    if (!this.#positions) throw new Error("KeyValueCache: begin a pass first.");
+    return this.#positions;
   }
 
-  /** Adds one token's keys and values [batch, kvHeads, 1, headDim] at `positions`; returns all, and what of them is visible. */
-  append(layer: number, keys: Tensor, values: Tensor): { readonly keys: Tensor; readonly values: Tensor; readonly mask: Tensor } {
-    if (!this.positions) throw new Error("KeyValueCache.append: no positions are set.");
-    const [k, v] = [this.#keysAt(layer), this.#valuesAt(layer)];
-    const at = this.positions.reshape([this.batch, 1, 1, 1]);
-    const slot = new Tensor({ op: "iota", axis: 2, shape: k.shape, dtype: "i32" }, this.device);
-    const isNew = slot.equal(at);
-    k.assign(isNew.where(keys, k));
-    v.assign(isNew.where(values, v));
-    const key = new Tensor({ op: "iota", axis: 3, shape: [this.batch, 1, 1, this.capacity], dtype: "i32" }, this.device);
-    return { keys: k, values: v, mask: key.greater(at).where(Number.NEGATIVE_INFINITY, key.cast("f32").mul(0)) };
+  /** The next pass writes at these positions, i32 [batch]; the first one at 0. */
+  begin(positions: Tensor, isEmpty: boolean): void {
+    this.#positions = positions;
+    this.isEmpty = isEmpty;
   }
 
-  /** Takes over the contents of a smaller cache; like `fill`, at the next run. */
+  /** Adds the keys and values of a pass, [batch, kvHeads, seq, headDim], at `positions`; returns all. */
+  append(layer: number, keys: Tensor, values: Tensor): { readonly keys: Tensor; readonly values: Tensor } {
+    const starts = this.positions.reshape([this.batch, 1]).pad([
+      [0, 0],
+      [1, 1],
+    ]);
+    const [k, v] = [at(this.keys, layer), at(this.values, layer)];
+    k.assign(dynamicUpdateSlice(k, keys, starts));
+    v.assign(dynamicUpdateSlice(v, values, starts));
+    return { keys: k, values: v };
+  }
+
+  /** Takes over the contents of a smaller cache, at the next run. */
   take(smaller: KeyValueCache): void {
-    for (const [layer, keys] of smaller.keys.entries()) this.fill(layer, keys, at(smaller.values, layer));
+    const start = tensor([0, 0, 0, 0], { dtype: "i32", device: this.device });
+    const copy = (to: Tensor, from: Tensor): void => void to.assign(dynamicUpdateSlice(to, from, start));
+    for (const [layer, keys] of smaller.keys.entries()) {
+      copy(at(this.keys, layer), keys);
+      copy(at(this.values, layer), at(smaller.values, layer));
+    }
   }
 
   /** Gives the memory back. */
   dispose(): void {
     for (const t of [...this.keys, ...this.values]) t.dispose();
-  }
-
-  #padded(x: Tensor): Tensor {
-    return x.pad([
-      [0, 0],
-      [0, 0],
-      [0, this.capacity - (x.shape[2] ?? 0)],
-      [0, 0],
-    ]);
-  }
-
-  #keysAt(layer: number): Tensor {
-    return at(this.keys, layer);
-  }
-
-  #valuesAt(layer: number): Tensor {
-    return at(this.values, layer);
   }
 }
 

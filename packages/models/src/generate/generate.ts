@@ -1,7 +1,9 @@
-import { compile, largest, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, dynamicSlice, fromBytes, largest, type Tensor, tensor } from "@lowrank/tensor";
 import { type CausalLM, checkTokenIds } from "../causal-lm.js";
-import { KeyValueCache } from "./cache.js";
-import { checkSampling, type SamplingOptions, sample, seededRandom } from "./sample.js";
+import { type CacheDType, KeyValueCache } from "./cache.js";
+import { type ChoiceKind, type Chosen, choiceKind, chosen, countOn, readChoice } from "./choice.js";
+import { chunkStep, chunksFor } from "./chunks.js";
+import { checkSampling, type SamplingOptions, seededRandom } from "./sample.js";
 
 /** What to generate and when to stop. */
 export interface GenerateOptions extends SamplingOptions {
@@ -14,7 +16,13 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Smallest number of positions of a cache, and of tokens that a prompt is padded to. */
+/** How a generator keeps what it has read. */
+export interface GeneratorOptions {
+  /** How keys and values are stored: "bf16" takes half the memory, and as much less to read for each token, with 8 bits of each number. */
+  readonly cacheDType?: CacheDType;
+}
+
+/** Smallest number of positions of a cache. */
 const smallest = 32;
 
 /** A row of a batch while it grows. */
@@ -24,13 +32,19 @@ interface Row {
   isDone: boolean;
 }
 
+type Compiled<F> = F & { dispose(): void };
+
 /** A cache with the compiled functions that work on it. */
 interface Stage {
   readonly cache: KeyValueCache;
-  /** ids [batch, padded], lengths i32 [batch] → logits of each row's last token [batch, vocab]. */
-  readonly prefill: ((ids: Tensor, lengths: Tensor) => Tensor) & { dispose(): void };
-  /** ids [batch, 1], positions i32 [batch] → logits [batch, vocab]. */
-  readonly decode: ((ids: Tensor, positions: Tensor) => Tensor) & { dispose(): void };
+  /** f32 [batch, width]: hidden states of each prompt's last token, once it was read. */
+  readonly last: Tensor;
+  /** Reads ids [batch, chunk] at positions i32 [batch]; `ends`, i32 [batch], is where in the chunk each prompt has its last token, if it does. */
+  readonly read: Compiled<(ids: Tensor, positions: Tensor, ends: Tensor, isFirst: boolean) => void>;
+  /** What chooses each text's first new token. */
+  readonly begin: Compiled<(kind: ChoiceKind, k: Tensor) => Chosen>;
+  /** ids [batch, 1], positions i32 [batch] → what chooses the tokens after them. */
+  readonly decode: Compiled<(ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor) => Chosen>;
 }
 
 /**
@@ -40,7 +54,10 @@ interface Stage {
 export class TextGenerator {
   readonly #stages: Map<string, Stage> = new Map();
 
-  constructor(readonly model: CausalLM) {}
+  constructor(
+    readonly model: CausalLM,
+    readonly options: GeneratorOptions = {},
+  ) {}
 
   /**
    * Continues token ids; for several rows (of any lengths) at once, a list for each. Only new tokens are returned, without the stop token.
@@ -57,10 +74,13 @@ export class TextGenerator {
     if (rows.length === 0 || maxNewTokens === 0) return rows.map(() => []);
     const stops = new Set(options.stopTokens ?? model.stopTokens);
     const randoms = rows.map((_, row) => seededRandom((options.seed ?? 0) + row * 2 ** 32));
-    const take = (logits: ArrayLike<number>): void => {
+    const kind = choiceKind(options, model.vocabSize);
+    const k = countOn(model, options);
+    const take = async (result: Chosen): Promise<void> => {
+      const tokens = await readChoice(result, options, randoms, (index) => !rows[index]?.isDone);
       for (const [index, row] of rows.entries()) {
-        if (row.isDone) continue;
-        const token = sample(rowOf(logits, index, model.vocabSize), options, randoms[index] as () => number);
+        const token = tokens[index];
+        if (token === null || token === undefined) continue;
         row.isDone = stops.has(token);
         if (row.isDone) continue;
         row.tokens.push(token);
@@ -69,12 +89,10 @@ export class TextGenerator {
       }
     };
 
-    const longest = largest(rows.map(({ prompt }) => prompt.length));
     const virtual = model.virtualTokens.length;
-    const padded = Math.min(bucket(longest), model.contextLength - virtual);
     options.signal?.throwIfAborted();
-    let stage = this.#stage(rows.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
-    take(await this.#prefill(stage, rows, padded).data());
+    let stage = this.#read(rows, options.signal);
+    await take(stage.begin(kind, k));
     while (rows.some(({ isDone }) => !isDone)) {
       options.signal?.throwIfAborted();
       // The newest token of every row is not in the cache yet; rows that are done stay where they are.
@@ -82,34 +100,50 @@ export class TextGenerator {
       const needed = largest(positions) + 1;
       if (needed > stage.cache.capacity) stage = this.#grown(stage, this.#capacity(needed));
       const newest = rows.map(({ prompt, tokens }) => [tokens.at(-1) ?? prompt.at(-1) ?? 0]);
-      const { device } = model;
-      const logits = stage.decode(tensor(newest, { device, dtype: "i32" }), tensor(positions, { device, dtype: "i32" }));
-      take(await logits.data());
-      logits.dispose();
+      await take(stage.decode(this.#ints(newest), this.#ints(positions), kind, k));
     }
+    k.dispose();
     return rows.map(({ tokens }) => tokens);
   }
 
   /** Gives the caches back. */
   dispose(): void {
-    for (const { cache, prefill, decode } of this.#stages.values()) {
-      cache.dispose();
-      prefill.dispose();
-      decode.dispose();
-    }
+    for (const { cache, last, read, begin, decode } of this.#stages.values())
+      for (const held of [cache, last, read, begin, decode]) held.dispose();
     this.#stages.clear();
   }
 
-  #prefill(stage: Stage, rows: readonly Row[], padded: number): Tensor {
-    const { device } = this.model;
-    const ids = new Int32Array(rows.length * padded);
-    for (const [index, { prompt }] of rows.entries()) ids.set(prompt, index * padded);
-    const lengths = rows.map(({ prompt }) => prompt.length);
-    return stage.prefill(tensor(ids, { device, dtype: "i32", shape: [rows.length, padded] }), tensor(lengths, { device, dtype: "i32" }));
+  #ints(values: readonly number[] | readonly (readonly number[])[]): Tensor {
+    return tensor(values as number[], { device: this.model.device, dtype: "i32" });
+  }
+
+  /** Reads the prompts, chunk by chunk, into a cache that holds them. */
+  #read(rows: readonly Row[], signal: AbortSignal | undefined): Stage {
+    const virtual = this.model.virtualTokens.length;
+    const longest = largest(rows.map(({ prompt }) => prompt.length));
+    const chunks = chunksFor(longest, this.#most - virtual);
+    const padded = chunks.reduce((sum, size) => sum + size, 0);
+    const stage = this.#stage(rows.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
+    let start = 0;
+    for (const size of chunks) {
+      signal?.throwIfAborted();
+      const ids = rows.map(({ prompt }) => Array.from({ length: size }, (_, i) => prompt[start + i] ?? 0));
+      const ends = rows.map(({ prompt }) => prompt.length - 1 - start);
+      const isFirst = start === 0 && virtual > 0;
+      const positions = rows.map(() => (start === 0 ? 0 : virtual + start));
+      stage.read(this.#ints(ids), this.#ints(positions), this.#ints(ends), isFirst);
+      start += size;
+    }
+    return stage;
+  }
+
+  /** Most positions that a cache has: the last chunk of a prompt may end a little beyond the context. */
+  get #most(): number {
+    return (Math.ceil(this.model.contextLength / chunkStep) + 1) * chunkStep;
   }
 
   #capacity(positions: number): number {
-    return Math.min(bucket(positions), this.model.contextLength);
+    return Math.min(bucket(positions), this.#most);
   }
 
   #grown(stage: Stage, capacity: number): Stage {
@@ -123,25 +157,34 @@ export class TextGenerator {
     const known = this.#stages.get(key);
     if (known) return known;
     const { model } = this;
-    const cache = new KeyValueCache(model.cacheShape, batch, capacity, model.device);
+    const { device, lm_head: head } = model;
+    const cache = new KeyValueCache(model.cacheShape, batch, capacity, device, this.options.cacheDType);
+    const width = head.inFeatures;
+    const last = fromBytes(new Uint8Array(4 * batch * width), "f32", [batch, width], device);
     const stage: Stage = {
       cache,
-      prefill: compile((ids: Tensor, lengths: Tensor) => {
-        cache.positions = null;
+      last,
+      read: compile((ids: Tensor, positions: Tensor, ends: Tensor, isFirst: boolean) => {
+        cache.begin(positions, isFirst);
         const hidden = model.hidden(ids, { cache });
-        const [rows = 0, length = 0, width = 0] = hidden.shape;
-        const extra = length - (ids.shape[1] ?? 0);
-        const starts = tensor(
-          Array.from({ length: rows }, (_, row) => row * length + extra - 1),
-          { device: model.device, dtype: "i32" },
-        );
-        const last = hidden.reshape([rows * length, width]).gather(lengths.add(starts));
-        return model.lm_head.forward(last);
+        const [, length = 0] = hidden.shape;
+        const size = ids.shape[1] ?? 0;
+        const starts = ends
+          .add(length - size)
+          .reshape([batch, 1])
+          .pad([
+            [0, 0],
+            [0, 1],
+          ]);
+        const own = dynamicSlice(hidden, starts, [1, width]).reshape([batch, width]);
+        const isHere = ends.greaterEqual(0).and(ends.less(size)).reshape([batch, 1]);
+        last.assign(isHere.where(own, last));
       }),
-      decode: compile((ids: Tensor, positions: Tensor) => {
-        cache.positions = positions;
+      begin: compile((kind: ChoiceKind, k: Tensor) => chosen(head.forward(last), kind, k)),
+      decode: compile((ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor) => {
+        cache.begin(positions, false);
         const hidden = model.hidden(ids, { cache });
-        return model.lm_head.forward(hidden.reshape([batch, hidden.sizeAt(-1)]));
+        return chosen(head.forward(hidden.reshape([batch, width])), kind, k);
       }),
     };
     this.#stages.set(key, stage);
@@ -153,8 +196,8 @@ export class TextGenerator {
  * Continues token ids and returns the new ones, without the stop token. Every token after the first costs one token's work: keys and values
  * are cached. Rejects with RangeError when an id is outside the vocabulary, or prompt and new tokens exceed the model's context.
  */
-export async function generate(model: CausalLM, ids: readonly number[], options: GenerateOptions): Promise<number[]> {
-  const generator = new TextGenerator(model);
+export async function generate(model: CausalLM, ids: readonly number[], options: GenerateOptions & GeneratorOptions): Promise<number[]> {
+  const generator = new TextGenerator(model, options);
   try {
     const [tokens = []] = await generator.generate([ids], options);
     return tokens;
@@ -177,8 +220,4 @@ function checkPrompt(prompt: readonly number[], maxNewTokens: number, model: Cau
 
 function bucket(length: number): number {
   return 2 ** Math.ceil(Math.log2(Math.max(length, smallest)));
-}
-
-function rowOf(logits: ArrayLike<number>, row: number, width: number): ArrayLike<number> {
-  return (logits as Float32Array).subarray(row * width, (row + 1) * width);
 }

@@ -10,14 +10,6 @@ export interface SamplingOptions {
   readonly seed?: number;
 }
 
-/** The index of the largest number; the first of equal ones. */
-export function argmax(logits: ArrayLike<number>): number {
-  let best = 0;
-  for (let i = 1; i < logits.length; i++)
-    if ((logits[i] ?? Number.NEGATIVE_INFINITY) > (logits[best] ?? Number.NEGATIVE_INFINITY)) best = i;
-  return best;
-}
-
 /** Uniform numbers in [0, 1) from a seed: sfc32 (Doty-Humphrey's PractRand), 32 bits each. */
 export function seededRandom(seed: number): () => number {
   let [a, b, c, counter] = [0x9e3779b9 | 0, seed | 0, (seed / 2 ** 32) | 0, 1];
@@ -34,28 +26,126 @@ export function seededRandom(seed: number): () => number {
   return next;
 }
 
+/** The index of the largest number; the first of equal ones. */
+function argmax(logits: ArrayLike<number>): number {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++)
+    if ((logits[i] ?? Number.NEGATIVE_INFINITY) > (logits[best] ?? Number.NEGATIVE_INFINITY)) best = i;
+  return best;
+}
+
 /** Chooses a token by softmax(logits / temperature) among the topK and topP likeliest; the likeliest when the temperature is 0. */
 export function sample(logits: ArrayLike<number>, options: SamplingOptions, random: () => number): number {
-  const temperature = options.temperature ?? 0;
-  if (temperature === 0) return argmax(logits);
-  const order = Array.from({ length: logits.length }, (_, i) => i).sort((i, j) => (logits[j] ?? 0) - (logits[i] ?? 0) || i - j);
-  const kept = order.slice(0, options.topK ?? order.length);
-  const largest = logits[kept[0] ?? 0] ?? 0;
-  const weights = kept.map((id) => Math.exp(((logits[id] ?? 0) - largest) / temperature));
+  if (!options.temperature) return argmax(logits);
+  if (options.topK !== undefined) return sampleOf({ ids: Array.from(logits, (_, id) => id), logits }, options, random);
+  return sampleAll(logits instanceof Float32Array ? logits : Float32Array.from(logits), options, random);
+}
+
+/** Token ids and their logits, in any order. */
+export interface Candidates {
+  readonly ids: ArrayLike<number>;
+  readonly logits: ArrayLike<number>;
+}
+
+/** Chooses among the topK likeliest of the candidates, which hold them, by softmax(logits / temperature), and the topP likeliest of those. */
+export function sampleOf({ ids, logits }: Candidates, { temperature = 1, topK, topP }: SamplingOptions, random: () => number): number {
+  const order = sorted(logits, ids).slice(0, topK ?? ids.length);
+  const largest = logits[order[0] ?? 0] ?? 0;
+  const weights = order.map((at) => Math.exp(((logits[at] ?? 0) - largest) / temperature));
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   let count = weights.length;
-  if (options.topP !== undefined && options.topP < 1) {
+  if (topP !== undefined && topP < 1) {
     let sum = 0;
     count = 0;
-    while (count < weights.length && sum < options.topP * total) sum += weights[count++] ?? 0;
+    while (count < weights.length && sum < topP * total) sum += weights[count++] ?? 0;
     count = Math.max(count, 1);
   }
   let rest = random() * weights.slice(0, count).reduce((sum, weight) => sum + weight, 0);
   for (let i = 0; i < count; i++) {
     rest -= weights[i] ?? 0;
-    if (rest < 0) return kept[i] ?? 0;
+    if (rest < 0) return ids[order[i] ?? 0] ?? 0;
   }
-  return kept[count - 1] ?? 0;
+  return ids[order[count - 1] ?? 0] ?? 0;
+}
+
+/** Places of candidates, the likeliest first, of equals that of the smallest id. */
+function sorted(logits: ArrayLike<number>, ids: ArrayLike<number>): number[] {
+  return Array.from({ length: ids.length }, (_, i) => i).sort(
+    (i, j) => (logits[j] ?? 0) - (logits[i] ?? 0) || (ids[i] ?? 0) - (ids[j] ?? 0),
+  );
+}
+
+/**
+ * Chooses among all tokens by softmax(logits / temperature), or among the topP likeliest: what `sampleOf` chooses, without sorting them.
+ * Tokens are gathered in intervals of their logits, of which only the one that the choice falls into is put in order.
+ */
+export function sampleAll(logits: Float32Array, { temperature = 1, topP }: SamplingOptions, random: () => number): number {
+  const tokens = new Intervals(logits, temperature);
+  const limit = topP !== undefined && topP < 1 ? tokens.find((sum) => sum >= topP * tokens.total).sum : tokens.total;
+  const target = random() * limit;
+  return tokens.find((sum) => sum > target).id;
+}
+
+/** Intervals of logits, from the largest down; the last holds all that weigh less than e^-40 of the likeliest. */
+const intervalCount = 4096;
+const depth = 40;
+
+/** Tokens by their logits, and what those of each interval weigh together. */
+class Intervals {
+  readonly total: number;
+  readonly #sums = new Float64Array(intervalCount);
+  readonly #largest: number;
+  readonly #scale: number;
+
+  constructor(
+    readonly logits: Float32Array,
+    readonly temperature: number,
+  ) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (const logit of logits) if (logit > largest) largest = logit;
+    this.#largest = largest;
+    this.#scale = (intervalCount - 1) / (depth * temperature);
+    for (const logit of logits) {
+      const weight = Math.exp((logit - largest) / temperature);
+      const at = this.#intervalOf(logit);
+      this.#sums[at] = (this.#sums[at] ?? 0) + weight;
+    }
+    this.total = this.#sums.reduce((sum, weight) => sum + weight, 0);
+  }
+
+  #intervalOf(logit: number): number {
+    return Math.min(Math.floor((this.#largest - logit) * this.#scale), intervalCount - 1);
+  }
+
+  /** The first token, from the likeliest on, with which the sum of weights is enough; the last one where it never is. */
+  find(isEnough: (sum: number) => boolean): { readonly id: number; readonly sum: number } {
+    let [end, sum, last] = [0, 0, 0];
+    for (const [interval, weight] of this.#sums.entries()) {
+      if (weight === 0) continue;
+      [last, sum] = [interval, end];
+      end += weight;
+      if (isEnough(end)) break;
+    }
+    let id = 0;
+    for (id of this.#members(last)) {
+      sum += Math.exp(((this.logits[id] ?? 0) - this.#largest) / this.temperature);
+      if (isEnough(sum)) break;
+    }
+    return { id, sum };
+  }
+
+  /** Tokens of an interval, the likeliest first. */
+  #members(interval: number): readonly number[] {
+    const ids: number[] = [];
+    let areEqual = true;
+    for (let id = 0; id < this.logits.length; id++) {
+      const logit = this.logits[id] ?? 0;
+      if (this.#intervalOf(logit) !== interval) continue;
+      areEqual &&= ids.length === 0 || logit === this.logits[ids[0] ?? 0];
+      ids.push(id);
+    }
+    return areEqual ? ids : ids.sort((i, j) => (this.logits[j] ?? 0) - (this.logits[i] ?? 0) || i - j);
+  }
 }
 
 /** Throws RangeError when an option is outside its range. */

@@ -159,7 +159,7 @@ export class Gpt2Transformer extends nn.Module {
   forward(ids: Tensor, context: AttentionContext): Tensor {
     const embedded = withPrompt(this.wte.forward(ids), context);
     const [batch = 0, length = 0] = embedded.shape;
-    if (!context.cache?.positions) longestRow(length, context, this.wpe.weight.shape[0] ?? 0);
+    if (!context.cache) longestRow(length, context, this.wpe.weight.shape[0] ?? 0);
     const positions = positionsOf(batch, length, context, ids.device);
     let x = embedded.add(this.wpe.forward(positions));
     for (const block of this.h) x = block.forward(x, context);

@@ -60,7 +60,7 @@ function linear(weights: Weights): nn.Linear {
 
 /** What the layers of one forward pass share. */
 interface LayerContext extends AttentionContext {
-  /** [seq, headDim / 2], or [batch, 1, seq, headDim / 2] while decoding and of packed rows. */
+  /** [seq, headDim / 2], or [batch, 1, seq, headDim / 2] behind a cache and of packed rows. */
   readonly cos: Tensor;
   readonly sin: Tensor;
 }
@@ -184,9 +184,10 @@ export class LlamaDecoder extends nn.Module {
   #waves(embedded: Tensor, context: AttentionContext): { readonly cos: Tensor; readonly sin: Tensor } {
     const [batch = 0, length = 0] = embedded.shape;
     const { cache, packed, prefix } = context;
-    const capacity = cache?.positions ? cache.capacity : longestRow(length, context, this.config.max_position_embeddings);
+    const { max_position_embeddings: most } = this.config;
+    const capacity = cache ? Math.min(cache.capacity, most) : longestRow(length, context, most);
     const { cos, sin } = this.#rotary.upTo(capacity);
-    if (cache?.positions || packed) {
+    if (cache || packed) {
       const positions = positionsOf(batch, length, context, embedded.device);
       const at = (table: Tensor): Tensor => table.gather(positions).reshape([batch, 1, length, this.config.head_dim / 2]);
       return { cos: at(cos), sin: at(sin) };

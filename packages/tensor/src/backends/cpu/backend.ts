@@ -6,6 +6,7 @@ import { largest } from "../../tensor/extremes.js";
 import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { CpuBuffer } from "./buffer.js";
+import { cachedAttentionName, supportsCachedAttention } from "./cached-attention.js";
 import { supportsCrossEntropy } from "./cross-entropy.js";
 import { browserEnvironment, type CpuEnvironment } from "./environment.js";
 import { type AddressWord, argumentPlaces, CpuExecutable } from "./executable.js";
@@ -39,6 +40,9 @@ const maxTileNanoseconds = 1e9;
 
 /** Memory of a thread's own. Attention by blocks must do with what products need. */
 const threadScratchBytes = matmulScratchBytes;
+
+/** Composites that take their operands as they lie. */
+const stridedComposites: ReadonlySet<string> = new Set([...attentionNames, cachedAttentionName]);
 
 /** Kernels run one after another, so that what the largest needs serves all. */
 function scratchBytesOf(lists: readonly StepList[]): number {
@@ -123,11 +127,13 @@ class CpuBackend implements Backend {
   }
 
   supports(kernel: CompositeKernel): boolean {
-    return supportsAttention(kernel, threadScratchBytes) || supportsCrossEntropy(kernel);
+    return (
+      supportsAttention(kernel, threadScratchBytes) || supportsCachedAttention(kernel, threadScratchBytes) || supportsCrossEntropy(kernel)
+    );
   }
 
   get stridedComposites(): ReadonlySet<string> {
-    return attentionNames;
+    return stridedComposites;
   }
 
   allocate(bytes: number): BackendBuffer {

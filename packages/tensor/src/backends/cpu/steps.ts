@@ -12,6 +12,7 @@ import type { DType } from "../../tensor/dtype.js";
 import { largest } from "../../tensor/extremes.js";
 import { attentionBackwardSteps, attentionSteps } from "./attention.js";
 import { sideBySide } from "./beside.js";
+import { cachedAttentionName, cachedAttentionSteps } from "./cached-attention.js";
 import { crossEntropySteps } from "./cross-entropy.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
@@ -79,6 +80,7 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary, inPanel
     case "composite":
       if (kernel.name === "attention") return attentionSteps(kernel, library);
       if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
+      if (kernel.name === cachedAttentionName) return cachedAttentionSteps(kernel, dtypeOf, library);
       return crossEntropySteps(kernel, plan.slots.length, dtypeOf, library);
     case "group":
       return joined(kernel.members.map((member) => kernelSteps(member, plan, library, inPanels)));

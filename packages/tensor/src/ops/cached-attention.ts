@@ -1,0 +1,71 @@
+import { ShapeError, showShape } from "../tensor/errors.js";
+import { Tensor } from "../tensor/tensor.js";
+import { defineComposite } from "./composite.js";
+
+/** How scores are scaled and how far back queries see. */
+export interface CachedAttentionOptions {
+  /** Multiplies the scores; 1/√headDim when absent. */
+  readonly scale?: number;
+  /** How many keys a query sees, its own included, as transformers' `sliding_window`; all up to its own when absent. */
+  readonly window?: number;
+}
+
+const cachedAttentionComposite = defineComposite("cachedAttention", {
+  outputs: ([queries = [], _keys, values = []]) => [{ shape: [...queries.slice(0, 3), values[3] ?? 1], dtype: "f32" }],
+  decompose([queries, keys, values, positions], attributes) {
+    if (!queries || !keys || !values || !positions) throw new Error("cachedAttention: needs queries, keys, values and positions.");
+    const [batch = 1, heads = 1, queryCount = 1, dim = 1] = queries.shape;
+    const [, kvHeads = 1, keyCount = 1] = keys.shape;
+    const group = heads / kvHeads;
+    const shape = [batch, kvHeads, group, queryCount, keyCount];
+    const scores = queries
+      .reshape([batch, kvHeads, group * queryCount, dim])
+      .matmul(keys.cast("f32").transpose())
+      .mul(Number(attributes["scale"]))
+      .reshape(shape);
+    const key = new Tensor({ op: "iota", axis: 4, shape, dtype: "i32" }, queries.device);
+    const query = new Tensor({ op: "iota", axis: 3, shape: [1, 1, 1, queryCount, 1], dtype: "i32" }, queries.device);
+    const own = positions.reshape([batch, 1, 1, 1, 1]).add(query);
+    const before = key.lessEqual(own).where(scores, Number.NEGATIVE_INFINITY);
+    const { window } = attributes;
+    const seen = window === undefined ? before : key.greater(own.sub(Number(window))).where(before, Number.NEGATIVE_INFINITY);
+    const weights = seen.softmax(-1).reshape([batch, kvHeads, group * queryCount, keyCount]);
+    return [weights.matmul(values.cast("f32")).reshape([batch, heads, queryCount, values.shape[3] ?? 1])];
+  },
+});
+
+/**
+ * Causal attention of queries at `positions` to a cache of keys and values that is filled up to them: query i of a text sees the keys 0 …
+ * positions + i. queries f32 [batch, heads, queries, headDim]; keys and values [batch, kvHeads, capacity, headDim], heads a multiple of
+ * kvHeads, f32 or stored in f16 or bf16; positions i32 [batch], of each text's first query. A text's results do not depend on what else is
+ * in the batch, nor on the capacity. Throws ShapeError where shapes do not fit.
+ */
+export function cachedAttention(
+  queries: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  positions: Tensor,
+  options: CachedAttentionOptions = {},
+): Tensor {
+  const [batch = 0, heads = 0, , headDim = 0] = queries.shape;
+  const [keyBatch, kvHeads = 0, capacity = 0, keyDim] = keys.shape;
+  const fits = queries.rank === 4 && keys.rank === 4 && keyBatch === batch && keyDim === headDim && heads % kvHeads === 0;
+  const valuesFit = values.rank === 4 && values.shape.slice(0, 3).every((size, axis) => size === keys.shape[axis]);
+  if (!fits || !valuesFit) {
+    throw new ShapeError(
+      `cachedAttention: queries ${showShape(queries.shape)}, keys ${showShape(keys.shape)} and values ${showShape(values.shape)} do not fit. Use [batch, heads, seq, headDim] with heads a multiple of the keys' heads.`,
+      [queries.shape, keys.shape, values.shape],
+    );
+  }
+  if (positions.dtype !== "i32" || positions.rank !== 1 || positions.shape[0] !== batch) {
+    throw new ShapeError(
+      `cachedAttention: positions are ${positions.dtype} ${showShape(positions.shape)} for a batch of ${batch}. Give the position of each text's first query, i32 [${batch}].`,
+      [positions.shape, queries.shape],
+    );
+  }
+  const { scale = 1 / Math.sqrt(headDim), window } = options;
+  if (window !== undefined && !(Number.isInteger(window) && window >= 1))
+    throw new ShapeError(`cachedAttention: window is ${window}. It is how many keys each query sees, a whole number of at least 1.`);
+  const attributes = { scale, ...(window !== undefined && window < capacity && { window }) };
+  return cachedAttentionComposite([queries.cast("f32"), keys, values, positions], attributes)[0] as Tensor; // it has one result
+}
