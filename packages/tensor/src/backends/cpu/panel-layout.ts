@@ -32,7 +32,7 @@ export function packedBy(plan: Plan): Packed {
       for (const member of kernel.members) visit(member);
       return;
     }
-    if (kernel.kind !== "matmul" || readsInPlace(collapsed(kernel))) {
+    if (kernel.kind !== "matmul" || readsInPlace(collapsed(kernel)) || hasComputedLeft(kernel)) {
       for (const slot of [...readsOf(kernel), ...writesOf(kernel)]) others.add(slot);
       return;
     }
@@ -58,6 +58,11 @@ export function packedBy(plan: Plan): Packed {
     if (bindings.indexOf(bindings[slot] ?? null) !== bindings.lastIndexOf(bindings[slot] ?? null)) others.add(slot);
   for (const slot of others) layouts.delete(slot);
   return { layouts, elementCount: [...layouts.keys()].reduce((sum, slot) => sum + (counts.get(slot) ?? 0), 0) };
+}
+
+/** Products with a computed left operand are made of others over some of its rows, which pack what they multiply. */
+function hasComputedLeft(kernel: MatmulKernel): boolean {
+  return productsOf(kernel).some(({ a }) => isComputed(a));
 }
 
 /** A text that is equal for equal layouts. */
