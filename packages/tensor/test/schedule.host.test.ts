@@ -1,7 +1,7 @@
 import { compile, device, dynamicUpdateSlice, layerNorm, realize, Tensor, tensor } from "@lowrank/tensor";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Kernel } from "../src/kernels/kernel.js";
+import type { SingleKernel } from "../src/kernels/kernel.js";
 import { layOut } from "../src/schedule/layout.js";
 import { ordered } from "../src/schedule/order.js";
 import { agree, apply, type Build, cases } from "./graphs.js";
@@ -128,8 +128,8 @@ test("a result that is read between two kernels that share an operand is there i
 test("a kernel that frees more than it takes runs as soon as it can", () => {
   const slot = (elementCount: number, binding: number | null = null) => ({ dtype: "f32", elementCount, binding }) as const;
   const slots = [slot(1, 0), slot(1000), slot(1000), slot(1), slot(1), slot(1, 1)];
-  const copy = (from: number, to: number): Kernel => ({ kind: "copy", bytes: 4, from, to });
-  const both: Kernel = { kind: "scatterAdd", rows: 1, width: 1, count: 1, indices: 3, updates: 4, out: 5 };
+  const copy = (from: number, to: number): SingleKernel => ({ kind: "copy", bytes: 4, from, to });
+  const both: SingleKernel = { kind: "scatterAdd", rows: 1, width: 1, count: 1, indices: 3, updates: 4, out: 5 };
   const given = [copy(0, 1), copy(0, 2), copy(1, 3), copy(2, 4), both];
   const { kernels } = ordered({ slots, kernels: given });
   expect(kernels).toEqual([0, 2, 1, 3, 4].map((i) => given[i]));

@@ -1,11 +1,11 @@
-import type { Kernel, Slot } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "./liveness.js";
+import type { SingleKernel, Slot } from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
 
 /** A kernel of a plan with the kernels that must run before and after it. */
 export interface Task {
   /** Place in the order that the dependencies were read from. */
   readonly index: number;
-  readonly kernel: Kernel;
+  readonly kernel: SingleKernel;
   readonly reads: readonly Slot[];
   readonly writes: readonly Slot[];
   /** Both, each once. */
@@ -15,7 +15,7 @@ export interface Task {
 }
 
 /** Which kernels of an order must keep theirs: those where one writes what the other reads or writes. */
-export function dependencies(kernels: readonly Kernel[]): Task[] {
+export function dependencies(kernels: readonly SingleKernel[]): Task[] {
   const writer = new Map<Slot, Task>();
   const readers = new Map<Slot, Task[]>();
   return kernels.map((kernel, index) => {
@@ -42,7 +42,7 @@ export function dependencies(kernels: readonly Kernel[]): Task[] {
 }
 
 /** A kernel as a task that depends on nothing yet. */
-function taskOf(kernel: Kernel, index: number): Task {
+function taskOf(kernel: SingleKernel, index: number): Task {
   const [reads, writes] = [readsOf(kernel), writesOf(kernel)];
   return { index, kernel, reads, writes, slots: [...new Set([...reads, ...writes])], before: new Set(), after: new Set() };
 }

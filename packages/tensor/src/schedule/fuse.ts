@@ -1,12 +1,22 @@
 import { type Expr, ExprMakers, expressionsBelow } from "../kernels/expr.js";
-import { type Kernel, type LoopKernel, type MatmulKernel, type Reduction, rootsOf, type Slot, type Store } from "../kernels/kernel.js";
+import {
+  type LoopKernel,
+  type MatmulKernel,
+  type Reduction,
+  rootsOf,
+  type SingleKernel,
+  type Slot,
+  type Store,
+} from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
 import { substitute } from "../kernels/substitute.js";
-import { computeDType } from "../tensor/dtype.js";
+import { bind, boundOf, type Template } from "../kernels/template.js";
+import { computeDType, type DType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
-import { readsOf, writesOf } from "./liveness.js";
 import { linearIndex } from "./lower.js";
 import { type Place, Sequence } from "./sequence.js";
-import { type Aligned, alignments, sameIndex } from "./space.js";
+import { type Aligned, align, alignments, sameIndex } from "./space.js";
+import { work } from "./work.js";
 
 /** Beyond this many expressions a kernel gains nothing from growing: what it saves is a read, what it costs are registers. */
 const maxExpressions = 600;
@@ -15,11 +25,11 @@ const maxExpressions = 600;
  * Kernels that run over the same rows and elements, where one reads what the other writes only at its own position, become one: the value
  * stays in a register, and is stored as well if others need it. Works on plans that write each slot once.
  */
-export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY): Draft {
-  const sequence = new Sequence<Kernel>(draft.kernels);
+export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY, known: KnownJoins = new KnownJoins()): Draft {
+  const sequence = new Sequence<SingleKernel>(draft.kernels);
   const index = new Index(sequence);
   for (let place = sequence.first; place; ) {
-    const joined = joinedWithProducer(place, index, draft, maxBindings);
+    const joined = joinedWithProducer(place, index, draft, maxBindings, known);
     // What was joined may be joined again.
     place = joined ? index.replace(joined, place) : place.next;
   }
@@ -28,25 +38,66 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
 
 /** Two kernels as one, and the kernels between them that come after it. */
 interface Joined {
-  readonly first: Place<Kernel>;
-  readonly kernel: Kernel;
-  readonly dependents: readonly Place<Kernel>[];
+  readonly first: Place<SingleKernel>;
+  readonly kernel: SingleKernel;
+  readonly dependents: readonly Place<SingleKernel>[];
 }
 
 /** A kernel joined with the nearest of those that it reads from with which that is possible. */
-function joinedWithProducer(place: Place<Kernel>, index: Index, draft: Draft, maxBindings: number): Joined | null {
+function joinedWithProducer(place: Place<SingleKernel>, index: Index, draft: Draft, maxBindings: number, known: KnownJoins): Joined | null {
   const second = place.item;
   if (second.kind !== "loop") return null;
   for (const producer of index.producersOf(place)) {
     const first = producer.item;
     if ((first.kind !== "loop" && first.kind !== "matmul") || !mayJoin(first, second)) continue;
-    const dependents = index.dependentsOf(producer, place);
-    if (!dependents) continue;
     const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
-    const kernel = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
-    if (kernel && new Set([...readsOf(kernel), ...writesOf(kernel)]).size <= maxBindings) return { first: producer, kernel, dependents };
+    const kernel = known.joined(first, second, draft, isNeeded);
+    if (!kernel || new Set([...readsOf(kernel), ...writesOf(kernel)]).size > maxBindings) continue;
+    const dependents = index.dependentsOf(producer, place);
+    if (dependents) return { first: producer, kernel, dependents };
   }
   return null;
+}
+
+/** A joined kernel as a template whose operands are some of those of the first kernel, then of the others of the second. */
+type Outcome = { readonly template: Template; readonly operands: readonly number[] } | null;
+
+/** Pairs that are remembered; beyond it all are forgotten, which costs time and nothing else. */
+const maxPairs = 16384;
+
+/** What became of pairs of kernels, so that equal ones are joined once. */
+export class KnownJoins {
+  readonly #known = new Map<string, Outcome>();
+
+  /** Two kernels as one that stores what of the first one's results `isNeeded`; null where they stay apart. */
+  joined(first: LoopKernel | MatmulKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): SingleKernel | null {
+    if (!mayAlign(first, second)) return null;
+    const dtypeOf = (slot: Slot): DType => (draft.slots[slot] as Draft["slots"][number]).dtype; // the plan's own number
+    const [a, b] = [boundOf(first, dtypeOf), boundOf(second, dtypeOf)];
+    const operands = new Map(a.slots.map((slot, operand) => [slot, operand]));
+    const places = b.slots.map((slot) => {
+      const operand = operands.get(slot) ?? operands.size;
+      operands.set(slot, operand);
+      return operand;
+    });
+    const needed = writesOf(first).map((slot) => Number(isNeeded(slot)));
+    const key = `${a.template.id} ${b.template.id} ${places.join()} ${needed.join("")}`;
+    let outcome = this.#known.get(key);
+    if (outcome === undefined) {
+      work.joined++;
+      const made = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
+      const bound = made && boundOf(made, dtypeOf);
+      outcome = bound && { template: bound.template, operands: bound.slots.map((slot) => operands.get(slot) as number) }; // those of the two
+      if (this.#known.size >= maxPairs) this.#known.clear();
+      this.#known.set(key, outcome);
+    }
+    if (!outcome) return null;
+    const slots = [...operands.keys()];
+    return bind(
+      outcome.template,
+      outcome.operands.map((operand) => slots[operand] as Slot), // equal pairs have as many slots
+    );
+  }
 }
 
 /** What is written over something else is complete only after its kernel; what is read from it whole is not at hand. */
@@ -60,14 +111,14 @@ const maxBetween = 512;
 
 /** Who writes and who reads each slot, as kernels are joined. */
 class Index {
-  readonly #writers = new Map<Slot, Place<Kernel>>();
-  readonly #readers = new Map<Slot, Set<Place<Kernel>>>();
+  readonly #writers = new Map<Slot, Place<SingleKernel>>();
+  readonly #readers = new Map<Slot, Set<Place<SingleKernel>>>();
 
-  constructor(readonly sequence: Sequence<Kernel>) {
+  constructor(readonly sequence: Sequence<SingleKernel>) {
     for (let place = sequence.first; place; place = place.next) this.#enter(place);
   }
 
-  #enter(place: Place<Kernel>): void {
+  #enter(place: Place<SingleKernel>): void {
     for (const slot of writesOf(place.item)) this.#writers.set(slot, place);
     for (const slot of readsOf(place.item)) {
       const readers = this.#readers.get(slot);
@@ -76,14 +127,14 @@ class Index {
     }
   }
 
-  #leave(place: Place<Kernel>): void {
+  #leave(place: Place<SingleKernel>): void {
     for (const slot of readsOf(place.item)) this.#readers.get(slot)?.delete(place);
     this.sequence.remove(place);
   }
 
   /** The kernels before one that write what it reads, the nearest first. */
-  producersOf(place: Place<Kernel>): Place<Kernel>[] {
-    const producers = new Set<Place<Kernel>>();
+  producersOf(place: Place<SingleKernel>): Place<SingleKernel>[] {
+    const producers = new Set<Place<SingleKernel>>();
     for (const slot of readsOf(place.item)) {
       const writer = this.#writers.get(slot);
       if (writer && writer.label < place.label) producers.add(writer);
@@ -91,18 +142,18 @@ class Index {
     return [...producers].sort((a, b) => b.label - a.label);
   }
 
-  isReadByOthers(slot: Slot, first: Place<Kernel>, second: Place<Kernel>): boolean {
+  isReadByOthers(slot: Slot, first: Place<SingleKernel>, second: Place<SingleKernel>): boolean {
     for (const reader of this.#readers.get(slot) ?? []) if (reader !== first && reader !== second) return true;
     return false;
   }
 
   /** The kernels between two that need the first one's results, in order; null when the second needs one of them, or they are many. */
-  dependentsOf(first: Place<Kernel>, second: Place<Kernel>): Place<Kernel>[] | null {
-    const dependents = new Set<Place<Kernel>>();
+  dependentsOf(first: Place<SingleKernel>, second: Place<SingleKernel>): Place<SingleKernel>[] | null {
+    const dependents = new Set<Place<SingleKernel>>();
     const stack = [first];
     let left = maxBetween;
     while (stack.length > 0) {
-      const place = stack.pop() as Place<Kernel>;
+      const place = stack.pop() as Place<SingleKernel>;
       for (const slot of writesOf(place.item)) {
         for (const reader of this.#readers.get(slot) ?? []) {
           if (--left < 0) return null;
@@ -117,7 +168,7 @@ class Index {
   }
 
   /** Puts a joined kernel where the second one stood, and behind it what needs the first. Returns its place. */
-  replace({ first, kernel, dependents }: Joined, second: Place<Kernel>): Place<Kernel> {
+  replace({ first, kernel, dependents }: Joined, second: Place<SingleKernel>): Place<SingleKernel> {
     const made = this.sequence.insertAfter(second, kernel);
     let last = made;
     for (const dependent of dependents) {
@@ -133,7 +184,8 @@ class Index {
 }
 
 function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): LoopKernel | null {
-  for (const aligned of alignments(first, second)) {
+  for (const alignment of alignments(first, second)) {
+    const aligned = align(alignment);
     const values = valuesFor(aligned, draft);
     if (!values) continue;
     const { make, outer, inner } = aligned;
@@ -153,6 +205,14 @@ function join(first: LoopKernel, second: LoopKernel, draft: Draft, isNeeded: (sl
     return expressionCount(kernel) <= maxExpressions ? kernel : null;
   }
   return null;
+}
+
+/** Whether two kernels run over the same loops, whatever they compute there. */
+function mayAlign(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean {
+  if (first.kind === "loop") return alignments(first, second).length > 0;
+  const { batch, m, n, epilogue } = first;
+  if (second.reductions.length > 0) return false;
+  return alignments({ kind: "loop", outer: epilogue?.outer ?? [...batch, m], inner: n, reductions: [], stores: [] }, second).length > 0;
 }
 
 /** A product whose elements go through an elementwise kernel before they are stored. */

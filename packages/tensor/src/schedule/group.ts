@@ -1,4 +1,4 @@
-import type { Kernel, MatmulKernel, SingleKernel } from "../kernels/kernel.js";
+import type { Kernel, MatmulKernel } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
 import { largest } from "../tensor/extremes.js";
 import { sizeOf } from "../tensor/shape.js";
@@ -18,7 +18,7 @@ const packedElements = 2 ** 20;
  * The plan with independent kernels grouped, so that it takes few turns: small ones that lie near each other in its order, where that
  * raises the peak of memory not at all, and those of `lastTasks` by their distance from the first.
  */
-export function grouped(draft: Draft): Draft {
+export function grouped(draft: Draft): { readonly kernels: readonly Kernel[]; readonly slots: readonly DraftSlot[] } {
   const { slots } = draft;
   const order = dependencies(draft.kernels);
   const last = lastTasks(order, slots);
@@ -27,7 +27,7 @@ export function grouped(draft: Draft): Draft {
 }
 
 function join(tasks: readonly Task[]): Kernel {
-  const members = tasks.map(({ kernel }) => kernel as SingleKernel);
+  const members = tasks.map(({ kernel }) => kernel);
   const [only] = members;
   return only && members.length === 1 ? only : { kind: "group", members };
 }

@@ -1,8 +1,8 @@
 import { expressionsBelow } from "../kernels/expr.js";
-import type { Kernel, Slot } from "../kernels/kernel.js";
+import type { LoopKernel, SingleKernel, Slot } from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
+import { boundOf, type Template, withSlots } from "../kernels/template.js";
 import type { Draft } from "./build.js";
-import { readsOf, writesOf } from "./liveness.js";
-import { withSlots } from "./slots.js";
 import { sameIndex } from "./space.js";
 
 /**
@@ -10,7 +10,7 @@ import { sameIndex } from "./space.js";
  * input and reads each element only where it writes it.
  */
 export function updateInPlace({ kernels, slots }: Draft): Draft {
-  const made: (Kernel | null)[] = [...kernels];
+  const made: (SingleKernel | null)[] = [...kernels];
   const writers = new Map<Slot, number>();
   const touching = new Map<Slot, Set<number>>();
   const touch = (slot: Slot, step: number): void => {
@@ -33,7 +33,7 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
     const kernel = made[producer];
     if (kernel?.kind !== "loop" || slots[from]?.dtype !== slots[to]?.dtype) continue;
     const touchesLater = [...(touching.get(to) ?? [])].some((other) => other !== step && other > producer);
-    if (touchesLater || !readsOnlyWhereItWrites(kernel, to, from)) continue;
+    if (touchesLater || !readsOnlyWhereItWrites(kernel, to, from, slots)) continue;
     const swap = (slot: Slot): Slot => (slot === from ? to : slot);
     made[step] = null;
     touching.get(to)?.delete(step);
@@ -47,10 +47,25 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
   return { slots, kernels: made.filter((kernel) => kernel !== null) };
 }
 
-function readsOnlyWhereItWrites(kernel: Kernel & { kind: "loop" }, read: Slot, written: Slot): boolean {
+/** For each template the answers of `isReadOnlyWhereWritten`, by operands. */
+const known = new WeakMap<Template, Map<string, boolean>>();
+
+function readsOnlyWhereItWrites(kernel: LoopKernel, read: Slot, written: Slot, slots: Draft["slots"]): boolean {
+  const { template, slots: bound } = boundOf(kernel, (slot) => (slots[slot] as Draft["slots"][number]).dtype); // the plan's own number
+  const [readOperand, writtenOperand] = [bound.indexOf(read), bound.indexOf(written)];
+  const key = `${readOperand} ${writtenOperand}`;
+  let answers = known.get(template);
+  if (!answers) known.set(template, (answers = new Map()));
+  let answer = answers.get(key);
+  if (answer === undefined) answers.set(key, (answer = isReadOnlyWhereWritten(template.kernel as LoopKernel, readOperand, writtenOperand)));
+  return answer;
+}
+
+function isReadOnlyWhereWritten(kernel: LoopKernel, read: Slot, written: Slot): boolean {
   const store = kernel.stores.find((candidate) => candidate.slot === written);
   // Reductions come before the stores of their row. A value of the row that is stored once might be read later by another thread of it.
   if (!store || (kernel.reductions.length > 0 && store.scope === "row")) return false;
-  const values = [...kernel.reductions, ...kernel.stores].map(({ value }) => value);
-  return [...expressionsBelow(values)].every((expr) => expr.op !== "load" || expr.slot !== read || sameIndex(expr.index, store.index));
+  for (const expr of expressionsBelow([...kernel.reductions, ...kernel.stores].map(({ value }) => value)))
+    if (expr.op === "load" && expr.slot === read && !sameIndex(expr.index, store.index)) return false;
+  return true;
 }

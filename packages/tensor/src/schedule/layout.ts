@@ -1,6 +1,7 @@
 import type { Kernel, Slot } from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
 import type { DraftSlot } from "./build.js";
-import { alignedBytes, readsOf, writesOf } from "./liveness.js";
+import { alignedBytes } from "./liveness.js";
 
 /** Where each inner slot lies in the plan's memory. */
 export interface Layout {

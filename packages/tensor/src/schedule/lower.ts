@@ -1,15 +1,11 @@
 import type { Node } from "../graph/node.js";
 import { type Expr, ExprMakers, type Index, isInvariant } from "../kernels/expr.js";
-import type { LoopKernel, Reduction, Slot, Store } from "../kernels/kernel.js";
+import type { LoopKernel, Reduction, SingleKernel, Slot, Store } from "../kernels/kernel.js";
 import { computeDType } from "../tensor/dtype.js";
 import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
 
-/** A node that cannot be part of the kernel being built and needs memory of its own. */
-export class Unfusable extends Error {
-  constructor(readonly node: Node) {
-    super(`${node.op} cannot be fused here.`);
-  }
-}
+/** The kernel that computes a node, or nodes before it that cannot be part of that kernel and need memory of their own. */
+export type Lowered = { readonly kernel: SingleKernel } | { readonly store: readonly Node[] };
 
 /** How lowering finds the memory of a node; null for nodes that are computed in place. */
 export type FindSlot = (node: Node) => Slot | null;
@@ -73,6 +69,8 @@ function reshapedIndex(make: ExprMakers, at: readonly Index[], from: Shape, to: 
 /** Builds the kernel of one stored node. */
 class KernelBuilder {
   readonly reductions: Reduction[] = [];
+  /** Reductions that do not fit into the kernel, whose other expressions then mean nothing. */
+  readonly misfits: Set<Node> = new Set();
   readonly #values = new Map<Node, Map<string, Expr>>();
   #inner: number | null;
 
@@ -87,8 +85,10 @@ class KernelBuilder {
     this.#inner = inner;
   }
 
-  get inner(): number {
-    return this.#inner ?? 1;
+  /** What was built, with stores over the rows `outer`. */
+  kernel(outer: readonly number[], stores: readonly Store[]): LoweredLoop {
+    if (this.misfits.size > 0) return { store: [...this.misfits] };
+    return { kernel: { kind: "loop", outer, inner: this.#inner ?? 1, reductions: this.reductions, stores } };
   }
 
   /** The value of a node's element at the given coordinates. */
@@ -211,7 +211,10 @@ class KernelBuilder {
     const reduced = node.axes.map((axis) => node.x.shape[axis] ?? 1);
     const count = sizeOf(reduced);
     const isRowValue = at.every((position) => isInvariant(position, this.innerAxis));
-    if (!isRowValue || sizeOf(node.shape) !== this.outerSize || (this.#inner !== null && this.#inner !== count)) throw new Unfusable(node);
+    if (!isRowValue || sizeOf(node.shape) !== this.outerSize || (this.#inner !== null && this.#inner !== count)) {
+      this.misfits.add(node);
+      return make.constant(computeDType(node.dtype), 0);
+    }
     this.#inner = count;
     const inside = splitIndex(make, make.variable(this.innerAxis, count), reduced);
     const coordinates = at.map((position, axis) => (node.axes.includes(axis) ? (inside[node.axes.indexOf(axis)] as Index) : position));
@@ -236,30 +239,27 @@ function reductionSizes(root: Node, findSlot: FindSlot, inputs: (node: Node) => 
   return sizes;
 }
 
-/**
- * The kernel that computes `root` into `slot`. Throws Unfusable for a reduction that does not fit; the caller gives it memory and
- * tries again.
- */
+/** The kernel that computes `root` into `slot`, or the reductions that do not fit into it. */
 export function lowerKernel(
   root: Node,
   slot: Slot,
   findSlot: FindSlot,
   inputs: (node: Node) => readonly Node[],
   place: Place = inOrder,
-): LoopKernel {
+): LoweredLoop {
   const sizes = reductionSizes(root, findSlot, inputs);
   if (sizes.length === 0) return elementKernel(root, slot, findSlot, root.shape.length === 0 ? 0 : 1, place);
-  let failure: Unfusable | null = null;
-  for (const attempt of attempts(root, sizes)) {
-    try {
-      return attempt === "rows" ? rowKernel(root, slot, findSlot, place) : elementKernel(root, slot, findSlot, attempt, place);
-    } catch (error) {
-      if (!(error instanceof Unfusable)) throw error;
-      failure ??= error;
-    }
+  let misfit: LoweredLoop | null = null;
+  for (const way of ways(root, sizes)) {
+    const lowered = way === "rows" ? rowKernel(root, slot, findSlot, place) : elementKernel(root, slot, findSlot, way, place);
+    if ("kernel" in lowered) return lowered;
+    misfit ??= lowered;
   }
-  throw failure ?? new Unfusable(root);
+  return misfit ?? { store: [root] };
 }
+
+/** A loop kernel, or what has to be stored before it. */
+type LoweredLoop = { readonly kernel: LoopKernel } | { readonly store: readonly Node[] };
 
 /** Where an element of a kernel's result is stored. */
 type Place = (builder: KernelBuilder, at: readonly Index[]) => Index;
@@ -273,36 +273,39 @@ export function lowerUpdate(
   from: Slot,
   findSlot: FindSlot,
   inputs: (node: Node) => readonly Node[],
-): LoopKernel {
+): LoweredLoop {
   const { update, shape } = node;
   // A stored update is loaded, not computed: its own slot is that of another kernel.
   const held = findSlot(update);
   const place: Place = (builder, at) => linearIndex(builder.make, builder.fromStarts(node, update.shape, at), shape);
   const root: Node = held === null ? update : { op: "reshape", x: update, shape: update.shape, dtype: update.dtype };
-  return { ...lowerKernel(root, slot, findSlot, inputs, place), over: { from, into: slot } };
+  const lowered = lowerKernel(root, slot, findSlot, inputs, place);
+  return "store" in lowered ? lowered : { kernel: { ...lowered.kernel, over: { from, into: slot } } };
 }
 
 /** Ways to lay the loops: with the trailing axes that match a reduction as the inner loop, or with one result a row. */
-function attempts(root: Node, sizes: readonly number[]): (number | "rows")[] {
+function ways(root: Node, sizes: readonly number[]): (number | "rows")[] {
   if (root.op === "reduce") return ["rows"];
-  const ways: (number | "rows")[] = [];
+  const found: (number | "rows")[] = [];
   let trailing = 1;
   for (let count = 1; count <= root.shape.length; count++) {
     trailing *= root.shape[root.shape.length - count] ?? 1;
-    if (trailing > 1 && sizes.includes(trailing)) ways.push(count);
+    if (trailing > 1 && sizes.includes(trailing)) found.push(count);
   }
-  return [...ways, "rows"];
+  return [...found, "rows"];
 }
 
-/** The value of an operand's element, whose coordinates are the variables. A reduction in it is `Unfusable`. */
-export function lowerOperand(operand: Node, findSlot: FindSlot): Expr {
+/** The value of an operand's element, whose coordinates are the variables; or reductions in it, which do not fit. */
+export function lowerOperand(operand: Node, findSlot: FindSlot): { readonly value: Expr } | { readonly store: readonly Node[] } {
   const make = new ExprMakers();
   const at = operand.shape.map((size, axis) => make.variable(axis, size));
-  return new KernelBuilder(make, findSlot, operand, 0, operand.shape.length, 0).value(operand, at);
+  const builder = new KernelBuilder(make, findSlot, operand, 0, operand.shape.length, 0);
+  const value = builder.value(operand, at);
+  return builder.misfits.size > 0 ? { store: [...builder.misfits] } : { value };
 }
 
 /** Every element of the last `innerAxes` axes in the inner loop. */
-function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number, place: Place): LoopKernel {
+function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: number, place: Place): LoweredLoop {
   const make = new ExprMakers();
   const split = root.shape.length - innerAxes;
   const outer = root.shape.slice(0, split);
@@ -312,16 +315,16 @@ function elementKernel(root: Node, slot: Slot, findSlot: FindSlot, innerAxes: nu
   const at = [...outer.map((size, axis) => make.variable(axis, size)), ...splitIndex(make, make.variable(outer.length, inner), innerShape)];
   const value = builder.value(root, at);
   const store: Store = { scope: "element", slot, index: place(builder, at), value };
-  return { kind: "loop", outer, inner, reductions: builder.reductions, stores: [store] };
+  return builder.kernel(outer, [store]);
 }
 
 /** One result a row, the inner loop belongs to the reductions. */
-function rowKernel(root: Node, slot: Slot, findSlot: FindSlot, place: Place): LoopKernel {
+function rowKernel(root: Node, slot: Slot, findSlot: FindSlot, place: Place): LoweredLoop {
   const make = new ExprMakers();
   const outer = root.shape;
   const builder = new KernelBuilder(make, findSlot, root, sizeOf(outer), outer.length, null);
   const at = outer.map((size, axis) => make.variable(axis, size));
   const value = builder.value(root, at);
   const store: Store = { scope: "row", slot, index: place(builder, at), value };
-  return { kind: "loop", outer, inner: builder.inner, reductions: builder.reductions, stores: [store] };
+  return builder.kernel(outer, [store]);
 }

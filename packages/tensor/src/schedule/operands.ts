@@ -135,10 +135,11 @@ function total(memories: ReadonlyMap<Node, number>): number {
   return bytes;
 }
 
-/** An operand [...batch, rows, columns] of a matmul as an expression. */
-export function loadOperand(operand: Node, findSlot: FindSlot): LoadOperand {
-  const value = lowerOperand(operand, findSlot);
+/** An operand [...batch, rows, columns] of a matmul as an expression, or what has to be stored to make it one. */
+export function loadOperand(operand: Node, findSlot: FindSlot): { readonly operand: LoadOperand } | { readonly store: readonly Node[] } {
+  const lowered = lowerOperand(operand, findSlot);
+  if ("store" in lowered) return lowered;
   const slots = new Set<Slot>();
-  for (const expr of expressionsBelow([value])) if (expr.op === "load") slots.add(expr.slot);
-  return { value, slots: [...slots] };
+  for (const expr of expressionsBelow([lowered.value])) if (expr.op === "load") slots.add(expr.slot);
+  return { operand: { value: lowered.value, slots: [...slots] } };
 }

@@ -1,8 +1,8 @@
-import type { Kernel, LoopKernel, Slot } from "../kernels/kernel.js";
+import type { LoopKernel, SingleKernel, Slot } from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
+import { withSlots } from "../kernels/template.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
-import { readsOf, writesOf } from "./liveness.js";
-import { withSlots } from "./slots.js";
 
 /** A loop kernel that stores an update over what another slot holds. */
 type Update = LoopKernel & { readonly over: NonNullable<LoopKernel["over"]> };
@@ -26,7 +26,7 @@ export function overwritten(draft: Draft): Draft {
   return { slots: edit.slots, kernels: edit.kernels };
 }
 
-function isUpdate(kernel: Kernel): kernel is Update {
+function isUpdate(kernel: SingleKernel): kernel is Update {
   return kernel.kind === "loop" && kernel.over !== undefined;
 }
 
@@ -46,10 +46,10 @@ function updatesBetween(input: Slot, slot: Slot, edit: Edit): Slot[] | null {
 
 /** A plan's kernels while some are moved and renamed. */
 class Edit {
-  kernels: Kernel[];
+  kernels: SingleKernel[];
   readonly slots: DraftSlot[];
-  readonly #writers = new Map<Slot, Kernel>();
-  readonly #readers = new Map<Slot, Set<Kernel>>();
+  readonly #writers = new Map<Slot, SingleKernel>();
+  readonly #readers = new Map<Slot, Set<SingleKernel>>();
 
   constructor(draft: Draft) {
     this.kernels = [...draft.kernels];
@@ -57,11 +57,11 @@ class Edit {
     for (const kernel of this.kernels) this.#enter(kernel);
   }
 
-  writerOf(slot: Slot): Kernel | undefined {
+  writerOf(slot: Slot): SingleKernel | undefined {
     return this.#writers.get(slot);
   }
 
-  replace(old: Kernel, next: Kernel | null): void {
+  replace(old: SingleKernel, next: SingleKernel | null): void {
     const at = this.kernels.indexOf(old);
     for (const slot of readsOf(old)) this.#readers.get(slot)?.delete(old);
     for (const slot of writesOf(old)) if (this.#writers.get(slot) === old) this.#writers.delete(slot);
@@ -70,12 +70,12 @@ class Edit {
   }
 
   /** Lets the update that writes `slot` write the slot that it is an update of; all but `copy` then read that one. */
-  overwrite(slot: Slot, copy: Kernel): void {
+  overwrite(slot: Slot, copy: SingleKernel): void {
     const update = this.#writers.get(slot) as Update; // updatesBetween found it
     const input = update.over.from;
     const late = this.#lateReaders(update, input);
     const { over: _, ...rest } = update;
-    let stored: Kernel = rest;
+    let stored: SingleKernel = rest;
     if (late.length > 0 || readsOf(rest).includes(input)) {
       const kept = this.#keep(input, update);
       for (const reader of late) this.replace(reader, renamed(reader, input, kept));
@@ -86,7 +86,7 @@ class Edit {
   }
 
   /** Moves kernels that read the old contents of `input` before the update; returns those that depend on it and cannot. */
-  #lateReaders(update: Update, input: Slot): Kernel[] {
+  #lateReaders(update: Update, input: Slot): SingleKernel[] {
     const at = this.kernels.indexOf(update);
     const readers = this.#readers.get(input) ?? new Set();
     const later = this.kernels.slice(at + 1);
@@ -100,24 +100,24 @@ class Edit {
   }
 
   /** A copy of a slot from right before a kernel. */
-  #keep(slot: Slot, before: Kernel): Slot {
+  #keep(slot: Slot, before: SingleKernel): Slot {
     const { dtype, elementCount } = this.slots[slot] as DraftSlot; // the plan's own number
     const kept = this.slots.push({ dtype, elementCount, binding: null }) - 1;
-    const copy: Kernel = { kind: "copy", bytes: elementCount * dtypeBytes[dtype], from: slot, to: kept };
+    const copy: SingleKernel = { kind: "copy", bytes: elementCount * dtypeBytes[dtype], from: slot, to: kept };
     this.#enter(copy);
     this.kernels.splice(this.kernels.indexOf(before), 0, copy);
     return kept;
   }
 
-  #enter(kernel: Kernel): void {
+  #enter(kernel: SingleKernel): void {
     for (const slot of writesOf(kernel)) this.#writers.set(slot, kernel);
     for (const slot of readsOf(kernel)) this.#readers.set(slot, (this.#readers.get(slot) ?? new Set()).add(kernel));
   }
 }
 
 /** Kernels of a span, in order, that must stay behind the one in front of it. */
-function dependentsOf(first: Kernel, span: readonly Kernel[]): Set<Kernel> {
-  const dependents = new Set<Kernel>();
+function dependentsOf(first: SingleKernel, span: readonly SingleKernel[]): Set<SingleKernel> {
+  const dependents = new Set<SingleKernel>();
   const written = new Set(writesOf(first));
   const touched = new Set([...written, ...readsOf(first)]);
   for (const kernel of span) {
@@ -130,7 +130,7 @@ function dependentsOf(first: Kernel, span: readonly Kernel[]): Set<Kernel> {
   return dependents;
 }
 
-function renamed(kernel: Kernel, from: Slot, to: Slot): Kernel {
+function renamed(kernel: SingleKernel, from: Slot, to: Slot): SingleKernel {
   const swap = (slot: Slot): Slot => (slot === from ? to : slot);
   return withSlots(kernel, swap, swap);
 }

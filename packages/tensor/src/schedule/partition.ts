@@ -53,18 +53,30 @@ interface Cost {
 
 const nothing: ReadonlySet<Node> = new Set();
 
+/** The nodes that use each node, once for each use. */
+export function usersIn(order: readonly Node[]): Map<Node, Node[]> {
+  const users = new Map<Node, Node[]>();
+  for (const node of order) {
+    for (const input of inputsOf(node)) {
+      const list = users.get(input);
+      if (list) list.push(node);
+      else users.set(input, [node]);
+    }
+  }
+  return users;
+}
+
 /**
- * Decides which nodes get memory. `forced` are nodes that lowering found impossible to fuse. A node outside the set is computed inside
- * the kernels of those that use it: when that is one kernel, or when recomputing is cheaper than a round trip through memory.
+ * Decides which nodes get memory. A node outside the set is computed inside the kernels of those that use it: when that is one kernel, or
+ * when recomputing is cheaper than a round trip through memory.
  */
 export function partition(
   roots: readonly Node[],
   order: readonly Node[],
   users: ReadonlyMap<Node, readonly Node[]>,
-  forced: ReadonlySet<Node>,
   strided: ReadonlySet<string>,
 ): Set<Node> {
-  const stored = new Set<Node>(forced);
+  const stored = new Set<Node>();
   for (const root of roots) stored.add(behindReshapes(root));
   const operands = productOperands(order, stored);
   for (const node of operands.stored) stored.add(node);
@@ -78,7 +90,7 @@ export function partition(
     if (isUpdate(node)) store(stored, behindReshapes(node.x));
     if (node.op === "random") store(stored, behindReshapes(node.key));
   }
-  for (const node of stored) if (isFree(node) && !forced.has(node)) stored.delete(node);
+  for (const node of stored) if (isFree(node)) stored.delete(node);
   for (const root of roots) stored.add(behindReshapes(root));
 
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.

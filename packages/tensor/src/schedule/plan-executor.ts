@@ -7,7 +7,7 @@ import { canonicalize, structureOf } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
-import { fused } from "./fuse.js";
+import { fused, KnownJoins } from "./fuse.js";
 import { grouped } from "./group.js";
 import { updateInPlace } from "./in-place.js";
 import { layOut } from "./layout.js";
@@ -15,6 +15,7 @@ import { slotAlignment } from "./liveness.js";
 import { ordered } from "./order.js";
 import { overwritten } from "./overwrite.js";
 import { paired } from "./pair.js";
+import { KnownParts } from "./part.js";
 import { rematerialized } from "./rematerialize.js";
 import { withSums } from "./sums.js";
 
@@ -25,6 +26,12 @@ const cachedPlanCount = 64;
 const maxTries = 8;
 /** What a plan leaves of its room is for batches, results and arguments of later plans. */
 export const roomShare: number = 31 / 32;
+
+/** What was found about kernels of earlier plans. */
+interface Known {
+  readonly parts: KnownParts;
+  readonly joins: KnownJoins;
+}
 
 /** A plan made ready, with the number of programs that hold it. */
 interface CachedPlan {
@@ -38,20 +45,24 @@ interface CachedPlan {
  * Schedules a graph: kernels, their order, and the memory between them. Where the budget of the device does not hold all values at
  * once, the cheapest are computed twice.
  */
-export function plan(device: Device, targets: readonly Target[], inputs: readonly Storage[]): { plan: Plan; bindings: number[] } {
+export function plan(
+  device: Device,
+  targets: readonly Target[],
+  inputs: readonly Storage[],
+  known: Known,
+): { plan: Plan; bindings: number[] } {
   const given = targets.map((target) => target.value);
   const canonical = canonicalize(paired(given, device.backend), device);
   const { leastSummedRows } = device.backend;
   const roots = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows);
   let bindingCount = inputs.length;
+  const bindingOf = new Map(inputs.map((storage, binding) => [storage, binding]));
   const drafts: DraftTarget[] = targets.map(({ storage }, i) => {
-    const input = inputs.indexOf(storage);
-    return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: input >= 0 ? input : bindingCount++ };
+    return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: bindingOf.get(storage) ?? bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const single = ordered(
-    updateInPlace(overwritten(fused(buildKernels(drafts, inputs, maxBindings, device.backend.stridedComposites), maxBindings))),
-  );
+  const built = buildKernels(drafts, inputs, { maxBindings, strided: device.backend.stridedComposites, known: known.parts });
+  const single = ordered(updateInPlace(overwritten(fused(built, maxBindings, known.joins))));
   const storages = new Set([...inputs, ...targets.map(({ storage }) => storage)]);
   let made = finished(single, bindingCount, maxBindings);
   const workspaceBytesOf = (plan: Plan): number => device.backend.workspaceBytes?.(plan) ?? 0;
@@ -90,12 +101,13 @@ function roomFor({ limits, counters, backend }: Device, storages: ReadonlySet<St
 /** The executor of devices with kernels: plans are cached by the structure of the graph and replayed with other storages. */
 export function planExecutor(): Executor {
   const cache = new Map<string, CachedPlan>();
+  const known: Known = { parts: new KnownParts(), joins: new KnownJoins() };
   return {
     prepare(device: Device, targets: readonly Target[]): Program {
       const { key, inputs } = structureOf(targets);
       let cached = cache.get(key);
       if (!cached) {
-        const made = plan(device, targets, inputs);
+        const made = plan(device, targets, inputs, known);
         if (debugLevel() >= 2) debugPrint(describePlan(made.plan));
         cached = { executable: device.memory.within(() => device.backend.prepare(made.plan)), bindings: made.bindings, holders: 0 };
       }

@@ -1,7 +1,8 @@
-import type { Kernel, Slot } from "../kernels/kernel.js";
+import type { SingleKernel, Slot } from "../kernels/kernel.js";
+import { readsOf, writesOf } from "../kernels/slots.js";
+import { withSlots } from "../kernels/template.js";
 import type { Draft, DraftSlot } from "./build.js";
-import { alignedBytes, readsOf, writesOf } from "./liveness.js";
-import { withSlots } from "./slots.js";
+import { alignedBytes } from "./liveness.js";
 import { operationsOf } from "./statistics.js";
 
 /** Operations that take about as long as moving one byte; processors and GPUs lie between 5 and 30. */
@@ -65,7 +66,7 @@ class Lives {
   readonly bytesAt: readonly number[];
   readonly peakBytes: number;
   readonly peak: number;
-  readonly kernels: readonly Kernel[];
+  readonly kernels: readonly SingleKernel[];
   readonly slots: readonly DraftSlot[];
 
   constructor(
@@ -148,7 +149,7 @@ function choiceFor(slot: Slot, lives: Lives): Choice | null {
   if (freed <= 0) return null;
   let work = 0;
   for (const run of runs) {
-    const kernel = producerOf(run, lives) as Kernel; // canRun saw it
+    const kernel = producerOf(run, lives) as SingleKernel; // canRun saw it
     work += operationsOf(kernel) / operationsPerByte;
     for (const touched of [...readsOf(kernel), ...writesOf(kernel)]) work += alignedBytes(lives.slots[touched] as DraftSlot);
   }
@@ -156,13 +157,13 @@ function choiceFor(slot: Slot, lives: Lives): Choice | null {
 }
 
 /** The kernel that can compute a slot a second time, if there is one. */
-function producerOf(slot: Slot, { kernels, slots, uses }: Lives): Kernel | null {
+function producerOf(slot: Slot, { kernels, slots, uses }: Lives): SingleKernel | null {
   const [first = -1, ...later] = uses.get(slot) ?? [];
   const kernel = kernels[first];
-  if (!kernel || kernel.kind === "group" || kernel.kind === "copy") return null;
+  if (!kernel || kernel.kind === "copy") return null;
   const writes = writesOf(kernel);
   if (!writes.includes(slot) || writes.some((other) => slots[other]?.binding !== null)) return null;
-  return later.some((step) => writesOf(kernels[step] as Kernel).includes(slot)) ? null : kernel;
+  return later.some((step) => writesOf(kernels[step] as SingleKernel).includes(slot)) ? null : kernel;
 }
 
 /**
@@ -192,7 +193,7 @@ function repeated({ kernels, slots }: Draft, { slot, next, runs }: Choice, lives
   /** What later kernels read instead: the value itself, and operands that would be computed a third time. */
   const replaced = new Map<Slot, Slot>();
   const again = runs.map((run) => {
-    const producer = producerOf(run, lives) as Kernel; // canRun saw it
+    const producer = producerOf(run, lives) as SingleKernel; // canRun saw it
     const results = new Map(writesOf(producer).map((old) => [old, grown.push(slots[old] as DraftSlot) - 1]));
     const copy = results.get(run) as Slot; // the producer writes it
     const kernel = withSlots(
@@ -221,7 +222,7 @@ function repeated({ kernels, slots }: Draft, { slot, next, runs }: Choice, lives
 }
 
 /** The kernel without results that nobody asked for, where they are stores of their own and no sum may be taken in another order without them. */
-function onlyStores(kernel: Kernel, slot: Slot): Kernel {
+function onlyStores(kernel: SingleKernel, slot: Slot): SingleKernel {
   return kernel.kind === "loop" && kernel.reductions.length === 0
     ? { ...kernel, stores: kernel.stores.filter((store) => store.slot === slot) }
     : kernel;

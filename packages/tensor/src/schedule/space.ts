@@ -33,20 +33,32 @@ function asRows(kernel: LoopKernel): LoopKernel {
   return { ...kernel, outer: [...kernel.outer, kernel.inner], inner: 1, stores };
 }
 
-/** The ways to lay two kernels over the same loops, best first; each in its own makers. */
-export function* alignments(first: LoopKernel, second: LoopKernel): Generator<Aligned> {
+/** A way to lay two kernels over the same loops. */
+export interface Alignment {
+  readonly first: LoopKernel;
+  readonly second: LoopKernel;
+  readonly outer: readonly number[];
+  readonly inner: number;
+  /** Whether the rows of both cover the inner axis too. */
+  readonly isFlat: boolean;
+}
+
+/** The ways to lay two kernels over the same loops, best first. */
+export function alignments(first: LoopKernel, second: LoopKernel): Alignment[] {
   if (isElementwise(first) && isElementwise(second)) {
     const axes = commonAxes([...first.outer, first.inner], [...second.outer, second.inner]);
-    if (axes) yield align(asRows(first), asRows(second), axes.slice(0, -1), axes.at(-1) ?? 1, true);
-    return;
+    if (!axes) return [];
+    return [{ first: asRows(first), second: asRows(second), outer: axes.slice(0, -1), inner: axes.at(-1) ?? 1, isFlat: true }];
   }
+  const found: Alignment[] = [];
   for (const a of isElementwise(first) ? [first, asRows(first)] : [first]) {
     for (const b of isElementwise(second) ? [second, asRows(second)] : [second]) {
       if (a.inner !== b.inner && !isRowOnly(a) && !isRowOnly(b)) continue;
       const outer = commonAxes(a.outer, b.outer);
-      if (outer) yield align(a, b, outer, isRowOnly(a) ? b.inner : a.inner, false);
+      if (outer) found.push({ first: a, second: b, outer, inner: isRowOnly(a) ? b.inner : a.inner, isFlat: false });
     }
   }
+  return found;
 }
 
 /** The coarsest axes of which the axes of both lists are whole runs; null where there are none. */
@@ -69,8 +81,8 @@ function edgesOf(sizes: readonly number[]): number[] {
   return [...sizes].reverse().flatMap((size) => (size === 1 ? [] : [(below *= size)]));
 }
 
-/** Rewrites both kernels over `outer` and `inner`; `isFlat` says that their rows cover the inner axis too. */
-function align(a: LoopKernel, b: LoopKernel, outer: readonly number[], inner: number, isFlat: boolean): Aligned {
+/** Rewrites both kernels over the loops that they share, in makers of their own. */
+export function align({ first, second, outer, inner, isFlat }: Alignment): Aligned {
   const make = new ExprMakers();
   const axes = isFlat ? [...outer, inner] : outer;
   const move = (kernel: LoopKernel): Body => {
@@ -89,7 +101,7 @@ function align(a: LoopKernel, b: LoopKernel, outer: readonly number[], inner: nu
       })),
     };
   };
-  return { outer, inner, make, first: move(a), second: move(b) };
+  return { outer, inner, make, first: move(first), second: move(second) };
 }
 
 /** Each of `sizes`' positions in terms of finer axes. */

@@ -6,6 +6,7 @@ import type { FindSlot } from "./lower.js";
  * share of what is read comes nearest to half. Null where the whole is within the limit, or nothing can be cut.
  */
 export function splitPoint(root: Node, findSlot: FindSlot, maxReads: number): Node | null {
+  if (maxReads === Number.POSITIVE_INFINITY) return null;
   const reads = new Map<Node, ReadonlySet<unknown>>();
   const readsOf = (node: Node): ReadonlySet<unknown> => {
     const known = reads.get(node);

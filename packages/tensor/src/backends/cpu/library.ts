@@ -1,8 +1,10 @@
+import type { Template } from "../../kernels/template.js";
 import { ModuleBuilder, type ModuleOptions } from "../../kernels/wasm/assembler.js";
 import { control } from "../../kernels/wasm/driver.js";
 import { ScalarMath } from "../../kernels/wasm/scalar-math.js";
 import type { BackendCounters } from "../backend.js";
 import type { Heap } from "./heap.js";
+import type { StepList } from "./steps.js";
 
 /** Writes one kernel function into a module, exported by `name`. */
 export type PrintKernel = (module: ModuleBuilder, scalarMath: ScalarMath, name: string) => void;
@@ -14,6 +16,7 @@ export type PrintKernel = (module: ModuleBuilder, scalarMath: ScalarMath, name: 
 export class KernelLibrary {
   readonly table: WebAssembly.Table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
   readonly #entries = new Map<string, number>();
+  readonly #steps = new WeakMap<Template, Map<string, StepList>>();
   #pending: { entry: number; print: PrintKernel }[] = [];
   /** Where the address of the next module is to be written. */
   #tail: number = control.modules;
@@ -32,6 +35,15 @@ export class KernelLibrary {
     this.#entries.set(key, entry);
     this.#pending.push({ entry, print });
     return entry;
+  }
+
+  /** The steps of a template's kernels, by what else they depend on; `make` makes them if there are none yet. */
+  steps(template: Template, key: string, make: () => StepList): StepList {
+    let known = this.#steps.get(template);
+    if (!known) this.#steps.set(template, (known = new Map()));
+    let list = known.get(key);
+    if (!list) known.set(key, (list = make()));
+    return list;
   }
 
   /** Compiles what `entry` has gathered. */

@@ -1,8 +1,8 @@
 import { ExprMakers, type Index } from "../../kernels/expr.js";
 import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
 import { isComputed, productsOf } from "../../kernels/products.js";
+import { readsOf, writesOf } from "../../kernels/slots.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
-import { readsOf, writesOf } from "../../schedule/liveness.js";
 import { readsInPlace } from "./few-rows.js";
 import { collapsed } from "./matmul.js";
 import { batchOffsets } from "./product.js";

@@ -1,12 +1,5 @@
-import {
-  type CopyKernel,
-  fillFrom,
-  type Kernel,
-  type MatmulKernel,
-  type Plan,
-  type ScatterAddKernel,
-  type Slot,
-} from "../../kernels/kernel.js";
+import { type CopyKernel, fillFrom, type Plan, type ScatterAddKernel, type SingleKernel, type Slot } from "../../kernels/kernel.js";
+import { boundOf, type Template } from "../../kernels/template.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
 import { largest } from "../../tensor/extremes.js";
@@ -56,23 +49,35 @@ export interface StepList {
 
 /** Turns a plan's kernels into steps, one list a kernel. Products find the matrices of some slots in panels. */
 export function planSteps(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot> = new Set()): StepList[] {
-  return plan.kernels.map((kernel) => kernelSteps(kernel, plan, library, inPanels));
+  return plan.kernels.map((kernel) =>
+    kernel.kind === "group"
+      ? joined(kernel.members.map((member) => singleSteps(member, plan, library, inPanels)))
+      : singleSteps(kernel, plan, library, inPanels),
+  );
 }
 
-function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
-  const dtypeOf = (slot: Slot): DType => {
-    const found = plan.slots[slot];
-    if (!found) throw new Error(`Plan: kernel reads slot ${slot}, but there are ${plan.slots.length}.`);
+/** The steps of a kernel: those of its template, which are made once, over its slots. */
+function singleSteps(kernel: SingleKernel, { slots }: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
+  const bound = boundOf(kernel, (slot) => {
+    const found = slots[slot];
+    if (!found) throw new Error(`Plan: kernel touches slot ${slot}, but there are ${slots.length}.`);
     return found.dtype;
-  };
+  });
+  const { template } = bound;
+  const panels = new Set(bound.slots.flatMap((slot, operand) => (inPanels.has(slot) ? [operand] : [])));
+  const list = library.steps(template, [...panels].join(), () => templateSteps(template, library, panels));
+  const steps = movedSteps(list.steps, (word) => (word.kind === "slot" ? { ...word, slot: bound.slots[word.slot] as Slot } : word)); // an operand of the template
+  const fill = kernel.kind === "loop" ? fillFrom(kernel, slots) : null;
+  return { ...list, steps: fill ? [...copySteps(fill, library).steps, ...steps] : steps };
+}
+
+function templateSteps({ kernel, dtypes }: Template, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
+  const dtypeOf = (operand: Slot): DType => dtypes[operand] as DType; // the template has a type for each
   switch (kernel.kind) {
-    case "loop": {
-      const loop = loopSteps(kernel, plan.slots.length, dtypeOf, library);
-      const copy = fillFrom(kernel, plan.slots);
-      return copy ? { ...loop, steps: [...copySteps(copy, library).steps, ...loop.steps] } : loop;
-    }
+    case "loop":
+      return loopSteps(kernel, dtypes.length, dtypeOf, library);
     case "matmul":
-      return matmulSteps(kernel satisfies MatmulKernel, dtypeOf, library, { inPanels });
+      return matmulSteps(kernel, dtypeOf, library, { inPanels });
     case "scatterAdd":
       return scatterSteps(kernel, dtypeOf, library);
     case "copy":
@@ -81,9 +86,7 @@ function kernelSteps(kernel: Kernel, plan: Plan, library: KernelLibrary, inPanel
       if (kernel.name === "attention") return attentionSteps(kernel, library);
       if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
       if (kernel.name === cachedAttentionName) return cachedAttentionSteps(kernel, dtypeOf, library);
-      return crossEntropySteps(kernel, plan.slots.length, dtypeOf, library);
-    case "group":
-      return joined(kernel.members.map((member) => kernelSteps(member, plan, library, inPanels)));
+      return crossEntropySteps(kernel, dtypes.length, dtypeOf, library);
   }
 }
 

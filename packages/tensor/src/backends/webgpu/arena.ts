@@ -1,5 +1,5 @@
 import type { Plan, Slot } from "../../kernels/kernel.js";
-import { readsOf, writesOf } from "../../schedule/liveness.js";
+import { readsOf, writesOf } from "../../kernels/slots.js";
 import { largest } from "../../tensor/extremes.js";
 import type { BufferPool, DeviceBuffer } from "./buffers.js";
 

@@ -1,9 +1,9 @@
 import type { Kernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
 import { slotsOfOperand } from "../../kernels/products.js";
+import { withSlots } from "../../kernels/template.js";
 import { matmulClass, modelledChoice } from "../../kernels/wgsl/choice.js";
 import { type MatmulVariant, matmulVariants } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/program.js";
-import { withSlots } from "../../schedule/slots.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { TunedClass, Tuning } from "../tuning.js";
 

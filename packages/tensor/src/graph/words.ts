@@ -1,0 +1,157 @@
+import type { Attributes, Node } from "./node.js";
+
+/** Numbers for the names of operations, kinds, types and attributes. */
+const codes = new Map<string, number>();
+
+/** The number of a name: always the same within a process. */
+export function codeOf(name: string): number {
+  let code = codes.get(name);
+  if (code === undefined) codes.set(name, (code = codes.size));
+  return code;
+}
+
+function pushList(out: number[], list: readonly number[]): void {
+  out.push(list.length);
+  for (const item of list) out.push(item);
+}
+
+/** A number in two words, which tell −0 from 0 and equal themselves where it is not a number. */
+function pushNumber(out: number[], value: number): void {
+  if (Number.isNaN(value)) out.push(2, 0);
+  else out.push(Object.is(value, -0) ? 1 : 0, value);
+}
+
+function pushAttributes(out: number[], attributes: Attributes): void {
+  const entries = Object.entries(attributes);
+  out.push(entries.length);
+  for (const [name, value] of entries) {
+    out.push(codeOf(name));
+    if (typeof value === "number") pushNumber(out, value);
+    else out.push(3, codeOf(typeof value === "string" ? `"${value}` : String(value)));
+  }
+}
+
+/** Appends what a node is besides its inputs and its storage, as numbers: equal for equal nodes, and of a length that they tell. */
+export function pushNode(out: number[], node: Node): void {
+  out.push(codeOf(node.op), codeOf(node.dtype));
+  pushList(out, node.shape);
+  switch (node.op) {
+    case "const":
+      pushNumber(out, node.value);
+      return;
+    case "iota":
+      out.push(node.axis);
+      return;
+    case "random":
+      out.push(node.stream);
+      return;
+    case "unary":
+    case "binary":
+      out.push(codeOf(node.kind));
+      return;
+    case "reduce":
+      out.push(codeOf(node.kind));
+      pushList(out, node.axes);
+      return;
+    case "permute":
+      pushList(out, node.order);
+      return;
+    case "slice":
+      pushList(out, node.starts);
+      pushList(out, node.steps);
+      return;
+    case "pad":
+      pushList(out, node.before);
+      pushNumber(out, node.value);
+      return;
+    case "gather":
+      out.push(node.axis);
+      return;
+    case "matmul":
+      out.push(node.plus?.length ?? 0);
+      for (const { factor } of node.plus ?? []) pushNumber(out, factor);
+      return;
+    case "composite":
+      out.push(codeOf(node.name));
+      pushAttributes(out, node.attributes);
+      return;
+    case "output":
+      out.push(node.index);
+      return;
+    case "buffer":
+    case "select":
+    case "cast":
+    case "detach":
+    case "reshape":
+    case "expand":
+    case "dynamicSlice":
+    case "dynamicUpdateSlice":
+    case "scatterAdd":
+      return;
+  }
+}
+
+/** A number of 32 bits that is mostly different for different words. */
+export function hashOf(words: ArrayLike<number>, from = 0, to: number = words.length): number {
+  let hash = to - from;
+  for (let i = from; i < to; i++) {
+    const word = words[i] as number; // within bounds
+    hash = Math.imul(hash ^ (word | 0), 0x9e3779b1) ^ (hash >>> 15);
+    if (word !== (word | 0)) hash = Math.imul(hash ^ (word * 1048583), 0x85ebca6b);
+  }
+  return hash ^ (hash >>> 13);
+}
+
+/** Lists of words, each with a number: that of the first equal one. */
+export class WordLists {
+  /** All lists one after another. */
+  readonly words: number[] = [];
+  readonly #ends: number[] = [];
+  #table: Int32Array = new Int32Array(64).fill(-1);
+
+  get count(): number {
+    return this.#ends.length;
+  }
+
+  #startOf(list: number): number {
+    return list === 0 ? 0 : (this.#ends[list - 1] as number); // lists are numbered in order
+  }
+
+  #equals(list: number, start: number): boolean {
+    const { words } = this;
+    let at = this.#startOf(list);
+    const end = this.#ends[list] as number; // as above
+    if (end - at !== words.length - start) return false;
+    for (let i = start; at < end; at++, i++) if (words[at] !== words[i]) return false;
+    return true;
+  }
+
+  /** The number of the list that was pushed to `words` since the last call; it goes again where an equal one is there. */
+  close(): number {
+    const { words } = this;
+    const start = this.#startOf(this.count);
+    const mask = this.#table.length - 1;
+    let at = hashOf(words, start) & mask;
+    for (let list = this.#table[at] as number; list >= 0; list = this.#table[at] as number) {
+      if (this.#equals(list, start)) {
+        words.length = start;
+        return list;
+      }
+      at = (at + 1) & mask;
+    }
+    this.#table[at] = this.count;
+    this.#ends.push(words.length);
+    if (this.count * 2 > this.#table.length) this.#grow();
+    return this.count - 1;
+  }
+
+  #grow(): void {
+    const table = new Int32Array(this.#table.length * 4).fill(-1);
+    for (let list = 0; list < this.count; list++) {
+      let at = hashOf(this.words, this.#startOf(list), this.#ends[list]) & (table.length - 1);
+      while ((table[at] as number) >= 0) at = (at + 1) & (table.length - 1);
+      table[at] = list;
+    }
+    this.#table = table;
+  }
+}
