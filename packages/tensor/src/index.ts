@@ -7,7 +7,16 @@ export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
-export { type Attributes, type BinaryKind, inputsOf, type Node, topological, type UnaryKind, withInputs } from "./graph/node.js";
+export {
+  type Attributes,
+  type BinaryKind,
+  inputsOf,
+  type Node,
+  type ReduceKind,
+  topological,
+  type UnaryKind,
+  withInputs,
+} from "./graph/node.js";
 export { realize, realizedStorage, realizeNow } from "./graph/realize.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
 export { mostSteps } from "./io/expression.js";

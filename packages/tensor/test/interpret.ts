@@ -31,11 +31,11 @@ export function interpret(kernel: LoopKernel, slots: SlotValues, round: Rounding
     }
     const at = (expr: Expr): number => evaluate(expr, variables, accumulators, slots, round);
     for (const [k, { combine, value }] of kernel.reductions.entries()) {
-      let total = combine === "sum" ? 0 : lowest[value.dtype];
+      let total = starts[combine][value.dtype];
       for (let i = 0; i < kernel.inner; i++) {
         variables[inner] = i;
         const next = at(value);
-        total = combine === "sum" ? fit(value.dtype, total + next, round) : Math.max(total, next);
+        total = combine === "sum" ? fit(value.dtype, total + next, round) : Math[combine](total, next);
       }
       accumulators[k] = total;
     }
@@ -48,7 +48,11 @@ export function interpret(kernel: LoopKernel, slots: SlotValues, round: Rounding
   }
 }
 
-const lowest = { f32: Number.NEGATIVE_INFINITY, i32: -0x80000000, u32: 0, bool: 0 } as const;
+const starts = {
+  sum: { f32: 0, i32: 0, u32: 0, bool: 0 },
+  max: { f32: Number.NEGATIVE_INFINITY, i32: -0x80000000, u32: 0, bool: 0 },
+  min: { f32: Number.POSITIVE_INFINITY, i32: 0x7fffffff, u32: 0xffffffff, bool: 1 },
+} as const;
 
 function wrap(dtype: ComputeDType, value: number): number {
   if (dtype === "i32") return value | 0;

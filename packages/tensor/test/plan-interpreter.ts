@@ -1,6 +1,7 @@
 import type { Backend, BackendBuffer, Executable } from "../src/backends/backend.js";
 import { Device } from "../src/backends/device.js";
 import { binaryOf } from "../src/elementwise/binary.js";
+import { reduceKinds } from "../src/elementwise/reduce.js";
 import { unaryOf } from "../src/elementwise/unary.js";
 import { philox } from "../src/graph/philox.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
@@ -153,10 +154,10 @@ function runLoop(kernel: LoopKernel, read: (slot: Slot) => Values, write: (slot:
       }
     };
     for (const [k, { combine, value }] of kernel.reductions.entries()) {
-      let total = combine === "sum" ? 0 : Number.NEGATIVE_INFINITY;
+      let total = reduceKinds[combine].start[value.dtype];
       each(() => {
         const x = evaluate(value, at, accumulators, slotValues);
-        total = combine === "sum" ? total + x : Math.max(total, x);
+        total = binaryOf(reduceKinds[combine].combine, total, x, value.dtype);
       });
       accumulators[k] = total;
     }

@@ -143,7 +143,7 @@ export function randomLoop(seed: number): LoopCase {
   const reductionCount = random.int(3);
   for (let k = 0; k < reductionCount; k++) {
     reductions.push({
-      combine: random.pick(["sum", "max"] as const),
+      combine: random.pick(["sum", "max", "min"] as const),
       value: value(allAxes, random.int(3), random.int(2) === 0 ? reductions.length : 0),
     });
   }

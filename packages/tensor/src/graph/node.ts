@@ -1,9 +1,13 @@
-import type { BinaryKind, UnaryKind } from "../kernels/expr.js";
+import type { BinaryKind } from "../elementwise/binary.js";
+import type { ReduceKind } from "../elementwise/reduce.js";
+import type { UnaryKind } from "../elementwise/unary.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 
-export type { BinaryKind, UnaryKind } from "../kernels/expr.js";
+export type { BinaryKind } from "../elementwise/binary.js";
+export type { ReduceKind } from "../elementwise/reduce.js";
+export type { UnaryKind } from "../elementwise/unary.js";
 
 /** What a composite primitive is told besides its tensors. */
 export type Attributes = Readonly<Record<string, number | boolean | string>>;
@@ -33,7 +37,7 @@ export type Node =
   /** x itself; `grad` does not look behind it. */
   | (Typed & { readonly op: "detach"; readonly x: Node })
   /** Reduced axes stay with size 1. */
-  | (Typed & { readonly op: "reduce"; readonly kind: "sum" | "max"; readonly x: Node; readonly axes: readonly number[] })
+  | (Typed & { readonly op: "reduce"; readonly kind: ReduceKind; readonly x: Node; readonly axes: readonly number[] })
   | (Typed & { readonly op: "reshape"; readonly x: Node })
   /** Axis i of the result is axis `order[i]` of x. */
   | (Typed & { readonly op: "permute"; readonly x: Node; readonly order: readonly number[] })

@@ -1,12 +1,13 @@
+import type { ReduceKind } from "../elementwise/reduce.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Expr, Index } from "./expr.js";
 
 /** Number of a buffer within a plan; `Plan.slots[slot]` says what it is. */
 export type Slot = number;
 
-/** A reduction over the inner loop of a LoopKernel. `sum` starts at 0, `max` at the lowest value of its type. */
+/** A reduction over the inner loop of a LoopKernel; `reduceKinds` says how it starts and combines. */
 export interface Reduction {
-  readonly combine: "sum" | "max";
+  readonly combine: ReduceKind;
   /** May read accumulators of earlier reductions. Its dtype (f32, i32 or u32) is the accumulator's. */
   readonly value: Expr;
 }

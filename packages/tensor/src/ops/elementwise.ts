@@ -1,11 +1,12 @@
-import type { BinaryKind, Node, UnaryKind } from "../graph/node.js";
+import { type BinaryKind, binaryKinds, binaryResult } from "../elementwise/binary.js";
+import type { Node, UnaryKind } from "../graph/node.js";
 import { type ComputeDType, checkDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
 import { ShapeError } from "../tensor/errors.js";
 import { broadcastShapes, sameShape } from "../tensor/shape.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { expand } from "./movement.js";
 
-/** What elementwise functions take: numbers are scalars of the other operand's type where that loses nothing. */
+/** What elementwise functions take: numbers are scalars of the other operand's type where that has no fraction or sign to lose; they wrap. */
 export type TensorLike = Tensor | number;
 
 /** The node in its compute dtype: stored-only types are widened by an explicit cast. */
@@ -34,23 +35,22 @@ function operands(what: string, a: TensorLike, b: TensorLike): [Tensor, Tensor] 
   return [a, b];
 }
 
-const comparisons: ReadonlySet<BinaryKind> = new Set(["lt", "le", "eq"]);
 const bitwise: ReadonlySet<BinaryKind> = new Set(["and", "or", "xor", "shl", "shr"]);
 
 function binary(kind: BinaryKind, name: string, left: TensorLike, right: TensorLike): Tensor {
   const [a, b] = operands(name, left, right);
-  const dtype = kind === "pow" ? "f32" : promote(a.dtype, b.dtype);
+  const dtype = promote(a.dtype, b.dtype);
   if (bitwise.has(kind) && dtype === "f32") {
     throw new ShapeError(
       `${name}: needs bool or integer tensors, got ${a.dtype} and ${b.dtype}. Cast them with .cast("i32") or compare first.`,
     );
   }
   // Arithmetic on truth values counts: true + true = 2.
-  const type = dtype === "bool" && !bitwise.has(kind) && !comparisons.has(kind) ? "i32" : dtype;
+  const type = dtype === "bool" && !bitwise.has(kind) && binaryKinds[kind].result !== "bool" ? "i32" : dtype;
   const shape = broadcastShapes(a.shape, b.shape, name);
   const x = expand(new Tensor(lifted(a, type), a.device), shape).node;
   const y = expand(new Tensor(lifted(b, type), b.device), shape).node;
-  return new Tensor({ op: "binary", kind, a: x, b: y, shape, dtype: comparisons.has(kind) ? "bool" : type }, a.device);
+  return new Tensor({ op: "binary", kind, a: x, b: y, shape, dtype: binaryResult(kind, type) }, a.device);
 }
 
 function floatUnary(kind: UnaryKind, x: Tensor): Tensor {
@@ -75,8 +75,16 @@ export function intDivide(a: TensorLike, b: TensorLike): Tensor {
 }
 /** Remainder with the sign of a (C's fmod and %). torch.fmod. */
 export const mod = (a: TensorLike, b: TensorLike): Tensor => binary("mod", "mod", a, b);
-/** a to the power b, f32. torch.pow. */
-export const pow = (a: TensorLike, b: TensorLike): Tensor => (b === 2 ? mul(a, a) : binary("pow", "pow", a, b));
+/**
+ * a to the power b, of the type that a · b has: of integers an integer, which wraps, and where b is negative the quotient 1 / aᵇ, truncated
+ * (0 but for a = ±1). Throws ShapeError for an integer tensor and a negative number, as torch.pow does.
+ */
+export function pow(a: TensorLike, b: TensorLike): Tensor {
+  if (typeof a !== "number" && typeof b === "number" && b < 0 && Number.isInteger(b) && !isFloat(a.dtype)) {
+    throw new ShapeError(`pow: ${a.dtype} to the power ${b} is not an integer. Cast the tensor with .cast("f32") first.`, [a.shape]);
+  }
+  return b === 2 ? mul(a, a) : binary("pow", "pow", a, b);
+}
 /** The larger of a and b; NaN if either is. torch.maximum. */
 export const maximum = (a: TensorLike, b: TensorLike): Tensor => binary("max", "maximum", a, b);
 /** The smaller of a and b; NaN if either is. torch.minimum. */

@@ -1,8 +1,9 @@
-import { computeDType } from "../tensor/dtype.js";
+import type { ReduceKind } from "../elementwise/reduce.js";
+import { computeDType, isFloat } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { normalizeAxis, sizeOf } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
-import { exp, log, mul, neg, sub } from "./elementwise.js";
+import { clamp, exp, isNan, log, mul, sub } from "./elementwise.js";
 import { reshape } from "./movement.js";
 
 /** Which axes to reduce (all when absent) and whether they stay with size 1. */
@@ -18,13 +19,16 @@ function axesOf(x: Tensor, axes: Axes, what: string): number[] {
   return [...new Set(list.map((axis) => normalizeAxis(axis, x.rank, what)))].sort((a, b) => a - b);
 }
 
-function reduce(kind: "sum" | "max", x: Tensor, axes: Axes, options: ReduceOptions): Tensor {
+function reduce(kind: ReduceKind, x: Tensor, axes: Axes, options: ReduceOptions): Tensor {
   const over = axesOf(x, axes, kind);
   const type = computeDType(x.dtype) === "bool" ? "i32" : computeDType(x.dtype);
   const source = x.cast(type).node;
   const kept = x.shape.map((size, axis) => (over.includes(axis) ? 1 : size));
-  if (kind === "max" && over.some((axis) => x.shape[axis] === 0)) {
-    throw new ShapeError(`max: an axis of ${showShape(x.shape)} is empty and has no largest element.`, [x.shape]);
+  if (kind !== "sum" && over.some((axis) => x.shape[axis] === 0)) {
+    throw new ShapeError(
+      `${kind}: an axis of ${showShape(x.shape)} is empty and has no ${kind === "max" ? "largest" : "smallest"} element.`,
+      [x.shape],
+    );
   }
   const reduced =
     over.length === 0
@@ -43,7 +47,7 @@ export const sum = (x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor
 /** Largest element over axes; NaN if any is. torch.amax. */
 export const max = (x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor => reduce("max", x, axes, options);
 /** Smallest element over axes; NaN if any is. torch.amin. */
-export const min = (x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor => neg(max(neg(x), axes, options));
+export const min = (x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor => reduce("min", x, axes, options);
 
 /** Arithmetic mean over axes, f32. torch.mean. */
 export function mean(x: Tensor, axes?: Axes, options: ReduceOptions = {}): Tensor {
@@ -57,20 +61,31 @@ export function variance(x: Tensor, axes?: Axes, options: ReduceOptions = {}): T
   return mean(mul(centred, centred), axes, options);
 }
 
-/** Position of the first largest element along an axis, i32. torch.argmax. */
-export function argmax(x: Tensor, axis = -1, options: ReduceOptions = {}): Tensor {
-  const at = normalizeAxis(axis, x.rank, "argmax");
+/** Position of the first element along an axis that is the extremum, or NaN where there is one. */
+function firstOf(kind: "max" | "min", x: Tensor, axis: number, options: ReduceOptions): Tensor {
+  const at = normalizeAxis(axis, x.rank, `arg${kind}`);
   const length = x.shape[at] ?? 1;
   const position = new Tensor({ op: "iota", axis: at, shape: x.shape, dtype: "i32" }, x.device);
-  const isLargest = x.equal(max(x, at, { keepDims: true }));
-  return sub(length, max(isLargest.where(sub(length, position), 0), at, options));
+  const isExtremum = x.equal(reduce(kind, x, at, { keepDims: true }));
+  // With a NaN the extremum is NaN, which equals nothing.
+  const isFound = isFloat(x.dtype) ? isExtremum.or(isNan(x)) : isExtremum;
+  return sub(length, max(isFound.where(sub(length, position), 0), at, options));
 }
 
-/** log Σ exp x along an axis, without overflow. torch.logsumexp. */
+/** Position of the first largest element along an axis, or of the first NaN, i32. torch.argmax. */
+export const argmax = (x: Tensor, axis = -1, options: ReduceOptions = {}): Tensor => firstOf("max", x, axis, options);
+/** Position of the first smallest element along an axis, or of the first NaN, i32. torch.argmin. */
+export const argmin = (x: Tensor, axis = -1, options: ReduceOptions = {}): Tensor => firstOf("min", x, axis, options);
+
+const largestFloat = (2 - 2 ** -23) * 2 ** 127;
+
+/** log Σ exp x along an axis, without overflow; −∞ where all are −∞. torch.logsumexp. */
 export function logsumexp(x: Tensor, axis = -1, options: ReduceOptions = {}): Tensor {
   const at = normalizeAxis(axis, x.rank, "logsumexp");
-  const largest = max(x, at, { keepDims: true }).detach();
-  const total = log(sum(exp(sub(x, largest)), at, { keepDims: true })).add(largest);
+  const values = x.cast("f32");
+  // An infinite maximum would be subtracted from itself.
+  const largest = clamp(max(values, at, { keepDims: true }), -largestFloat, largestFloat).detach();
+  const total = log(sum(exp(sub(values, largest)), at, { keepDims: true })).add(largest);
   return options.keepDims
     ? total
     : reshape(

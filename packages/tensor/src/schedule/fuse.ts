@@ -14,6 +14,7 @@ import { bind, boundOf, type Template } from "../kernels/template.js";
 import { computeDType, type DType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
 import { linearIndex } from "./lower.js";
+import { costly } from "./partition.js";
 import { type Place, Sequence } from "./sequence.js";
 import { type Aligned, align, alignments, sameIndex } from "./space.js";
 import { work } from "./work.js";
@@ -266,10 +267,8 @@ function isCheap(value: Expr): boolean {
   let [loads, work] = [0, 0];
   for (const expr of expressionsBelow([value])) {
     if (expr.op === "load") loads++;
-    else if (expr.op === "random" || (expr.op === "unary" && expr.kind !== "neg" && expr.kind !== "abs" && expr.kind !== "not"))
-      return false;
-    else if ((expr.op === "binary" || expr.op === "index") && (expr.kind === "div" || expr.kind === "mod" || expr.kind === "pow"))
-      return false;
+    else if (expr.op === "random") return false;
+    else if ((expr.op === "unary" || expr.op === "binary" || expr.op === "index") && costly.has(expr.kind)) return false;
     else if (expr.dtype === "f32" && expr.op !== "const" && expr.op !== "accumulator") work++;
   }
   return loads <= 4 && work <= 8;

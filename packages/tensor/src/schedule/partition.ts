@@ -1,3 +1,5 @@
+import { binaryKinds } from "../elementwise/binary.js";
+import { unaryKinds } from "../elementwise/unary.js";
 import { inputsOf, type Node } from "../graph/node.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
@@ -40,7 +42,9 @@ export function isNarrowing(node: Node): boolean {
 }
 
 /** Kinds of functions and arithmetic that take many instructions. */
-export const costly: ReadonlySet<string> = new Set(["exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "pow", "div", "mod"]);
+export const costly: ReadonlySet<string> = new Set(
+  [...Object.entries(unaryKinds), ...Object.entries(binaryKinds)].filter(([, { cost }]) => cost >= 4).map(([kind]) => kind),
+);
 
 /** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
 interface Cost {

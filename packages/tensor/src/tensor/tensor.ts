@@ -294,6 +294,9 @@ export class Tensor {
   argmax(axis = -1, options: ReduceOptions = {}): Tensor {
     return reductions.argmax(this, axis, options);
   }
+  argmin(axis = -1, options: ReduceOptions = {}): Tensor {
+    return reductions.argmin(this, axis, options);
+  }
   softmax(axis = -1): Tensor {
     return reductions.softmax(this, axis);
   }

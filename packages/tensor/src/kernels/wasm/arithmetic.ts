@@ -64,7 +64,11 @@ export class Arithmetic {
         case "pow":
         case "mod":
           return this.scalarMath.call(kind, a, b);
-        default:
+        case "and":
+        case "or":
+        case "xor":
+        case "shl":
+        case "shr":
           throw new Error(`Kernel: ${kind} is not defined for f32.`);
       }
     }
@@ -97,7 +101,7 @@ export class Arithmetic {
       case "mod":
         return this.#integerDivision(kind, isSigned, expr.b, a, b);
       case "pow":
-        throw new Error("Kernel: pow is defined for f32 only.");
+        return this.scalarMath.call(isSigned ? "powInt" : "powUint", a, b);
     }
   }
 
@@ -173,9 +177,8 @@ export class Arithmetic {
         return this.#perLane("i32", lanes, [a(), b()], ([x = [], y = []]) => this.scalarBinary(expr, x, y));
       case "div":
       case "mod":
-        return this.#perLane("i32", lanes, [a(), b()], ([x = [], y = []]) => this.scalarBinary(expr, x, y));
       case "pow":
-        throw new Error("Kernel: pow is defined for f32 only.");
+        return this.#perLane("i32", lanes, [a(), b()], ([x = [], y = []]) => this.scalarBinary(expr, x, y));
     }
   }
 

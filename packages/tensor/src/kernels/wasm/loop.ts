@@ -1,4 +1,5 @@
-import type { ComputeDType, DType } from "../../tensor/dtype.js";
+import { reduceKinds } from "../../elementwise/reduce.js";
+import type { DType } from "../../tensor/dtype.js";
 import { type Expr, expressionsBelow } from "../expr.js";
 import { type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
@@ -320,25 +321,27 @@ function tree(parts: readonly Code[], join: (a: Code, b: Code) => Code): Code {
   return join(tree(parts.slice(0, half), join), tree(parts.slice(half), join));
 }
 
-const lowest = { f32: Number.NEGATIVE_INFINITY, i32: -0x80000000, u32: 0, bool: 0 } as const satisfies Record<ComputeDType, number>;
-
 function identity(reduction: Reduction): Code {
   const { dtype } = reduction.value;
-  const value = reduction.combine === "sum" ? 0 : lowest[dtype];
+  const value = reduceKinds[reduction.combine].start[dtype];
   return dtype === "f32" ? f32x4(value) : i32x4(value);
 }
 
 function combine(reduction: Reduction, a: Code, b: Code): Code {
   const { dtype } = reduction.value;
-  if (reduction.combine === "sum") return op(dtype === "f32" ? "f32x4.add" : "i32x4.add", a, b);
-  return op(dtype === "f32" ? "f32x4.max" : dtype === "i32" ? "i32x4.max_s" : "i32x4.max_u", a, b);
+  const { combine } = reduceKinds[reduction.combine];
+  if (dtype === "f32") return op(`f32x4.${combine}`, a, b);
+  if (combine === "add") return op("i32x4.add", a, b);
+  return op(dtype === "i32" ? `i32x4.${combine}_s` : `i32x4.${combine}_u`, a, b);
 }
 
 function combineScalar(reduction: Reduction, a: Code, b: Code): Code {
   const { dtype } = reduction.value;
-  if (reduction.combine === "sum") return op(dtype === "f32" ? "f32.add" : "i32.add", a, b);
-  if (dtype === "f32") return op("f32.max", a, b);
-  return [a, b, op(dtype === "i32" ? "i32.gt_s" : "i32.gt_u", a, b), op("select")];
+  const { combine } = reduceKinds[reduction.combine];
+  if (dtype === "f32") return op(`f32.${combine}`, a, b);
+  if (combine === "add") return op("i32.add", a, b);
+  const order = combine === "max" ? "gt" : "lt";
+  return [a, b, op(dtype === "i32" ? `i32.${order}_s` : `i32.${order}_u`, a, b), op("select")];
 }
 
 /** A text that two programs share exactly when the same function serves both (with its slots in the same order). */

@@ -2,9 +2,24 @@ import { type Code, call, type FunctionBuilder, f32, f64, i32, i64, type Local, 
 
 /**
  * Functions that are computed one number at a time in f64, as functions of the module that uses them: sin, cos (any argument, reduced
- * exactly), pow and fmod. Rounded once at the end, their error is below 1 ulp of f32.
+ * exactly), pow and fmod. Rounded once at the end, their error is below 1 ulp of f32. Powers of integers wrap.
  */
-export type ScalarFunction = "sin" | "cos" | "pow" | "mod";
+export type ScalarFunction = "sin" | "cos" | "pow" | "mod" | "powInt" | "powUint";
+
+interface ScalarDefinition {
+  readonly type: "f32" | "i32";
+  readonly operands: 1 | 2;
+  readonly write: (f: FunctionBuilder) => void;
+}
+
+const functions: Readonly<Record<ScalarFunction, ScalarDefinition>> = {
+  sin: { type: "f32", operands: 1, write: (f) => writeSine(f, "sin") },
+  cos: { type: "f32", operands: 1, write: (f) => writeSine(f, "cos") },
+  pow: { type: "f32", operands: 2, write: writePow },
+  mod: { type: "f32", operands: 2, write: writeMod },
+  powInt: { type: "i32", operands: 2, write: (f) => writeIntegerPower(f, true) },
+  powUint: { type: "i32", operands: 2, write: (f) => writeIntegerPower(f, false) },
+};
 
 /** The scalar functions that one module has needed so far. */
 export class ScalarMath {
@@ -15,12 +30,11 @@ export class ScalarMath {
   call(name: ScalarFunction, ...operands: readonly Code[]): Code {
     let index = this.#indices.get(name);
     if (index === undefined) {
-      const f = this.module.function(name === "sin" || name === "cos" ? ["f32"] : ["f32", "f32"], ["f32"]);
+      const { type, operands: count, write } = functions[name];
+      const f = this.module.function(new Array<"f32" | "i32">(count).fill(type), [type]);
       index = f.index;
       this.#indices.set(name, index);
-      if (name === "pow") writePow(f);
-      else if (name === "mod") writeMod(f);
-      else writeSine(f, name);
+      write(f);
     }
     return call(index, ...operands);
   }
@@ -135,6 +149,30 @@ function writePow(f: FunctionBuilder): void {
   const value = f.let("f64", mul(polynomial(r.get, factorials), op("f64.reinterpret_i64", exponent)));
   const isNegative = op("i32.and", isOdd.get, op("i64.lt_s", op("i64.reinterpret_f64", x.get), i64(0n)));
   f.emit(op("f32.demote_f64", [op("f64.neg", value.get), value.get, isNegative, op("select")]));
+}
+
+/** aᵇ modulo 2³² by squaring; a negative power of anything but ±1 truncates to 0. */
+function writeIntegerPower(f: FunctionBuilder, isSigned: boolean): void {
+  const [a, b] = [f.param(0), f.param(1)];
+  const result = f.let("i32", i32(1));
+  const square = f.let("i32", a.get);
+  const left = f.let("i32", b.get);
+  if (isSigned) {
+    f.if(op("i32.lt_s", b.get, i32(0)), () => {
+      const ofMinusOne = [i32(-1), i32(1), op("i32.and", b.get, i32(1)), op("select")];
+      const other = [ofMinusOne, i32(0), op("i32.eq", a.get, i32(-1)), op("select")];
+      f.emit([[i32(1), other, op("i32.eq", a.get, i32(1)), op("select")], op("return")]);
+    });
+  }
+  f.if(left.get, () => {
+    f.loop((again) => {
+      f.if(op("i32.and", left.get, i32(1)), () => f.emit(result.set(op("i32.mul", result.get, square.get))));
+      f.emit(square.set(op("i32.mul", square.get, square.get)));
+      f.emit(left.set(op("i32.shr_u", left.get, i32(1))));
+      f.brIf(again, left.get);
+    });
+  });
+  f.emit(result.get);
 }
 
 /** C's fmod: the remainder is taken off in steps of 28 bits of quotient, each of which is exact in f64. */

@@ -1,5 +1,6 @@
 import type { ComputeDType } from "../../tensor/dtype.js";
-import { type Expr, isIndex, operandsOf, type UnaryKind } from "../expr.js";
+import { type Expr, isIndex, operandsOf } from "../expr.js";
+import { type Binary, binaryCode, unaryCode, zeroCode } from "./elementwise.js";
 import type { ProgramFunctions } from "./functions.js";
 import { literal, valueType } from "./literals.js";
 import type { ProgramMemory } from "./memory.js";
@@ -9,9 +10,6 @@ export interface Value {
   readonly code: string;
   readonly isVector: boolean;
 }
-
-/** User arithmetic or index arithmetic: the operators are the same. */
-type Binary = Expr & { op: "binary" | "index" };
 
 /** How often a statement runs: once a row, or in each step of the loop that is open. */
 export interface Scope {
@@ -84,8 +82,6 @@ export class ExprFacts {
     }
   }
 }
-
-const unaryFunctions: Partial<Record<UnaryKind, string>> = { exp: "exponential", log: "logarithm", tanh: "tangent", erf: "errorFunction" };
 
 /** Prints expressions of one kernel as WGSL statements `let x = …;`, each once, in the outermost scope in which its operands exist. */
 export class ExprPrinter {
@@ -235,11 +231,12 @@ export class ExprPrinter {
       }
       case "unary": {
         const x = this.#opaque(expr.x, get(expr.x), [expr.x]);
-        return { code: this.#unary(expr.kind, expr.dtype, x), isVector: x.isVector };
+        const on = { dtype: expr.dtype, isVector: x.isVector, functions: this.functions };
+        return { code: unaryCode[expr.kind](x.code, on), isVector: x.isVector };
       }
       case "cast": {
         const x = this.#opaque(expr.x, get(expr.x), [expr.x]);
-        const zero = this.#zero(expr.x.dtype, x.isVector);
+        const zero = zeroCode(expr.x.dtype, x.isVector);
         if (expr.x.dtype === "f32" && (expr.dtype === "i32" || expr.dtype === "u32")) {
           // WGSL leaves NaN and values out of range open; here NaN gives 0 and the rest the nearest integer there is.
           const [type, words, floats] = [expr.dtype, "u32", "f32"].map((name) => valueType(name as ComputeDType, x.isVector));
@@ -274,11 +271,6 @@ export class ExprPrinter {
     }
   }
 
-  #zero(dtype: ComputeDType, isVector: boolean): string {
-    const zero = dtype === "bool" ? "false" : dtype === "f32" ? "0.0f" : dtype === "u32" ? "0u" : "0i";
-    return isVector ? `${valueType(dtype, true)}(${zero})` : zero;
-  }
-
   /** Hides that all operands are constants: WGSL refuses programs whose constant expressions overflow or divide by zero. */
   #opaque(expr: Expr, value: Value, operands: readonly Expr[]): Value {
     if (expr.op !== "const" || !operands.every((operand) => operand.op === "const")) return value;
@@ -289,109 +281,12 @@ export class ExprPrinter {
     return { code: `${bits}(opaqueBits(${scratch.getUint32(0)}u))`, isVector: false };
   }
 
-  #unary(kind: UnaryKind, dtype: ComputeDType, x: Value): string {
-    const named = unaryFunctions[kind];
-    if (named) return `${this.functions.use(named, x.isVector)}(${x.code})`;
-    switch (kind) {
-      case "neg":
-        return dtype === "u32" ? `${this.#zero("u32", x.isVector)} - ${x.code}` : `-${x.code}`;
-      case "not":
-        return `!${x.code}`;
-      case "sin":
-      case "cos":
-        return `${this.functions.use("circular", x.isVector)}(${x.code}, ${kind === "cos" ? 1 : 0})`;
-      default:
-        return `${kind}(${x.code})`;
-    }
-  }
-
   #binary(expr: Binary, get: (operand: Expr) => Value): Value {
-    const dtype = expr.a.dtype;
+    const { dtype } = expr.a;
     const a = this.#opaque(expr.a, get(expr.a), [expr.a, expr.b]);
     const b = get(expr.b);
     const isVector = a.isVector || b.isVector;
     const [x, y] = isVector ? [this.splat(a, dtype), this.splat(b, expr.b.dtype)] : [a.code, b.code];
-    return { code: this.#binaryCode(expr, dtype, x, y, isVector), isVector };
+    return { code: binaryCode[expr.kind](x, y, { dtype, isVector, functions: this.functions }, expr), isVector };
   }
-
-  #call(name: string, x: string, y: string, isVector: boolean): string {
-    const called = this.functions.use(name, isVector);
-    if (!isVector || !this.functions.isScalar(name)) return `${called}(${x}, ${y})`;
-    return `vec4f(${["x", "y", "z", "w"].map((lane) => `${called}(${x}.${lane}, ${y}.${lane})`).join(", ")})`;
-  }
-
-  #binaryCode(expr: Binary, dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
-    const { kind } = expr;
-    switch (kind) {
-      case "add":
-      case "sub":
-      case "mul":
-        if (dtype === "bool") return `(${x}) ${kind === "mul" ? "&" : kind === "add" ? "|" : "!="} (${y})`;
-        return `${x} ${{ add: "+", sub: "-", mul: "*" }[kind]} ${y}`;
-      case "div":
-      case "mod":
-        return this.#division(expr, kind, dtype, x, y, isVector);
-      case "pow":
-        return this.#call("power", x, y, isVector);
-      case "max":
-      case "min":
-        if (dtype === "bool") return `(${x}) ${kind === "max" ? "|" : "&"} (${y})`;
-        if (dtype === "f32") return this.#call(kind === "max" ? "maximum" : "minimum", x, y, isVector);
-        return `${kind}(${x}, ${y})`;
-      case "lt":
-      case "le":
-        if (dtype === "bool") return kind === "lt" ? `(!${x}) & (${y})` : `(!${x}) | (${y})`;
-        return `${x} ${kind === "lt" ? "<" : "<="} ${y}`;
-      case "eq":
-        return `${x} == ${y}`;
-      case "and":
-      case "or":
-        return `(${x}) ${kind === "and" ? "&" : "|"} (${y})`;
-      case "xor":
-        return dtype === "bool" ? `(${x}) != (${y})` : `(${x}) ^ (${y})`;
-      case "shl":
-      case "shr": {
-        const by = isVector ? `(vec4u(${y}) & vec4u(31u))` : `(u32(${y}) & 31u)`;
-        return `${x} ${kind === "shl" ? "<<" : ">>"} ${by}`;
-      }
-    }
-  }
-
-  #division(expr: Binary, kind: "div" | "mod", dtype: ComputeDType, x: string, y: string, isVector: boolean): string {
-    if (dtype === "f32" && kind === "div" && expr.b.op === "const" && expr.b.value === 0 && expr.a.op !== "const") {
-      // Mesa's compiler makes x / 0 zero.
-      const infinite = literal("f32", Object.is(expr.b.value, -0) ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY);
-      return `${x} * ${infinite}`;
-    }
-    if (dtype === "f32") return kind === "div" ? `${x} / ${y}` : this.#call("remainder", x, y, isVector);
-    const sign = kind === "div" ? "/" : "%";
-    if (expr.b.op === "const" && expr.b.value > 0) {
-      // Unsigned division by a constant is cheaper, and indices are never negative.
-      if (dtype !== "i32" || expr.a.op === "const" || !this.facts.isNonNegative(expr.a)) return `${x} ${sign} ${y}`;
-      const unsigned = valueType("u32", isVector);
-      return `${valueType("i32", isVector)}(${unsigned}(${x}) ${sign} ${unsigned}(${expr.b.value}u))`;
-    }
-    const suffix = dtype === "i32" ? "Int" : "Uint";
-    // A constant divisor of zero would be refused, so it goes through the function, whose parameters are not constants.
-    return this.#call((kind === "div" ? "quotient" : "remainder") + suffix, x, y, isVector);
-  }
-}
-
-/** The operation that a binary kind names, for reductions. */
-export function combineCode(
-  functions: ProgramFunctions,
-  kind: "sum" | "max",
-  dtype: ComputeDType,
-  a: string,
-  b: string,
-  isVector: boolean,
-): string {
-  if (kind === "sum") return `${a} + ${b}`;
-  return dtype === "f32" ? `${functions.use("maximum", isVector)}(${a}, ${b})` : `max(${a}, ${b})`;
-}
-
-/** The value that a reduction starts from. */
-export function identityCode(kind: "sum" | "max", dtype: ComputeDType, isVector: boolean): string {
-  const start = kind === "sum" || dtype === "u32" || dtype === "bool" ? 0 : dtype === "f32" ? Number.NEGATIVE_INFINITY : -2147483648;
-  return `${valueType(dtype, isVector)}(${literal(dtype, start)})`;
 }

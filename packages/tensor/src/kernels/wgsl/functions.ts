@@ -136,6 +136,34 @@ const templates: Readonly<Record<string, Template>> = {
   return select(size, -size, isOdd);
 }`,
   },
+  // Integers wrap; a negative power of anything but 1 and -1 truncates to 0.
+  powerInt: {
+    calls: [],
+    isScalar: true,
+    text: `fn powerInt(a: i32, b: i32) -> i32 {
+  if (b < 0) { return select(select(0, select(1, -1, (b & 1) != 0), a == -1), 1, a == 1); }
+  var result = 1;
+  var square = a;
+  for (var left = u32(b); left > 0u; left = left >> 1u) {
+    if ((left & 1u) != 0u) { result = result * square; }
+    square = square * square;
+  }
+  return result;
+}`,
+  },
+  powerUint: {
+    calls: [],
+    isScalar: true,
+    text: `fn powerUint(a: u32, b: u32) -> u32 {
+  var result = 1u;
+  var square = a;
+  for (var left = b; left > 0u; left = left >> 1u) {
+    if ((left & 1u) != 0u) { result = result * square; }
+    square = square * square;
+  }
+  return result;
+}`,
+  },
   // C's fmod, exactly: subtracts the largest b · 2^k that fits, from the top.
   remainder: {
     calls: [],

@@ -1,7 +1,8 @@
 import { sizeOf } from "../../tensor/shape.js";
 import { type Expr, expressionsBelow } from "../expr.js";
 import { type LoopKernel, type PlanSlot, type Reduction, rootsOf, type Store } from "../kernel.js";
-import { combineCode, ExprFacts, ExprPrinter, identityCode, newScope, type Value } from "./expression.js";
+import { combineCode, identityCode } from "./elementwise.js";
+import { ExprFacts, ExprPrinter, newScope, type Value } from "./expression.js";
 import { ProgramFunctions } from "./functions.js";
 import { valueType } from "./literals.js";
 import { ProgramMemory } from "./memory.js";
@@ -159,7 +160,7 @@ export function printLoop(
       const sum = `sum${index}`;
       row.lines.push(`var ${sum} = ${identityCode(reduction.combine, dtype, isVector)};`);
       const four = isVector ? printer.splat(value, dtype) : value.code;
-      body.push(`${sum} = ${combineCode(functions, reduction.combine, dtype, sum, four, isVector)};`);
+      body.push(`${sum} = ${combineCode(reduction.combine, sum, four, { dtype, isVector, functions })};`);
       running.push({ index, name: sum, isVector });
     }
     printer.leave();
@@ -212,7 +213,8 @@ function finishReduction(
   globals: Set<string>,
 ): Value {
   const { dtype } = reduction.value;
-  const combine = (a: string, b: string, vector: boolean): string => combineCode(functions, reduction.combine, dtype, a, b, vector);
+  const combine = (a: string, b: string, vector: boolean): string =>
+    combineCode(reduction.combine, a, b, { dtype, isVector: vector, functions });
   let value: Value = { code: sum, isVector };
   if (isVector && isInnerVector) {
     const pair = (a: string, b: string): string => combine(`${sum}.${a}`, `${sum}.${b}`, false);
