@@ -1,6 +1,7 @@
 import {
   type ByteSource,
   CheckpointError,
+  eventLoopTurn,
   type FileSystem,
   isAddress,
   type Json,
@@ -50,7 +51,10 @@ export async function readTokenizer(files: FileSystem, folder: string): Promise<
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
   const template: ByteSource | null = await openFile(files, files.join(folder, "chat_template.jinja"));
-  return new Tokenizer(json, { ...special, ...config }, template ? await readText(template) : null, path);
+  const templateText = template ? await readText(template) : null;
+  // Parsing took a while.
+  await eventLoopTurn();
+  return Tokenizer.open(json, { ...special, ...config }, templateText, path);
 }
 
 /** A few names, and how many more. */

@@ -1,5 +1,5 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { CheckpointError, digestOf, type Json, largest } from "@lowrank/tensor";
+import { CheckpointError, digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
 import { ChatTemplate } from "./chat-template.js";
 import { TokenizerError } from "./error.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
@@ -29,11 +29,11 @@ export class Tokenizer {
   #template: ChatTemplate | null = null;
 
   /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
-  constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json") {
-    checkTokenizer(json, path);
-    this.#config = checkTokenizerConfig(config, path.replace(/tokenizer\.json$/, "tokenizer_config.json"));
+  constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json", known?: Known) {
+    const { config: checked, digest } = known ?? { config: checkFiles(json, config, path), digest: contentsOf(json, config, chatTemplate) };
+    this.#config = checked;
+    this.digest = digest;
     try {
-      this.digest = digestOf(JSON.stringify([json, config, chatTemplate]));
       this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
     } catch (error) {
       throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
@@ -50,6 +50,18 @@ export class Tokenizer {
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");
     this.chatTemplate = chatTemplate ?? namedTemplate(this.#config.chat_template);
+  }
+
+  /**
+   * As the constructor, with turns of the event loop in between: a vocabulary of a quarter of a million tokens takes more than a second.
+   * Rejects with CheckpointError as that throws.
+   */
+  static async open(json: Json, config: Json, chatTemplate: string | null, path: string): Promise<Tokenizer> {
+    const checked = checkFiles(json, config, path);
+    await eventLoopTurn();
+    const digest = contentsOf(json, config, chatTemplate);
+    await eventLoopTurn();
+    return new Tokenizer(json, config, chatTemplate, path, { config: checked, digest });
   }
 
   /**
@@ -114,6 +126,21 @@ export class Tokenizer {
     const text = tokenText(this.#config[name]);
     return text === null ? null : this.tokenId(text);
   }
+}
+
+/** What is found out of a tokenizer's files before it is made of them. */
+interface Known {
+  readonly config: TokenizerConfig;
+  readonly digest: string;
+}
+
+function checkFiles(json: Json, config: Json, path: string): TokenizerConfig {
+  checkTokenizer(json, path);
+  return checkTokenizerConfig(config, path.replace(/tokenizer\.json$/, "tokenizer_config.json"));
+}
+
+function contentsOf(json: Json, config: Json, chatTemplate: string | null): string {
+  return digestOf(JSON.stringify([json, config, chatTemplate]));
 }
 
 /** A special token is a string, or an object with `content`. */

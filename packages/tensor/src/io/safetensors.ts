@@ -1,4 +1,5 @@
 import type { Device } from "../backends/device.js";
+import { eventLoopTurn, isTurnDue } from "../backends/event-loop.js";
 import { readBytes } from "../graph/realize.js";
 import { fromStorage } from "../tensor/create.js";
 import { type DType, decode, dtypeBytes, encode, isFloat } from "../tensor/dtype.js";
@@ -171,6 +172,8 @@ async function* chunks(source: ByteSource, entry: SafetensorsEntry, scan: Conten
   const dtype = tensorDType(entry, source.name);
   const elementBytes = entry.dtype === "I64" || entry.dtype === "F64" ? 8 : dtypeBytes[dtype];
   for (let done = 0; done < entry.bytes; done += stagingBytes) {
+    // A source that has everything at hand would never let the event loop in.
+    if (isTurnDue()) await eventLoopTurn();
     const length = Math.min(stagingBytes, entry.bytes - done);
     const part = await source.read(entry.offset + done, length, scan?.room(length));
     if (part.byteLength !== length)
