@@ -98,6 +98,23 @@ const cases: Record<string, Build> = {
     ),
 };
 
+/** Arithmetic whose values fit in a byte, and such whose values just do not. */
+const ofBytes: Record<string, (x: Tensor) => Tensor> = {
+  "bits of bytes": (x) => x.and(60).or(1).xor(255),
+  "shifts of bytes": (x) => x.shiftRight(3).add(x.shiftRight(7)),
+  "quotients and remainders of bytes": (x) => x.cast("f32").div(16).floor().add(x.cast("f32").mod(8)),
+  "quotients and remainders of bytes as integers": (x) => x.intDivide(4).cast("i32").sub(x.mod(32).cast("i32")),
+  "bytes below zero": (x) => x.cast("i32").and(127).sub(128),
+  "bytes past 255": (x) => x.add(1).cast("f32").sub(x.cast("f32").sub(200)),
+  "unsigned bytes that wrap": (x) => x.and(15).sub(8),
+  "bytes of a third": (x) => x.cast("f32").div(3).floor(),
+};
+
+for (const [name, build] of Object.entries(ofBytes)) {
+  test(`${name} = the float64 reference`, () =>
+    agree((_, ints) => build(ints(Array.from({ length: 77 }, (_, i) => (i * 37) % 256)).cast("u8")).cast("f32"), reference, tested));
+}
+
 function arangeLike(x: Tensor, count: number): Tensor {
   return arange(count, { device: x.device }).cast("f32");
 }

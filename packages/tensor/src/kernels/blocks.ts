@@ -1,25 +1,26 @@
 import { type Expr, ExprMakers, expressionsBelow, type Index, isInvariant, strideOf } from "./expr.js";
 import { substitute } from "./substitute.js";
 
-/** Lanes of a vector. */
-export const laneCount = 4;
+/** Lanes of a vector, and of as many vectors as hold sixteen bytes: small integers are computed that many at a time. */
+const lanesOfVectors = [16, 4] as const;
 
 /**
- * How an axis is walked in blocks of `size` positions: a block is size / 4 vectors ("units") of four lanes. Lanes of a unit lie `step`
- * positions apart, so that where neighbours share a byte, lanes do not.
+ * How an axis is walked in blocks of `size` positions: a block is size / lanes units. Lanes of a unit lie `step` positions apart, so that
+ * where neighbours share a byte, lanes do not.
  */
 export interface Blocks {
   readonly size: number;
   readonly step: number;
+  readonly lanes: number;
 }
 
 /** Where the lanes of a unit lie in a block: at first + step · lane. */
-export function firstOfUnit({ step }: Blocks, unit: number): number {
-  return Math.floor(unit / step) * laneCount * step + (unit % step);
+export function firstOfUnit({ step, lanes }: Blocks, unit: number): number {
+  return Math.floor(unit / step) * lanes * step + (unit % step);
 }
 
-export function unitsOf({ size }: Blocks): number {
-  return size / laneCount;
+export function unitsOf({ size, lanes }: Blocks): number {
+  return size / lanes;
 }
 
 /** The position that a lane of a unit of a block has. */
@@ -51,24 +52,28 @@ export function walkOf(value: Expr, axis: number, size: number): Walk | null {
   const divisors = divisorsOf(value, axis);
   const sizes = new Set<number>([4, 8, 16, 32, 64, 128]);
   for (const divisor of divisors) for (const multiple of [1, 2, 4, 8]) sizes.add(divisor * multiple);
-  let best: Walk | null = null;
-  for (const blockSize of [...sizes].sort((a, b) => a - b)) {
-    if (blockSize > mostPositions || size % blockSize !== 0) continue;
-    for (const step of [1, 2, 4, 8]) {
-      if (blockSize % (laneCount * step) !== 0) continue;
-      const cost = costOf(value, axis, size, { size: blockSize, step });
-      // A larger block has to save something, but a turn of the loop should not be too short.
-      if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost)))
-        best = { blocks: { size: blockSize, step }, cost };
+  const found = lanesOfVectors.flatMap((lanes) => {
+    let best: Walk | null = null;
+    for (const blockSize of [...sizes].sort((a, b) => a - b)) {
+      if (blockSize > mostPositions || size % blockSize !== 0) continue;
+      for (const step of [1, 2, 4, 8]) {
+        if (blockSize % (lanes * step) !== 0) continue;
+        const blocks = { size: blockSize, step, lanes };
+        const cost = costOf(value, axis, size, blocks);
+        // A larger block has to save something, but a turn of the loop should not be too short.
+        if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost))) best = { blocks, cost };
+      }
     }
-  }
-  return best;
+    return best ? [best] : [];
+  });
+  // More lanes first: they are worth a little.
+  return found.reduce<Walk | null>((best, walk) => (best && walk.cost > best.cost * 0.8 ? best : walk), null);
 }
 
 /** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */
 function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number | null {
   const make = new ExprMakers();
-  const lane = make.variable(axis, laneCount);
+  const lane = make.variable(axis, blocks.lanes);
   // Other variables keep their numbers, and the block's comes after all of them.
   const block = make.variable(blockAxis, size / blocks.size);
   const roots = Array.from({ length: unitsOf(blocks) }, (_, unit) => {
@@ -82,14 +87,14 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number
     } else if (expr.op === "load") {
       const stride = strideOf(expr.index, axis);
       if (stride === null) return null;
-      cost += stride === 1 ? 1 : scatteredCost;
+      cost += ((stride === 1 ? 1 : scatteredCost) * blocks.lanes) / 4;
     } else {
       const isDivision =
         (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
       if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
     }
   }
-  return cost / unitsOf(blocks);
+  return (cost * 4) / blocks.size;
 }
 
 /** A number for a variable that no kernel has. */

@@ -1,4 +1,4 @@
-import { laneCount, positionIn, unitsOf } from "../../kernels/blocks.js";
+import { positionIn, unitsOf } from "../../kernels/blocks.js";
 import { epilogueLoop } from "../../kernels/epilogue.js";
 import { ExprMakers, type Index } from "../../kernels/expr.js";
 import type { AddedProduct, LoadOperand, LoopKernel, MatmulKernel, MatrixOperand, MatrixView, Slot, Store } from "../../kernels/kernel.js";
@@ -139,8 +139,8 @@ function leftOf(operand: LoadOperand, batch: readonly number[], m: number, k: nu
     const kernel = loop({ outer: sizes, inner: k, stores: [storeAt(make.variable(sizes.length, k))] });
     return { program: lowerRows(kernel, "inner"), matrices, matrixCount };
   }
-  const outer = [...sizes, laneCount];
-  const [lane, block] = [make.variable(sizes.length, laneCount), make.variable(outer.length, k / blocks.size)];
+  const outer = [...sizes, blocks.lanes];
+  const [lane, block] = [make.variable(sizes.length, blocks.lanes), make.variable(outer.length, k / blocks.size)];
   const stores = Array.from({ length: unitsOf(blocks) }, (_, unit) => storeAt(positionIn(make, blocks, block, unit, lane)));
   return { program: lowerRows(loop({ outer, inner: k / blocks.size, stores }), "outer"), matrices, matrixCount };
 }

@@ -1,28 +1,26 @@
-import { type Blocks, laneCount, positionIn, unitsOf } from "../../kernels/blocks.js";
-import { type Expr, ExprMakers, type Index, isInvariant } from "../../kernels/expr.js";
+import { type Blocks, positionIn, unitsOf } from "../../kernels/blocks.js";
+import { epilogueLoop } from "../../kernels/epilogue.js";
+import { type Expr, ExprMakers, type Index } from "../../kernels/expr.js";
 import type { LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../../kernels/kernel.js";
 import { isComputed } from "../../kernels/products.js";
-import { substitute } from "../../kernels/substitute.js";
 import { lowerRows } from "../../kernels/wasm/lower.js";
+import { SmallIntegers } from "../../kernels/wasm/small-integers.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
-import { elementOf, scratchSlot, walks } from "./computed.js";
+import { elementOf, walks } from "./computed.js";
 import { fewRows } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps, rowsStep } from "./loop.js";
-import { movedSteps } from "./move.js";
-import { roundUp } from "./round.js";
-import type { Step, StepList, Word } from "./steps.js";
+import type { StepList } from "./steps.js";
 
 /** Sums that a loop keeps in registers at most. */
 const mostSums = 16;
 
-/** A loop kernel that adds up products, and into how many parts it leaves the sum of each element of the result: they follow one another. */
+/** A loop kernel that adds up products. */
 interface Sums {
   readonly kernel: LoopKernel;
-  readonly parts: number;
-  /** Its last outer axis are the lanes of a vector. */
-  readonly isInLanes: boolean;
+  /** What the lanes of its last outer axis are: elements of the result, parts of the sum of one, or nothing in particular. */
+  readonly lanes: "elements" | "parts" | null;
 }
 
 /**
@@ -30,44 +28,31 @@ interface Sums {
  * is made until it has been multiplied with each row. Null where there are more rows, or the right operand lies in memory.
  */
 export function fewComputedSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
-  const { m, n, k, batch, epilogue, out } = kernel;
-  if (!isComputed(kernel.b) || m > fewRows || kernel.plus || k === 0) return null;
-  const { kernel: sums, parts, isInLanes } = sumsOf(kernel);
-  const typeOf = (slot: Slot): DType => (slot === scratchSlot ? "f32" : dtypeOf(slot));
-  const isDirect = parts === 1 && !epilogue;
-  const partBytes = isDirect ? 0 : roundUp(sizeOf(batch) * m * n * parts * 4, 64);
-  const wordOf = (slot: Slot): Word =>
-    slot !== scratchSlot ? { kind: "slot", slot } : isDirect ? { kind: "slot", slot: out } : { kind: "scratch", offset: 0 };
-  const steps: Step[] = [];
-  let scratchBytes = partBytes;
-  const run = (loop: LoopKernel): void => {
-    const list = loopSteps(loop, firstFree, typeOf, library);
-    const from = scratchBytes;
-    const placed = (word: Exclude<Word, number>): Word => {
-      if (word.kind === "slot" && word.slot === scratchSlot) return wordOf(scratchSlot);
-      return word.kind === "scratch" ? { kind: "scratch", offset: word.offset + from } : word;
-    };
-    steps.push(...movedSteps(list.steps, placed));
-    scratchBytes += list.scratchBytes;
-  };
-  if (isInLanes) {
-    const program = lowerRows(sums, "outer");
-    const rows = sizeOf(program.kernel.outer.slice(0, -1));
-    steps.push(rowsStep(program, { first: 0, count: rows, all: rows }, wordOf, typeOf, library));
-  } else run(sums);
-  if (!isDirect) run(finish(kernel, parts));
-  return { steps, scratchBytes };
+  if (!isComputed(kernel.b) || kernel.m > fewRows || kernel.plus || kernel.k === 0) return null;
+  const { kernel: sums, lanes } = sumsOf(kernel, new SmallIntegers(dtypeOf));
+  const first = lanes ? laneSteps(sums, lanes, dtypeOf, library) : loopSteps(sums, firstFree, dtypeOf, library);
+  if (!kernel.epilogue) return first;
+  const then = loopSteps(epilogueLoop(kernel, kernel.epilogue), firstFree, dtypeOf, library);
+  return { steps: [...first.steps, ...then.steps], scratchBytes: Math.max(first.scratchBytes, then.scratchBytes) };
+}
+
+/** The step of a kernel whose last outer axis are lanes. */
+function laneSteps(kernel: LoopKernel, lanes: "elements" | "parts", dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  const program = lowerRows(kernel, "outer", lanes === "parts");
+  const count = sizeOf(program.kernel.outer.slice(0, -1));
+  const step = rowsStep(program, { first: 0, count, all: count }, (slot) => ({ kind: "slot", slot }), dtypeOf, library);
+  return { steps: [step], scratchBytes: 0 };
 }
 
 /** Above the slots of any plan. */
 const firstFree = 2 ** 30;
 
-function sumsOf(kernel: MatmulKernel): Sums {
+function sumsOf(kernel: MatmulKernel, small: SmallIntegers): Sums {
   const { m, n, k, batch, a, b } = kernel;
   if (!isComputed(b)) throw new Error("The right operand is not computed.");
   const { row: down, column: across } = walks(b, batch, k, n);
-  if (down && !(across && across.cost < down.cost)) return sumsAlongDepth(kernel, down.blocks);
-  if (across) return sumsAlongColumns(kernel, across.blocks);
+  if (down && !(across && across.cost < down.cost)) return sumsAlongDepth(kernel, down.blocks, small);
+  if (across) return sumsAlongColumns(kernel, across.blocks, small);
   const make = new ExprMakers();
   const outer = [...batch, n];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
@@ -80,12 +65,12 @@ function sumsOf(kernel: MatmulKernel): Sums {
   const stores = rowsOf(m).map(
     (r): Store => ({
       scope: "row",
-      slot: scratchSlot,
+      slot: kernel.out,
       index: placeOf(make, kernel, batchAt, make.int(r), column),
       value: make.accumulator("f32", r),
     }),
   );
-  return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, parts: 1, isInLanes: false };
+  return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, lanes: null };
 }
 
 const times = (make: ExprMakers, a: Expr, b: Expr): Expr => make.binary("mul", a, b);
@@ -101,48 +86,56 @@ function placeOf(make: ExprMakers, { batch, m, n }: MatmulKernel, batchAt: reado
   return make.add(make.mul(make.add(make.mul(matrix, make.int(m)), row), make.int(n)), column);
 }
 
-/** Blocks of the depth: lanes are positions of the depth, and a result is left as the sums of four lanes. */
-function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks): Sums {
+/**
+ * Blocks of the depth: lanes are positions of the depth, which are added up at the end. Four columns share what is
+ * read of the rows where that takes more than a load, and there are registers for their sums.
+ */
+function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
   const { m, n, k, batch, a, b } = kernel;
   const make = new ExprMakers();
-  const outer = [...batch, n, laneCount];
+  const abreast = blocks.step > 1 && n % 4 === 0 && m * blocks.lanes <= mostSums ? 4 : 1;
+  const outer = [...batch, n / abreast, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
-  const [column, lane] = [make.variable(batch.length, n), make.variable(batch.length + 1, laneCount)];
+  const lane = make.variable(batch.length + 1, blocks.lanes);
   const block = make.variable(outer.length, k / blocks.size);
   const units = Array.from({ length: unitsOf(blocks) }, (_, unit) => positionIn(make, blocks, block, unit, lane));
-  const rights = units.map((depth) => factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane));
-  const reductions = rowsOf(m).map((r): Reduction => {
-    // Units that share a factor are added up before they are multiplied with it.
-    const groups = new Map<Expr | null, Expr[]>();
-    for (const [unit, depth] of units.entries()) {
-      const { rest, factor } = rights[unit] as Factored;
-      const left = elementOf(make, a, batch, { batch: batchAt, row: make.int(r), column: depth });
-      const group = groups.get(factor);
-      const term = times(make, left, rest);
-      if (group) group.push(term);
-      else groups.set(factor, [term]);
+  const reductions: Reduction[] = [];
+  const stores: Store[] = [];
+  for (let c = 0; c < abreast; c++) {
+    const column = make.add(make.mul(make.variable(batch.length, n / abreast), make.int(abreast)), make.int(c));
+    const rights = units.map((depth) => {
+      return factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
+    });
+    for (const r of rowsOf(m)) {
+      // Units that share a factor are added up before they are multiplied with it.
+      const groups = new Map<Expr | null, Expr[]>();
+      for (const [unit, depth] of units.entries()) {
+        const { rest, factor } = rights[unit] as Factored;
+        const left = elementOf(make, a, batch, { batch: batchAt, row: make.int(r), column: depth });
+        const group = groups.get(factor);
+        const term = times(make, left, rest);
+        if (group) group.push(term);
+        else groups.set(factor, [term]);
+      }
+      const sums = [...groups].map(([factor, terms]) => (factor ? times(make, sumOf(make, terms), factor) : sumOf(make, terms)));
+      const index = placeOf(make, kernel, batchAt, make.int(r), column);
+      stores.push({ scope: "row", slot: kernel.out, index, value: make.accumulator("f32", reductions.length) });
+      reductions.push({ combine: "sum", value: sumOf(make, sums) });
     }
-    const sums = [...groups].map(([factor, terms]) => (factor ? times(make, sumOf(make, terms), factor) : sumOf(make, terms)));
-    return { combine: "sum", value: sumOf(make, sums) };
-  });
-  const stores = rowsOf(m).map((r): Store => {
-    const place = placeOf(make, kernel, batchAt, make.int(r), column);
-    const index = make.add(make.mul(place, make.int(laneCount)), lane);
-    return { scope: "row", slot: scratchSlot, index, value: make.accumulator("f32", r) };
-  });
-  return { kernel: { kind: "loop", outer, inner: k / blocks.size, reductions, stores }, parts: laneCount, isInLanes: true };
+  }
+  return { kernel: { kind: "loop", outer, inner: k / blocks.size, reductions, stores }, lanes: "parts" };
 }
 
 /** Blocks of the columns: lanes are columns. Rows share a block's elements while there are registers for all their sums. */
-function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks): Sums {
+function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
   const { m, n, k, batch, a, b } = kernel;
   const make = new ExprMakers();
   const units = unitsOf(blocks);
-  const isShared = m * units <= mostSums;
-  const outer = [...batch, ...(isShared ? [] : [m]), n / blocks.size, laneCount];
+  const isShared = (m * units * blocks.lanes) / 4 <= mostSums;
+  const outer = [...batch, ...(isShared ? [] : [m]), n / blocks.size, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const block = make.variable(outer.length - 2, n / blocks.size);
-  const lane = make.variable(outer.length - 1, laneCount);
+  const lane = make.variable(outer.length - 1, blocks.lanes);
   const depth = make.variable(outer.length, k);
   const reductions: Reduction[] = [];
   const stores: Store[] = [];
@@ -150,13 +143,13 @@ function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks): Sums {
     const left = elementOf(make, a, batch, { batch: batchAt, row, column: depth });
     for (let unit = 0; unit < units; unit++) {
       const column = positionIn(make, blocks, block, unit, lane);
-      const { rest, factor } = factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane);
+      const { rest, factor } = factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
       const index = placeOf(make, kernel, batchAt, row, column);
-      stores.push({ scope: "row", slot: scratchSlot, index, value: make.accumulator("f32", reductions.length) });
+      stores.push({ scope: "row", slot: kernel.out, index, value: make.accumulator("f32", reductions.length) });
       reductions.push({ combine: "sum", value: times(make, factor ? times(make, left, factor) : left, rest) });
     }
   }
-  return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, parts: 1, isInLanes: true };
+  return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, lanes: "elements" };
 }
 
 interface Factored {
@@ -165,11 +158,20 @@ interface Factored {
   readonly factor: Expr | null;
 }
 
-/** An element as a factor that is the same in all lanes, times the rest. */
-function factored(make: ExprMakers, value: Expr, lane: Expr): Factored {
+/** An element as a factor that is the same in all lanes, times the rest. Of a small integer, the rest is what a lane's top byte makes of it. */
+function factored(make: ExprMakers, value: Expr, lane: Index, small: SmallIntegers): Factored {
+  const { rest, factor } = split(make, value, lane);
+  const isByte = small.of(rest);
+  if (rest.dtype !== "f32" || !isByte || isByte.high > 127) return { rest, factor };
+  const shifted = make.binary("shl", make.cast("i32", rest), make.int(24));
+  const scale = make.constant("f32", 2 ** -24);
+  return { rest: make.cast("f32", shifted), factor: factor ? times(make, factor, scale) : scale };
+}
+
+function split(make: ExprMakers, value: Expr, lane: Index): Factored {
   if (value.op !== "binary" || value.kind !== "mul") return { rest: value, factor: null };
-  const [a, b] = [factored(make, value.a, lane), factored(make, value.b, lane)];
-  const isSame = (x: Expr): boolean => lane.op !== "variable" || isInvariant(x, lane.axis);
+  const [a, b] = [split(make, value.a, lane), split(make, value.b, lane)];
+  const isSame = (x: Expr): boolean => (x.axes & lane.axes) === 0;
   if (isSame(value.a)) return { rest: b.rest, factor: b.factor ? times(make, value.a, b.factor) : value.a };
   if (isSame(value.b)) return { rest: a.rest, factor: a.factor ? times(make, value.b, a.factor) : value.b };
   return { rest: value, factor: null };
@@ -181,25 +183,4 @@ function sumOf(make: ExprMakers, terms: readonly Expr[]): Expr {
   const [only] = terms;
   if (!only) return make.constant("f32", 0);
   return terms.length === 1 ? only : make.binary("add", sumOf(make, terms.slice(0, half)), sumOf(make, terms.slice(half)));
-}
-
-/** Adds up the parts of each element and does with it what the kernel asks for. */
-function finish({ m, n, batch, out, epilogue }: MatmulKernel, parts: number): LoopKernel {
-  const make = new ExprMakers();
-  const outer = epilogue?.outer ?? [sizeOf(batch) * m];
-  const inner = epilogue?.inner ?? n;
-  const place = [...outer, inner].reduce<Index>(
-    (index, size, axis) => make.add(make.mul(index, make.int(size)), make.variable(axis, size)),
-    make.int(0),
-  );
-  const loads = Array.from({ length: parts }, (_, part) =>
-    make.load("f32", scratchSlot, make.add(make.mul(place, make.int(parts)), make.int(part))),
-  );
-  const product = sumOf(make, loads);
-  const known = new Map<Expr, Expr>();
-  const read = <T extends Expr>(expr: T) => substitute(expr, make, (axis, size) => make.variable(axis, size), known, product);
-  const stores = (epilogue?.stores ?? []).map((store): Store => ({ ...store, index: read(store.index), value: read(store.value) }));
-  const isReplaced = stores.some(({ slot }) => slot === out);
-  const plain: Store = { scope: "element", slot: out, index: place, value: product };
-  return { kind: "loop", outer, inner, reductions: [], stores: isReplaced ? stores : [plain, ...stores] };
 }

@@ -1,4 +1,4 @@
-import { laneCount, positionIn, unitsOf, type Walk, walkOf } from "../../kernels/blocks.js";
+import { type Blocks, positionIn, unitsOf, type Walk, walkOf } from "../../kernels/blocks.js";
 import { type Expr, ExprMakers, type Index, isInvariant } from "../../kernels/expr.js";
 import type { LoadOperand, LoopKernel, MatrixOperand, Slot, Store } from "../../kernels/kernel.js";
 import { isComputed } from "../../kernels/products.js";
@@ -116,7 +116,7 @@ function rightOf(operand: LoadOperand, batch: readonly number[], k: number, n: n
     const count = k / blocks.size;
     let atOnce = Math.max(1, Math.min(count, Math.floor(depthAtOnce / blocks.size)));
     while (count % atOnce !== 0) atOnce--;
-    const outer = [...ownSizes, lanes / panelWidth, count / atOnce, panelWidth, laneCount];
+    const outer = [...ownSizes, lanes / panelWidth, count / atOnce, panelWidth, blocks.lanes];
     const [panel, chunk, inPanel, lane] = [0, 1, 2, 3].map((i) => make.variable(first + i, outer[first + i] ?? 1)) as [
       Index,
       Index,
@@ -134,9 +134,9 @@ function rightOf(operand: LoadOperand, batch: readonly number[], k: number, n: n
     };
     return finished(kernel, panelWidth, (count / atOnce) * panelWidth);
   }
-  const blocks = mayGoAcross ? across.blocks : { size: panelWidth, step: 1 };
-  const outer = [...ownSizes, lanes / blocks.size, laneCount];
-  const [block, lane] = [make.variable(first, outer[first] ?? 1), make.variable(first + 1, laneCount)];
+  const blocks: Blocks = mayGoAcross ? across.blocks : { size: panelWidth, step: 1, lanes: 4 };
+  const outer = [...ownSizes, lanes / blocks.size, blocks.lanes];
+  const [block, lane] = [make.variable(first, outer[first] ?? 1), make.variable(first + 1, blocks.lanes)];
   const depth = make.variable(outer.length, k);
   const kernel: LoopKernel = {
     kind: "loop",

@@ -154,7 +154,7 @@ class LoopPrinter {
   #printRow(): void {
     const { f, program } = this;
     const { kernel } = program;
-    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: this.#inner, lanes: 1 };
+    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: this.#inner, lanes: 1, units: 1 };
     for (const group of reductionGroups(kernel)) {
       const reductions = group.map((k) => kernel.reductions[k] as Reduction);
       const units = Math.max(2, program.units);
@@ -171,17 +171,13 @@ class LoopPrinter {
           }
         }
       });
-      for (const [k, reduction] of reductions.entries()) {
-        const parts = accumulators[k] ?? [];
-        const total = f.let(
-          "v128",
-          tree(
-            parts.map((part) => part.get),
-            (a, b) => combine(reduction, a, b),
+      for (const [k, reduction] of reductions.entries())
+        this.#values.accumulators[group[k] ?? 0] = [
+          this.#total(
+            reduction,
+            (accumulators[k] ?? []).map((part) => part.get),
           ),
-        );
-        this.#values.accumulators[group[k] ?? 0] = [this.#acrossLanes(reduction, total)];
-      }
+        ];
     }
     if (kernel.stores.some((store) => store.scope === "element")) {
       this.#innerLoops(program.units, base, (at, count, { stores }) =>
@@ -192,9 +188,15 @@ class LoopPrinter {
         ),
       );
     }
-    for (const store of kernel.stores) {
+    this.#storeRow(base);
+  }
+
+  /** The row's stores, each of one value. */
+  #storeRow(base: Position): void {
+    const at: Position = { ...base, lanes: 1, units: 1 };
+    for (const store of this.program.kernel.stores) {
       if (store.scope === "row")
-        this.#values.store(store.slot, store.index, splat(store.value.dtype, this.#values.scalar(store.value, base)), 0, base);
+        this.#values.store(store.slot, store.index, splat(store.value.dtype, this.#values.scalar(store.value, at)), 0, at);
     }
   }
 
@@ -222,7 +224,9 @@ class LoopPrinter {
         if (!isUsed) continue;
         const whole = op("i32.and", op("i32.sub", end.get, start.get), i32(-width));
         const stop = f.let("i32", op("i32.add", start.get, whole));
-        this.#loop(base, stop, width, (at) => body({ ...at, lanes: width === 1 ? 1 : 4 }, Math.max(1, width / 4), segment));
+        this.#loop(base, stop, width, (at) =>
+          body({ ...at, lanes: width === 1 ? 1 : 4, units: Math.max(1, width / 4) }, Math.max(1, width / 4), segment),
+        );
       }
     }
   }
@@ -249,13 +253,36 @@ class LoopPrinter {
     this.f.emit(loopCode);
   }
 
-  #acrossLanes(reduction: Reduction, vector: Local): Local {
+  /** What all lanes of some vectors come to. */
+  #total(reduction: Reduction, parts: readonly Code[]): Local {
+    const vector = this.f.let(
+      "v128",
+      tree(parts, (a, b) => combine(reduction, a, b)),
+    );
     const type = reduction.value.dtype === "f32" ? "f32" : "i32";
     const lanes = [0, 1, 2, 3].map((lane) => this.f.let(type, extractLane(type, lane, vector.get)).get);
     return this.f.let(
       type,
       tree(lanes, (a, b) => combineScalar(reduction, a, b)),
     );
+  }
+
+  /**
+   * What all lanes of each reduction's vectors come to. They pass through the thread's own memory: where registers are added up after a loop,
+   * V8 finds fewer of them in it, and a loop over bytes takes up to 1.7 times as long.
+   */
+  #totals(reductions: readonly Reduction[], accumulators: readonly (readonly Local[])[]): Local[][] {
+    const { f } = this;
+    const scratch = f.param(2);
+    const places = accumulators.map((parts, k) => parts.map((_, unit) => (k * parts.length + unit) * 16));
+    for (const [k, parts] of accumulators.entries())
+      for (const [unit, part] of parts.entries()) f.emit(memory("v128.store", places[k]?.[unit] ?? 0, scratch.get, part.get));
+    return reductions.map((reduction, k) => [
+      this.#total(
+        reduction,
+        (places[k] ?? []).map((place) => memory("v128.load", place, scratch.get)),
+      ),
+    ]);
   }
 
   /** Lanes along the last outer axis: one group of columns, the inner loop one step at a time. */
@@ -287,7 +314,7 @@ class LoopPrinter {
   #printColumns(column: Local, units: number, lanes: 4 | 1): void {
     const { f, program } = this;
     const { kernel } = program;
-    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: column, lanes };
+    const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: column, lanes, units };
     const innerLoop = (body: (at: Position) => void): void => {
       f.emit(this.#inner.set(this.#innerStart.get));
       this.#loop(base, this.#innerEnd, 1, body);
@@ -298,11 +325,20 @@ class LoopPrinter {
       innerLoop((at) => {
         for (const [k, reduction] of reductions.entries()) {
           for (const [unit, local] of (accumulators[k] ?? []).entries()) {
-            f.emit(local.set(combine(reduction, local.get, this.#values.vector(reduction.value, unit, at))));
+            const isSum = reduction.combine === "sum" && reduction.value.dtype === "f32";
+            const sum = isSum
+              ? this.#values.added(local, reduction.value, unit, at)
+              : combine(reduction, local.get, this.#values.vector(reduction.value, unit, at));
+            f.emit(local.set(sum));
           }
         }
       });
-      for (const [k, locals] of accumulators.entries()) this.#values.accumulators[group[k] ?? 0] = locals;
+      const results = program.addsLanes ? this.#totals(reductions, accumulators) : accumulators;
+      for (const [k, locals] of results.entries()) this.#values.accumulators[group[k] ?? 0] = locals;
+    }
+    if (program.addsLanes) {
+      this.#storeRow(base);
+      return;
     }
     const elements = kernel.stores.filter((store) => store.scope === "element");
     if (elements.length > 0) innerLoop((at) => this.#storeAll(elements, at, units));
@@ -366,6 +402,7 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
     program.chunk,
     program.isTile,
     program.isRanged,
+    program.addsLanes,
     program.vectorAxis,
     program.units,
     program.rowsPerTile,

@@ -15,6 +15,8 @@ export interface LoopProgram {
   readonly isTile: boolean;
   /** True where the arguments, after the slots, say which rows are computed: the first and the end. */
   readonly isRanged: boolean;
+  /** True where a reduction ends as the sum of all lanes, which is stored once. */
+  readonly addsLanes: boolean;
   /** The inner loop in parts within which conditions on its variable are constant; one part is the rule. */
   readonly segments: readonly Segment[];
   /** The axis along which four (times `units`) values are computed at a time: the inner one or the last outer one. */
@@ -174,20 +176,21 @@ export function lowerTileLoop(given: LoopKernel): LoopProgram {
 }
 
 /**
- * A kernel whose axes stay as they are given, so that the caller can tell its rows: with four lanes along the last outer axis, of size 4
+ * A kernel whose axes stay as they are given, so that the caller can tell its rows: with lanes along the last outer axis, of whole vectors
  * and no row of its own, or along the inner one. The arguments say which rows are computed.
  */
-export function lowerRows(given: LoopKernel, lanes: "outer" | "inner"): LoopProgram {
+export function lowerRows(given: LoopKernel, lanes: "outer" | "inner", addsLanes = false): LoopProgram {
   const makers = new ExprMakers();
   const kernel = withAxes(given, [...given.outer, given.inner], makers, (axis, size) => makers.variable(axis, size));
-  const program = { ...schedule(kernel, makers, null), isRanged: true };
+  const program = { ...schedule(kernel, makers, null), isRanged: true, addsLanes };
   if (lanes === "inner") return program;
   const vectorAxis = kernel.outer.length - 1;
   const rows = product(kernel.outer.slice(0, -1));
-  const work = rows * kernel.inner * new Analysis().cost(kernel, vectorAxis);
+  const work = (rows * kernel.inner * new Analysis().cost(kernel, vectorAxis) * (given.outer.at(-1) ?? 4)) / 4;
   const rowsPerTile = Math.max(1, Math.min(rows, Math.round((tileWork * rows) / Math.max(work, 1))));
   const tileCount = Math.ceil(rows / rowsPerTile);
-  return { ...program, segments: wholeLoop(kernel), vectorAxis, units: 1, rowsPerTile, tileCount, work };
+  const units = (given.outer.at(-1) ?? 4) / 4;
+  return { ...program, segments: wholeLoop(kernel), vectorAxis, units, rowsPerTile, tileCount, work };
 }
 
 /** Each group of reductions as partial results of chunks, then their combination in order; at last the stores. */
@@ -292,6 +295,7 @@ function schedule(kernel: LoopKernel, makers: ExprMakers, chunk: number | null):
     chunk,
     isTile: false,
     isRanged: false,
+    addsLanes: false,
     segments,
     vectorAxis,
     units,

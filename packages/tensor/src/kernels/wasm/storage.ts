@@ -58,7 +58,7 @@ export function loadScalar(f: FunctionBuilder, dtype: DType, address: Code): Cod
     case "bf16":
       return op("f32.reinterpret_i32", op("i32.shl", memory("i32.load16_u", 0, address), i32(16)));
     case "f16":
-      return widenScalarF16(f, memory("i32.load16_u", 0, address));
+      return widenScalarF16(f, memory("i32.load16_s", 0, address));
   }
 }
 
@@ -72,13 +72,15 @@ function widenF16(f: FunctionBuilder, bits: Code): Code {
   return op("v128.or", op("v128.or", scaled, special), sign);
 }
 
-function widenScalarF16(f: FunctionBuilder, bits: Code): Code {
-  const half = f.let("i32", bits);
-  const size = f.let("i32", op("i32.shl", op("i32.and", half.get, i32(0x7fff)), i32(13)));
-  const scaled = op("i32.reinterpret_f32", op("f32.mul", op("f32.reinterpret_i32", size.get), f32(2 ** 112)));
-  const special = [i32(0x7f800000), i32(0), op("i32.ge_s", size.get, i32(0x7c00 << 13)), op("select")];
-  const sign = op("i32.shl", op("i32.and", half.get, i32(0x8000)), i32(16));
-  return op("f32.reinterpret_i32", op("i32.or", op("i32.or", scaled, special), sign));
+/** The same for one element; that it is infinite or no number is so rare that a branch costs nothing. */
+function widenScalarF16(f: FunctionBuilder, signedBits: Code): Code {
+  // Above the 15 bits of its size there are copies of the sign, of which one stays.
+  const moved = f.let("i32", op("i32.and", op("i32.shl", signedBits, i32(13)), i32(0x8fffe000)));
+  const value = f.let("f32", op("f32.mul", op("f32.reinterpret_i32", moved.get), f32(2 ** 112)));
+  f.if(op("i32.eq", op("i32.and", moved.get, i32(0x0f800000)), i32(0x0f800000)), () =>
+    f.emit(value.set(op("f32.reinterpret_i32", op("i32.or", op("i32.reinterpret_f32", value.get), i32(0x7f800000))))),
+  );
+  return value.get;
 }
 
 /** f32 lanes → bf16 bits in the low half of each lane; NaN stays NaN. */

@@ -4,10 +4,11 @@ import type { Slot } from "../kernel.js";
 import { substitute } from "../substitute.js";
 import type { Analysis } from "./analysis.js";
 import { Arithmetic, type Lanes, scalarCast, splat, vectorCast } from "./arithmetic.js";
-import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, op } from "./assembler.js";
+import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, memory, op, shuffle32 } from "./assembler.js";
 import type { LoopProgram } from "./lower.js";
 import { choose, philox } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
+import { SmallIntegers } from "./small-integers.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";
 
 /** Values already computed at one level of the loop nest. */
@@ -16,13 +17,24 @@ export interface Scope {
   readonly splats: Map<Expr, Local>;
   /** One map for each unit of four lanes. */
   readonly vectors: Map<Expr, Local>[];
+  /** Small integers of all units as bytes, and as halves of vectors of i16. */
+  readonly bytes: Map<Expr, Local>;
+  readonly halves: readonly [Map<Expr, Local>, Map<Expr, Local>];
   /** Addresses of accesses by slot and index, and multiples of the inner position by factor. */
   readonly addresses: Map<string, Map<Expr, Local>>;
   readonly offsets: Map<number, Local>;
 }
 
 export function newScope(): Scope {
-  return { scalars: new Map(), splats: new Map(), vectors: [], addresses: new Map(), offsets: new Map() };
+  return {
+    scalars: new Map(),
+    splats: new Map(),
+    vectors: [],
+    bytes: new Map(),
+    halves: [new Map(), new Map()],
+    addresses: new Map(),
+    offsets: new Map(),
+  };
 }
 
 /** Where in the loop nest code is being written. */
@@ -37,7 +49,12 @@ export interface Position {
   /** The vector axis' variable at lane 0 of unit 0; the same local as `inner` unless the kernel is turned. */
   readonly vector: Local;
   readonly lanes: Lanes;
+  /** Vectors that a step computes. */
+  readonly units: number;
 }
+
+/** Units whose small integers fill one vector of bytes. */
+const unitsOfBytes = 4;
 
 /** Writes the code of expressions, as scalars or as vectors of four lanes, each value once and as far out as it can be. */
 export class Values {
@@ -45,7 +62,9 @@ export class Values {
   readonly #innerAxis: number;
   readonly #isTurned: boolean;
   readonly #atStart = new Map<Expr, Expr>();
+  readonly #atUnit = new Map<number, Map<Expr, Expr>>();
   readonly #arithmetic: Arithmetic;
+  readonly #small: SmallIntegers;
 
   constructor(
     readonly f: FunctionBuilder,
@@ -57,6 +76,7 @@ export class Values {
     readonly outerVariables: readonly Local[],
   ) {
     this.#arithmetic = new Arithmetic(f, scalarMath);
+    this.#small = new SmallIntegers(dtypes);
     this.#innerAxis = program.kernel.outer.length;
     this.#isTurned = program.vectorAxis !== this.#innerAxis;
   }
@@ -156,8 +176,54 @@ export class Values {
     return this.#keep(known, expr, scope, at, "v128", () => this.#makeVector(expr, unit, at));
   }
 
+  /** The bytes of all units of a small integer; null where it is not one, or its bytes do not lie side by side. */
+  #bytes(expr: Expr, at: Position): Code | null {
+    if (at.lanes !== 4 || at.units !== unitsOfBytes || !this.isLanewise(expr)) return null;
+    const operation = this.#small.of(expr)?.operation;
+    if (!operation) return null;
+    const scope = this.#scopeOf(expr, at);
+    const known = scope.bytes.get(expr);
+    if (known) return known.get;
+    if (operation.op === "load") {
+      const linear = this.#linearAddress(operation.load.slot, operation.load.index, at);
+      return linear?.laneBytes === 1
+        ? this.#keep(scope.bytes, expr, scope, at, "v128", () => memory("v128.load", 0, linear.address))
+        : null;
+    }
+    const x = this.#bytes(operation.x, at);
+    if (!x || operation.op === "same") return x;
+    return this.#keep(scope.bytes, expr, scope, at, "v128", () => byteOperation(operation.op, x, operation.value));
+  }
+
+  /**
+   * A unit of a small integer, shifted into the top byte of each lane: one instruction brings it there, where widening takes up to four. Null
+   * for everything else.
+   */
+  #inTopByte(expr: Expr, unit: number, at: Position): Code | null {
+    if (expr.op !== "binary" || expr.kind !== "shl" || expr.b.op !== "const" || expr.b.value !== 24) return null;
+    const bytes = this.#bytes(expr.a, at);
+    if (!bytes) return null;
+    // 128 is a place outside the bytes, which gives 0.
+    const place = (lane: number): number => ((unit * 4 + lane) << 24) | 0x808080;
+    return op("i8x16.swizzle", bytes, i32x4(place(0), place(1), place(2), place(3)));
+  }
+
+  /** A unit of a small integer, from its bytes. */
+  #widened(expr: Expr, unit: number, at: Position): Code | null {
+    const bytes = this.#bytes(expr, at);
+    if (!bytes) return null;
+    const sign = (this.#small.of(expr)?.low ?? 0) < 0 ? "s" : "u";
+    const scope = this.#scopeOf(expr, at);
+    const halves = scope.halves[unit < 2 ? 0 : 1];
+    const half = this.#keep(halves, expr, scope, at, "v128", () => op(`i16x8.extend_${unit < 2 ? "low" : "high"}_i8x16_${sign}`, bytes));
+    const lanes = op(`i32x4.extend_${unit % 2 === 0 ? "low" : "high"}_i16x8_${sign}`, half);
+    return expr.dtype === "f32" ? op("f32x4.convert_i32x4_s", lanes) : lanes;
+  }
+
   #makeVector(expr: Exclude<Expr, { op: "const" | "accumulator" | "given" }>, unit: number, at: Position): Code {
     const get = (x: Expr): Code => this.vector(x, unit, at);
+    const shortcut = this.#widened(expr, unit, at) ?? this.#inTopByte(expr, unit, at) ?? this.#multiplied(expr, get);
+    if (shortcut) return shortcut;
     switch (expr.op) {
       case "variable":
         return op(
@@ -181,10 +247,24 @@ export class Values {
       case "select":
         return this.#vectorSelect(expr, get);
       case "cast":
-        return vectorCast(expr.x.dtype, expr.dtype, get(expr.x));
+        // Signed integers convert in one instruction.
+        return vectorCast(this.#small.of(expr.x) ? "i32" : expr.x.dtype, expr.dtype, get(expr.x));
       case "random":
         return philox(this.f, get(expr.key0), get(expr.key1), expr.stream, get(expr.index));
     }
+  }
+
+  /** a · b + c, rounded once, where the program is part of a product. */
+  #multiplied(expr: Expr, get: (x: Expr) => Code): Code | null {
+    if (!this.program.isRanged || expr.op !== "binary" || expr.kind !== "add" || expr.dtype !== "f32") return null;
+    const [product, other] = isProduct(expr.a) ? [expr.a, expr.b] : [expr.b, expr.a];
+    return isProduct(product) ? this.f.multiplyAdd(get(product.a), get(product.b), get(other)) : null;
+  }
+
+  /** A sum and a value more. */
+  added(sum: Local, value: Expr, unit: number, at: Position): Code {
+    if (!this.program.isRanged || !isProduct(value)) return op("f32x4.add", sum.get, this.vector(value, unit, at));
+    return this.f.multiplyAdd(this.vector(value.a, unit, at), this.vector(value.b, unit, at), sum.get);
   }
 
   #vectorSelect({ condition, a, b }: Expr & { op: "select" }, get: (x: Expr) => Code): Code {
@@ -241,12 +321,31 @@ export class Values {
     return local.get;
   }
 
+  /** The address of a unit's lane 0 of an access that is linear in the lanes of the unit at least. */
+  #unitAddress(slot: Slot, index: Index, unit: number, at: Position): { address: Code; offset: number; laneBytes: number } | null {
+    const linear = this.#linearAddress(slot, index, at);
+    if (linear) return { ...linear, offset: unit * 4 * linear.laneBytes };
+    if (!this.#isTurned || at.lanes !== 4 || this.program.kernel.outer.at(-1) !== at.units * 4) return null;
+    const own = this.#linearAddress(slot, this.#inUnit(index, unit), at);
+    return own && { ...own, offset: 0 };
+  }
+
+  /** The index in terms of the lanes of one unit: where all lanes of a kernel are one step, a unit's are known. */
+  #inUnit(index: Index, unit: number): Index {
+    const { makers, vectorAxis } = this.program;
+    let known = this.#atUnit.get(unit);
+    if (!known) this.#atUnit.set(unit, (known = new Map()));
+    const variable = (axis: number, size: number): Index =>
+      axis === vectorAxis ? makers.add(makers.variable(axis, 4), makers.int(unit * 4)) : makers.variable(axis, size);
+    return substitute(index, makers, variable, known);
+  }
+
   #laneAddresses(slot: Slot, index: Index, unit: number, at: Position): { address: Code; offset: number }[] {
     const lanes = [0, 1, 2, 3].slice(0, at.lanes);
-    const linear = this.#linearAddress(slot, index, at);
+    const linear = this.#unitAddress(slot, index, unit, at);
     if (linear) {
       return lanes.map((lane) => {
-        const offset = (unit * 4 + lane) * linear.laneBytes;
+        const offset = linear.offset + lane * linear.laneBytes;
         return offset < 0 ? { address: op("i32.add", linear.address, i32(offset)), offset: 0 } : { address: linear.address, offset };
       });
     }
@@ -257,8 +356,13 @@ export class Values {
   #loadVector(expr: Expr & { op: "load" }, unit: number, at: Position): Code {
     const dtype = this.dtypes(expr.slot);
     if (at.lanes === 4) {
-      const linear = this.#linearAddress(expr.slot, expr.index, at);
-      if (linear?.laneBytes === dtypeBytes[dtype]) return loadVector(this.f, dtype, linear.address, unit * 4 * linear.laneBytes);
+      const linear = this.#unitAddress(expr.slot, expr.index, unit, at);
+      if (linear?.laneBytes === dtypeBytes[dtype]) return loadVector(this.f, dtype, linear.address, linear.offset);
+      // Every second element: of four neighbours the first and the third, and of the four from the fourth on the second and the last.
+      if (linear?.laneBytes === 8 && dtypeBytes[dtype] === 4) {
+        const four = (from: number): Code => memory("v128.load", linear.offset + from, linear.address);
+        return shuffle32(four(0), four(12), [0, 2, 5, 7]);
+      }
     }
     return loadLanes(this.f, dtype, this.#laneAddresses(expr.slot, expr.index, unit, at));
   }
@@ -266,9 +370,9 @@ export class Values {
   /** Stores a value for the lanes of one unit. */
   store(slot: Slot, index: Index, value: Code, unit: number, at: Position): void {
     const dtype = this.dtypes(slot);
-    const linear = this.#linearAddress(slot, index, at);
+    const linear = this.#unitAddress(slot, index, unit, at);
     if (linear && (at.lanes === 1 || linear.laneBytes === dtypeBytes[dtype])) {
-      storeVector(this.f, dtype, linear.address, unit * 4 * Math.max(0, linear.laneBytes), value, at.lanes);
+      storeVector(this.f, dtype, linear.address, Math.max(0, linear.offset), value, at.lanes);
       return;
     }
     const addresses = this.#laneAddresses(slot, index, unit, at).map(({ address, offset }) =>
@@ -278,10 +382,23 @@ export class Values {
   }
 }
 
+/** Sixteen bytes and a number, byte by byte. */
+function byteOperation(kind: "and" | "or" | "xor" | "add" | "sub" | "shr", x: Code, value: number): Code {
+  const splat = (byte: number): Code => i32x4(Math.imul(byte & 255, 0x01010101));
+  if (kind === "add" || kind === "sub") return op(`i8x16.${kind}`, x, splat(value));
+  if (kind !== "shr") return op(`v128.${kind}`, x, splat(value));
+  // There is no shift of bytes: what comes in from the neighbour is cleared.
+  return value === 0 ? x : op("v128.and", op("i16x8.shr_u", x, i32(value)), splat(255 >> value));
+}
+
 function mapOf(maps: Map<string, Map<Expr, Local>>, key: string): Map<Expr, Local> {
   let map = maps.get(key);
   if (!map) maps.set(key, (map = new Map()));
   return map;
+}
+
+function isProduct(expr: Expr): expr is Expr & { op: "binary" } {
+  return expr.op === "binary" && expr.kind === "mul" && expr.dtype === "f32";
 }
 
 function isZero(expr: Expr): boolean {
