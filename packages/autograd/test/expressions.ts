@@ -212,6 +212,43 @@ export const expressions: Readonly<Record<string, Expression>> = {
       return attention(q as Tensor, k as Tensor, v as Tensor, { isCausal: true, starts });
     },
   },
+  "attention in a window behind a prefix": three(
+    [
+      [1, 2, 5, 2],
+      [1, 1, 7, 2],
+      [1, 1, 7, 2],
+    ],
+    (q, k, v) => attention(q, k, v, { isCausal: true, window: 2, prefix: 2 }),
+  ),
+  "attention with a soft cap": three(
+    [
+      [1, 4, 3, 2],
+      [1, 2, 5, 2],
+      [1, 2, 5, 2],
+    ],
+    (q, k, v) => attention(q, k, v, { isCausal: true, scores: (s) => s.div(2).tanh().mul(2) }),
+  ),
+  "attention with a slope for each head, which is differentiated": {
+    shapes: [
+      [2, 2, 3, 2],
+      [2, 2, 3, 2],
+      [2, 2, 3, 2],
+      [2, 1, 1],
+    ],
+    build: ([q, k, v, slope]) =>
+      attention(q as Tensor, k as Tensor, v as Tensor, {
+        isCausal: true,
+        scores: (s, { query, key }) => s.gelu().add(key.sub(query).mul(slope as Tensor)),
+      }),
+  },
+  "attention with scores that look at their row": three(
+    [
+      [1, 2, 3, 2],
+      [1, 2, 4, 2],
+      [1, 2, 4, 2],
+    ],
+    (q, k, v) => attention(q, k, v, { scores: (s) => s.mul(s.square().mean(-1, { keepDims: true })) }),
+  ),
   "attention of one tensor": one([1, 2, 3, 2], (x) => attention(x, x, x, { isCausal: true })),
   "attention with a mask": {
     shapes: [
@@ -228,6 +265,37 @@ export const expressions: Readonly<Record<string, Expression>> = {
       [5, 3],
     ],
     build: ([h, w], ints) => linearCrossEntropy(h as Tensor, w as Tensor, ints([1, -100, 4, 0])),
+  },
+  "linearCrossEntropy with a soft cap and a bias for each class": {
+    shapes: [
+      [4, 3],
+      [5, 3],
+    ],
+    build: ([h, w], ints) =>
+      linearCrossEntropy(h as Tensor, w as Tensor, ints([1, -100, 4, 0]), {
+        logits: (l, { class: position }) =>
+          l
+            .div(2)
+            .tanh()
+            .mul(2)
+            .add(ints([3, 1, 0, 2, 1]))
+            .sub(position.mul(0.25)),
+      }),
+  },
+  "linearCrossEntropy with a bias for each class, which is differentiated": {
+    shapes: [[4, 3], [5, 3], [5]],
+    build: ([h, w, bias], ints) =>
+      linearCrossEntropy(h as Tensor, w as Tensor, ints([1, -100, 4, 0]), { logits: (l) => l.mul(bias as Tensor).tanh() }),
+  },
+  "linearCrossEntropy with logits that look at their row": {
+    shapes: [
+      [4, 3],
+      [5, 3],
+    ],
+    build: ([h, w], ints) =>
+      linearCrossEntropy(h as Tensor, w as Tensor, ints([1, -100, 4, 0]), {
+        logits: (l) => l.div(l.square().mean(-1, { keepDims: true }).add(1)),
+      }),
   },
   "linearCrossEntropy of a function of the weight": {
     shapes: [

@@ -5,6 +5,7 @@ export { type PlannedFor, type PlanningDevice, planningDevice } from "./backends
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
+export { bodyArgument } from "./graph/body.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
 export {

@@ -1,4 +1,5 @@
-import { attention, attentionBackward, type Device, realize, Tensor, tensor } from "@lowrank/tensor";
+import { attention, attentionBackward, type Device, realize, type ScorePositions, Tensor, tensor } from "@lowrank/tensor";
+import { argument, recordBody } from "../src/graph/body.js";
 
 /** Attention of some shape. */
 export interface Row {
@@ -16,6 +17,9 @@ export interface Row {
   /** Keys that each query sees at most, and keys in front that all see; causal. */
   readonly window?: number;
   readonly prefix?: number;
+  /** What becomes of scores, and its derivative. */
+  readonly scores?: (scores: Tensor, at: ScorePositions) => Tensor;
+  readonly slope?: (scores: Tensor) => Tensor;
 }
 
 /** The first key that each query sees, [batch, queries]; the texts stand behind `before` keys. */
@@ -70,11 +74,16 @@ export async function run(dev: Device, row: Row, isCausal: boolean, isStrided: b
     ...(starts && { starts }),
     ...(window !== undefined && { window }),
     ...(prefix !== undefined && { prefix }),
+    ...(row.scores && { scores: row.scores }),
   });
   const { node } = out;
   if (node.op !== "output") throw new Error("attention is no composite");
+  const { inputs, attributes, bodies = [] } = node.of;
+  const further = inputs.slice(3).map((input) => new Tensor(input, dev));
+  const slope = row.slope && recordBody(row.slope(argument([batch, heads, queries, keys], dev)));
+  const slopes = slope ? [...bodies, slope.body] : bodies;
   const logsumexp = new Tensor({ op: "output", of: node.of, index: 1, shape: [batch, heads, queries], dtype: "f32" }, dev);
-  const gradients = attentionBackward([q, k, v, out, logsumexp, dOut, ...(starts ? [starts] : [])], node.of.attributes);
+  const gradients = attentionBackward([q, k, v, out, logsumexp, dOut, ...further], attributes, slopes);
   const merged = (x: Tensor): Tensor =>
     isStrided
       ? x
@@ -151,5 +160,51 @@ export const visibilityRows: Record<string, Row> = {
   "windows in texts behind a prefix": {
     ...{ heads: 2, keyHeads: 1, queries: 150, keys: 183, dim: 8 },
     ...{ packed: [95, 55], window: 61, prefix: 33 },
+  },
+};
+
+const capped = (s: Tensor): Tensor => s.div(1.5).tanh().mul(1.5);
+const cappedSlope = (s: Tensor): Tensor => s.div(1.5).tanh().square().neg().add(1);
+/** Values of a shape on the device of scores. */
+const near = (s: Tensor, shape: readonly number[]): Tensor => tensor(values(shape, 11), { shape, device: s.device });
+
+/** What becomes of scores: from themselves, from where they stand, and from captured tensors; causal. */
+export const bodyRows: Record<string, Row> = {
+  "a soft cap": { heads: 4, keyHeads: 2, queries: 71, dim: 20, size: 2, scores: capped, slope: cappedSlope },
+  "a soft cap in a window behind a prefix": {
+    ...{ batch: 1, heads: 2, keyHeads: 1, queries: 100, keys: 117, dim: 8, window: 30, prefix: 17 },
+    ...{ scores: capped, slope: cappedSlope },
+  },
+  "a soft cap in texts": { heads: 2, queries: 70, dim: 12, packed: [30, 3, 37], scores: capped, slope: cappedSlope },
+  "a slope for each head and distance": {
+    ...{ heads: 3, queries: 37, keys: 50, dim: 8 },
+    scores: (s, { query, key }) =>
+      s.add(
+        key
+          .sub(query)
+          .div(16)
+          .mul(near(s, [3, 1, 1])),
+      ),
+    slope: (s) => s.mul(0).add(1),
+  },
+  "a factor for each query and key": {
+    ...{ heads: 2, queries: 37, keys: 39, dim: 8 },
+    scores: (s) => s.mul(near(s, [37, 39])),
+    slope: (s) => s.mul(0).add(near(s, [37, 39])),
+  },
+  "a factor for each query and key of whole fours": {
+    ...{ batch: 1, heads: 2, queries: 40, dim: 8 },
+    scores: (s) => s.mul(near(s, [40, 40])),
+    slope: (s) => s.mul(0).add(near(s, [40, 40])),
+  },
+  "a table by distance and head": {
+    ...{ heads: 2, queries: 45, dim: 8 },
+    scores: (s, { head, query, key }) => s.add(near(s, [32]).gather(query.sub(key).clamp(0, 15).mul(2).add(head))),
+    slope: (s) => s.mul(0).add(1),
+  },
+  "what depends on the place in the batch": {
+    ...{ batch: 3, heads: 2, queries: 20, dim: 8 },
+    scores: (s, { batch, head, key }) => s.add(batch.add(head).add(key).mod(2).equal(0).where(0.25, -0.5)),
+    slope: (s) => s.mul(0).add(1),
   },
 };

@@ -6,7 +6,7 @@ import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { Device } from "../src/backends/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
-import { compare, packedRows, type Row, rows, run, startsOf, values, visibilityRows } from "./attention-cases.js";
+import { bodyRows, compare, packedRows, type Row, rows, run, startsOf, values, visibilityRows } from "./attention-cases.js";
 
 const environment = nodeEnvironment();
 const cpu = (threadCount: number, hasRelaxedSimd: boolean): Device =>
@@ -65,6 +65,8 @@ describe("cpu attention of packed texts against float64, with the same bits for 
   });
 
   for (const [name, row] of Object.entries(visibilityRows)) it(name, () => check(row, true, (row.window ?? 0) % 2 === 1));
+
+  for (const [name, row] of Object.entries(bodyRows)) it(name, () => check(row, true, row.keyHeads === 2));
 
   it("sees exactly the keys that the rule names", async () => {
     const [queries, keys, window, prefix] = [9, 13, 3, 2];

@@ -7,7 +7,7 @@ import { planningDevice } from "../src/backends/planning.js";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
 import { type AttentionVariant, attentionVariants } from "../src/kernels/wgsl/attention.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
-import { compare, packedRows, type Row, rows, run, visibilityRows } from "./attention-cases.js";
+import { bodyRows, compare, packedRows, type Row, rows, run, visibilityRows } from "./attention-cases.js";
 import { hasWebgpu, openWebgpu } from "./webgpu-device.js";
 
 describe.skipIf(!hasWebgpu())("each WGSL attention variant against float64", () => {
@@ -48,9 +48,19 @@ describe.skipIf(!hasWebgpu())("each WGSL attention variant against float64", () 
     ...["a window of one key", "a window over a cache", "a prefix that sees itself both ways", "a window behind a prefix"],
     ...["windows in texts", "windows in texts behind a prefix"],
   ];
+  const bodies = [
+    "a soft cap in texts",
+    "a slope for each head and distance",
+    "a factor for each query and key",
+    "a table by distance and head",
+  ];
   const visible = Object.entries(visibilityRows).filter(([name]) => rules.includes(name));
   const widest = testBackend() === "lavapipe" ? 32 : 256;
-  for (const [j, [name, row]] of [...Object.entries({ ...rows, ...packedRows }), ...visible].entries()) {
+  for (const [j, [name, row]] of [
+    ...Object.entries({ ...rows, ...packedRows }),
+    ...visible,
+    ...Object.entries(bodyRows).filter(([name]) => bodies.includes(name)),
+  ].entries()) {
     it.skipIf(Math.max(row.dim, row.valueDim ?? 0) > widest)(name, () => check(row, name in rows ? j % 3 !== 0 : true, j % 2 === 0, j));
   }
 

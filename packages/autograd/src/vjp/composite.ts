@@ -1,4 +1,13 @@
-import { attentionBackward, compositeDefinition, linearCrossEntropyBackward, type Node, ones, type Tensor } from "@lowrank/tensor";
+import {
+  attentionBackward,
+  bodyArgument,
+  compositeDefinition,
+  linearCrossEntropyBackward,
+  type Node,
+  ones,
+  type Tensor,
+  zeros,
+} from "@lowrank/tensor";
 import { type CompositeNode, type Flow, handle } from "./rule.js";
 
 /**
@@ -21,22 +30,37 @@ function send(inputs: readonly Node[], gradients: readonly (Tensor | null | unde
   }
 }
 
+/** True where a gradient goes into what a body captured: that is summed over all elements, which no kernel keeps. */
+function capturesNeed({ inputs, attributes }: CompositeNode, flow: Flow): boolean {
+  return inputs.slice(inputs.length - Number(attributes["captures"] ?? 0)).some((input) => flow.needs(input));
+}
+
+/** The bodies of a composite's gradient: each of its own, and the derivative by argument 0. */
+function withSlopes({ bodies = [] }: CompositeNode, { device, between }: Flow): Node[] {
+  return bodies.flatMap((body) => {
+    const element = bodyArgument(body);
+    const [slope] = element ? between([body], [ones(body.shape, { device })], [element]) : [];
+    return [body, slope?.node ?? zeros(body.shape, { device }).node];
+  });
+}
+
 const rules: Readonly<Record<string, CompositeRule>> = {
   attention(node, [dOut, dLogsumexp], flow) {
-    if (!dOut || dLogsumexp) return false;
-    const [queries, keys, values, ...starts] = node.inputs.map((input) => handle(input, flow));
+    if (!dOut || dLogsumexp || capturesNeed(node, flow)) return false;
+    const [queries, keys, values, ...more] = node.inputs.map((input) => handle(input, flow));
     if (!queries || !keys || !values) return false;
-    const inputs = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut, ...starts];
-    send(node.inputs, attentionBackward(inputs, node.attributes), flow);
+    const inputs = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut, ...more];
+    send(node.inputs, attentionBackward(inputs, node.attributes, withSlopes(node, flow)), flow);
     return true;
   },
   linearCrossEntropy(node, [dLoss, dLogsumexp], flow) {
-    if (!dLoss || dLogsumexp) return false;
+    if (!dLoss || dLogsumexp || capturesNeed(node, flow)) return false;
     const [hidden, weight] = node.inputs;
     if (!hidden || !weight) return false;
-    const inputs = node.inputs.map((input) => handle(input, flow));
+    const given = node.inputs.map((input) => handle(input, flow));
+    const inputs = [...given.slice(0, 3), result(node, 1, flow), dLoss, ...given.slice(3)];
     // A frozen head's gradient, as large as the head, is never recorded.
-    send([hidden, weight], linearCrossEntropyBackward([...inputs, result(node, 1, flow), dLoss], flow.needs(weight)), flow);
+    send([hidden, weight], linearCrossEntropyBackward(inputs, flow.needs(weight), withSlopes(node, flow)), flow);
     return true;
   },
 };
@@ -46,7 +70,7 @@ export function composite(node: CompositeNode, dys: readonly (Tensor | null)[], 
   if (rules[node.name]?.(node, dys, flow)) return;
   const inputs = node.inputs.map((input) => handle(input, flow));
   const { decompose, isElementwise } = compositeDefinition(node.name);
-  const results = decompose(inputs, node.attributes);
+  const results = decompose(inputs, node.attributes, node.bodies);
   const wanted = [...new Set(node.inputs)].filter((input) => flow.needs(input));
   const [dy] = dys;
   const through = (gradients: readonly (Tensor | null)[]): (Tensor | null)[] =>

@@ -15,6 +15,7 @@ export const rules: { readonly [Op in Exclude<Node["op"], "composite">]: Rule<Op
   const: stop,
   iota: stop,
   buffer: stop,
+  argument: stop,
   random: stop,
   detach: stop,
   unary,

@@ -1,7 +1,7 @@
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { Attributes } from "./node.js";
+import type { Attributes, Node } from "./node.js";
 
 /** A result of a composite primitive. */
 export interface CompositeOutput {
@@ -15,7 +15,7 @@ export interface CompositeOutput {
  */
 export interface CompositeDefinition {
   readonly outputs: (inputs: readonly Shape[], attributes: Attributes) => readonly CompositeOutput[];
-  readonly decompose: (inputs: readonly Tensor[], attributes: Attributes) => readonly Tensor[];
+  readonly decompose: (inputs: readonly Tensor[], attributes: Attributes, bodies?: readonly Node[]) => readonly Tensor[];
   /**
    * Set for a function of one tensor, element by element, which is never a kernel of its own. Its gradient is dy times its slope: as a
    * factor that needs no dy, the slope may be computed where the function is.

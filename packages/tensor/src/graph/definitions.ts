@@ -22,6 +22,9 @@ type Primitive = Exclude<Node["op"], "composite" | "output">;
 /** What each primitive is, in float64. One that is left out does not compile. */
 const definitions: { readonly [Op in Primitive]: (node: NodeOf<Op>, given: Given) => Values } = {
   const: (node) => new Float64Array(sizeOf(node.shape)).fill(wrapped(node.value, computeDType(node.dtype))),
+  argument() {
+    throw new Error("interpret: an argument has no value outside its composite.");
+  },
   iota: (node) => fill(node.shape, (at) => at[node.axis] ?? 0),
   buffer: (node, { read }) => Float64Array.from(read(node.storage)),
   random(node, { get }) {

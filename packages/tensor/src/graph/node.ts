@@ -66,6 +66,8 @@ export type Node =
       /** More products of the same shape, each times a number, that are added. */
       readonly plus?: readonly { readonly a: Node; readonly b: Node; readonly factor: number }[];
     })
+  /** Inside a composite's body: its input number `index` from the body's point of view (graph/body.ts). */
+  | (Typed & { readonly op: "argument"; readonly index: number })
   /** Several results from one definition in ops/composite.ts; read through `output` nodes. Its shape is the first result's. */
   | (Typed & {
       readonly op: "composite";
@@ -73,6 +75,8 @@ export type Node =
       readonly inputs: readonly Node[];
       readonly attributes: Attributes;
       readonly outputs: readonly Typed[];
+      /** Elementwise functions that the kernel computes on the way. `attributes.captures` of the last inputs are read by them alone. */
+      readonly bodies?: readonly Node[];
     })
   | (Typed & { readonly op: "output"; readonly of: Node & { readonly op: "composite" }; readonly index: number });
 
@@ -82,6 +86,7 @@ export function inputsOf(node: Node): readonly Node[] {
     case "const":
     case "iota":
     case "buffer":
+    case "argument":
       return [];
     case "random":
       return [node.key];
@@ -127,6 +132,7 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "const":
     case "iota":
     case "buffer":
+    case "argument":
       return node;
     case "random":
       return { ...node, key: at(0) };

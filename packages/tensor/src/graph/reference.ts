@@ -30,11 +30,12 @@ function interpretFrom(
   for (const node of topological(roots)) {
     if (values.has(node)) continue;
     if (node.op === "composite") {
-      const inputs = node.inputs.map((input): Node => ({ op: "const", value: 0, shape: input.shape, dtype: input.dtype }));
+      const inputs = node.inputs.map(({ shape, dtype }, index): Node => ({ op: "argument", index, shape, dtype }));
       const known = new Map(inputs.map((input, i) => [input, get(node.inputs[i] as Node)]));
       const results = compositeDefinition(node.name).decompose(
         inputs.map((input) => new Tensor(input, device)),
         node.attributes,
+        node.bodies,
       );
       const found = interpretFrom(
         known,

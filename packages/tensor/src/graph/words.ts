@@ -1,4 +1,4 @@
-import type { Attributes, Node } from "./node.js";
+import { type Attributes, inputsOf, type Node, topological } from "./node.js";
 
 /** Numbers for the names of operations, kinds, types and attributes. */
 const codes = new Map<string, number>();
@@ -74,8 +74,11 @@ export function pushNode(out: number[], node: Node): void {
     case "composite":
       out.push(codeOf(node.name));
       pushAttributes(out, node.attributes);
+      out.push(node.bodies?.length ?? 0);
+      for (const body of node.bodies ?? []) pushBody(out, body);
       return;
     case "output":
+    case "argument":
       out.push(node.index);
       return;
     case "buffer":
@@ -88,6 +91,18 @@ export function pushNode(out: number[], node: Node): void {
     case "dynamicUpdateSlice":
     case "scatterAdd":
       return;
+  }
+}
+
+/** A composite's body: each node with its inputs by number. */
+function pushBody(out: number[], body: Node): void {
+  const numbers = new Map<Node, number>();
+  const order = topological([body]);
+  out.push(order.length);
+  for (const node of order) {
+    pushNode(out, node);
+    for (const input of inputsOf(node)) out.push(numbers.get(input) as number); // inputs come first
+    numbers.set(node, numbers.size);
   }
 }
 

@@ -131,7 +131,10 @@ export interface StridedView {
   readonly strides: readonly number[];
 }
 
-/** A composite that the backend runs natively. The attributes are those of the graph node. */
+/**
+ * A composite that the backend runs natively. The attributes are those of the graph node: `attributes.captures` of the last inputs are
+ * read by `bodies` alone.
+ */
 export interface CompositeKernel {
   readonly kind: "composite";
   readonly name: string;
@@ -140,6 +143,11 @@ export interface CompositeKernel {
   readonly inputShapes: readonly (readonly number[])[];
   readonly outputs: readonly Slot[];
   readonly outputShapes: readonly (readonly number[])[];
+  /**
+   * Elementwise functions to be computed on the way, of one maker: accumulator 0 is the element that the kernel computes (a score of
+   * attention, a logit of the cross-entropy), the variables are its axes.
+   */
+  readonly bodies?: readonly Expr[];
   /** The operands' layouts, for composites in `Backend.stridedComposites`: last axis contiguous. All operands of others are contiguous. */
   readonly views?: { readonly inputs: readonly StridedView[]; readonly outputs: readonly StridedView[] };
 }

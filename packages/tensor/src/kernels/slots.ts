@@ -113,8 +113,15 @@ export function renamedKernel(kernel: SingleKernel, reads: Rename, writes: Renam
       return { ...kernel, indices: reads(kernel.indices), updates: reads(kernel.updates), out: writes(kernel.out) };
     case "copy":
       return { ...kernel, from: reads(kernel.from), to: writes(kernel.to) };
-    case "composite":
-      return { ...kernel, inputs: kernel.inputs.map(reads), outputs: kernel.outputs.map(writes) };
+    case "composite": {
+      const renamed = new Renamed(reads);
+      return {
+        ...kernel,
+        inputs: kernel.inputs.map(reads),
+        outputs: kernel.outputs.map(writes),
+        ...(kernel.bodies && { bodies: kernel.bodies.map((body) => renamed.of(body)) }),
+      };
+    }
   }
 }
 

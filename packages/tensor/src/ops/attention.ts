@@ -1,7 +1,9 @@
-import type { Attributes } from "../graph/node.js";
+import type { Device } from "../backends/device.js";
+import { applyBody, argument, recordBody } from "../graph/body.js";
+import type { Attributes, Node } from "../graph/node.js";
 import { visibilityOf } from "../kernels/visibility.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
-import type { Shape } from "../tensor/shape.js";
+import { type Shape, sameShape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 import { max, sum } from "./reduce.js";
@@ -16,6 +18,13 @@ export interface AttentionOptions {
   readonly prefix?: number;
   /** Multiplies the scores; 1/√headDim when absent. */
   readonly scale?: number;
+  /**
+   * What becomes of the scaled scores before softmax, element by element: a soft cap, a slope for each head and distance (FlexAttention,
+   * Dong et al. 2024, `score_mod`). It is called once with scores [batch, heads, queries, keys] that have no values yet, and returns a
+   * tensor of their shape, made of them, of the positions and of tensors from outside that broadcast. Kernels compute it on the way where
+   * it is elementwise; a gradient that goes into tensors from outside rules out the fused kernel.
+   */
+  readonly scores?: (scores: Tensor, at: ScorePositions) => Tensor;
   /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel. */
   readonly mask?: Tensor;
   /**
@@ -23,6 +32,14 @@ export interface AttentionOptions {
    * causal attention, with starts that never fall from one query to the next and lie at or before the query's own key.
    */
   readonly starts?: Tensor;
+}
+
+/** Where each score stands, i32; each broadcasts to [batch, heads, queries, keys]. */
+export interface ScorePositions {
+  readonly batch: Tensor;
+  readonly head: Tensor;
+  readonly query: Tensor;
+  readonly key: Tensor;
 }
 
 /** Scores [batch, kvHeads, group · queries, keys] → the same with keys that a query does not see at −∞ (kernels/visibility.ts). */
@@ -47,20 +64,41 @@ function grouped(x: Tensor, kvHeads: number): Tensor {
   return x.reshape([batch, kvHeads, (heads / kvHeads) * length, width]);
 }
 
+/** The inputs behind those that there always are: starts, if there are any, and what the bodies captured. */
+function furtherInputs(more: readonly Tensor[], { hasStarts }: Attributes): { starts: Tensor | undefined; captures: readonly Tensor[] } {
+  return { starts: hasStarts ? more[0] : undefined, captures: more.slice(hasStarts ? 1 : 0) };
+}
+
+/** [batch, kvHeads, group · queries, keys]. */
+function plainScores(queries: Tensor, keys: Tensor, { scale }: Attributes): Tensor {
+  return grouped(queries, keys.shape[1] ?? 1)
+    .matmul(keys.transpose())
+    .mul(Number(scale));
+}
+
+/** Scores of grouped heads through a body, whose own are [batch, heads, queries, keys]. */
+function modified(
+  scores: Tensor,
+  [batch = 1, heads = 1, queryCount = 1]: Shape,
+  body: Node | undefined,
+  captures: readonly Tensor[],
+): Tensor {
+  if (!body) return scores;
+  const whole = scores.reshape([batch, heads, queryCount, scores.shape[3] ?? 1]);
+  return applyBody(body, [whole, ...captures]).reshape(scores.shape);
+}
+
 const attentionForward = defineComposite("attention", {
   outputs: ([queries = [], _keys, values = []]) => [
     { shape: [...queries.slice(0, 3), values[3] ?? 1], dtype: "f32" },
     { shape: queries.slice(0, 3), dtype: "f32" },
   ],
-  decompose([queries, keys, values, starts], attributes) {
+  decompose(inputs, attributes, bodies = []) {
+    const [queries, keys, values, ...more] = inputs;
     if (!queries || !keys || !values) throw new Error("attention: needs queries, keys and values.");
-    const kvHeads = keys.shape[1] ?? 1;
-    const scores = masked(
-      grouped(queries, kvHeads).matmul(keys.transpose()).mul(Number(attributes.scale)),
-      queries.shape[2] ?? 1,
-      attributes,
-      starts,
-    );
+    const { starts, captures } = furtherInputs(more, attributes);
+    const plain = plainScores(queries, keys, attributes);
+    const scores = masked(modified(plain, queries.shape, bodies[0], captures), queries.shape[2] ?? 1, attributes, starts);
     const largest = max(scores, -1, { keepDims: true }).detach();
     const weights = scores.sub(largest).exp();
     const total = sum(weights, -1, { keepDims: true });
@@ -72,17 +110,22 @@ const attentionForward = defineComposite("attention", {
 
 const attentionBackwardComposite = defineComposite("attentionBackward", {
   outputs: ([queries = [], keys = [], values = []]) => [queries, keys, values].map((shape: Shape) => ({ shape, dtype: "f32" as const })),
-  decompose([queries, keys, values, out, logsumexp, dOut, starts], attributes) {
+  decompose(inputs, attributes, [value, slope] = []) {
+    const [queries, keys, values, out, logsumexp, dOut, ...more] = inputs;
     if (!queries || !keys || !values || !out || !logsumexp || !dOut) throw new Error("attentionBackward: needs six inputs.");
+    const { starts, captures } = furtherInputs(more, attributes);
     const kvHeads = keys.shape[1] ?? 1;
     const scale = Number(attributes.scale);
     const q = grouped(queries, kvHeads);
     const dO = grouped(dOut, kvHeads);
-    const scores = masked(q.matmul(keys.transpose()).mul(scale), queries.shape[2] ?? 1, attributes, starts);
+    const plain = plainScores(queries, keys, attributes);
+    const scores = masked(modified(plain, queries.shape, value, captures), queries.shape[2] ?? 1, attributes, starts);
     const rowShape = [...q.shape.slice(0, 3), 1];
     const weights = scores.sub(logsumexp.reshape(rowShape)).exp();
     const delta = sum(dO.mul(grouped(out, kvHeads)), -1, { keepDims: true });
-    const dScores = weights.mul(dO.matmul(values.transpose()).sub(delta)).mul(scale);
+    const dModified = weights.mul(dO.matmul(values.transpose()).sub(delta)).mul(scale);
+    // Where a key has no weight, the slope may be infinite.
+    const dScores = slope ? weights.greater(0).where(dModified.mul(modified(plain, queries.shape, slope, captures)), 0) : dModified;
     return [dScores.matmul(keys).reshape(queries.shape), dScores.transpose().matmul(q), weights.transpose().matmul(dO)];
   },
 });
@@ -137,25 +180,52 @@ export function attention(queries: Tensor, keys: Tensor, values: Tensor, options
   const { starts, scale = 1 / Math.sqrt(headDim) } = options;
   const attributes = { ...visibilityAttributes(queries, keys, options), scale };
   const inputs = [queries.cast("f32"), keys.cast("f32"), values.cast("f32")] as const;
-  if (!options.mask) return attentionForward(starts ? [...inputs, starts] : inputs, attributes)[0] as Tensor;
+  const own = starts ? [...inputs, starts] : inputs;
+  const shape = [batch, heads, queryCount, keyCount];
+  if (!options.mask) {
+    if (!options.scores) return attentionForward(own, attributes)[0] as Tensor;
+    const at = positionsOf(shape, queries.device);
+    const recorded = recordBody(modify(argument(shape, queries.device), at, options.scores), Object.values(at));
+    if (recorded) {
+      const captures = recorded.captures.map((node) => new Tensor(node, queries.device));
+      const told = { ...attributes, ...(captures.length > 0 && { captures: captures.length }) };
+      return attentionForward([...own, ...captures], told, [recorded.body])[0] as Tensor;
+    }
+  }
   const [q, k, v] = inputs;
-  const scores = grouped(q, kvHeads).matmul(k.transpose()).mul(scale).reshape([batch, heads, queryCount, keyCount]);
-  const seen = masked(
-    scores.add(options.mask).reshape([batch, kvHeads, (heads / kvHeads) * queryCount, keyCount]),
-    queryCount,
-    attributes,
-    starts,
-  );
-  return seen
+  const plain = plainScores(q, k, attributes);
+  const whole = options.scores ? modify(plain.reshape(shape), positionsOf(shape, queries.device), options.scores) : plain.reshape(shape);
+  const all = (options.mask ? whole.add(options.mask) : whole).reshape(plain.shape);
+  return masked(all, queryCount, attributes, starts)
     .softmax(-1)
     .matmul(v)
     .reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
 }
 
+function positionsOf(shape: Shape, device: Device): ScorePositions {
+  const [batch, head, query, key] = shape.map((size, axis) => {
+    const own = shape.map((_, other) => (other === axis ? size : 1));
+    return new Tensor({ op: "iota", axis, shape: own, dtype: "i32" }, device);
+  }) as [Tensor, Tensor, Tensor, Tensor];
+  return { batch, head, query, key };
+}
+
+/** Calls the function on scores [batch, heads, queries, keys]. Throws ShapeError for a result of another shape. */
+function modify(scores: Tensor, at: ScorePositions, change: NonNullable<AttentionOptions["scores"]>): Tensor {
+  const result = change(scores, at);
+  if (!sameShape(result.shape, scores.shape)) {
+    throw new ShapeError(
+      `attention: scores returned ${showShape(result.shape)} for scores ${showShape(scores.shape)}. Return a tensor of the scores' shape.`,
+      [result.shape, scores.shape],
+    );
+  }
+  return result.cast("f32");
+}
+
 /**
  * Gradients [dQueries, dKeys, dValues] of `attention` from its results `out` and `logsumexp`; what its vjp rule records. Inputs: queries,
- * keys, values, out, logsumexp, dOut, and starts where there are any.
+ * keys, values, out, logsumexp, dOut, starts where there are any, and what the body of scores captured; `bodies` are that one and its slope.
  */
-export function attentionBackward(inputs: readonly Tensor[], attributes: Attributes): Tensor[] {
-  return attentionBackwardComposite(inputs, attributes);
+export function attentionBackward(inputs: readonly Tensor[], attributes: Attributes, bodies?: readonly Node[]): Tensor[] {
+  return attentionBackwardComposite(inputs, attributes, bodies);
 }

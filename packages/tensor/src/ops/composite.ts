@@ -6,9 +6,9 @@ import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 export function defineComposite(
   name: string,
   definition: CompositeDefinition,
-): (inputs: readonly Tensor[], attributes: Attributes) => Tensor[] {
+): (inputs: readonly Tensor[], attributes: Attributes, bodies?: readonly Node[]) => Tensor[] {
   addComposite(name, definition);
-  return (inputs, attributes) => {
+  return (inputs, attributes, bodies = []) => {
     const [first] = inputs;
     if (!first) throw new Error(`${name}: a composite needs inputs.`);
     checkSameDevice(name, ...inputs);
@@ -23,6 +23,7 @@ export function defineComposite(
       inputs: inputs.map((input) => input.node),
       attributes,
       outputs,
+      ...(bodies.length > 0 && { bodies }),
       shape: main.shape,
       dtype: main.dtype,
     };

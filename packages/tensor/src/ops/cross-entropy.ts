@@ -1,7 +1,8 @@
+import { applyBody, argument, recordBody } from "../graph/body.js";
 import type { CompositeDefinition, CompositeOutput } from "../graph/composites.js";
-import type { Attributes } from "../graph/node.js";
+import type { Attributes, Node } from "../graph/node.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
-import type { Shape } from "../tensor/shape.js";
+import { type Shape, sameShape } from "../tensor/shape.js";
 import { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 import { concat } from "./movement.js";
@@ -15,6 +16,11 @@ function labelled(logits: Tensor, labels: Tensor): Tensor {
   const [rows = 0] = logits.shape;
   const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
   return sum(position.equal(labels.reshape([rows, 1])).where(logits, 0), -1);
+}
+
+/** Logits through a body, which is recorded for one row. */
+function modified(logits: Tensor, body: Node | undefined, captures: readonly Tensor[]): Tensor {
+  return body ? applyBody(body, [logits, ...captures]) : logits;
 }
 
 type Decomposition = CompositeDefinition["decompose"];
@@ -41,31 +47,33 @@ function byParts(classes: number, operands: readonly Tensor[], each: (parts: rea
   return results.map((parts) => concat(parts, 0));
 }
 
-const losses: Decomposition = ([hidden, weight, labels]) => {
+const losses: Decomposition = ([hidden, weight, labels, ...captures], _attributes, [value] = []) => {
   if (!hidden || !weight || !labels) throw new Error("linearCrossEntropy: needs hidden, weight and labels.");
   return byParts(weight.shape[0] ?? 0, [hidden, labels], ([x, y]) => {
     const [part, partLabels] = [x as Tensor, y as Tensor];
-    const logits = part.matmul(weight.t());
+    const logits = modified(part.matmul(weight.t()), value, captures);
     const total = logsumexp(logits, -1);
     return [partLabels.notEqual(ignoredLabel).where(total.sub(labelled(logits, partLabels)), 0), total];
   });
 };
 
-const gradients: Decomposition = ([hidden, weight, labels, total, dLoss], { needsWeight }) => {
+const gradients: Decomposition = ([hidden, weight, labels, total, dLoss, ...captures], { needsWeight }, [value, slope] = []) => {
   if (!hidden || !weight || !labels || !total || !dLoss) throw new Error("linearCrossEntropyBackward: needs five inputs.");
   let dWeight: Tensor | null = null;
   const [dHidden] = byParts(weight.shape[0] ?? 0, [hidden, labels, total, dLoss], (parts) => {
     const [x, partLabels, partTotal, partLoss] = parts as [Tensor, Tensor, Tensor, Tensor];
-    const logits = x.matmul(weight.t());
+    const plain = x.matmul(weight.t());
+    const logits = modified(plain, value, captures);
     const rows = logits.shape[0] ?? 0;
     const position = new Tensor({ op: "iota", axis: 1, shape: logits.shape, dtype: "i32" }, logits.device);
     const isLabel = position.equal(partLabels.reshape([rows, 1])).cast("f32");
     const share = partLabels.notEqual(ignoredLabel).where(partLoss, 0).reshape([rows, 1]);
-    const dLogits = logits
+    const dModified = logits
       .sub(partTotal.reshape([rows, 1]))
       .exp()
       .sub(isLabel)
       .mul(share);
+    const dLogits = slope ? dModified.mul(modified(plain, slope, captures)) : dModified;
     if (needsWeight) {
       const term = dLogits.t().matmul(x);
       dWeight = dWeight ? dWeight.add(term) : term;
@@ -88,19 +96,29 @@ const backward = defineComposite("linearCrossEntropyBackward", { outputs: perOpe
 /** Both at once, of hidden, weight, labels and dLoss: what the scheduler makes of a pair, for backends that compute the logits once. */
 defineComposite("linearCrossEntropyTraining", {
   outputs: (shapes, attributes) => [...perRow(shapes), ...perOperand(shapes, attributes)],
-  decompose(inputs, attributes) {
-    const [hidden, weight, labels, dLoss] = inputs as [Tensor, Tensor, Tensor, Tensor];
-    const [loss, total] = losses(inputs, attributes) as [Tensor, Tensor];
-    return [loss, total, ...gradients([hidden, weight, labels, total, dLoss], attributes)];
+  decompose([hidden, weight, labels, dLoss, ...captures], attributes, bodies) {
+    if (!hidden || !weight || !labels || !dLoss) throw new Error("linearCrossEntropyTraining: needs four inputs.");
+    const [loss, total] = losses([hidden, weight, labels, ...captures], attributes, bodies) as [Tensor, Tensor];
+    return [loss, total, ...gradients([hidden, weight, labels, total, dLoss, ...captures], attributes, bodies)];
   },
 });
+
+/** What becomes of logits in front of the softmax. */
+export interface LinearCrossEntropyOptions {
+  /**
+   * Element by element, as `scores` of attention: called once with logits [1, classes] that have no values yet and stand for those of any
+   * row, and with the class of each, i32 [1, classes]; returns a tensor of their shape. What is not elementwise is computed from all
+   * logits, which then exist at a time.
+   */
+  readonly logits?: (logits: Tensor, at: { readonly class: Tensor }) => Tensor;
+}
 
 /**
  * Cross-entropy of softmax(hidden weightᵀ) against labels, a loss a row, without keeping the logits.
  * hidden [rows, width], weight [classes, width], labels i32 [rows] (-100 gives loss 0); f32 [rows].
  * torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="none").
  */
-export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor): Tensor {
+export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, options: LinearCrossEntropyOptions = {}): Tensor {
   if (
     hidden.rank !== 2 ||
     weight.rank !== 2 ||
@@ -113,12 +131,40 @@ export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tenso
       [hidden.shape, weight.shape, labels.shape],
     );
   }
-  return forward([hidden.cast("f32"), weight, labels.reshape([labels.size])], {})[0] as Tensor;
+  const flat = labels.reshape([labels.size]);
+  const inputs = [hidden.cast("f32"), weight, flat] as const;
+  if (!options.logits) return forward(inputs, {})[0] as Tensor;
+  const { device } = hidden;
+  const classes = new Tensor({ op: "iota", axis: 1, shape: [1, weight.sizeAt(0)], dtype: "i32" }, device);
+  const recorded = recordBody(modify(argument(classes.shape, device), classes, options.logits), [classes]);
+  if (recorded) {
+    const captures = recorded.captures.map((node) => new Tensor(node, device));
+    return forward([...inputs, ...captures], captureAttributes(captures.length), [recorded.body])[0] as Tensor;
+  }
+  const logits = modify(inputs[0].matmul(weight.t()), classes, options.logits);
+  return flat.notEqual(ignoredLabel).where(logsumexp(logits, -1).sub(labelled(logits, flat)), 0);
 }
 
-/** Gradients [dHidden] or [dHidden, dWeight] of `linearCrossEntropy`; inputs: hidden, weight, labels, logsumexp, dLoss. */
-export function linearCrossEntropyBackward(inputs: readonly Tensor[], needsWeight: boolean): Tensor[] {
-  return backward(inputs, { needsWeight });
+/** Calls the function on logits [rows, classes]. Throws ShapeError for a result of another shape. */
+function modify(logits: Tensor, classes: Tensor, change: NonNullable<LinearCrossEntropyOptions["logits"]>): Tensor {
+  const result = change(logits, { class: classes });
+  if (!sameShape(result.shape, logits.shape)) {
+    throw new ShapeError(
+      `linearCrossEntropy: logits returned ${showShape(result.shape)} for logits ${showShape(logits.shape)}. Return a tensor of the logits' shape, the same function for each row.`,
+      [result.shape, logits.shape],
+    );
+  }
+  return result.cast("f32");
+}
+
+const captureAttributes = (captures: number): Attributes => (captures > 0 ? { captures } : {});
+
+/**
+ * Gradients [dHidden] or [dHidden, dWeight] of `linearCrossEntropy`; inputs: hidden, weight, labels, logsumexp, dLoss, and what the body of
+ * logits captured; `bodies` are that one and its slope.
+ */
+export function linearCrossEntropyBackward(inputs: readonly Tensor[], needsWeight: boolean, bodies?: readonly Node[]): Tensor[] {
+  return backward(inputs, { needsWeight, ...captureAttributes(inputs.length - 5) }, bodies);
 }
 
 /** Mean cross-entropy of logits [rows, classes] against labels i32 [rows], over labels that are not -100. torch.nn.functional.cross_entropy. */

@@ -4,10 +4,10 @@ import { readsOf, writesOf } from "../kernels/slots.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
-import { type FindSlot, type Lowered, lowerKernel, lowerUpdate } from "./lower.js";
+import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
 import { loadOperand } from "./operands.js";
 import { KnownParts, partOf } from "./part.js";
-import { behindReshapes, behindViews, isFree, isUpdate, isView, partition, usersIn } from "./partition.js";
+import { behindReshapes, behindViews, isFree, isUpdate, isView, ownInputs, partition, usersIn } from "./partition.js";
 import { splitPoint } from "./split.js";
 import { matrixView, stridedView } from "./views.js";
 
@@ -193,9 +193,10 @@ class Builder {
         users.find((user) => user.index === index),
       ),
     );
-    const inputs = node.inputs.map((input) => {
+    const own = ownInputs(node);
+    const inputs = node.inputs.map((input, i) => {
       for (;;) {
-        const found = isStrided ? this.#strideView(input) : this.#whole(input);
+        const found = i >= own ? this.#whole(behindViews(input)) : isStrided ? this.#strideView(input) : this.#whole(input);
         if ("view" in found) return found.view;
         this.#force(found.store, node);
       }
@@ -208,7 +209,8 @@ class Builder {
       inputShapes: node.inputs.map((input) => input.shape),
       outputs: outputs.map(({ slot }) => slot),
       outputShapes: node.outputs.map((output) => output.shape),
-      ...(isStrided ? { views: { inputs, outputs } } : {}),
+      ...(node.bodies && { bodies: lowerBodies(node.bodies, node.inputs.slice(own), this.#findSlot) }),
+      ...(isStrided ? { views: { inputs: inputs.map(withoutSlot), outputs: outputs.map(withoutSlot) } } : {}),
     };
     this.#built.push({ index: this.#indexOf.get(node) ?? 0, kernel, node, slot: -1, nodes: [] });
   }
@@ -265,6 +267,11 @@ class Builder {
     }
     kernels.unshift(...before);
   }
+}
+
+/** Where the elements lie, whatever the slot: the same for kernels that are equal but for their slots. */
+function withoutSlot({ offset, strides }: SlotView): StridedView {
+  return { offset, strides };
 }
 
 /** The kernels without those of which nothing reads a result. */

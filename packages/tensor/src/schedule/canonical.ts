@@ -40,7 +40,9 @@ function signature(node: Node): string {
     case "gather":
       return `gather ${node.axis} ${type}`;
     case "composite":
-      return `${node.name} ${JSON.stringify(node.attributes)} ${type}`;
+      return `${node.name} ${JSON.stringify(node.attributes)} ${type}${(node.bodies ?? []).map((body) => `{${bodyText(body)}}`).join("")}`;
+    case "argument":
+      return `argument ${node.index} ${type}`;
     case "output":
       return `output ${node.index} ${type}`;
     case "dynamicSlice":
@@ -55,6 +57,24 @@ function signature(node: Node): string {
     case "matmul":
       return `${node.op} ${type}`;
   }
+}
+
+const bodyTexts = new WeakMap<Node, string>();
+
+/** Equal for equal bodies of composites. */
+function bodyText(body: Node): string {
+  const known = bodyTexts.get(body);
+  if (known !== undefined) return known;
+  const numbers = new Map<Node, number>();
+  const lines = topological([body]).map((node) => {
+    numbers.set(node, numbers.size);
+    return `${signature(node)} ${inputsOf(node)
+      .map((input) => numbers.get(input))
+      .join()}`;
+  });
+  const text = lines.join(";");
+  bodyTexts.set(body, text);
+  return text;
 }
 
 /** Describes the graph behind the targets; equal nodes are described once. */
@@ -122,7 +142,8 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
       }
       const inputs = inputsOf(node).map((input) => canonical.get(input) as Node);
       const rebuilt = withInputs(node, inputs);
-      canonical.set(node, make(rebuilt));
+      const { bodies } = rebuilt as Partial<Node & { op: "composite" }>;
+      canonical.set(node, make(bodies ? ({ ...rebuilt, bodies: visit(bodies) } as Node) : rebuilt));
     }
     return from.map((node) => canonical.get(node) as Node);
   };
@@ -141,7 +162,7 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
         const tensors = node.of.inputs.map((input) => new Tensor(input, device));
         results = visit(
           compositeDefinition(node.of.name)
-            .decompose(tensors, node.of.attributes)
+            .decompose(tensors, node.of.attributes, node.of.bodies)
             .map((t) => t.node),
         );
         decomposed.set(node.of, results);

@@ -81,6 +81,8 @@ class KernelBuilder {
     readonly outerSize: number,
     readonly innerAxis: number,
     inner: number | null,
+    /** What arguments from 1 on stand for, in a composite's body. */
+    readonly captures: readonly Node[] = [],
   ) {
     this.#inner = inner;
   }
@@ -147,6 +149,8 @@ class KernelBuilder {
       }
       case "reduce":
         return this.#reduce(node, at);
+      case "argument":
+        return node.index === 0 ? make.accumulator(dtype, 0) : this.value(this.captures[node.index - 1] as Node, at);
       case "buffer":
       case "matmul":
       case "scatterAdd":
@@ -260,6 +264,18 @@ export function lowerKernel(
 
 /** A loop kernel, or what has to be stored before it. */
 type LoweredLoop = { readonly kernel: LoopKernel } | { readonly store: readonly Node[] };
+
+/**
+ * A composite's bodies as expressions of one maker: accumulator 0 is argument 0 and the variables are its axes; the other arguments are read
+ * where `captures` have memory behind views.
+ */
+export function lowerBodies(bodies: readonly Node[], captures: readonly Node[], findSlot: FindSlot): Expr[] {
+  const make = new ExprMakers();
+  return bodies.map((body) => {
+    const at = body.shape.map((size, axis) => make.variable(axis, size));
+    return new KernelBuilder(make, findSlot, body, sizeOf(body.shape), body.shape.length, null, captures).value(body, at);
+  });
+}
 
 /** Where an element of a kernel's result is stored. */
 type Place = (builder: KernelBuilder, at: readonly Index[]) => Index;

@@ -20,16 +20,18 @@ export function paired(roots: readonly Node[], backend: Backend): readonly Node[
   };
   for (const backward of order) {
     if (backward.op !== "composite" || backward.name !== "linearCrossEntropyBackward") continue;
-    const [hidden, weight, labels, total, dLoss] = backward.inputs as [Node, Node, Node, Node, Node];
+    const [hidden, weight, labels, total, dLoss, ...captures] = backward.inputs as [Node, Node, Node, Node, Node, ...Node[]];
     const forward = total.op === "output" && liveInputs(total).length > 0 ? total.of : null;
     if (forward?.name !== "linearCrossEntropy" || waits.has(forward)) continue;
-    if ([hidden, weight, labels].some((input, i) => forward.inputs[i] !== input)) continue;
+    if ([hidden, weight, labels, ...captures].some((input, i) => forward.inputs[i] !== input)) continue;
+    if (forward.bodies?.[0] !== backward.bodies?.[0]) continue;
     if (topological([dLoss], inputs).includes(forward)) continue;
     const both: Composite = {
       ...forward,
       name: "linearCrossEntropyTraining",
-      inputs: [hidden, weight, labels, dLoss],
+      inputs: [hidden, weight, labels, dLoss, ...captures],
       attributes: backward.attributes,
+      ...(backward.bodies && { bodies: backward.bodies }),
       outputs: [...forward.outputs, ...backward.outputs],
     };
     if (!isNative(both, backend)) continue;

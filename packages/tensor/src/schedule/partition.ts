@@ -21,6 +21,11 @@ export function behindViews(node: Node): Node {
   return isView(node) ? behindViews(node.x) : node;
 }
 
+/** How many inputs of a composite are its own, in front of those that its bodies captured. */
+export function ownInputs({ inputs, attributes }: Node & { op: "composite" }): number {
+  return inputs.length - Number(attributes["captures"] ?? 0);
+}
+
 /** Nodes whose value always lies in memory of its own. */
 export function hasOwnKernel(node: Node): boolean {
   return node.op === "matmul" || node.op === "scatterAdd" || node.op === "composite" || node.op === "output" || isUpdate(node);
@@ -88,8 +93,9 @@ export function partition(
     if (hasOwnKernel(node) || isNarrowing(node)) stored.add(node);
     if (node.op === "scatterAdd") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
     if (node.op === "composite") {
+      const own = ownInputs(node);
       const behind = strided.has(node.name) ? behindViews : behindReshapes;
-      for (const input of inputsOf(node)) store(stored, behind(input));
+      for (const [i, input] of node.inputs.entries()) store(stored, (i < own ? behind : behindViews)(input));
     }
     if (isUpdate(node)) store(stored, behindReshapes(node.x));
     if (node.op === "random") store(stored, behindReshapes(node.key));

@@ -1,4 +1,6 @@
-import type { CompositeKernel } from "../../kernels/kernel.js";
+import { bodySlots, scoreAxes, withinAxis } from "../../kernels/bodies.js";
+import { type Expr, ExprMakers } from "../../kernels/expr.js";
+import type { CompositeKernel, Slot } from "../../kernels/kernel.js";
 import { visibilityOf, visiblePairs } from "../../kernels/visibility.js";
 import { type AttentionWord, attendScratchBytes, attentionWords, printAttend, printPackAttention } from "../../kernels/wasm/attention.js";
 import {
@@ -11,7 +13,9 @@ import {
 } from "../../kernels/wasm/attention-backward.js";
 import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attention-gradients.js";
 import { panelQueries, rowBytes } from "../../kernels/wasm/attention-panels.js";
+import { describeBodies, type ScoreBodies } from "../../kernels/wasm/attention-scores.js";
 import { everything, type VisibilityWord } from "../../kernels/wasm/attention-visibility.js";
+import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
 import { roundUp } from "./round.js";
@@ -96,6 +100,20 @@ function visibilityOperands(kernel: CompositeKernel, index: number): Record<Visi
   return { ...sizes, starts: { kind: "slot", slot: kernel.inputs[index] ?? 0 }, startOffsets: { kind: "constants", values } };
 }
 
+/** The kernel's bodies, with scores in powers of two; null without. */
+function scoreBodies(kernel: CompositeKernel, dtypes: (slot: Slot) => DType): ScoreBodies | null {
+  if (!kernel.bodies) return null;
+  const make = new ExprMakers();
+  const { queryCount } = sizesOf(kernel);
+  const [value, ...slopes] = withinAxis(kernel.bodies, make, scoreAxes.query, queryCount, panelQueries);
+  return { exprs: [make.binary("mul", value as Expr, make.constant("f32", Math.LOG2E)), ...slopes], dtypes };
+}
+
+/** The addresses of what bodies captured. */
+function captureWords(bodies: ScoreBodies | null): Word[] {
+  return bodies ? bodySlots(bodies.exprs).map((slot) => ({ kind: "slot", slot })) : [];
+}
+
 function floatBits(value: number): number {
   return new Int32Array(Float32Array.of(value).buffer)[0] ?? 0;
 }
@@ -112,8 +130,9 @@ class ScratchLayout {
 }
 
 /** The steps of `attention`: inputs [queries, keys, values, starts?], outputs [out, logsumexp]. */
-export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
+export function attentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const sizes = sizesOf(kernel);
+  const bodies = scoreBodies(kernel, dtypeOf);
   const { batch, heads, keyHeads, queryCount, keyCount, dim, valueDim, blockKeys, blockQueries } = sizes;
   const queries = operand(kernel, "inputs", 0);
   const keys = operand(kernel, "inputs", 1);
@@ -145,16 +164,19 @@ export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary):
     outRow: out.row,
     dim,
     valueDim,
-    factor: floatBits(scale * Math.LOG2E),
+    factor: floatBits(bodies ? scale : scale * Math.LOG2E),
     group: heads / keyHeads,
+    ownHeads: heads,
     blockKeys,
     keyBlocks,
     blockQueries,
     queryBlocks,
   } as const satisfies Record<AttentionWord, Word>;
-  const list = attentionWords.map((word) => words[word]);
+  const list = [...attentionWords.map((word) => words[word]), ...captureWords(bodies)];
   const pack = library.entry("packAttention", (module, _, name) => printPackAttention(module, name));
-  const attend = library.entry("attention", (module, _, name) => printAttend(module, name));
+  const attend = library.entry(`attention${describeBodies(bodies)}`, (module, scalarMath, name) =>
+    printAttend(module, scalarMath, bodies, name),
+  );
   const steps: Step[] = [
     { entry: pack, tiles: batch * keyHeads * keyBlocks, words: list, cost: packedRows * (dim + valueDim) * 0.3 },
     {
@@ -168,8 +190,9 @@ export function attentionSteps(kernel: CompositeKernel, library: KernelLibrary):
 }
 
 /** The steps of `attentionBackward`: inputs [queries, keys, values, out, logsumexp, dOut, starts?], outputs [dQueries, dKeys, dValues]. */
-export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
+export function attentionBackwardSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const sizes = sizesOf(kernel);
+  const bodies = scoreBodies(kernel, dtypeOf);
   const { batch, heads, keyHeads, queryCount, keyCount, dim, valueDim, blockKeys } = sizes;
   const input = (index: number): ReturnType<typeof operand> => operand(kernel, "inputs", index);
   const output = (index: number): ReturnType<typeof operand> => operand(kernel, "outputs", index);
@@ -217,19 +240,22 @@ export function attentionBackwardSteps(kernel: CompositeKernel, library: KernelL
     dValueRow: dValues.row,
     dim,
     valueDim,
-    factor: floatBits(scale * Math.LOG2E),
+    factor: floatBits(bodies ? scale : scale * Math.LOG2E),
     scale: floatBits(scale),
     heads: batch * heads,
     group: heads / keyHeads,
+    ownHeads: heads,
     blockKeys,
     chunkKeys,
     chunks,
     panels,
     queryBlocks,
   } as const satisfies Record<BackwardWord, Word>;
-  const list = backwardWords.map((word) => words[word]);
+  const list = [...backwardWords.map((word) => words[word]), ...captureWords(bodies)];
   const prepare = library.entry("attentionBackward;prepare", (module, _, name) => printPrepareBackward(module, name));
-  const main = library.entry("attentionBackward", (module, _, name) => printBackward(module, name));
+  const main = library.entry(`attentionBackward${describeBodies(bodies)}`, (module, scalarMath, name) =>
+    printBackward(module, scalarMath, bodies, name),
+  );
   const finish = library.entry("attentionBackward;finish", (module, _, name) => printFinishBackward(module, name));
   const blockTiles = batch * heads * queryBlocks;
   const cost = batch * heads * pairs(kernel, sizes) * (3 * dim + 2 * valueDim + 10) * nanosecondsPerProduct;

@@ -1,5 +1,6 @@
 import { type Expr, ExprMakers } from "../../kernels/expr.js";
-import type { CompositeKernel, LoopKernel, MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import type { CompositeKernel, LoopKernel, MatmulKernel, MatrixView, Slot, Store } from "../../kernels/kernel.js";
+import { substitute } from "../../kernels/substitute.js";
 import { ignoredLabel } from "../../ops/cross-entropy.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
@@ -54,7 +55,8 @@ export function crossEntropySteps(
   const roles = composites[kernel.name];
   if (!roles) throw new Error(`cpu: no kernel for composite ${kernel.name}. Ask supports() first.`);
   const given = new Map<Role, Slot>();
-  for (const [i, slot] of kernel.inputs.entries()) given.set(roles.inputs[i] as Role, slot);
+  for (const [i, role] of roles.inputs.entries()) given.set(role, kernel.inputs[i] as Slot);
+  // The gradient of a frozen weight is none of them.
   for (const [i, slot] of kernel.outputs.entries()) given.set(roles.outputs[i] as Role, slot);
   const [[rows = 0, width = 0] = [], [classes = 0] = []] = kernel.inputShapes;
   const chunks = Math.ceil(rows / Math.max(leastRows, Math.floor(chunkBytes / 4 / classes)));
@@ -123,8 +125,8 @@ export function crossEntropySteps(
     move("together", row, roles.inputs);
     const hidden = view(of("hidden"), width, 1);
     multiply({ m, n: classes, k: width }, hidden, view(of("weight"), 1, width), logits, { rows: count });
-    const softmax = { of, own, logits, largest, chosen, rows: m, classes };
-    for (const loop of own.has("loss") && own.has("dHidden") ? lossAndGradientLoops(softmax) : [lossLoop(softmax)]) {
+    const softmax = { of, own, logits, largest, chosen, rows: m, classes, bodies: kernel.bodies ?? [] };
+    for (const loop of softmaxLoops(softmax)) {
       const list = loopSteps(loop, slotEnd, typeOf, library);
       add({ ...list, steps: list.steps.map((step) => countedStep(step, count, library)) });
     }
@@ -160,42 +162,66 @@ interface Softmax {
   readonly chosen: Slot;
   readonly rows: number;
   readonly classes: number;
+  /** What becomes of a logit, and for gradients its slope; empty without. */
+  readonly bodies: readonly Expr[];
+}
+
+/** The loops that make losses, the logits' gradient, or both of a chunk's logits. */
+function softmaxLoops(softmax: Softmax): LoopKernel[] {
+  const { own, bodies } = softmax;
+  if (!own.has("dHidden")) return [lossLoop(softmax)];
+  if (!own.has("loss")) return [gradientLoop(softmax)];
+  // A body's slope needs the logits themselves, which are then not replaced by their exponentials.
+  return bodies.length > 0 ? [lossLoop(softmax), gradientLoop(softmax)] : lossAndGradientLoops(softmax);
 }
 
 /** The expressions that the loops share. */
-function terms(make: ExprMakers, { of, own, logits, rows, classes }: Softmax) {
+function terms(make: ExprMakers, { of, own, logits, rows, classes, bodies }: Softmax) {
   const row = make.variable(0, rows);
   const column = make.variable(1, classes);
   const at = make.add(make.mul(row, make.int(classes)), column);
   const label = make.load("i32", of("labels"), row);
   const zero = make.constant("f32", 0);
   const isLabel = make.binary("eq", column, label);
-  const logit = make.load("f32", logits, at);
+  const plain = make.load("f32", logits, at);
+  const seen = new Map<Expr, Expr>();
+  // Bodies are those of one row, whose only variable is the class.
+  const [logit = plain, slope] = bodies.map((body) => substitute(body, make, () => column, seen, plain));
   const share = own.has("dHidden") ? make.load("f32", of("dLoss"), row) : zero;
   return {
     row,
     at,
     logit,
     ifLabel: make.select(isLabel, logit, zero),
-    /** (softmax − onehot) · dLoss. */
-    gradient: (probability: Expr): Expr => make.binary("mul", make.binary("sub", probability, make.cast("f32", isLabel)), share),
+    /** (softmax − onehot) · dLoss, times the body's slope. */
+    gradient: (probability: Expr): Expr => {
+      const dLogit = make.binary("mul", make.binary("sub", probability, make.cast("f32", isLabel)), share);
+      return slope ? make.binary("mul", dLogit, slope) : dLogit;
+    },
   };
 }
 
-/** The losses and their logsumexp, or from logsumexp the logits' own gradient in their place. */
+/** From logsumexp the logits' own gradient in their place. */
+function gradientLoop(softmax: Softmax): LoopKernel {
+  const make = new ExprMakers();
+  const { of, logits, rows, classes } = softmax;
+  const { row, at, logit, gradient } = terms(make, softmax);
+  const probability = make.unary("exp", make.binary("sub", logit, make.load("f32", of("total"), row)));
+  const store: Store = { scope: "element", slot: logits, index: at, value: gradient(probability) };
+  return { kind: "loop", outer: [rows], inner: classes, reductions: [], stores: [store] };
+}
+
+/** The losses and their logsumexp. */
 function lossLoop(softmax: Softmax): LoopKernel {
   const make = new ExprMakers();
-  const { of, own, logits, rows, classes } = softmax;
-  const { row, at, logit, ifLabel, gradient } = terms(make, softmax);
-  const loop = { kind: "loop", outer: [rows], inner: classes } as const;
-  if (!own.has("loss")) {
-    const probability = make.unary("exp", make.binary("sub", logit, make.load("f32", of("total"), row)));
-    return { ...loop, reductions: [], stores: [{ scope: "element", slot: logits, index: at, value: gradient(probability) }] };
-  }
+  const { of, rows, classes } = softmax;
+  const { row, logit, ifLabel } = terms(make, softmax);
   const [largest, sum, chosen] = [0, 1, 2].map((index) => make.accumulator("f32", index)) as [Expr, Expr, Expr];
   const total = make.binary("add", make.unary("log", sum), largest);
   return {
-    ...loop,
+    kind: "loop",
+    outer: [rows],
+    inner: classes,
     reductions: [
       { combine: "max", value: logit },
       { combine: "sum", value: make.unary("exp", make.binary("sub", logit, largest)) },

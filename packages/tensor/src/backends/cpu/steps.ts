@@ -83,8 +83,8 @@ function templateSteps({ kernel, dtypes }: Template, library: KernelLibrary, inP
     case "copy":
       return copySteps(kernel, library);
     case "composite":
-      if (kernel.name === "attention") return attentionSteps(kernel, library);
-      if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, library);
+      if (kernel.name === "attention") return attentionSteps(kernel, dtypeOf, library);
+      if (kernel.name === "attentionBackward") return attentionBackwardSteps(kernel, dtypeOf, library);
       if (kernel.name === cachedAttentionName) return cachedAttentionSteps(kernel, dtypeOf, library);
       return crossEntropySteps(kernel, dtypes.length, dtypeOf, library);
   }

@@ -69,12 +69,13 @@ export const backwardWords = [
   "startOffsets",
   "dim",
   "valueDim",
-  /** The bits of scale · log₂ e, and of scale. */
+  /** The bits of scale · log₂ e, or of scale where bodies come in between, and of scale. */
   "factor",
   "scale",
-  /** Query heads, and how many of them go to a key head. */
+  /** Query heads of the whole batch, how many of them go to a key head, and those of one element of the batch. */
   "heads",
   "group",
+  "ownHeads",
   "blockKeys",
   "chunkKeys",
   "chunks",

@@ -20,9 +20,10 @@ import {
   tileLocals,
   words,
 } from "./attention-panels.js";
-import { type ScoreOperands, scores } from "./attention-scores.js";
+import { BodyPrinter, type ScoreBodies, type ScoreOperands, scores } from "./attention-scores.js";
 import { firstSeen, isLimited, type Sight, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
+import type { ScalarMath } from "./scalar-math.js";
 
 /** Bytes of a row of weights in scratch memory. The algorithm is at the head of attention-backward.ts, whose second step this is. */
 const weightRow = blockQueries * 4;
@@ -59,7 +60,7 @@ interface KeyBlock {
 }
 
 /** Computes dK and dV of one chunk of the keys of one key head, and its part of dQ. */
-export function printBackward(module: ModuleBuilder, name: string): void {
+export function printBackward(module: ModuleBuilder, scalarMath: ScalarMath, bodies: ScoreBodies | null, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const w = readWords(
     f,
@@ -114,10 +115,11 @@ export function printBackward(module: ModuleBuilder, name: string): void {
     const member = f.local("i32");
     f.for(member, w.group.get, i32(1), () => {
       const head = f.let("i32", add(mul(keyHead.get, w.group.get), member.get));
+      const body = bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, backwardWords.length);
       const query = f.let("i32", firstSeeing.get);
       f.while(query, endSeeing.get, i32(blockQueries), () => {
         const rows = least(f, i32(blockQueries), sub(endSeeing.get, query.get));
-        queryGradients(f, w, scratch, block, { head, chunk, query, rows, sight });
+        queryGradients(f, w, scratch, block, { head, chunk, query, rows, sight, bodies: body });
         const dOut = f.let("i32", add(w.dOut.get, tableEntry(w.dOutOffsets, head.get)));
         const queries = f.let("i32", add(w.queries.get, tableEntry(w.queryOffsets, head.get)));
         const span = { query, rows, sight, limited };
@@ -145,6 +147,7 @@ interface QueryBlock {
   readonly query: Local;
   readonly rows: Local;
   readonly sight: Sight;
+  readonly bodies: BodyPrinter | null;
 }
 
 /** The queries, from a whole panel on, of which some see a key of the block; `limited` where they see from some key on only. */
@@ -178,7 +181,7 @@ function queryGradients(
   w: MainWords,
   scratch: Scratch,
   block: KeyBlock,
-  { head, chunk, query, rows, sight }: QueryBlock,
+  { head, chunk, query, rows, sight, bodies }: QueryBlock,
 ): void {
   const tile = tileLocals(f);
   const row = f.local("i32");
@@ -200,15 +203,20 @@ function queryGradients(
     const value = f.let("i32", add(scratch.values.get, words(mul(skipped.get, w.valueDim.get))));
     const operands: ScoreOperands = {
       ...sight,
-      ...{ depth: w.dim, queries, firstQuery, count },
+      ...{ depth: w.dim, queries, firstQuery, count, bodies },
       keys: f.let("i32", add(scratch.keys.get, words(mul(skipped.get, w.dim.get)))),
       firstKey: f.let("i32", add(block.first.get, skipped.get)),
     };
     const place = (index: number): number => (index >> 1) * weightRow + (index & 1) * 16;
-    scores(f, tile, operands, () => {
+    scores(f, tile, operands, (slopes) => {
       for (const [index, score] of tile.entries()) f.emit(memory("v128.store", place(index), at.get, score.get));
       f.emit(at.set(add(at.get, i32(groupKeys * weightRow))));
+      if (!slopes) return;
+      // Until dS takes their place.
+      for (const [index, slope] of slopes.entries()) f.emit(memory("v128.store", place(index), to.get, slope.get));
+      f.emit(to.set(add(to.get, i32(groupKeys * weightRow))));
     });
+    f.emit(to.set(dScores.get));
     const end = f.let("i32", at.get);
     f.emit(at.set(weights.get));
     f.while(at, end.get, i32(weightRow), () => {
@@ -223,7 +231,9 @@ function queryGradients(
       for (const [index, local] of tile.entries()) f.emit(local.set((deltas[index & 1] as Local).get));
       product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: w.valueDim.get });
       for (const [index, rest] of tile.entries()) {
-        f.emit(memory("v128.store", place(index), to.get, op("f32x4.mul", memory("v128.load", place(index), at.get), rest.get)));
+        const dScore = op("f32x4.mul", memory("v128.load", place(index), at.get), rest.get);
+        const own = bodies ? op("f32x4.mul", dScore, memory("v128.load", place(index), to.get)) : dScore;
+        f.emit(memory("v128.store", place(index), to.get, own));
       }
       f.emit(to.set(add(to.get, i32(groupKeys * weightRow))));
       f.emit(value.set(add(value.get, mul(w.valueDim.get, i32(groupKeys * 4)))));

@@ -19,11 +19,12 @@ import {
   tileLocals,
   words,
 } from "./attention-panels.js";
-import { type ScoreOperands, scores } from "./attention-scores.js";
+import { BodyPrinter, type ScoreBodies, type ScoreOperands, scores } from "./attention-scores.js";
 import { endSeen, firstSeen, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
 import { packPanel } from "./pack.js";
+import type { ScalarMath } from "./scalar-math.js";
 
 /**
  * Attention by blocks (Dao 2023, FlashAttention-2, algorithm 1). One step packs keys and values, block after block; the next takes a block
@@ -59,10 +60,11 @@ export const attentionWords = [
   /** Elements of a query or key, and of a value. */
   "dim",
   "valueDim",
-  /** The bits of scale · log₂ e. */
+  /** The bits of scale · log₂ e, or of scale where bodies come in between. */
   "factor",
-  /** Query heads to a key head. */
+  /** Query heads to a key head, and of one element of the batch. */
   "group",
+  "ownHeads",
   "blockKeys",
   "keyBlocks",
   "blockQueries",
@@ -142,7 +144,7 @@ export function attendScratchBytes(dim: number, valueDim: number, blockQueries: 
 }
 
 /** Computes one block of queries of one head. Scratch memory: panels of queries, panels of out, their states, weights of one panel. */
-export function printAttend(module: ModuleBuilder, name: string): void {
+export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodies: ScoreBodies | null, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const scratch = f.param(2);
   const w = readWords(
@@ -178,6 +180,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
   const keys = f.let("i32", add(w.packedKeys.get, words(mul(keyHead.get, w.dim.get))));
   const values = f.let("i32", add(w.packedValues.get, words(mul(keyHead.get, outDim.get))));
   const sight = sightOf(f, w, head.get);
+  const body = bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, attentionWords.length);
   const end = endSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), sight);
   const firstOwn = firstSeen(f, firstQuery.get, sight);
   /** The block from which the queries see what is not in the prefix. */
@@ -196,7 +199,7 @@ export function printAttend(module: ModuleBuilder, name: string): void {
         const at = f.let("i32", weights.get);
         const operands: ScoreOperands = {
           ...sight,
-          ...{ depth: w.dim, firstQuery: query, queries, count },
+          ...{ depth: w.dim, firstQuery: query, queries, count, bodies: body },
           keys: f.let("i32", add(keys.get, words(mul(add(firstKey.get, skipped.get), w.dim.get)))),
           firstKey: f.let("i32", add(firstKey.get, skipped.get)),
         };

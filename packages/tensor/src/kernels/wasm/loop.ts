@@ -384,16 +384,7 @@ function combineScalar(reduction: Reduction, a: Code, b: Code): Code {
 export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType): string {
   const { kernel } = program;
   const slots = slotsOf(program);
-  const numbers = new Map<Expr, number>();
-  const lines: string[] = [];
-  const walk = (expr: Expr): number => {
-    const known = numbers.get(expr);
-    if (known !== undefined) return known;
-    const line = describeNode(expr, walk, slots);
-    lines.push(line);
-    numbers.set(expr, numbers.size);
-    return numbers.size - 1;
-  };
+  const { lines, walk } = describer(slots);
   const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
   const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
   const shape = [
@@ -408,6 +399,27 @@ export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType
     program.rowsPerTile,
   ].join("/");
   return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
+}
+
+/** Equal for expressions that differ in slots and sizes of variables only; `slots` numbers the slots. */
+export function describeExprs(roots: readonly Expr[], slots: readonly Slot[]): string {
+  const { lines, walk } = describer(slots);
+  const results = roots.map(walk);
+  return [...lines, ...results].join(";");
+}
+
+function describer(slots: readonly Slot[]): { readonly lines: string[]; readonly walk: (expr: Expr) => number } {
+  const numbers = new Map<Expr, number>();
+  const lines: string[] = [];
+  const walk = (expr: Expr): number => {
+    const known = numbers.get(expr);
+    if (known !== undefined) return known;
+    const line = describeNode(expr, walk, slots);
+    lines.push(line);
+    numbers.set(expr, numbers.size);
+    return numbers.size - 1;
+  };
+  return { lines, walk };
 }
 
 function describeNode(expr: Expr, walk: (x: Expr) => number, slots: readonly Slot[]): string {

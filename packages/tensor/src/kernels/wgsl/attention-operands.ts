@@ -1,3 +1,4 @@
+import type { Expr } from "../expr.js";
 import type { CompositeKernel, MatrixView, StridedView } from "../kernel.js";
 import { type Visibility, visibilityOf } from "../visibility.js";
 import { batchOffset } from "./matmul.js";
@@ -16,6 +17,8 @@ export interface AttentionOperands {
   readonly batch: readonly [batch: number, keyHeads: number, group: number];
   readonly visibility: Visibility;
   readonly scale: number;
+  /** What becomes of the scaled scores, and for gradients its slope; empty without. */
+  readonly bodies: readonly Expr[];
   readonly queries: HeadMatrices;
   readonly keys: HeadMatrices;
   readonly values: HeadMatrices;
@@ -65,6 +68,7 @@ export function attentionOperands(kernel: CompositeKernel): AttentionOperands {
     batch: [batch, keyHeads, group],
     visibility: visibilityOf(kernel.attributes, queryCount, keyCount),
     scale: Number(kernel.attributes["scale"]),
+    bodies: kernel.bodies ?? [],
     queries: matrices("Q", "inputs", 0, "query", width),
     keys: matrices("K", "inputs", 1, "key", width),
     values: matrices("V", "inputs", 2, "key", valueWidth),

@@ -1,4 +1,5 @@
 import type { PlanSlot } from "../kernel.js";
+import { type ScoreFunction, scoreFunction } from "./attention-bodies.js";
 import {
   type AttentionEngine,
   type AttentionVariant,
@@ -83,6 +84,7 @@ class PartPrinter {
   readonly #perRow: ReadonlyMap<HeadMatrices, ReturnType<AttentionEngine["scalars"]>>;
   readonly #rows: readonly number[];
   readonly #scale: string;
+  readonly #bodies: ScoreFunction | null;
 
   constructor(
     readonly part: AttentionPart,
@@ -104,6 +106,8 @@ class PartPrinter {
     this.#perRow = new Map(this.#isByKeys ? this.#statistics.map((operand) => [operand, engine.scalars(operand)]) : []);
     this.#rows = indices(variant.tileRows);
     this.#scale = literal("f32", operands.scale);
+    const { bodies } = operands;
+    this.#bodies = bodies.length === 0 ? null : scoreFunction(bodies, operands, this.#isByKeys, memory, this.#functions);
     this.#walk = (this.#isByKeys ? walkQueries : walkKeys)(operands, {
       engine,
       blockColumns: this.#blockColumns,
@@ -129,7 +133,7 @@ class PartPrinter {
       functions: this.#functions,
       workgroupSize: [variant.threadColumns, variant.threadRows],
       workgroups,
-      globals: this.#engine.globals,
+      globals: [...this.#engine.globals, ...(this.#bodies ? [this.#bodies.declaration] : [])],
       usesSubgroups: isSharing,
       // How far a loop runs is read from `starts`, alike in all lanes, which compilers cannot know.
       ...(isSharing && operands.starts ? { directives: ["diagnostic(off, subgroup_uniformity);"] } : {}),
@@ -187,6 +191,7 @@ class PartPrinter {
       ...[...this.#perRow.values()].flatMap(({ lines }) => lines),
       ...this.#products.flatMap((product, i) => this.#engine.score(product, i === 0 ? "score" : "rise")),
       ...(walk.isMasked ? this.#rows.map((i) => `let visible${i} = ${walk.visible(i)};`) : []),
+      ...this.#modified(),
       ...(this.part === "out" ? this.#onlineSoftmax() : this.#gradientWeights()),
       ...this.#sums.flatMap((sum) => this.#engine.accumulate(sum, sum.weights)),
       "}",
@@ -203,10 +208,17 @@ class PartPrinter {
     return indices(this.#engine.widthCount(sum)).map((j) => `sum${sum.out.name}_${j}`);
   }
 
+  /** What the bodies make of a step's scores. */
+  #modified(): string[] {
+    const bodies = this.#bodies;
+    if (!bodies) return [];
+    return this.#rows.map((i) => `let modified${i} = ${bodies.call(this.#engine.rowAt(i), `score${i} * ${this.#scale}`)};`);
+  }
+
   /** Weights of a step relative to the largest score so far; what was summed before follows a new largest one. */
   #onlineSoftmax(): string[] {
     const rows = this.#rows;
-    const scaled = (i: number): string => `score${i} * ${this.#scale}`;
+    const scaled = (i: number): string => (this.#bodies ? `modified${i}.${this.#bodies.value}` : `score${i} * ${this.#scale}`);
     const hidden = (i: number): string => (this.#walk.isMasked ? `select(${lowest}, ${scaled(i)}, visible${i})` : scaled(i));
     return [
       ...rows.map((i) => `let scaled${i} = ${hidden(i)};`),
@@ -224,10 +236,17 @@ class PartPrinter {
   #gradientWeights(): string[] {
     const { logsumexp, gradients } = this.operands;
     const delta = gradients?.delta ?? logsumexp;
-    return [
-      ...this.#weigh((i) => `exp(fma(score${i}, vec4f(${this.#scale}), -${this.#statistic(logsumexp, i)}))`),
-      ...this.#rows.map((i) => `let slope${i} = weight${i} * (rise${i} - ${this.#statistic(delta, i)}) * ${this.#scale};`),
-    ];
+    const bodies = this.#bodies;
+    const exponent = (i: number): string => {
+      const total = this.#statistic(logsumexp, i);
+      return bodies ? `modified${i}.${bodies.value} - ${total}` : `fma(score${i}, vec4f(${this.#scale}), -${total})`;
+    };
+    const slope = (i: number): string => {
+      const plain = `weight${i} * (rise${i} - ${this.#statistic(delta, i)}) * ${this.#scale}`;
+      // Where a key has no weight, the body's slope may be infinite.
+      return bodies?.slope ? `select(vec4f(0.0), ${plain} * modified${i}.${bodies.slope}, weight${i} > vec4f(0.0))` : plain;
+    };
+    return [...this.#weigh((i) => `exp(${exponent(i)})`), ...this.#rows.map((i) => `let slope${i} = ${slope(i)};`)];
   }
 
   #weigh(value: (i: number) => string): string[] {

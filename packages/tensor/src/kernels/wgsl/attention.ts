@@ -42,7 +42,7 @@ const fewQueries = 8;
 export function chooseAttentionVariant(kernel: CompositeKernel, target: Target): AttentionVariant | null {
   if (kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return null;
   const [[batch = 0, heads = 0, queries = 0, width = 0] = [], [, , keys = 0] = [], [, , , valueWidth = 0] = []] = kernel.inputShapes;
-  if (queries <= fewQueries) return null;
+  if (queries <= fewQueries || tooManyCaptures(kernel, target)) return null;
   const pairs = batch * heads * queries * keys;
   const variants = attentionVariants(kernel, target);
   const [first] = variants;
@@ -55,6 +55,13 @@ export function chooseAttentionVariant(kernel: CompositeKernel, target: Target):
   const threadColumns = queries >= 64 ? 16 : queries >= 32 ? 8 : 4;
   const tiles = variants.filter((variant) => variant.rows === "workgroup");
   return tiles.find((variant) => variant.threadColumns === threadColumns) ?? tiles[0] ?? first ?? null;
+}
+
+/** True where what bodies captured may take more bindings than a program has. */
+function tooManyCaptures({ name, inputs, outputs, attributes }: CompositeKernel, { maxBindings }: Target): boolean {
+  // No program of the gradients reads `out`.
+  const most = inputs.length + outputs.length - (name === "attentionBackward" ? 1 : 0);
+  return Number(attributes["captures"] ?? 0) > 0 && most > maxBindings;
 }
 
 /** The programs of `attention` or `attentionBackward` as blocks of FlashAttention-2 (Dao 2023, algorithms 1 and 2): scores stay in registers. */
