@@ -1,3 +1,5 @@
+import "./ops/methods.js";
+
 export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
 export { checkDevice, Device, type DeviceName } from "./backends/device.js";
 export { eventLoopTurn } from "./backends/event-loop.js";
