@@ -81,9 +81,9 @@ describe.each(cases)("attention to a cache of $name", (c) => {
     for (const [i, value] of want.entries()) expect(Math.abs((got[i] ?? Number.NaN) - value), `element ${i}`).toBeLessThan(2e-5);
   });
 
-  // WebGPU has kernels for few queries alone; the products of others are split by their shapes.
   test("is the same in every bit for each text alone, and in a larger cache", async () => {
-    if (testBackend() !== "cpu" || c.dim % 4 !== 0) return;
+    // On WebGPU more queries are a matter of products, which are split by their shapes; on the cpu other widths are.
+    if (testBackend() === "cpu" ? c.dim % 4 !== 0 : c.queries > 8) return;
     const together = await attend(inputs(tested, c, texts), c).data();
     const each = together.length / texts.length;
     for (const text of texts) {

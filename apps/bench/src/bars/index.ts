@@ -1,4 +1,5 @@
 import type { Bar } from "./bar.js";
+import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
 import { lifeBars, runBars } from "./life.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
@@ -14,6 +15,7 @@ export const bars: readonly Bar[] = [
   ...savingBars,
   ...runBars,
   ...generationBars,
+  ...decodingBars,
   ...planBars,
   ...lifeBars,
 ];

@@ -1,5 +1,5 @@
 import type { Gpt2 } from "@lowrank/models";
-import { TextGenerator } from "@lowrank/models";
+import { type GeneratorOptions, TextGenerator } from "@lowrank/models";
 import { inputIds } from "../formula.js";
 import type { Side } from "../timing.js";
 
@@ -35,5 +35,44 @@ export function decoder(model: Gpt2, count: number, name = "lowrank"): Decoder {
       },
     },
     dispose: () => generator.dispose(),
+  };
+}
+
+/**
+ * Greedy decoding of some texts at once whose middle token has `context` others before it; reading the prompts is not timed. One repetition
+ * is one further token of each.
+ */
+export function decodingAt(model: Gpt2, name: string, batch: number, context: number, options: GeneratorOptions = {}): Side & Disposable {
+  const count = 24;
+  const generator = new TextGenerator(model, options);
+  const ids = [...inputIds(batch * context, model.vocabSize)];
+  const length = context - count / 2;
+  const prompts = Array.from({ length: batch }, (_, row) => ids.slice(row * context, row * context + length));
+  return {
+    name,
+    async run(times) {
+      let seconds = 0;
+      for (let done = 0; done < times; done += count) {
+        let start = 0;
+        const onToken = (): void => void (start ||= performance.now());
+        await generator.generate(prompts, { maxNewTokens: count + 1, stopTokens: [], onToken });
+        seconds += (performance.now() - start) / 1000;
+      }
+      return (seconds * times) / (Math.ceil(times / count) * count);
+    },
+    [Symbol.dispose]: () => generator.dispose(),
+  };
+}
+
+/** Reads a prompt of `length` tokens and chooses the token after it; one repetition is one prompt. */
+export function promptOf(generator: TextGenerator, length: number): Side {
+  const prompt = [...inputIds(length, generator.model.vocabSize)];
+  return {
+    name: `${length} tokens`,
+    async run(times) {
+      const start = performance.now();
+      for (let i = 0; i < times; i++) await generator.generate([prompt], { maxNewTokens: 1, stopTokens: [] });
+      return (performance.now() - start) / 1000;
+    },
   };
 }

@@ -37,7 +37,7 @@ function argmax(logits: ArrayLike<number>): number {
 /** Chooses a token by softmax(logits / temperature) among the topK and topP likeliest; the likeliest when the temperature is 0. */
 export function sample(logits: ArrayLike<number>, options: SamplingOptions, random: () => number): number {
   if (!options.temperature) return argmax(logits);
-  if (options.topK !== undefined) return sampleOf({ ids: Array.from(logits, (_, id) => id), logits }, options, random);
+  if (options.topK !== undefined && options.topK < logits.length) return sampleOf(largestOf(logits, options.topK), options, random);
   return sampleAll(logits instanceof Float32Array ? logits : Float32Array.from(logits), options, random);
 }
 
@@ -68,6 +68,40 @@ export function sampleOf({ ids, logits }: Candidates, { temperature = 1, topK, t
   return ids[order[count - 1] ?? 0] ?? 0;
 }
 
+/** The k largest logits, of equals those of the smallest ids, in the order of their ids. */
+function largestOf(logits: ArrayLike<number>, k: number): Candidates {
+  const least = nthLargest(Float32Array.from(logits), k);
+  let equals = k;
+  for (let id = 0; id < logits.length; id++) if ((logits[id] ?? 0) > least) equals--;
+  const ids: number[] = [];
+  for (let id = 0; id < logits.length; id++) {
+    const logit = logits[id] ?? 0;
+    if (logit > least || (logit === least && equals-- > 0)) ids.push(id);
+  }
+  return { ids, logits: ids.map((id) => logits[id] ?? 0) };
+}
+
+/** The number of which n are at least as large, by Hoare's selection, which reorders the numbers. */
+function nthLargest(numbers: Float32Array, n: number): number {
+  let [low, high] = [0, numbers.length - 1];
+  while (low < high) {
+    const pivot = numbers[(low + high) >> 1] ?? 0;
+    let [i, j] = [low, high];
+    while (i <= j) {
+      while ((numbers[i] ?? 0) > pivot) i++;
+      while ((numbers[j] ?? 0) < pivot) j--;
+      if (i > j) break;
+      const kept = numbers[i] ?? 0;
+      numbers[i++] = numbers[j] ?? 0;
+      numbers[j--] = kept;
+    }
+    if (n - 1 <= j) high = j;
+    else if (n - 1 >= i) low = i;
+    else break;
+  }
+  return numbers[n - 1] ?? 0;
+}
+
 /** Places of candidates, the likeliest first, of equals that of the smallest id. */
 function sorted(logits: ArrayLike<number>, ids: ArrayLike<number>): number[] {
   return Array.from({ length: ids.length }, (_, i) => i).sort(
@@ -90,37 +124,43 @@ export function sampleAll(logits: Float32Array, { temperature = 1, topP }: Sampl
 const intervalCount = 4096;
 const depth = 40;
 
-/** Tokens by their logits, and what those of each interval weigh together. */
+/** Tokens by their logits, and what those of each interval weigh together. Loops over all tokens are plain: they are what a token costs. */
 class Intervals {
   readonly total: number;
   readonly #sums = new Float64Array(intervalCount);
+  /** The interval of each token. */
+  readonly #intervals: Uint16Array;
   readonly #largest: number;
-  readonly #scale: number;
 
   constructor(
     readonly logits: Float32Array,
     readonly temperature: number,
   ) {
+    const { length } = logits;
     let largest = Number.NEGATIVE_INFINITY;
-    for (const logit of logits) if (logit > largest) largest = logit;
-    this.#largest = largest;
-    this.#scale = (intervalCount - 1) / (depth * temperature);
-    for (const logit of logits) {
-      const weight = Math.exp((logit - largest) / temperature);
-      const at = this.#intervalOf(logit);
-      this.#sums[at] = (this.#sums[at] ?? 0) + weight;
+    for (let id = 0; id < length; id++) {
+      const logit = logits[id] as number; // id is one of them
+      if (logit > largest) largest = logit;
     }
-    this.total = this.#sums.reduce((sum, weight) => sum + weight, 0);
-  }
-
-  #intervalOf(logit: number): number {
-    return Math.min(Math.floor((this.#largest - logit) * this.#scale), intervalCount - 1);
+    const scale = (intervalCount - 1) / (depth * temperature);
+    const [sums, intervals] = [this.#sums, new Uint16Array(length)];
+    for (let id = 0; id < length; id++) {
+      const below = largest - (logits[id] as number); // id is one of them
+      const place = below * scale;
+      const interval = place < intervalCount - 1 ? place | 0 : intervalCount - 1;
+      intervals[id] = interval;
+      sums[interval] = (sums[interval] as number) + Math.exp(-below / temperature); // there are as many sums as intervals
+    }
+    this.#largest = largest;
+    this.#intervals = intervals;
+    this.total = sums.reduce((sum, weight) => sum + weight, 0);
   }
 
   /** The first token, from the likeliest on, with which the sum of weights is enough; the last one where it never is. */
   find(isEnough: (sum: number) => boolean): { readonly id: number; readonly sum: number } {
     let [end, sum, last] = [0, 0, 0];
-    for (const [interval, weight] of this.#sums.entries()) {
+    for (let interval = 0; interval < intervalCount; interval++) {
+      const weight = this.#sums[interval] ?? 0;
       if (weight === 0) continue;
       [last, sum] = [interval, end];
       end += weight;
@@ -136,15 +176,15 @@ class Intervals {
 
   /** Tokens of an interval, the likeliest first. */
   #members(interval: number): readonly number[] {
+    const [logits, intervals] = [this.logits, this.#intervals];
     const ids: number[] = [];
     let areEqual = true;
-    for (let id = 0; id < this.logits.length; id++) {
-      const logit = this.logits[id] ?? 0;
-      if (this.#intervalOf(logit) !== interval) continue;
-      areEqual &&= ids.length === 0 || logit === this.logits[ids[0] ?? 0];
+    for (let id = 0; id < intervals.length; id++) {
+      if (intervals[id] !== interval) continue;
+      areEqual &&= ids.length === 0 || logits[id] === logits[ids[0] ?? 0];
       ids.push(id);
     }
-    return areEqual ? ids : ids.sort((i, j) => (this.logits[j] ?? 0) - (this.logits[i] ?? 0) || i - j);
+    return areEqual ? ids : ids.sort((i, j) => (logits[j] ?? 0) - (logits[i] ?? 0) || i - j);
   }
 }
 

@@ -3,6 +3,7 @@ import { type CausalLM, generate, initModel, loadModel, TextGenerator } from "@l
 import { type Device, tensor } from "@lowrank/tensor";
 import { sharedDir, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
+import { KeyValueCache } from "../../src/generate/cache.js";
 
 const stories = sharedDir("models", "stories260K");
 /** Documented by the model's author. */
@@ -136,6 +137,53 @@ describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
     await fails([1], { maxNewTokens: -1 }, /maxNewTokens is -1/);
     const long = tensor([Array.from({ length: 97 }, () => 1)], { device: dev, dtype: "i32" });
     expect(() => model.forward(long)).toThrow(/97 tokens are more than the model's context of 96/);
+  });
+});
+
+describe.each(Object.entries(tiny))("the cache of a random %s", (_name, config) => {
+  test("sampled rows of a batch go on as each does alone", async () => {
+    const model = await initModel(config, { device: dev, seed: 12 });
+    const prompts = [[1, 2, 3], Array.from({ length: 21 }, (_, i) => (i * 7) % 40), [9]];
+    const generator = new TextGenerator(model);
+    const options = { maxNewTokens: 14, temperature: 1.5, stopTokens: [] };
+    const together = await generator.generate(prompts, { ...options, seed: 5 });
+    for (const [row, prompt] of prompts.entries())
+      expect(await generator.generate([prompt], { ...options, seed: 5 + row * 2 ** 32 })).toEqual([together[row]]);
+    generator.dispose();
+  });
+
+  test("prompts of further lengths take no further plans", async () => {
+    const model = await initModel({ ...config, max_position_embeddings: 160, n_positions: 160 }, { device: dev, seed: 13 });
+    const generator = new TextGenerator(model);
+    const read = async (length: number): Promise<void> => {
+      const prompt = Array.from({ length }, (_, i) => (i * 7) % 40);
+      await generator.generate([prompt], { maxNewTokens: 2, stopTokens: [] });
+    };
+    for (const length of [70, 100, 112]) await read(length);
+    const before = dev.counters.plansPrepared;
+    for (const length of [66, 75, 80, 97, 110, 125]) await read(length);
+    expect(dev.counters.plansPrepared).toBe(before);
+    generator.dispose();
+  });
+
+  test("stored in bf16 gives logits near those of f32, and texts", async () => {
+    const model = await initModel(config, { device: dev, seed: 14 });
+    const logitsWith = async (dtype: "f32" | "bf16"): Promise<ArrayLike<number>> => {
+      const cache = new KeyValueCache(model.cacheShape, 1, 32, dev, dtype);
+      const ints = (values: readonly number[] | readonly (readonly number[])[]) =>
+        tensor(values as number[], { device: dev, dtype: "i32" });
+      cache.begin(ints([0]), true);
+      await model.forward(ints([Array.from({ length: 20 }, (_, i) => (i * 11) % 40)]), { cache }).data();
+      cache.begin(ints([20]), false);
+      return model.forward(ints([[7]]), { cache }).data();
+    };
+    const [want, got] = [await logitsWith("f32"), await logitsWith("bf16")];
+    const largest = Array.from(want).reduce((size, x) => Math.max(size, Math.abs(x)), 0);
+    const error = Array.from(want).reduce((most, x, i) => Math.max(most, Math.abs(x - (got[i] ?? Number.NaN))), 0);
+    // Keys and values keep 8 bits, an error of 2^-9 each, which two layers of random weights make larger by some times.
+    expect(error).toBeLessThan(largest * 2 ** -5);
+    expect(error).toBeGreaterThan(0);
+    expect((await generate(model, [1, 2, 3], { maxNewTokens: 8, cacheDType: "bf16", stopTokens: [] })).length).toBe(8);
   });
 });
 

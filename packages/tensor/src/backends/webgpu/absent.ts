@@ -1,5 +1,4 @@
-import { attentionNames } from "../../kernels/wgsl/attention.js";
-import { tunedChoice } from "../../kernels/wgsl/choice.js";
+import { hasProgram, programNames, tunedChoice } from "../../kernels/wgsl/choice.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import type { PlannedFor } from "../planning.js";
 
@@ -23,8 +22,8 @@ export function absentGpu(name: string, memoryBytes: number): PlannedFor {
     backend: {
       name: "webgpu",
       limits: { maxBufferBytes: memoryBytes, budgetBytes: memoryBytes, maxBindings: usual.maxBindings },
-      supports: (kernel) => attentionNames.has(kernel.name) && choice.attention(kernel, usual) !== null,
-      stridedComposites: attentionNames,
+      supports: (kernel) => hasProgram(kernel, usual, choice),
+      stridedComposites: programNames,
     },
   };
 }

@@ -1,6 +1,5 @@
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
-import { attentionNames } from "../../kernels/wgsl/attention.js";
-import { tunedChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
+import { hasProgram, programNames, tunedChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
 import type { MatmulVariant } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
@@ -133,11 +132,11 @@ export class WebgpuBackend implements Backend {
   }
 
   supports(kernel: CompositeKernel): boolean {
-    return attentionNames.has(kernel.name) && this.#choice.attention(kernel, this.target) !== null;
+    return hasProgram(kernel, this.target, this.#choice);
   }
 
   get stridedComposites(): ReadonlySet<string> {
-    return attentionNames;
+    return programNames;
   }
 
   allocate(bytes: number): BackendBuffer {

@@ -1,7 +1,8 @@
 import { sizeOf } from "../../tensor/shape.js";
 import type { CompositeKernel, MatmulKernel, MatrixOperand, MatrixView, PlanSlot, Slot } from "../kernel.js";
 import { isComputed } from "../products.js";
-import { type AttentionVariant, chooseAttentionVariant } from "./attention.js";
+import { type AttentionVariant, attentionNames, chooseAttentionVariant } from "./attention.js";
+import { cachedAttentionName, supportsCachedAttention } from "./cached-attention.js";
 import { chooseMatmulVariant, type MatmulVariant } from "./matmul.js";
 import type { Target } from "./program.js";
 
@@ -10,6 +11,15 @@ export interface VariantChoice {
   matmul(kernel: MatmulKernel, target: Target, slots: readonly PlanSlot[]): MatmulVariant;
   /** Null where the composite is better left to the kernels that it is made of. */
   attention(kernel: CompositeKernel, target: Target): AttentionVariant | null;
+}
+
+/** Composites that have programs. */
+export const programNames: ReadonlySet<string> = new Set([...attentionNames, cachedAttentionName]);
+
+/** True where a composite runs as a program of its own. */
+export function hasProgram(kernel: CompositeKernel, target: Target, choice: VariantChoice): boolean {
+  if (kernel.name === cachedAttentionName) return supportsCachedAttention(kernel, target);
+  return attentionNames.has(kernel.name) && choice.attention(kernel, target) !== null;
 }
 
 /** By the shape and what is known of the adapter. */

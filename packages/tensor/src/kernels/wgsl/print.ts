@@ -2,6 +2,7 @@ import { DeviceError } from "../../tensor/errors.js";
 import { epilogueLoop } from "../epilogue.js";
 import { fillFrom, type Kernel, type LoopKernel, type PlanSlot, rootsOf } from "../kernel.js";
 import { printAttention } from "./attention.js";
+import { cachedAttentionName, printCachedAttention } from "./cached-attention.js";
 import type { VariantChoice } from "./choice.js";
 import { chooseLoopVariant, loadsOf, printLoop } from "./loop.js";
 import { printMatmul } from "./matmul.js";
@@ -41,6 +42,7 @@ export function printKernel(
     case "copy":
       return kernel.bytes === 0 ? [] : [printCopy(kernel, slots, name, target)];
     case "composite": {
+      if (kernel.name === cachedAttentionName) return [printCachedAttention(kernel, slots, name, target)];
       const variant = choice.attention(kernel, target);
       if (!variant) throw new Error(`WebGPU has no kernel for ${kernel.name}; the scheduler should have decomposed it.`);
       return printAttention(kernel, slots, name, target, variant);
