@@ -5,6 +5,7 @@ import { median, medianStepMs } from "../src/compare/training.js";
 import { commonLength, parted, partingLines } from "../src/parting.js";
 import { axisNumber, logTicks, ticks } from "../src/report/axis.js";
 import { curves, smoothed, thinned } from "../src/report/curves.js";
+import { prose } from "../src/report/html.js";
 import { page } from "../src/report/page.js";
 import { shownPath } from "../src/report/path.js";
 import { barChart, heatMap, lineChart } from "../src/report/svg.js";
@@ -98,6 +99,9 @@ describe("drawings", () => {
     ];
     for (const svg of drawn) expect(svg).toMatch(/^<svg(?!.*NaN).*<\/svg>$/s);
   });
+  it("sentences keep a figure and its percent sign on one line", () => {
+    expect(prose("7 % < 8 % of it")).toBe("7\u00a0% &lt; 8\u00a0% of it");
+  });
   it.each([2, 5, 9])("labels of %i points at one place lie over no dot and over no other label", (count) => {
     const points = Array.from({ length: count }, (_, i) => ({
       name: `method-${i}`,
@@ -119,6 +123,15 @@ describe("drawings", () => {
     for (const [i, box] of boxes.entries())
       for (const other of [...dots, ...boxes.slice(0, i)])
         expect(box.left >= other.right || other.left >= box.right || box.top >= other.bottom || other.top >= box.bottom).toBe(true);
+  });
+  it("labels of two points that touch lie at the side of their own", () => {
+    const touching = [100, 103].map((x, i) => ({ name: i === 0 ? "lora" : "dora", color: i, points: [{ x, y: 1 }] }));
+    const away = [1, 1e4].map((x) => ({ name: "far", color: 9, points: [{ x, y: 9 }] }));
+    const svg = lineChart([...touching, ...away], { title: "t", x: "x", y: "y", isScatter: true, isLogX: true }, 330, 300);
+    const [, left = ""] = /class="name end"[^>]*>([^<]*)/.exec(svg) ?? [];
+    expect(left).toBe("lora");
+    expect(svg).toMatch(/class="name" [^>]*>dora</);
+    expect(svg).not.toContain("leader");
   });
   it("make a page that asks for nothing from elsewhere", () => {
     const body = curves(

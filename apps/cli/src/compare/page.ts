@@ -1,4 +1,5 @@
 import type { Answer } from "../exact-match.js";
+import { fullMethod, methodOf } from "../method.js";
 import { parted } from "../parting.js";
 import { curves, smoothed } from "../report/curves.js";
 import { escaped } from "../report/html.js";
@@ -174,7 +175,12 @@ export function comparisonPage(comparison: Comparison): string {
               "merged decoding time relative to the base",
               bars(
                 ({ decoding }) => decoding.mergedRatio,
-                ({ decoding }) => (decoding.mergedRatio === null ? "does not merge" : `${decoding.mergedRatio.toFixed(2)}×`),
+                ({ decoding, method }) =>
+                  decoding.mergedRatio !== null
+                    ? `${decoding.mergedRatio.toFixed(2)}×`
+                    : methodOf(method) === fullMethod
+                      ? "nothing to merge"
+                      : "does not merge",
               ),
               merged.length > 0 ? 1 : undefined,
             ),

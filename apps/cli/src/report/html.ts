@@ -4,6 +4,11 @@ export function escaped(text: string): string {
   return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }
 
+/** A sentence as HTML takes it; a figure and its percent sign stay on one line. */
+export function prose(text: string): string {
+  return escaped(text).replace(/(\d) %/g, "$1\u00a0%");
+}
+
 /** Colours of the page's palette; more series than that begin again. */
 export const colorCount = 10;
 

@@ -1,5 +1,5 @@
 import { plotScript } from "./curves.js";
-import { escaped } from "./html.js";
+import { escaped, prose } from "./html.js";
 
 /** A part of a page under its heading; `body` is HTML. */
 export interface Section {
@@ -19,10 +19,10 @@ export function page(parts: {
   readonly sections: readonly Section[];
 }): string {
   const { style, script } = plotScript();
-  const facts = parts.facts.map(([name, value]) => `<div><dt>${escaped(name)}</dt><dd>${escaped(value)}</dd></div>`).join("");
+  const facts = parts.facts.map(([name, value]) => `<div><dt>${escaped(name)}</dt><dd>${prose(value)}</dd></div>`).join("");
   const sections = parts.sections.map(
     ({ heading, note, body }) =>
-      `<section><h2>${escaped(heading)}</h2>${note === undefined ? "" : `<p class="note">${escaped(note)}</p>`}\n${body}\n</section>`,
+      `<section><h2>${escaped(heading)}</h2>${note === undefined ? "" : `<p class="note">${prose(note)}</p>`}\n${body}\n</section>`,
   );
   return `<!doctype html>
 <html lang="en">
@@ -37,7 +37,7 @@ ${pageStyle}</style>
 <body>
 <main>
 <header><h1>${escaped(parts.title)}</h1>
-<p class="lead">${escaped(parts.lead)}</p>
+<p class="lead">${prose(parts.lead)}</p>
 <dl class="facts">${facts}</dl></header>
 ${sections.join("\n")}
 </main>
@@ -96,8 +96,9 @@ td.bad { color: var(--bad); }
 figure { margin: 0; padding: 14px; background: var(--card); border: 1px solid var(--line); border-radius: 10px; min-width: 0; }
 figcaption { font-size: 14px; font-weight: 600; margin-bottom: 10px; overflow-wrap: anywhere; }
 figcaption small { display: block; font-weight: 400; color: var(--soft); font-size: 12.5px; }
-figure svg { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figure svg { display: block; max-width: 100%; height: auto; }
 .small figure { text-align: center; }
+.small figure svg { margin: 0 auto; }
 .answers { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 5px 14px; margin: 0; font-size: 14px; }
 .answers dt { color: var(--soft); }
 .answers dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }

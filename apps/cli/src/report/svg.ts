@@ -91,7 +91,7 @@ export function lineChart(series: readonly Series[], options: AxesOptions, width
         ? fit.map(([x, y]) => `<circle cx="${n(x)}" cy="${n(y)}" r="${isScatter ? dotRadius : 3}" fill="${colorOf(color)}"/>`).join("")
         : "";
     const [first] = fit;
-    return { marks: line + dots, label: isScatter && first ? pointLabel(name, first, box, taken) : "" };
+    return { marks: line + dots, label: isScatter && first ? pointLabel(name, first, box, dotsAt, taken) : "" };
   });
   // Labels lie above all dots and lines.
   const body = [...grid, ...curves.map(({ marks }) => marks), ...curves.map(({ label }) => label)];
@@ -123,11 +123,17 @@ function overlap(a: Box, b: Box): boolean {
 
 const labelHeight = 13;
 
+/** Pixels from a place to the middle of a dot. */
+function distance(place: Box, dot: Box): number {
+  const [x, y] = [(dot.left + dot.right) / 2, (dot.top + dot.bottom) / 2];
+  return Math.hypot(Math.max(place.left - x, 0, x - place.right), Math.max(place.top - y, 0, y - place.bottom));
+}
+
 /**
- * A point's name in the free place nearest to it, with a line to the point where that is not beside it. Empty where all is taken: the legend
- * names the point as well.
+ * A point's name in the free place nearest to it: beside it where no other dot is nearer to the name, else with a line to the point. Empty where all
+ * is taken: the legend names the point as well.
  */
-function pointLabel(name: string, [x, y]: readonly [number, number], box: Box, taken: Box[]): string {
+function pointLabel(name: string, [x, y]: readonly [number, number], box: Box, dots: readonly Box[], taken: Box[]): string {
   const width = name.length * 7;
   const beside = dotRadius + 4;
   const rows = [0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6];
@@ -139,6 +145,8 @@ function pointLabel(name: string, [x, y]: readonly [number, number], box: Box, t
     const place: Box = { left, right: left + width, top, bottom: top + labelHeight };
     const isInside = place.left >= box.left && place.right <= box.right + 10 && place.top >= box.top - 4 && place.bottom <= box.bottom;
     if (!isInside || taken.some((other) => overlap(place, other))) continue;
+    const own = distance(place, around([x, y], dotRadius));
+    if (row === 0 && dots.some((dot) => distance(place, dot) < own - 0.01)) continue;
     taken.push(place);
     const isRight = left > x;
     const [near, middle] = [isRight ? left - 2 : place.right + 2, top + labelHeight / 2];
