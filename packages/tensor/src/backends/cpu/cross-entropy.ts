@@ -45,7 +45,10 @@ export function supportsCrossEntropy(kernel: CompositeKernel): boolean {
   return kernel.name in composites && kernel.inputShapes.every((shape) => sizeOf(shape) > 0);
 }
 
-/** The steps of `linearCrossEntropy`, its gradient, or both in one; slots from `slotCount` on are its own. */
+/**
+ * The steps of `linearCrossEntropy`, its gradient, or both in one; slots from `slotCount` on are its own. Long: the places in scratch memory and
+ * the steps that name them are read together.
+ */
 export function crossEntropySteps(
   kernel: CompositeKernel,
   slotCount: number,

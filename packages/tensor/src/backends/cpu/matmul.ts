@@ -143,7 +143,7 @@ export interface MatmulOptions {
   readonly mostPackedBytes?: number;
 }
 
-/** The steps of a product. */
+/** The steps of a product. Long: every size follows from those above it, and the steps from all of them. */
 export function matmulSteps(
   given: MatmulKernel,
   dtypeOf: (slot: Slot) => DType,

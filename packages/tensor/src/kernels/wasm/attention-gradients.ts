@@ -175,7 +175,7 @@ function seeingQueries(f: FunctionBuilder, sight: Sight, { first, count }: KeyBl
   return { firstSeeing, endSeeing };
 }
 
-/** P and dS of a block of queries and one of keys, and what the keys add to dQ. */
+/** P and dS of a block of queries and one of keys, and what the keys add to dQ. Long: one stretch of code, whose locals all its parts share. */
 function queryGradients(
   f: FunctionBuilder,
   w: MainWords,

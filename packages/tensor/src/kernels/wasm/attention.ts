@@ -143,7 +143,10 @@ export function attendScratchBytes(dim: number, valueDim: number, blockQueries: 
   return blockQueries * 4 * (dim + Math.ceil(valueDim / 4) * 4) + (blockQueries / panelQueries) * stateBytes + blockKeys * rowBytes;
 }
 
-/** Computes one block of queries of one head. Scratch memory: panels of queries, panels of out, their states, weights of one panel. */
+/**
+ * Computes one block of queries of one head. Scratch memory: panels of queries, panels of out, their states, weights of one panel. Long: one
+ * function of the module, whose locals all its parts share.
+ */
 export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodies: ScoreBodies | null, name: string): void {
   const f = module.function([...kernelParams], [], name);
   const scratch = f.param(2);

@@ -124,7 +124,10 @@ export function workgroupBytes({ rows, threadColumns, threadRows }: AttentionVar
   return 16 + 16 * (depth * threadColumns + Math.max(depth, 4 * threadRows) * threadRows + 5 * threadRows * threadColumns);
 }
 
-/** Tiles of both sides in workgroup memory; an invocation has four rows, and of the results' width four places in each `4 · threadRows`. */
+/**
+ * Tiles of both sides in workgroup memory; an invocation has four rows, and of the results' width four places in each `4 · threadRows`. Long: the
+ * parts of one program, which share its names.
+ */
 export function workgroupEngine(
   memory: ProgramMemory,
   { threadColumns, threadRows }: AttentionVariant,

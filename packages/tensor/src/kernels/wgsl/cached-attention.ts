@@ -33,7 +33,8 @@ interface Operand {
 
 /**
  * A workgroup for each query: its invocations score a key each, share the weights, and sum up a few columns of the values each. Keys are
- * taken in steps that begin at multiples of `threads`, with the softmax as it runs (Milakov & Gimelshein 2018), up to the query's own.
+ * taken in steps that begin at multiples of `threads`, with the softmax as it runs (Milakov & Gimelshein 2018), up to the query's own. Long: one
+ * program, from top to bottom.
  */
 export function printCachedAttention(kernel: CompositeKernel, slots: readonly PlanSlot[], name: string, target: Target): WgslProgram {
   const [[batch = 0, heads = 0, queryCount = 0, dim = 0] = [], [, keyHeads = 1, keyCount = 0] = [], [, , , valueDim = 0] = []] =

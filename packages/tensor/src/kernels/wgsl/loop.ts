@@ -99,7 +99,7 @@ function groupReductions(reductions: readonly Reduction[]): number[][] {
   return groups;
 }
 
-/** Prints a LoopKernel as a WGSL program. */
+/** Prints a LoopKernel as a WGSL program. Long: one program, from top to bottom. */
 export function printLoop(
   original: LoopKernel,
   slots: readonly PlanSlot[],

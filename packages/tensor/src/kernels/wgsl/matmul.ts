@@ -77,7 +77,7 @@ export function chooseMatmulVariant(kernel: MatmulKernel, target: Target): Matmu
   ) as MatmulVariant;
 }
 
-/** Prints out = a · b with a register tile in each invocation and no workgroup memory. */
+/** Prints out = a · b with a register tile in each invocation and no workgroup memory. Long: one program, from top to bottom. */
 export function printMatmul(
   kernel: MatmulKernel,
   slots: readonly PlanSlot[],
