@@ -2,6 +2,7 @@ import { checkpoint } from "@lowrank/autograd";
 import {
   attention,
   concat,
+  conv2d,
   crossEntropy,
   type Device,
   dynamicSlice,
@@ -259,6 +260,9 @@ export const expressions: Readonly<Record<string, Expression>> = {
     ],
     build: ([q, k, v, mask]) => attention(q as Tensor, k as Tensor, v as Tensor, { mask: mask as Tensor }),
   },
+  conv2d: three([[2, 4, 5, 4], [6, 2, 3, 2], [6]], (x, w, b) => {
+    return conv2d(x, w, b, { groups: 2, stride: [2, 1], padding: [1, 0], dilation: [1, 2] }).square();
+  }),
   linearCrossEntropy: {
     shapes: [
       [4, 3],

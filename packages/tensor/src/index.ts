@@ -47,6 +47,7 @@ export * from "./ops/activation.js";
 export * from "./ops/attention.js";
 export * from "./ops/cached-attention.js";
 export { defineComposite } from "./ops/composite.js";
+export * from "./ops/conv.js";
 export * from "./ops/cross-entropy.js";
 export * from "./ops/dynamic-slice.js";
 export * from "./ops/elementwise.js";

@@ -2,6 +2,9 @@ import {
   attentionBackward,
   bodyArgument,
   compositeDefinition,
+  conv2dInputGradient,
+  conv2dWeightGradient,
+  convolved,
   linearCrossEntropyBackward,
   type Node,
   ones,
@@ -51,6 +54,20 @@ const rules: Readonly<Record<string, CompositeRule>> = {
     if (!queries || !keys || !values) return false;
     const inputs = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut, ...more];
     send(node.inputs, attentionBackward(inputs, node.attributes, withSlopes(node, flow)), flow);
+    return true;
+  },
+  conv2d(node, [dy], flow) {
+    const [x, weight] = node.inputs;
+    if (!dy || !x || !weight) return false;
+    flow.into(x, () => conv2dInputGradient(dy, handle(weight, flow), x.shape, node.attributes));
+    flow.into(weight, () => conv2dWeightGradient(handle(x, flow), dy, node.attributes));
+    return true;
+  },
+  conv2dWeightGradient(node, [dWeight], flow) {
+    const [x, dy] = node.inputs;
+    if (!dWeight || !x || !dy) return false;
+    flow.into(x, () => conv2dInputGradient(handle(dy, flow), dWeight, x.shape, node.attributes));
+    flow.into(dy, () => convolved(handle(x, flow), dWeight, node.attributes));
     return true;
   },
   linearCrossEntropy(node, [dLoss, dLogsumexp], flow) {

@@ -5,7 +5,7 @@ import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
 import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
-import { loadOperand } from "./operands.js";
+import { isRepeating, loadOperand } from "./operands.js";
 import { KnownParts, partOf } from "./part.js";
 import { behindReshapes, behindViews, isFree, isUpdate, isView, ownInputs, partition, usersIn } from "./partition.js";
 import { splitPoint } from "./split.js";
@@ -335,12 +335,13 @@ function lowerProduct(node: Node & { op: "matmul" }, slot: Slot, findSlot: FindS
   };
 }
 
-/** An operand as strides over memory, else as an expression where what is behind its views is not stored. */
+/** An operand as strides over memory, else as an expression where what is behind its views is not stored, or repeated by them. */
 function lowerFactor(operand: Node, findSlot: FindSlot): { readonly operand: MatrixOperand } | { readonly store: readonly Node[] } {
   const result = matrixView(operand, findSlot);
   if ("view" in result) return { operand: result.view };
   const root = behindViews(operand);
-  return isFree(root) || findSlot(root) !== null ? { store: [result.store] } : loadOperand(operand, findSlot);
+  const isComputed = findSlot(root) === null ? !isFree(root) : isRepeating(operand);
+  return isComputed ? loadOperand(operand, findSlot) : { store: [result.store] };
 }
 
 /** Slots as the backends see them, once every inner slot has its place. */

@@ -65,7 +65,8 @@ interface Reading {
 
 /** The operand as an expression that is cheap and reads much less than it is; null where there is none. */
 function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
-  if (root.dtype !== "f32" || isApart(root, forced)) return null;
+  // Around what is padded there are zeros enough to store it: to choose for each element would cost more.
+  if (root.dtype !== "f32" || root.op === "pad" || isApart(root, forced)) return null;
   const nodes = new Set<Node>();
   const readings = new Map<Node, Reading>();
   let isCheap = true;
@@ -133,6 +134,14 @@ function total(memories: ReadonlyMap<Node, number>): number {
   let bytes = 0;
   for (const each of memories.values()) bytes += each;
   return bytes;
+}
+
+/**
+ * True for an operand that is memory seen through views which repeat elements, as the windows of a convolution do: those are no strides, but
+ * need no copy either.
+ */
+export function isRepeating(operand: Node): boolean {
+  return isView(operand) && (operand.op === "expand" || isRepeating(operand.x));
 }
 
 /** An operand [...batch, rows, columns] of a matmul as an expression, or what has to be stored to make it one. */
