@@ -1,3 +1,4 @@
+import { attentionBars } from "./attention.js";
 import type { Bar } from "./bar.js";
 import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
@@ -10,6 +11,7 @@ import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 export const bars: readonly Bar[] = [
   ...matmulBars,
   ...stepBars,
+  ...attentionBars,
   ...webgpuMatmulBars,
   ...webgpuStepBars,
   ...savingBars,

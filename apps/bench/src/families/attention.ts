@@ -8,16 +8,20 @@ interface AttentionSizes {
   readonly length: number;
   readonly headDim: number;
   readonly isBackward: boolean;
+  /** Keys that a query sees at most. */
+  readonly window?: number;
 }
 
 /** Causal attention; backward is all three gradients from scratch, the forward pass included. Causal work is counted as done: half. */
-function attentionCase({ batch, heads, length, headDim, isBackward }: AttentionSizes): Case {
+export function attentionCase({ batch, heads, length, headDim, isBackward, window = length }: AttentionSizes): Case {
   const shape = [batch, heads, length, headDim];
   const count = batch * heads * length * headDim;
-  const forwardFlops = 2 * batch * heads * length * length * headDim;
+  // Keys that queries see on average, without the half of a key that each sees of its own place.
+  const seen = window - window ** 2 / (2 * length);
+  const forwardFlops = 4 * batch * heads * length * seen * headDim;
   const scale = 1 / Math.sqrt(headDim);
   return {
-    name: `${isBackward ? "forward + backward" : "forward"}, T ${length}`,
+    name: `${isBackward ? "forward + backward" : "forward"}, T ${length}${window < length ? `, window ${window}` : ""}`,
     size: length,
     curve: isBackward ? "forward + backward" : "forward",
     // Two products forward; five more backward (the scores again, dV, dP, dQ, dK).
@@ -25,13 +29,14 @@ function attentionCase({ batch, heads, length, headDim, isBackward }: AttentionS
     bytes: isBackward ? f32Bytes(4 * count, 3 * count) : f32Bytes(3 * count, count),
     inputs: [0, 1, 2, ...(isBackward ? [3] : [])].map((number) => input(number, shape)),
     build([q, k, v, dOut]) {
-      const out = attend(q as Tensor, k as Tensor, v as Tensor, { isCausal: true });
+      const out = attend(q as Tensor, k as Tensor, v as Tensor, { isCausal: true, ...(window < length && { window }) });
       return dOut ? grad(out.mul(dOut).sum(), [q as Tensor, k as Tensor, v as Tensor]) : [out];
     },
     reference: ([q, k, v, dOut], positions) => {
-      // Row r of all heads sees the keys 0 … r mod length of its own head.
+      // Row r of all heads sees the last `window` of the keys 0 … r mod length of its own head.
       const weightsOf = rowwise((row) => {
-        const [first, seen] = [Math.floor(row / length) * length, (row % length) + 1];
+        const seen = Math.min((row % length) + 1, window);
+        const first = row + 1 - seen;
         const scores = Array.from({ length: seen }, (_, j) =>
           Math.exp(
             scale *
