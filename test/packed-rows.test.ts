@@ -53,6 +53,15 @@ async function adapted(family: Family): Promise<{ model: CausalLM; adapter: Adap
   return { model, adapter };
 }
 
+/** A model behind a prefix of three keys for each layer. */
+async function prefixed(family: Family): Promise<{ model: CausalLM; adapter: Adapter }> {
+  const model = await initModel(configs[family], { device: dev, seed: 3 });
+  const adapter = applyAdapter(model, { method: "prefix", virtualTokens: 3, seed: 4 });
+  const generator = new Generator(dev, 5);
+  for (const t of adapter.parameters()) t.assign(generator.normal(t.shape));
+  return { model, adapter };
+}
+
 /** A row of `length` tokens; the first `prompt` of them are not learned. */
 const row = (line: number, length: number, prompt = 0): Example => {
   const ids = Array.from({ length }, (_, i) => (line * 17 + i * i * 5 + i) % vocabSize);
@@ -71,10 +80,11 @@ async function learned(model: CausalLM, adapter: Adapter, { ids, labels, positio
   return { loss: await loss.item(), grads: await Promise.all(grads.map(async (g) => Array.from(await g.data()))), names: [...wrt.keys()] };
 }
 
-async function expectAlike(family: Family, examples: readonly Example[]): Promise<void> {
-  const { model, adapter } = await adapted(family);
-  const padded = await learned(model, adapter, collate(examples, { layout: "padded", lengthLimit }));
-  const packed = await learned(model, adapter, collate(examples, { layout: "packed", lengthLimit }));
+async function expectAlike(family: Family, examples: readonly Example[], make = adapted): Promise<void> {
+  const { model, adapter } = await make(family);
+  const limit = lengthLimit - model.virtualTokens.length;
+  const padded = await learned(model, adapter, collate(examples, { layout: "padded", lengthLimit: limit }));
+  const packed = await learned(model, adapter, collate(examples, { layout: "packed", lengthLimit: limit }));
   // Both are sums of the same f32 numbers in another order: some 2^-24 times the square root of a hundred terms, through two layers.
   expect(Math.abs(packed.loss - padded.loss)).toBeLessThan(2e-6 * padded.loss);
   for (const [i, expected] of padded.grads.entries()) {
@@ -97,6 +107,10 @@ const cases: readonly (readonly [string, readonly Example[]])[] = [
 describe.each(isFast ? (["gpt2", "llama"] as const) : (["gpt2"] as const))("packed rows of %s", (family) => {
   it.each(isFast ? cases : cases.slice(0, 1))("have the loss and the gradients of padded ones: %s", (_, examples) =>
     expectAlike(family, examples),
+  );
+
+  it.runIf(isFast)("have the loss and the gradients of padded ones behind one prefix that all of them see", () =>
+    expectAlike(family, rowsOf(9, 23, 2, 37, 17), prefixed),
   );
 
   it.runIf(isFast)("have the loss and the gradients of padded ones, whatever the lengths", async () => {
@@ -158,7 +172,7 @@ describe.each(isFast ? (["gpt2", "llama"] as const) : (["gpt2"] as const))("pack
   });
 });
 
-it("a model asks for packed rows where attention is a kernel of the device's own, and for padded ones behind virtual tokens", async () => {
+it("a model asks for packed rows where attention is a kernel of the device's own, behind a prefix too, and for padded ones behind a prompt", async () => {
   const { model } = await adapted("llama");
   const heads = new Generator(dev, 1).normal([1, 2, 128, 8]);
   const starts = tensor(new Int32Array(128), { device: dev, dtype: "i32", shape: [1, 128] });
@@ -167,11 +181,14 @@ it("a model asks for packed rows where attention is a kernel of the device's own
   if (isFast) expect(isNative).toBe(true);
   const outline = await initModel(configs.llama, { device: planningDevice(dev).device });
   expect(outline.batchLayout).toBe(model.batchLayout);
+  const prefix = applyAdapter(outline, { method: "prefix", virtualTokens: 2 });
+  expect(outline.batchLayout).toBe(model.batchLayout);
+  prefix.disable();
   applyAdapter(outline, { method: "prompt", virtualTokens: 2 });
   expect(outline.batchLayout).toBe("padded");
 });
 
-it("rows behind virtual tokens are refused when packed, and rows longer than the context in any case", async () => {
+it("rows behind a prompt are refused when packed, and rows longer than the context in any case", async () => {
   const { model } = await adapted("gpt2");
   const ids = tensor(new Int32Array(64), { device: dev, dtype: "i32", shape: [1, 64] });
   const rows = { positions: ids, rowLimit: lengthLimit };
@@ -179,5 +196,5 @@ it("rows behind virtual tokens are refused when packed, and rows longer than the
   expect(() => model.loss(ids, ids, { packed: { ...rows, rowLimit: 41 } })).toThrow(/41 tokens are more than the model's context of 40/);
   expect(() => model.loss(ids, ids, { packed: rows })).not.toThrow();
   applyAdapter(model, { method: "prompt", virtualTokens: 2 });
-  expect(() => model.loss(ids, ids, { packed: rows })).toThrow(/no place for a cache or for virtual tokens/);
+  expect(() => model.loss(ids, ids, { packed: rows })).toThrow(/no place for a cache or for a prompt/);
 });

@@ -2,8 +2,8 @@ import { attention, cachedAttention, concat, ShapeError, type Tensor } from "@lo
 import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
 
 /**
- * Causal attention of one layer with whatever stands before its keys: a prefix, or a cache while generating. Packed rows see themselves
- * only.
+ * Causal attention of one layer with whatever stands before its keys: a prefix, or a cache while generating. Packed rows see the
+ * prefix and themselves only.
  * queries [batch, heads, seq, dim], keys and values [batch, kvHeads, seq, dim]; the queries' shape.
  */
 export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: number, scale: number, context: AttentionContext): Tensor {
@@ -15,7 +15,9 @@ export function attend(queries: Tensor, keys: Tensor, values: Tensor, layer: num
     const positions = prefix ? cache.positions.add(prefix.length) : cache.positions;
     return cachedAttention(queries, all.keys, all.values, positions, { scale });
   }
-  return attention(queries, k, v, { scale, isCausal: true, ...(packed && { starts: packed.starts }) });
+  if (!packed) return attention(queries, k, v, { scale, isCausal: true });
+  const starts = prefix ? packed.starts.add(prefix.length) : packed.starts;
+  return attention(queries, k, v, { scale, isCausal: true, starts, ...(prefix && { prefix: prefix.length }) });
 }
 
 function withPrefix(x: Tensor, which: "keys" | "values", layer: number, prefix: VisiblePrefix): Tensor {

@@ -96,14 +96,12 @@ export interface CausalLM extends nn.Module {
 
 /**
  * What the layers of one forward pass are told. A cache that is not empty already holds what the virtual tokens gave.
- * Throws ShapeError for packed rows where something stands before each row's own keys: a cache, or virtual tokens.
+ * Throws ShapeError for packed rows behind a cache, and behind a prompt, which would have to stand before each of them.
  */
 export function attentionContext(virtualTokens: VirtualTokens, { cache, packed }: ForwardOptions): AttentionContext {
   const { prefix, prompt } = virtualTokens;
-  if (packed && (cache || virtualTokens.length > 0))
-    throw new ShapeError(
-      "Packed rows have no place for a cache or for virtual tokens before each of them. Use a row of the batch for each.",
-    );
+  if (packed && (cache || prompt))
+    throw new ShapeError("Packed rows have no place for a cache or for a prompt before each of them. Use a row of the batch for each.");
   const isInCache = cache !== undefined && !cache.isEmpty;
   return {
     prefix: prefix && !isInCache ? { length: prefix.length, layers: prefix.layers() } : null,
@@ -200,8 +198,8 @@ export function withPrompt(embedded: Tensor, { prompt }: AttentionContext): Tens
 
 /** Positions of a forward pass, i32 [length] (the same for all rows) or [batch, length] behind a cache and of packed rows. */
 export function positionsOf(batch: number, length: number, context: AttentionContext, device: Device): Tensor {
-  if (context.packed) return context.packed.positions;
   const from = context.prefix?.length ?? 0;
+  if (context.packed) return from === 0 ? context.packed.positions : context.packed.positions.add(from);
   const iota = new Tensor({ op: "iota", axis: 0, shape: [length], dtype: "i32" }, device);
   const own = from === 0 ? iota : iota.add(from);
   return context.cache ? context.cache.positions.reshape([batch, 1]).add(own) : own;

@@ -31,10 +31,10 @@ export function withoutFirst(labels: Tensor, { positions }: PackedRows): Tensor 
 
 /**
  * Packed where the device's attention visits only the keys that each token sees. Where attention is made of matrix products, the scores
- * between rows would be computed too; and virtual tokens stand before each row of the batch.
+ * between rows would be computed too; and a prompt stands before each row of the batch, where all rows see one prefix.
  */
 export function bestLayout({ device, virtualTokens, cacheShape }: CausalLM): BatchLayout {
-  if (virtualTokens.length > 0) return "padded";
+  if (virtualTokens.prompt) return "padded";
   const heads = iota([1, cacheShape.kvHeads, 128, cacheShape.headDim], 2, device);
   const packed = attention(heads, heads, heads, { isCausal: true, starts: iota([1, 128], 1, device) });
   return hasOwnKernel(packed) ? "packed" : "padded";
