@@ -10,6 +10,8 @@ export { absentGpu } from "./backends/webgpu/absent.js";
 export { bodyArgument } from "./graph/body.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
+export { expressionOf } from "./graph/history.js";
+export { homeOf, realizedStorage } from "./graph/live.js";
 export {
   type Attributes,
   type BinaryKind,
@@ -20,8 +22,10 @@ export {
   type UnaryKind,
   withInputs,
 } from "./graph/node.js";
-export { realize, realizedStorage, realizeNow } from "./graph/realize.js";
+export { realize, realizeNow } from "./graph/realize.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
+export { currentTrace } from "./graph/trace.js";
+export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";
 export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
@@ -66,6 +70,7 @@ export {
   CheckpointError,
   DeviceError,
   DeviceLostError,
+  HistoryError,
   NotFiniteError,
   OutOfMemoryError,
   ShapeError,

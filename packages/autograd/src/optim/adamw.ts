@@ -1,4 +1,4 @@
-import { mul, sub, type Tensor } from "@lowrank/tensor";
+import { mul, sub, type Tensor, untracked } from "@lowrank/tensor";
 import {
   bytesOf,
   checkGradients,
@@ -58,34 +58,35 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
     stateBytes: bytesOf(state),
     state: () => new Map(state),
     load: (saved) => loadState(state, saved),
-    update(gradients: readonly Tensor[], update: UpdateOptions = {}): void {
-      checkGradients("adamw", slots, gradients);
-      if (!corrections) return;
-      const given = update.learningRate ?? learningRate;
-      const correction1 = corrections[0].mul(beta1).add(1 - beta1);
-      const correction2 = corrections[1].mul(beta2).add(1 - beta2);
-      corrections[0].assign(correction1);
-      corrections[1].assign(correction2);
-      const root2 = correction2.sqrt();
-      for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
-        // Counted by checkGradients and made above, one a slot.
-        const [gradient, m, v] = [gradients[i] as Tensor, first[i] as Tensor, second[i] as Tensor];
-        const rate =
-          typeof given === "number" ? given * learningRateFactor : learningRateFactor === 1 ? given : given.mul(learningRateFactor);
-        const nextM = m.mul(beta1).add(gradient.mul(1 - beta1));
-        const nextV = v.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
-        m.assign(nextM);
-        v.assign(nextV);
-        const decayed = (value: Tensor): Tensor =>
-          decay === 0 ? value : value.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
-        if (form === "torch") {
-          const denominator = nextV.sqrt().div(root2).add(eps);
-          parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(mul(correction1.reciprocal(), rate))));
-        } else {
-          const size = mul(root2.div(correction1), rate);
-          parameter.assign(decayed(parameter.sub(nextM.div(nextV.sqrt().add(eps)).mul(size))));
+    update: (gradients: readonly Tensor[], update: UpdateOptions = {}) =>
+      untracked(() => {
+        checkGradients("adamw", slots, gradients);
+        if (!corrections) return;
+        const given = update.learningRate ?? learningRate;
+        const correction1 = corrections[0].mul(beta1).add(1 - beta1);
+        const correction2 = corrections[1].mul(beta2).add(1 - beta2);
+        corrections[0].assign(correction1);
+        corrections[1].assign(correction2);
+        const root2 = correction2.sqrt();
+        for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
+          // Counted by checkGradients and made above, one a slot.
+          const [gradient, m, v] = [gradients[i] as Tensor, first[i] as Tensor, second[i] as Tensor];
+          const rate =
+            typeof given === "number" ? given * learningRateFactor : learningRateFactor === 1 ? given : given.mul(learningRateFactor);
+          const nextM = m.mul(beta1).add(gradient.mul(1 - beta1));
+          const nextV = v.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
+          m.assign(nextM);
+          v.assign(nextV);
+          const decayed = (value: Tensor): Tensor =>
+            decay === 0 ? value : value.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
+          if (form === "torch") {
+            const denominator = nextV.sqrt().div(root2).add(eps);
+            parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(mul(correction1.reciprocal(), rate))));
+          } else {
+            const size = mul(root2.div(correction1), rate);
+            parameter.assign(decayed(parameter.sub(nextM.div(nextV.sqrt().add(eps)).mul(size))));
+          }
         }
-      }
-    },
+      }),
   };
 }

@@ -1,4 +1,4 @@
-import type { Tensor } from "@lowrank/tensor";
+import { type Tensor, untracked } from "@lowrank/tensor";
 import {
   bytesOf,
   checkGradients,
@@ -41,22 +41,23 @@ export function sgd(parameters: Parameters | readonly ParameterGroup[], options:
     stateBytes: bytesOf(state),
     state: () => new Map(state),
     load: (saved) => loadState(state, saved),
-    update(gradients: readonly Tensor[], update: UpdateOptions = {}): void {
-      checkGradients("sgd", slots, gradients);
-      const rate = update.learningRate ?? learningRate;
-      for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
-        const gradient = gradients[i] as Tensor; // checkGradients counted them
-        const own = decay === 0 ? gradient : gradient.add(parameter.mul(decay));
-        const buffer = buffers[i];
-        let step = own;
-        if (buffer) {
-          const moving = buffer.mul(momentum).add(own);
-          buffer.assign(moving);
-          step = nesterov ? own.add(moving.mul(momentum)) : moving;
+    update: (gradients: readonly Tensor[], update: UpdateOptions = {}) =>
+      untracked(() => {
+        checkGradients("sgd", slots, gradients);
+        const rate = update.learningRate ?? learningRate;
+        for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
+          const gradient = gradients[i] as Tensor; // checkGradients counted them
+          const own = decay === 0 ? gradient : gradient.add(parameter.mul(decay));
+          const buffer = buffers[i];
+          let step = own;
+          if (buffer) {
+            const moving = buffer.mul(momentum).add(own);
+            buffer.assign(moving);
+            step = nesterov ? own.add(moving.mul(momentum)) : moving;
+          }
+          const scaled = learningRateFactor === 1 ? step.mul(rate) : step.mul(rate).mul(learningRateFactor);
+          parameter.assign(parameter.sub(scaled));
         }
-        const scaled = learningRateFactor === 1 ? step.mul(rate) : step.mul(rate).mul(learningRateFactor);
-        parameter.assign(parameter.sub(scaled));
-      }
-    },
+      }),
   };
 }

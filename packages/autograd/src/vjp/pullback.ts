@@ -1,12 +1,13 @@
 import { type Device, inputsOf, isFloat, type Node, realizedStorage, type Storage, type Tensor, topological } from "@lowrank/tensor";
 import { recompute, segmentInputs } from "./checkpoint.js";
 import { composite } from "./composite.js";
+import { behindReads, checkHistories } from "./history.js";
 import type { Flow, Rule } from "./rule.js";
 import { rules } from "./rules.js";
 
 /** What makes two nodes the same value: the storage that holds it, else the node itself. */
 function identity(node: Node): Node | Storage {
-  return node.op === "buffer" ? node.storage : (realizedStorage(node) ?? node);
+  return node.op === "buffer" && !node.storage.at(node.version) ? node : (realizedStorage(node) ?? node);
 }
 
 const none: ReadonlySet<Node> = new Set();
@@ -14,7 +15,8 @@ const none: ReadonlySet<Node> = new Set();
 /**
  * Reverse-mode differentiation (Linnainmaa 1970) on the graph: gradients of `wrt` when `roots` have the gradients `dys`. Only nodes on a
  * path from `wrt` to `roots` are visited and only their gradients recorded. null where no path leads. What lies behind `leaves` does not
- * count: they are independent variables, even two that read one storage.
+ * count: they are independent variables, even two that read one storage. Values that were read count as the expressions behind them; throws
+ * HistoryError where one of `wrt` may lie behind an expression that is gone.
  */
 export function pullback(
   roots: readonly Node[],
@@ -22,12 +24,17 @@ export function pullback(
   wrt: readonly Node[],
   device: Device,
   leaves: ReadonlySet<Node> = none,
+  /** The tensors behind `wrt`, to check that no gradient goes missing. */
+  tensors: readonly Tensor[] | null = null,
 ): (Tensor | null)[] {
   const keyOf = (node: Node): Node | Storage => (leaves.has(node) ? node : identity(node));
   const wanted = new Set(wrt.map(keyOf));
   const isWanted = (node: Node): boolean => wanted.has(keyOf(node));
-  const inputs = (node: Node): readonly Node[] => (leaves.has(node) ? [] : inputsOf(node));
-  const order = topological(roots, inputs);
+  /** The node that stands for a value in this walk. */
+  const seen = (node: Node): Node => (leaves.has(node) ? node : behindReads(node));
+  const inputs = (node: Node): readonly Node[] => (leaves.has(node) ? [] : inputsOf(node).map(seen));
+  const order = topological(roots.map(seen), inputs);
+  if (tensors) checkHistories(order, { roots: roots.map(seen), wrt: tensors, isWanted, inputs });
 
   const needed = new Set<Node>();
   for (const node of order) {
@@ -50,9 +57,10 @@ export function pullback(
   };
   const flow: Flow = {
     device,
-    needs: (node) => needed.has(node),
+    needs: (node) => needed.has(seen(node)),
     into(node, make) {
-      if (needed.has(node)) accumulate(node, 0, make());
+      const target = seen(node);
+      if (needed.has(target)) accumulate(target, 0, make());
     },
     intoResult: accumulate,
     between: (from, gradients, to) => pullback(from, gradients, to, device, new Set(to)),
@@ -73,7 +81,7 @@ export function pullback(
 
   for (const [i, root] of roots.entries()) {
     const dy = dys[i];
-    if (dy && needed.has(root)) accumulate(root, 0, dy);
+    if (dy && needed.has(seen(root))) accumulate(seen(root), 0, dy);
   }
   for (const node of order.reverse()) {
     const results = sums.get(node);

@@ -1,4 +1,6 @@
+import { Histories } from "../graph/history.js";
 import type { Node } from "../graph/node.js";
+import { UnreadHandles } from "../graph/unread.js";
 import type { Executor } from "../schedule/executor.js";
 import { DeviceError, showValue } from "../tensor/errors.js";
 import type { Storage } from "../tensor/storage.js";
@@ -22,6 +24,10 @@ export class Device {
   pendingAssignments: Map<Storage, PendingAssignment> = new Map();
   /** Who holds this device's memory, and how room is made when it runs short. */
   readonly memory: DeviceMemory;
+  /** Handles whose values nobody has read yet. */
+  readonly unread: UnreadHandles = new UnreadHandles();
+  /** The expressions of values that were read. */
+  readonly histories: Histories = new Histories();
   #isDisposed = false;
 
   constructor(
@@ -29,7 +35,7 @@ export class Device {
     readonly backend: Backend,
     readonly executor: Executor,
   ) {
-    this.memory = new DeviceMemory(backend);
+    this.memory = new DeviceMemory(backend, () => this.histories.letGo());
   }
 
   /** A line for humans: adapter, driver, threads. */

@@ -80,7 +80,11 @@ export class DeviceMemory {
   readonly #spareBytes: number;
   #isClosed = false;
 
-  constructor(backend: Backend) {
+  constructor(
+    backend: Backend,
+    /** Gives up what keeps memory for convenience alone, before results have to leave it. */
+    readonly letGo: () => void = () => undefined,
+  ) {
     this.#backend = backend;
     this.#spareBytes = Math.min(backend.limits.budgetBytes * spareShare, maxSpareBytes);
   }
@@ -100,6 +104,17 @@ export class DeviceMemory {
     this.#heldBytes += buffer.bytes;
     this.#abandoned.register(storage, holding, holding);
     return holding;
+  }
+
+  /** Memory goes over from its storage to another one of the same size. */
+  move(holding: Holding, storage: Storage): Holding {
+    holding.isReleased = true;
+    if (holding.storage) this.#holdings.delete(holding);
+    this.#abandoned.unregister(holding);
+    const moved: Holding = { buffer: holding.buffer, storage: holding.storage && new WeakRef(storage), isReleased: false };
+    if (moved.storage) this.#holdings.add(moved);
+    this.#abandoned.register(storage, moved, moved);
+    return moved;
   }
 
   /** Gives a storage's memory back. */
@@ -284,6 +299,7 @@ export class DeviceMemory {
   #collectsNow(): boolean {
     if (this.#shortage === "last" || this.#shortage === "again") return false;
     if (this.#shortage === "first" && !this.#mayHoldGarbage()) return false;
+    this.letGo();
     if (!collectGarbage()) return false;
     this.#sweep();
     return true;
@@ -297,6 +313,7 @@ export class DeviceMemory {
 
   async #collect(missing: number): Promise<void> {
     const { counters } = this.#backend;
+    this.letGo();
     if (collectGarbage()) {
       this.#sweep();
       return;

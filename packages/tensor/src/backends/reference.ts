@@ -1,4 +1,5 @@
-import { topological } from "../graph/node.js";
+import { liveInputs, realizedStorage } from "../graph/live.js";
+import { type Node, topological } from "../graph/node.js";
 import { interpret } from "../graph/reference.js";
 import type { Executor, Program, Target } from "../schedule/executor.js";
 import { computeDType, decode, encode } from "../tensor/dtype.js";
@@ -54,15 +55,19 @@ export function referenceDevice(): Device {
 
 const referenceExecutor: Executor = {
   prepare(device: Device, targets: readonly Target[]): Program {
-    const inputs: Storage[] = [];
     const roots = targets.map((target) => target.value);
-    for (const node of topological(roots)) if (node.op === "buffer" && !inputs.includes(node.storage)) inputs.push(node.storage);
+    const stored = new Map<Node, Storage>();
+    for (const node of topological(roots, liveInputs)) {
+      const storage = realizedStorage(node);
+      if (storage) stored.set(node, storage);
+    }
+    const inputs = [...new Set(stored.values())];
     return {
       inputs,
       targets,
       run(given, storages) {
         const bound = new Map(inputs.map((storage, i) => [storage, given[i] as Storage]));
-        const results = interpret(roots, device, (storage) => readStorage(bound.get(storage) ?? storage));
+        const results = interpret(roots, device, stored, (storage) => readStorage(bound.get(storage) ?? storage));
         for (const [i, storage] of storages.entries()) writeStorage(storage, results[i] as Float64Array);
       },
       hold() {},

@@ -4,6 +4,7 @@ import { fromStorage } from "../tensor/create.js";
 import { DeviceError } from "../tensor/errors.js";
 import { Storage } from "../tensor/storage.js";
 import { checkSameDevice, Tensor } from "../tensor/tensor.js";
+import { Overwriting } from "./overwriting.js";
 import { flushAssignments, realizeNow, runInto } from "./realize.js";
 import { surroundings } from "./surroundings.js";
 import { currentTrace, Trace, withTrace } from "./trace.js";
@@ -20,13 +21,19 @@ interface Recording {
   readonly assigned: readonly Storage[];
   readonly results: readonly Tensor[];
   readonly output: Tree;
+  /** How many handles there were when it was last looked whether one depends on what is assigned. */
+  handleCount: number;
 }
+
+/** Recordings that a compiled function keeps for each device; the one used longest ago goes first. */
+const maxRecordings = 64;
 
 /**
  * Records `fn` once for each device and combination of argument shapes, dtypes and constants and replays the recording as one plan
  * afterwards: no graph work in JavaScript. Arguments and results may nest tensors in arrays and plain objects. Tensors that `fn` captures
- * are read afresh at each call; tensors that it `assign`s are updated in place. The values of non-tensor arguments are part of the
- * recording, as are the wrappers on modules and whether they train (`surroundings`).
+ * are read afresh at each call; tensors that it `assign`s are updated in place, after what was written over their old values and not read
+ * yet is computed. The values of non-tensor arguments are part of the recording, as are the wrappers on modules and whether they train
+ * (`surroundings`). The 64 recordings used last are kept: numbers that change from call to call, such as a learning rate, are tensors.
  * Reading a tensor inside `fn` throws DeviceError, as do tensors of several devices. jax.jit, torch.compile.
  */
 export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R): ((...args: A) => R) & { dispose(): void } {
@@ -43,10 +50,11 @@ export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R):
     let recordings = recordingsOf.get(device);
     if (!recordings) recordingsOf.set(device, (recordings = new Map()));
     let recording = recordings.get(key);
-    if (!recording) {
-      recording = record(fn as (...args: readonly unknown[]) => unknown, args, tensors);
-      recordings.set(key, recording);
-    }
+    if (!recording) recording = record(fn as (...args: readonly unknown[]) => unknown, args, tensors);
+    // Most recently used last.
+    recordings.delete(key);
+    recordings.set(key, recording);
+    if (recordings.size > maxRecordings) forgetOldest(recordings);
     return replay(recording, tensors) as R;
   };
   const dispose = (): void => {
@@ -54,6 +62,14 @@ export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R):
     recordingsOf.clear();
   };
   return Object.assign(call, { dispose });
+}
+
+function forgetOldest(recordings: Map<string, Recording>): void {
+  for (const [key, { program }] of recordings) {
+    program.dispose();
+    recordings.delete(key);
+    return;
+  }
 }
 
 function describe(value: Tree, tensors: Tensor[]): string {
@@ -113,8 +129,7 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
     ...assignments.map(([storage, { value }]) => ({ storage, value })),
     ...results.map((t) => ({ storage: new Storage(device, t.dtype, t.size), value: t.node })),
   ];
-  for (const [storage, { target, value }] of assignments)
-    target.redirect({ op: "buffer", storage, shape: value.shape, dtype: value.dtype });
+  for (const [, { target }] of assignments) target.settle();
   const program = device.executor.prepare(device, targets);
   program.hold();
   const argumentOf = program.inputs.map((storage) => {
@@ -122,7 +137,7 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
     return index < 0 ? null : index;
   });
   const template = mapTensors(output, (t) => t);
-  return { device, program, argumentOf, assigned: assignments.map(([storage]) => storage), results, output: template };
+  return { device, program, argumentOf, assigned: assignments.map(([storage]) => storage), results, output: template, handleCount: -1 };
 }
 
 function stepOf(key: Tensor): Tensor {
@@ -137,11 +152,35 @@ function replay(recording: Recording, tensors: readonly Tensor[]): Tree {
     if (argument === null || argument === undefined) return storage;
     const given = tensors[argument]?.storage;
     if (!given) throw new Error("compile: an argument was not realized.");
-    return given;
+    return assigned.includes(given) ? copied(given) : given;
   });
   const fresh = results.map((t) => new Storage(device, t.dtype, t.size, { isResult: true }));
-  device.memory.beforeWriting(assigned);
+  const overwriting = overwritingOf(recording);
   runInto(program, inputs, [...assigned, ...fresh], fresh);
+  if (overwriting) overwriting.done();
+  else for (const storage of assigned) storage.overwritten();
   const handles = results.map((t, i) => fromStorage(fresh[i] as Storage, t.shape));
   return mapTensors(output, (t) => handles[results.indexOf(t)] as Tensor);
+}
+
+/** A copy of a storage: an argument that the function assigns to as well is read as it was. */
+function copied(storage: Storage): Storage {
+  const { device, dtype, elementCount } = storage;
+  const copy = new Storage(device, dtype, elementCount);
+  const program = device.executor.prepare(device, [{ storage: copy, value: fromStorage(storage, [elementCount]).node }]);
+  runInto(program, program.inputs, [copy], [copy]);
+  return copy;
+}
+
+/** Computes what depends on the storages that a recording assigns to and was not read yet; null where there can be nothing new of it. */
+function overwritingOf(recording: Recording): Overwriting | null {
+  const { device, assigned } = recording;
+  if (assigned.length === 0 || recording.handleCount === device.unread.count) {
+    device.memory.beforeWriting(assigned);
+    return null;
+  }
+  const overwriting = new Overwriting(device, new Set(assigned), undefined, false);
+  realizeNow(overwriting.compute);
+  recording.handleCount = device.unread.count;
+  return overwriting;
 }

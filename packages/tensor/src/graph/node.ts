@@ -4,6 +4,7 @@ import type { UnaryKind } from "../elementwise/unary.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Storage } from "../tensor/storage.js";
+import type { Place } from "./history.js";
 
 export type { BinaryKind } from "../elementwise/binary.js";
 export type { ReduceKind } from "../elementwise/reduce.js";
@@ -26,8 +27,13 @@ export type Node =
   | (Typed & { readonly op: "const"; readonly value: number })
   /** 0, 1, 2, … along `axis`; i32. */
   | (Typed & { readonly op: "iota"; readonly axis: number })
-  /** The contents of a storage at the time the graph runs. */
-  | (Typed & { readonly op: "buffer"; readonly storage: Storage })
+  /** What a storage holds at a version, which later assignments do not change, and where `grad` finds the expression behind it. */
+  | (Typed & {
+      readonly op: "buffer";
+      readonly storage: Storage;
+      readonly version: number;
+      readonly history?: Place;
+    })
   /** Philox4x32-10 words: element i is word i & 3 of counter [i >> 2, 0, stream, 0] under the u32 key [2]. */
   | (Typed & { readonly op: "random"; readonly key: Node; readonly stream: number })
   | (Typed & { readonly op: "unary"; readonly kind: UnaryKind; readonly x: Node })

@@ -5,22 +5,10 @@ import { DeviceError } from "../tensor/errors.js";
 import { sizeOf } from "../tensor/shape.js";
 import { Storage } from "../tensor/storage.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { inputsOf, type Node, topological } from "./node.js";
+import { bufferOf, liveInputs, noteRealized, realizedStorage } from "./live.js";
+import { type Node, topological } from "./node.js";
+import { Overwriting } from "./overwriting.js";
 import { currentTrace } from "./trace.js";
-
-/** Nodes whose value some handle already holds, so that expressions built before reuse it. */
-const realized = new WeakMap<Node, Storage>();
-
-/** The storage that already holds a node's value, if any. */
-export function realizedStorage(node: Node): Storage | null {
-  const storage = realized.get(node);
-  return storage && !storage.isDisposed ? storage : null;
-}
-
-/** Inputs of a node; nodes that some tensor already holds are leaves. */
-export function liveInputs(node: Node): readonly Node[] {
-  return realizedStorage(node) ? [] : inputsOf(node);
-}
 
 /**
  * Computes several tensors in one plan and keeps their values; pending assignments of their devices run in the same plan.
@@ -93,33 +81,38 @@ function whenRoom(
         values.map(({ node }) => node),
         liveInputs,
       );
-      return nodes.flatMap((node) => (node.op === "buffer" ? node.storage : (realizedStorage(node) ?? [])));
+      return nodes.flatMap((node) => realizedStorage(node) ?? []);
     },
   });
 }
 
 /** Computes values, and the pending assignments in the same plan. Returns the storages of the values. */
-function realizeOn(device: Device, values: readonly Value[], withAssignments = true): Storage[] {
+function realizeOn(device: Device, asked: readonly Value[], withAssignments = true): Storage[] {
   const assignments = withAssignments ? [...device.pendingAssignments] : [];
-  const targets: Target[] = assignments.map(([storage, { value }]) => ({ storage, value }));
+  const overwriting =
+    assignments.length > 0
+      ? new Overwriting(device, new Set(assignments.map(([storage]) => storage)), new Set(asked.map(({ tensor }) => tensor)))
+      : null;
+  const values = overwriting ? [...asked, ...valuesOf(overwriting.compute)] : asked;
+  const targets: Target[] = assignments.map(([storage, { value }]) => ({ storage: overwriting?.targetOf(storage) ?? storage, value }));
   const fresh = new Map<Node, Storage>();
   const storages = values.map(({ tensor, node }): Storage => {
     const assigned = (): Storage | undefined => assignments.find(([, { target, value }]) => target === tensor && value === node)?.[0];
-    const known = node.op === "buffer" ? node.storage : (fresh.get(node) ?? realizedStorage(node) ?? assigned());
+    const known = fresh.get(node) ?? realizedStorage(node) ?? assigned();
     if (known) return known;
     const storage = new Storage(device, node.dtype, sizeOf(node.shape), { isResult: true });
     fresh.set(node, storage);
     targets.push({ storage, value: node });
     return storage;
   });
-  if (assignments.length > 0) device.memory.beforeWriting(assignments.map(([storage]) => storage));
   if (targets.length > 0) {
     const program = device.executor.prepare(device, targets);
+    const made = [...fresh.values(), ...(overwriting?.made ?? [])];
     runInto(
       program,
       program.inputs,
       targets.map((target) => target.storage),
-      [...fresh.values()],
+      made,
     );
   }
   // Only now, so that a failure leaves everything as it was.
@@ -127,13 +120,29 @@ function realizeOn(device: Device, values: readonly Value[], withAssignments = t
     waiting.delete(device);
     device.pendingAssignments = new Map();
   }
-  for (const [storage, { target, value }] of assignments) target.redirect(bufferNode(storage, value));
-  for (const [node, storage] of fresh) realized.set(node, storage);
-  for (const [i, { tensor, node }] of values.entries()) {
-    const storage = storages[i];
-    if (storage && node.op !== "buffer" && tensor.node === node) tensor.redirect(bufferNode(storage, node));
+  for (const [node, storage] of fresh) noteRealized(node, storage);
+  overwriting?.done();
+  for (const [storage, { target, value }] of assignments) {
+    noteRealized(value, storage);
+    target.settle();
   }
-  return storages;
+  remember(device, values, storages);
+  return storages.slice(0, asked.length);
+}
+
+/** Handles that were read refer to their values, and to the expressions behind them. */
+function remember(device: Device, values: readonly Value[], storages: readonly Storage[]): void {
+  const read = values.flatMap(({ tensor, node }, i) => {
+    const storage = storages[i];
+    return storage && node.op !== "buffer" && tensor.node === node ? [{ tensor, node, storage }] : [];
+  });
+  if (read.length === 0) return;
+  const places = device.histories.record(read.map(({ node }) => node));
+  for (const [i, { tensor, node, storage }] of read.entries()) {
+    const buffer = bufferOf(storage, node);
+    const history = places[i];
+    tensor.redirect(history ? { ...buffer, history } : buffer);
+  }
 }
 
 /** Runs a program; memory that was taken for results goes back when it fails. */
@@ -144,10 +153,6 @@ export function runInto(program: Program, inputs: readonly Storage[], targets: r
     for (const storage of fresh) storage.dispose();
     throw error;
   }
-}
-
-function bufferNode(storage: Storage, like: Node): Node {
-  return { op: "buffer", storage, shape: like.shape, dtype: like.dtype };
 }
 
 /** A tensor's stored bytes, in its own dtype. Computes it if need be. */

@@ -3,15 +3,22 @@ import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
 import { compositeDefinition } from "./composites.js";
 import { evaluate, type Values } from "./definitions.js";
-import type { Node } from "./node.js";
-import { topological } from "./node.js";
+import { inputsOf, type Node, topological } from "./node.js";
+import { untracked } from "./unread.js";
 
 /**
  * Evaluates graphs node by node in float64, straight from each primitive's definition: no fusion, no views, no reuse of memory.
- * What every backend and every scheduling decision is tested against.
+ * What every backend and every scheduling decision is tested against. `stored` says which nodes' values lie in memory, and
+ * `read` reads it.
  */
-export function interpret(roots: readonly Node[], device: Device, read: (storage: Storage) => ArrayLike<number>): Values[] {
-  return interpretFrom(new Map(), roots, device, read);
+export function interpret(
+  roots: readonly Node[],
+  device: Device,
+  stored: ReadonlyMap<Node, Storage>,
+  read: (storage: Storage) => ArrayLike<number>,
+): Values[] {
+  const values = new Map([...stored].map(([node, storage]) => [node, Float64Array.from(read(storage))]));
+  return interpretFrom(values, roots, device, read);
 }
 
 /** The roots' values where those of some nodes are known. */
@@ -27,15 +34,17 @@ function interpretFrom(
     if (!found) throw new Error(`interpret: ${node.op} was not evaluated.`);
     return found;
   };
-  for (const node of topological(roots)) {
+  for (const node of topological(roots, (node) => (values.has(node) ? [] : inputsOf(node)))) {
     if (values.has(node)) continue;
     if (node.op === "composite") {
       const inputs = node.inputs.map(({ shape, dtype }, index): Node => ({ op: "argument", index, shape, dtype }));
       const known = new Map(inputs.map((input, i) => [input, get(node.inputs[i] as Node)]));
-      const results = compositeDefinition(node.name).decompose(
-        inputs.map((input) => new Tensor(input, device)),
-        node.attributes,
-        node.bodies,
+      const results = untracked(() =>
+        compositeDefinition(node.name).decompose(
+          inputs.map((input) => new Tensor(input, device)),
+          node.attributes,
+          node.bodies,
+        ),
       );
       const found = interpretFrom(
         known,

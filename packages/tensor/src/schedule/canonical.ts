@@ -1,8 +1,9 @@
 import type { Backend } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
 import { compositeDefinition } from "../graph/composites.js";
+import { bufferOf, liveInputs, realizedStorage } from "../graph/live.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { liveInputs, realizedStorage } from "../graph/realize.js";
+import { untracked } from "../graph/unread.js";
 import type { Storage } from "../tensor/storage.js";
 import { Tensor } from "../tensor/tensor.js";
 import type { Target } from "./executor.js";
@@ -97,7 +98,7 @@ export function structureOf(targets: readonly Target[]): Structure {
     liveInputs,
   );
   for (const node of order) {
-    const storage = node.op === "buffer" ? node.storage : realizedStorage(node);
+    const storage = realizedStorage(node);
     const line = storage
       ? `buffer ${inputNumber(storage)} ${node.dtype}[${node.shape.join()}]`
       : `${signature(node)} ${inputsOf(node)
@@ -137,7 +138,7 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
       if (canonical.has(node)) continue;
       const storage = realizedStorage(node);
       if (storage) {
-        canonical.set(node, intern({ op: "buffer", storage, shape: node.shape, dtype: node.dtype }));
+        canonical.set(node, intern(bufferOf(storage, node)));
         continue;
       }
       const inputs = inputsOf(node).map((input) => canonical.get(input) as Node);
@@ -159,12 +160,15 @@ export function canonicalize(roots: readonly Node[], device: Device): Node[] {
     if (node.op === "output" && !isNative(node.of, backend)) {
       let results = decomposed.get(node.of);
       if (!results) {
-        const tensors = node.of.inputs.map((input) => new Tensor(input, device));
-        results = visit(
-          compositeDefinition(node.of.name)
-            .decompose(tensors, node.of.attributes, node.of.bodies)
-            .map((t) => t.node),
+        const { name, inputs, attributes, bodies } = node.of;
+        const made = untracked(() =>
+          compositeDefinition(name).decompose(
+            inputs.map((input) => new Tensor(input, device)),
+            attributes,
+            bodies,
+          ),
         );
+        results = visit(made.map((t) => t.node));
         decomposed.set(node.of, results);
       }
       return results[node.index] ?? null;

@@ -1,6 +1,6 @@
 import type { Backend } from "../backends/backend.js";
+import { liveInputs } from "../graph/live.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { liveInputs } from "../graph/realize.js";
 import { isNative } from "./canonical.js";
 
 type Composite = Node & { readonly op: "composite" };

@@ -18,9 +18,9 @@ export interface TensorOptions {
   readonly shape?: Shape;
 }
 
-/** A buffer node over a storage. */
+/** A handle on whatever a storage holds: it sees what is assigned later. */
 export function fromStorage(storage: Storage, shape: Shape): Tensor {
-  return new Tensor({ op: "buffer", storage, shape: [...shape], dtype: storage.dtype }, storage.device);
+  return new Tensor({ op: "buffer", storage, version: storage.version, shape: [...shape], dtype: storage.dtype }, storage.device, storage);
 }
 
 /**

@@ -45,6 +45,17 @@ export class DeviceLostError extends DeviceError {
   }
 }
 
+/** A gradient through a value whose expression is gone; `shape` is the value's. torch's errors on freed graphs and on changes in place. */
+export class HistoryError extends Error {
+  override readonly name = "HistoryError";
+  constructor(
+    message: string,
+    readonly shape: readonly number[],
+  ) {
+    super(message);
+  }
+}
+
 /** A file that is not what it claims to be; `path` names it. */
 export class CheckpointError extends Error {
   override readonly name = "CheckpointError";

@@ -1,14 +1,27 @@
 import type { BackendBuffer } from "../backends/backend.js";
 import type { Device } from "../backends/device.js";
 import type { Holding } from "../backends/memory.js";
+import type { History } from "../graph/history.js";
 import { type DType, dtypeBytes } from "./dtype.js";
 import { DeviceError } from "./errors.js";
 
+let nextId = 0;
+
 /**
- * Device memory of one tensor value. The identity is what graphs refer to; the contents may be replaced by `assign`.
+ * Device memory of one tensor. Graphs refer to a storage and a version of it: `assign` makes the next version, and the contents before
+ * stay until the version after it where an expression needs them.
  * Without a buffer yet it is a placeholder: an argument of a compiled function, or a result still to be computed.
  */
 export class Storage {
+  /** A number of its own. */
+  readonly id: number = nextId++;
+  #version = 0;
+  /** The contents of the version before, where they were kept. */
+  #past: Storage | null = null;
+  /** Former contents that reads under way still need. */
+  readonly #waiting: Storage[] = [];
+  /** Expressions of values that were computed from the present contents and read. */
+  #histories = new Set<WeakRef<History>>();
   #holding: Holding | null = null;
   /** The contents while they are evicted. */
   #evicted: Uint8Array | null = null;
@@ -36,6 +49,58 @@ export class Storage {
 
   get isDisposed(): boolean {
     return this.#isDisposed;
+  }
+
+  /** How often the contents were replaced. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Whether the contents of the version before were kept. */
+  get hasPast(): boolean {
+    return this.#past !== null;
+  }
+
+  /** The storage that holds the contents of a version; null when they are gone. */
+  at(version: number): Storage | null {
+    if (version === this.#version) return this;
+    return version === this.#version - 1 ? this.#past : null;
+  }
+
+  /** Expressions over the present contents are let go once these are overwritten. */
+  addHistory(history: WeakRef<History>): void {
+    this.#histories.add(history);
+  }
+
+  /** The contents were replaced where they lay. */
+  overwritten(): void {
+    this.forgetPast();
+    this.#version++;
+    if (this.#histories.size === 0) return;
+    for (const history of this.#histories) history.deref()?.letGo("overwritten");
+    this.#histories = new Set();
+  }
+
+  /** Takes over the contents of another storage, which is left without; its own stay as the version before. */
+  replaceWith(next: Storage): void {
+    this.overwritten();
+    const past = new Storage(this.device, this.dtype, this.elementCount);
+    const { memory } = this.device;
+    past.#holding = this.#holding && memory.move(this.#holding, past);
+    past.#evicted = this.#evicted;
+    this.#evicted = null;
+    this.#holding = next.#holding && memory.move(next.#holding, this);
+    next.#holding = null;
+    this.#uses++;
+    this.#past = past;
+  }
+
+  /** Gives up the contents of the version before. */
+  forgetPast(): void {
+    const past = this.#past;
+    this.#past = null;
+    if (past && this.#pins > 0) this.#waiting.push(past);
+    else past?.dispose();
   }
 
   /** True when there is memory behind it. */
@@ -79,6 +144,7 @@ export class Storage {
 
   unpin(): void {
     this.#pins--;
+    if (this.#pins === 0) for (const past of this.#waiting.splice(0)) past.dispose();
     if (this.#isDisposed) this.#release();
   }
 
@@ -106,6 +172,7 @@ export class Storage {
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
+    this.forgetPast();
     this.#release();
   }
 

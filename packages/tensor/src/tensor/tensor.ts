@@ -1,6 +1,8 @@
 import type { Device } from "../backends/device.js";
+import { bufferOf, noteAssigned } from "../graph/live.js";
 import type { Node } from "../graph/node.js";
 import { noteAssignment, readTensor, realize } from "../graph/realize.js";
+import { currentTrace } from "../graph/trace.js";
 import type { DataOf, DType } from "./dtype.js";
 import { DeviceError, ShapeError, showShape, showValue } from "./errors.js";
 import { forgetIntegers } from "./host-integers.js";
@@ -20,13 +22,19 @@ export class Tensor {
   constructor(
     node: Node,
     readonly device: Device,
+    /** Where the tensor's own data lies, which `assign` replaces. */
+    home: Storage | null = null,
   ) {
     this.#node = node;
-    this.#home = node.op === "buffer" ? node.storage : null;
+    this.#home = home;
+    if (node.op !== "buffer" && node.op !== "const" && node.op !== "iota" && !currentTrace()) device.unread.add(this);
   }
 
   /** The graph node behind the handle; it changes when the tensor is realized or assigned. */
   get node(): Node {
+    const node = this.#node;
+    // Others may have assigned to the same home.
+    if (node.op === "buffer" && node.storage === this.#home && node.version !== this.#home.version) this.#node = bufferOf(this.#home, node);
     return this.#node;
   }
 
@@ -49,12 +57,13 @@ export class Tensor {
 
   /** The storage that holds the value, or null while it is an expression. */
   get storage(): Storage | null {
-    return this.#node.op === "buffer" ? this.#node.storage : null;
+    const { node } = this;
+    return node.op === "buffer" ? node.storage.at(node.version) : null;
   }
 
   /** Where `assign` writes; null for tensors that never held data. */
   get home(): Storage | null {
-    return this.#home ?? this.storage;
+    return this.#home ?? (this.#node.op === "buffer" ? this.#node.storage : null);
   }
 
   /** The handle refers to another node of the same shape and dtype. For the engine. */
@@ -62,9 +71,15 @@ export class Tensor {
     this.#node = node;
   }
 
+  /** What was assigned lies in the tensor's home now. For the engine. */
+  settle(): void {
+    if (this.#home) this.#node = bufferOf(this.#home, this.#node);
+  }
+
   /**
-   * Gives a tensor that holds data a new value: written over the old one, in place where possible, at the next `realize` or read on
-   * this device, which all see the old value. Throws ShapeError when shapes differ, and when the tensor holds no data of its own.
+   * Gives a tensor that holds data a new value, at the next `realize` or read on this device. Expressions that were written before go on
+   * meaning the old value: it stays as long as one of them may still be read, for one further assignment; what is read later than that
+   * throws DeviceError. The new value is a leaf: gradients do not go through it. Throws ShapeError when shapes differ, and when the tensor holds no data of its own.
    */
   assign(value: Tensor): void {
     const home = this.home;
@@ -74,7 +89,9 @@ export class Tensor {
     if (!sameShape(this.shape, value.shape)) {
       throw new ShapeError(`assign: ${showShape(value.shape)} does not fit ${showShape(this.shape)}.`, [this.shape, value.shape]);
     }
-    const stored = value.cast(home.dtype).node;
+    // A new value of its own, as after torch.no_grad: whether it was computed yet makes no difference to gradients.
+    const stored: Node = { op: "detach", x: value.cast(home.dtype).node, shape: this.shape, dtype: home.dtype };
+    noteAssigned(stored, home);
     forgetIntegers(home);
     home.becomeState();
     this.#home = home;
@@ -129,7 +146,7 @@ export class Tensor {
   /** The same value, through which `grad` does not look. torch.Tensor.detach. */
   detach(): Tensor {
     if (this.#node.op === "const") return this;
-    return new Tensor({ op: "detach", x: this.#node, shape: this.shape, dtype: this.dtype }, this.device);
+    return new Tensor({ op: "detach", x: this.node, shape: this.shape, dtype: this.dtype }, this.device);
   }
 
   /** Size of one axis; negative axes count from the end. */
