@@ -1,0 +1,62 @@
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const page = readFileSync(join(root, "docs", "architecture.md"), "utf8");
+
+/** Files that a line of a picture, or a sentence, names; those after the first without a folder lie beside it. */
+function filesNamed(line: string): string[] {
+  let folder = "";
+  return [...line.matchAll(/(?:<b>|`)([\w/.-]+\.ts)(?:<\/b>|`)/g)].map(([, name = ""]) => {
+    if (name.includes("/")) folder = dirname(name);
+    return name.includes("/") ? name : join(folder, name);
+  });
+}
+
+test("every file that docs/architecture.md names is there", () => {
+  const names = page.split("\n").flatMap(filesNamed);
+  expect(names.length).toBeGreaterThan(30);
+  expect(names.filter((name) => !existsSync(join(root, "packages", "tensor", "src", name)))).toEqual([]);
+});
+
+/** The files that a diff of CONTRIBUTING.md changes, with the lines that it says are there, in order. */
+function contexts(): { readonly path: string; readonly lines: readonly string[] }[] {
+  const text = readFileSync(join(root, "CONTRIBUTING.md"), "utf8");
+  return [...text.matchAll(/```diff\n(.*?)```/gs)].flatMap(([, diff = ""]) =>
+    diff
+      .split(/^--- a\//m)
+      .slice(1)
+      .map((part) => {
+        const [path = "", ...lines] = part.split("\n");
+        return { path, lines: lines.filter((line) => line.startsWith(" ")).map((line) => line.slice(1)) };
+      }),
+  );
+}
+
+describe("a diff of CONTRIBUTING.md", () => {
+  test("is there for an op, a method, a model and a command", () => {
+    expect(contexts().map(({ path }) => path)).toEqual([
+      "packages/tensor/src/ops/activation.ts",
+      "packages/tensor/test/graphs.ts",
+      "packages/lora/src/methods/all.ts",
+      "packages/models/src/architectures.ts",
+      "apps/cli/src/commands/table.ts",
+    ]);
+  });
+  test.each(contexts())("applies to $path", ({ path, lines }) => {
+    const found = readFileSync(join(root, path), "utf8").split("\n");
+    const places = lines.map((line) => found.indexOf(line));
+    expect(places, lines.join("\n")).not.toContain(-1);
+    expect(places).toEqual([...places].sort((a, b) => a - b));
+  });
+  test("gives a model all that the table's others have", () => {
+    const table = readFileSync(join(root, "packages/models/src/architectures.ts"), "utf8");
+    const entry = (text: string): string[] => [...text.matchAll(/^\+? {4}(\w+):/gm)].map(([, key = ""]) => key);
+    const [, shown = ""] = /\+ {2}mistral: \{\n(.*?)\n\+ {2}\},/s.exec(readFileSync(join(root, "CONTRIBUTING.md"), "utf8")) ?? [];
+    const [, llama = ""] = /\n {2}llama: \{\n(.*?)\n {2}\},/s.exec(table) ?? [];
+    expect(entry(shown).sort()).toEqual(entry(llama).sort());
+    expect(entry(llama).length).toBeGreaterThan(5);
+  });
+});
