@@ -1,5 +1,6 @@
 import { attentionBars } from "./attention.js";
 import type { Bar } from "./bar.js";
+import { blockWeightBars } from "./block-weights.js";
 import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
 import { lifeBars, runBars } from "./life.js";
@@ -10,6 +11,7 @@ import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 /** Every bar, in the order in which they are measured and shown. */
 export const bars: readonly Bar[] = [
   ...matmulBars,
+  ...blockWeightBars,
   ...stepBars,
   ...attentionBars,
   ...webgpuMatmulBars,

@@ -91,8 +91,8 @@ export const matmulBars: readonly Bar[] = [
     name: "cpu matmul 1024³ and 1024x768x2304, best JavaScript peer",
     brief: "matmul, two shapes: best JS peer",
     limits: [
-      { atLeast: 1.8, unit: "x" },
-      { atLeast: 1.8, unit: "x" },
+      { atLeast: 1.7, unit: "x" },
+      { atLeast: 1.7, unit: "x" },
     ],
     isTimed: true,
     measure: (context) => against(context, "cpu", ["square", "fused"], wasmPeers),

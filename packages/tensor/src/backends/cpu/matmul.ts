@@ -7,6 +7,7 @@ import { largest } from "../../tensor/extremes.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { sideBySide } from "./beside.js";
 import { computedRight } from "./computed.js";
+import { deepSteps } from "./computed-depth.js";
 import { computedLeftSteps } from "./computed-left.js";
 import { fewComputedSteps } from "./computed-rows.js";
 import { fewRowSteps } from "./few-rows.js";
@@ -139,6 +140,8 @@ export interface MatmulOptions {
   readonly depth?: Word;
   /** Slots whose matrices lie in panels: right operands that are whole, of f32, without a factor or batches of their own. */
   readonly inPanels?: ReadonlySet<Slot>;
+  /** By what the product is multiplied. */
+  readonly factor?: number;
   /** Bytes of packed operands at a time, where others than usual. */
   readonly mostPackedBytes?: number;
 }
@@ -154,18 +157,20 @@ export function matmulSteps(
   const { m, n } = kernel;
   const batchCount = sizeOf(kernel.batch);
   if (m * n * batchCount === 0) return { steps: [], scratchBytes: 0 };
-  const { adds = false, rows, depth: countedDepth, inPanels, mostPackedBytes = maxPackedBytes } = options;
+  const { adds = false, rows, depth: countedDepth, inPanels, factor = 1, mostPackedBytes = maxPackedBytes } = options;
   if (productsOf(kernel).some(({ a }) => isComputed(a))) return computedLeftSteps(kernel, dtypeOf, library);
-  const computed = fewComputedSteps(kernel, dtypeOf, library);
+  const computed = adds || factor !== 1 ? null : fewComputedSteps(kernel, dtypeOf, library);
   if (computed) return computed;
-  const few = adds || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library);
+  const deep = deepSteps(kernel, mostPackedBytes, dtypeOf, library);
+  if (deep) return deep;
+  const few = adds || factor !== 1 || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library);
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);
   const isInPanels = (b: MatrixOperand): boolean => !isComputed(b) && inPanels?.has(b.slot) === true;
   const packedDepth = productsOf(kernel).reduce((sum, { b, k }) => sum + (isInPanels(b) ? 0 : k), 0);
-  const products = productsOf(kernel).map((product) => ({
-    ...factorsOf(product, kernel, height, dtypeOf, library),
+  const products = productsOf(kernel).map((product, i) => ({
+    ...factorsOf(i === 0 ? { ...product, factor } : product, kernel, height, dtypeOf, library),
     isInPanels: isInPanels(product.b),
   }));
   const [entry = 0, ...added] = products.map(({ multiply }) => multiply);
