@@ -72,7 +72,7 @@ export function pushNode(out: number[], node: Node): void {
       for (const { factor } of node.plus ?? []) pushNumber(out, factor);
       return;
     case "composite":
-      out.push(codeOf(node.name));
+      out.push(codeOf(node.name), node.inputs.length, node.outputs.length);
       pushAttributes(out, node.attributes);
       out.push(node.bodies?.length ?? 0);
       for (const body of node.bodies ?? []) pushBody(out, body);
@@ -111,10 +111,14 @@ export function hashOf(words: ArrayLike<number>, from = 0, to: number = words.le
   let hash = to - from;
   for (let i = from; i < to; i++) {
     const word = words[i] as number; // within bounds
-    hash = Math.imul(hash ^ (word | 0), 0x9e3779b1) ^ (hash >>> 15);
-    if (word !== (word | 0)) hash = Math.imul(hash ^ (word * 1048583), 0x85ebca6b);
+    const whole = word | 0;
+    hash = Math.imul(hash ^ (whole === word ? whole : (word * 1048583) | 0), 0x5bd1e995);
+    hash ^= hash >>> 15;
   }
-  return hash ^ (hash >>> 13);
+  // The finalizer of MurmurHash3: places in a table are the low bits.
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
 }
 
 /** Lists of words, each with a number: that of the first equal one. */
@@ -168,5 +172,29 @@ export class WordLists {
       table[at] = list;
     }
     this.#table = table;
+  }
+}
+
+/** Graphs as numbers: nodes of equal facts over equal inputs have one number. */
+export class NodeTable {
+  /** What nodes are besides their inputs, each once. */
+  readonly forms: WordLists = new WordLists();
+  /** For each node its form and the numbers of its inputs. */
+  readonly nodes: WordLists = new WordLists();
+
+  /** The number of a node whose inputs have these. */
+  number(node: Node, inputs: readonly number[]): number {
+    pushNode(this.forms.words, node);
+    this.nodes.words.push(this.forms.close());
+    for (const input of inputs) this.nodes.words.push(input);
+    return this.nodes.close();
+  }
+
+  /** The number of a node whose value is in storage number `storage`. */
+  leaf({ dtype, shape }: Pick<Node, "dtype" | "shape">, storage: number): number {
+    this.forms.words.push(codeOf("buffer"), codeOf(dtype));
+    pushList(this.forms.words, shape);
+    this.nodes.words.push(this.forms.close(), storage);
+    return this.nodes.close();
   }
 }

@@ -1,4 +1,4 @@
-import { type Expr, expressionsBelow, type Index } from "./expr.js";
+import { type Expr, expressionsBelow, type Index, operandsOf } from "./expr.js";
 import {
   type Kernel,
   type MatmulKernel,
@@ -87,49 +87,49 @@ function findWrites(kernel: Kernel): Slot[] {
 
 type Rename = (slot: Slot) => Slot;
 
-/** The same kernel over other slots. */
-export function renamedKernel(kernel: SingleKernel, reads: Rename, writes: Rename): SingleKernel {
+/** The same kernel over other slots. `changing` are its expressions that load, or need one that does, where they are known. */
+export function renamedKernel(
+  kernel: SingleKernel,
+  reads: Rename,
+  writes: Rename,
+  changing: readonly Expr[] = changingIn(kernel),
+): SingleKernel {
+  const renamed = new Renamed(reads, changing);
   switch (kernel.kind) {
-    case "loop": {
-      const renamed = new Renamed(reads);
+    case "loop":
       return {
         ...kernel,
         reductions: kernel.reductions.map((reduction) => ({ ...reduction, value: renamed.of(reduction.value) })),
         stores: withStores(kernel.stores, renamed, writes),
         ...(kernel.over !== undefined && { over: { from: reads(kernel.over.from), into: writes(kernel.over.into) } }),
       };
-    }
     case "matmul":
       return {
         ...kernel,
-        ...withViews(kernel, reads),
-        ...(kernel.plus && { plus: kernel.plus.map((product) => ({ ...product, ...withViews(product, reads) })) }),
+        ...withOperands(kernel, renamed),
+        ...(kernel.plus && { plus: kernel.plus.map((product) => ({ ...product, ...withOperands(product, renamed) })) }),
         out: writes(kernel.out),
-        ...(kernel.epilogue
-          ? { epilogue: { ...kernel.epilogue, stores: withStores(kernel.epilogue.stores, new Renamed(reads), writes) } }
-          : {}),
+        ...(kernel.epilogue ? { epilogue: { ...kernel.epilogue, stores: withStores(kernel.epilogue.stores, renamed, writes) } } : {}),
       };
     case "scatterAdd":
       return { ...kernel, indices: reads(kernel.indices), updates: reads(kernel.updates), out: writes(kernel.out) };
     case "copy":
       return { ...kernel, from: reads(kernel.from), to: writes(kernel.to) };
-    case "composite": {
-      const renamed = new Renamed(reads);
+    case "composite":
       return {
         ...kernel,
         inputs: kernel.inputs.map(reads),
         outputs: kernel.outputs.map(writes),
         ...(kernel.bodies && { bodies: kernel.bodies.map((body) => renamed.of(body)) }),
       };
-    }
   }
 }
 
-function withViews({ a, b }: Pick<MatmulKernel, "a" | "b">, reads: Rename): Pick<MatmulKernel, "a" | "b"> {
+function withOperands({ a, b }: Pick<MatmulKernel, "a" | "b">, renamed: Renamed): Pick<MatmulKernel, "a" | "b"> {
   const moved = (operand: MatrixOperand): MatrixOperand =>
     isComputed(operand)
-      ? { value: new Renamed(reads).of(operand.value), slots: operand.slots.map(reads) }
-      : { ...operand, slot: reads(operand.slot) };
+      ? { value: renamed.of(operand.value), slots: operand.slots.map(renamed.reads) }
+      : { ...operand, slot: renamed.reads(operand.slot) };
   return { a: moved(a), b: moved(b) };
 }
 
@@ -142,20 +142,37 @@ function withStores(stores: readonly Store[], renamed: Renamed, writes: Rename):
   }));
 }
 
+/** The expressions of a kernel that change with its slots, operands first: those that load, or need one that does. */
+export function changingIn(kernel: SingleKernel): Expr[] {
+  const found = new Set<Expr>();
+  for (const expr of expressionsBelow(expressionsOf(kernel)))
+    if (expr.op === "load" || operandsOf(expr).some((operand) => found.has(operand))) found.add(expr);
+  return [...found];
+}
+
+/** The expressions that a kernel is made of. */
+function expressionsOf(kernel: SingleKernel): Expr[] {
+  if (kernel.kind === "loop") return rootsOf(kernel);
+  if (kernel.kind === "composite") return [...(kernel.bodies ?? [])];
+  if (kernel.kind !== "matmul") return [];
+  const computed = productsOf(kernel).flatMap(({ a, b }) => [a, b].flatMap((operand) => (isComputed(operand) ? operand.value : [])));
+  return [...computed, ...rootsOf({ reductions: [], stores: kernel.epilogue?.stores ?? [] })];
+}
+
 /** Expressions over other slots, what they share once. */
 class Renamed {
   readonly #made = new Map<Expr, Expr>();
 
-  constructor(readonly reads: Rename) {}
-
-  of<T extends Expr>(root: T): T {
-    for (const expr of expressionsBelow([root], this.#made)) this.#made.set(expr, this.#rebuilt(expr));
-    return this.#now(root);
+  constructor(
+    readonly reads: Rename,
+    changing: readonly Expr[],
+  ) {
+    for (const expr of changing) this.#made.set(expr, this.#rebuilt(expr));
   }
 
   /** The operation stays, so that an index becomes an index. */
-  #now<T extends Expr>(expr: T): T {
-    return this.#made.get(expr) as T;
+  of<T extends Expr>(expr: T): T {
+    return (this.#made.get(expr) ?? expr) as T;
   }
 
   #rebuilt(expr: Expr): Expr {
@@ -165,29 +182,29 @@ class Renamed {
       case "accumulator":
         return expr;
       case "load": {
-        const [slot, index] = [this.reads(expr.slot), this.#now(expr.index)];
+        const [slot, index] = [this.reads(expr.slot), this.of(expr.index)];
         return slot === expr.slot && index === expr.index ? expr : { ...expr, slot, index };
       }
       case "unary":
       case "cast":
       case "given": {
-        const x = this.#now(expr.x);
+        const x = this.of(expr.x);
         return x === expr.x ? expr : { ...expr, x };
       }
       case "index": {
-        const [a, b]: [Index, Index] = [this.#now(expr.a), this.#now(expr.b)];
+        const [a, b]: [Index, Index] = [this.of(expr.a), this.of(expr.b)];
         return a === expr.a && b === expr.b ? expr : { ...expr, a, b };
       }
       case "binary": {
-        const [a, b] = [this.#now(expr.a), this.#now(expr.b)];
+        const [a, b] = [this.of(expr.a), this.of(expr.b)];
         return a === expr.a && b === expr.b ? expr : { ...expr, a, b };
       }
       case "select": {
-        const [condition, a, b] = [this.#now(expr.condition), this.#now(expr.a), this.#now(expr.b)];
+        const [condition, a, b] = [this.of(expr.condition), this.of(expr.a), this.of(expr.b)];
         return condition === expr.condition && a === expr.a && b === expr.b ? expr : { ...expr, condition, a, b };
       }
       case "random": {
-        const [key0, key1, index] = [this.#now(expr.key0), this.#now(expr.key1), this.#now(expr.index)];
+        const [key0, key1, index] = [this.of(expr.key0), this.of(expr.key1), this.of(expr.index)];
         return key0 === expr.key0 && key1 === expr.key1 && index === expr.index ? expr : { ...expr, key0, key1, index };
       }
     }

@@ -1,6 +1,7 @@
 import type { DType } from "../tensor/dtype.js";
+import type { Expr } from "./expr.js";
 import type { Kernel, SingleKernel, Slot } from "./kernel.js";
-import { note, readsOf, renamedKernel, writesOf } from "./slots.js";
+import { changingIn, note, readsOf, renamedKernel, writesOf } from "./slots.js";
 
 /**
  * What kernels that are equal but for their slots have in common. In `kernel`, slots are operands 0, 1, 2, … in the order of their first
@@ -11,6 +12,8 @@ export interface Template {
   readonly kernel: SingleKernel;
   /** The type of each operand in memory. */
   readonly dtypes: readonly DType[];
+  /** Expressions of the kernel that change with its slots, operands first. */
+  readonly changing: readonly Expr[];
 }
 
 /** A kernel as a template and the slot of each of its operands, all different. */
@@ -44,7 +47,7 @@ export function boundOf(kernel: SingleKernel, dtypeOf: (slot: Slot) => DType): B
   let template = templates.get(key);
   if (!template) {
     if (templates.size >= maxTemplates) templates.clear();
-    template = { id: nextId++, kernel: local, dtypes };
+    template = { id: nextId++, kernel: local, dtypes, changing: changingIn(local) };
     templates.set(key, template);
   }
   const bound = { template, slots };
@@ -56,7 +59,7 @@ export function boundOf(kernel: SingleKernel, dtypeOf: (slot: Slot) => DType): B
 export function bind(template: Template, slots: readonly Slot[]): SingleKernel {
   if (new Set(slots).size < slots.length) return aliased(template, slots);
   const slotOf = (operand: number): Slot => slots[operand] as Slot; // a template has a slot for each operand
-  const kernel = renamedKernel(template.kernel, slotOf, slotOf);
+  const kernel = renamedKernel(template.kernel, slotOf, slotOf, template.changing);
   note(kernel, readsOf(template.kernel).map(slotOf), writesOf(template.kernel).map(slotOf));
   known.set(kernel, { template, slots });
   return kernel;

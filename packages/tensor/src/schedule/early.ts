@@ -15,7 +15,7 @@ export function computedEarly(
 ): Node[] {
   const sources = sourcesOf(order);
   const isCostlyTwice = (node: Node): boolean =>
-    (node.op === "unary" || node.op === "binary") && costly.has(node.kind) && (kernels.get(node)?.size ?? 0) > 1;
+    (node.op === "unary" || node.op === "binary") && costly.has(node.kind) && kernels.get(node) === null;
   const repeats = new Set<Node>();
   const candidates = new Set<Node>();
   for (const node of order) {
@@ -23,12 +23,11 @@ export function computedEarly(
     if (stored.has(node) || !source) continue;
     if (isCostlyTwice(node) || inputsOf(node).some((input) => repeats.has(input))) repeats.add(node);
     const isWhole = node.dtype === "f32" && sizeOf(node.shape) === sizeOf(source.shape) && !isView(node);
-    if (repeats.has(node) && isWhole && kernels.get(node)?.size === 1 && !roots.has(source)) candidates.add(node);
+    if (repeats.has(node) && isWhole && kernels.get(node) && !roots.has(source)) candidates.add(node);
   }
-  const behind = (node: Node): readonly Node[] => (users.get(node) ?? []).flatMap((user) => (isView(user) ? behind(user) : [user]));
   return [...candidates].filter((node) => {
-    const [kernel] = kernels.get(node) ?? [];
-    if (!kernel || behind(node).some((user) => candidates.has(user))) return false;
+    const kernel = kernels.get(node);
+    if (!kernel || usersBehindViews(node, users).some((user) => candidates.has(user))) return false;
     return !reads(kernel, sources.get(node) as Node, node, stored);
   });
 }
@@ -55,25 +54,45 @@ function sourcesOf(order: readonly Node[]): Map<Node, Node> {
   return sources;
 }
 
-/** True for constants and for tensors from outside that are small beside what they are repeated to, as a bias. */
-function isRepeated(node: Node): boolean {
-  if (node.op === "const") return true;
-  if (node.op === "reshape" || node.op === "cast") return isRepeated(node.x);
-  return node.op === "expand" && isLeaf(node.x) && sizeOf(node.shape) > 4 * sizeOf(node.x.shape);
+/** What uses a node, as it is or through views. */
+function usersBehindViews(node: Node, users: ReadonlyMap<Node, readonly Node[]>): Node[] {
+  const seen = new Set<Node>([node]);
+  const found: Node[] = [];
+  for (const viewed of seen) {
+    for (const user of users.get(viewed) ?? []) {
+      if (isView(user)) seen.add(user);
+      else found.push(user);
+    }
+  }
+  return found;
 }
 
-function isLeaf(node: Node): boolean {
-  return node.op === "buffer" || ((node.op === "reshape" || node.op === "cast") && isLeaf(node.x));
+/** True for constants and for tensors from outside that are small beside what they are repeated to, as a bias. */
+function isRepeated(node: Node): boolean {
+  const repeated = behindCasts(node);
+  if (repeated.op === "const") return true;
+  return repeated.op === "expand" && behindCasts(repeated.x).op === "buffer" && sizeOf(repeated.shape) > 4 * sizeOf(repeated.x.shape);
 }
+
+/** Reshapes and casts that are looked through. */
+const maxCasts = 8;
+
+function behindCasts(node: Node): Node {
+  let behind = node;
+  for (let i = 0; i < maxCasts && (behind.op === "reshape" || behind.op === "cast"); i++) behind = behind.x;
+  return behind;
+}
+
+/** Nodes of a kernel that are looked at; a larger one counts as reading all. */
+const maxLooked = 512;
 
 /** Whether the kernel that stores `root` reads a stored node, other than to compute `apart`. */
 function reads(root: Node, source: Node, apart: Node, stored: ReadonlySet<Node>): boolean {
-  const seen = new Set<Node>([apart]);
-  const visit = (node: Node): boolean => {
-    if (node === source) return true;
-    if (seen.has(node) || (node !== root && stored.has(node))) return false;
-    seen.add(node);
-    return inputsOf(node).some(visit);
-  };
-  return visit(root);
+  const seen = new Set<Node>([root]);
+  for (const node of seen) {
+    if (node === source || seen.size > maxLooked) return true;
+    if (node === apart || (node !== root && stored.has(node))) continue;
+    for (const input of inputsOf(node)) seen.add(input);
+  }
+  return false;
 }

@@ -72,18 +72,18 @@ function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
   let isCheap = true;
   const bytesOf = (node: Node): number => sizeOf(node.shape) * dtypeBytes[node.dtype];
   const alone = (node: Node): Reading => ({ memories: new Map([[node, bytesOf(node)]]), isGiven: node.op === "buffer" });
-  const visit = (node: Node): Reading => {
+  const visit = (node: Node, depth: number): Reading => {
     const known = readings.get(node);
     if (known) return known;
-    const found = read(node);
+    const found = read(node, depth);
     readings.set(node, found);
     return found;
   };
-  const read = (node: Node): Reading => {
+  const read = (node: Node, depth: number): Reading => {
     if (node.op === "const" || node.op === "iota") return { memories: new Map(), isGiven: true };
     if (node.op === "buffer" || isApart(node, forced)) return alone(node);
-    if (nodes.size > mostNodes) return alone(node);
-    const inputs = inputsOf(node).map(visit);
+    if (nodes.size > mostNodes || depth > mostNodes) return alone(node);
+    const inputs = inputsOf(node).map((input) => visit(input, depth + 1));
     const memories = new Map<Node, number>();
     for (const input of inputs)
       for (const [memory, bytes] of input.memories) memories.set(memory, Math.max(bytes, memories.get(memory) ?? 0));
@@ -102,7 +102,7 @@ function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
     nodes.add(node);
     return { memories, isGiven };
   };
-  const { memories } = visit(root);
+  const { memories } = visit(root, 0);
   const isSmall = total(memories) <= mostShare * bytesOf(root);
   return isCheap && isSmall && memories.size <= mostMemories && nodes.size <= mostNodes
     ? { memories, nodes: reached(root, memories) }

@@ -103,5 +103,7 @@ function again(outcome: Outcome, { nodes, slots }: Part): Lowered {
 }
 
 function areEqual(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((word, i) => word === b[i]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

@@ -13,12 +13,16 @@ export function isView(node: Node): node is Node & { op: "reshape" | "permute" |
 
 /** The node behind reshapes, whose elements lie in the same order. */
 export function behindReshapes(node: Node): Node {
-  return node.op === "reshape" ? behindReshapes(node.x) : node;
+  let behind = node;
+  while (behind.op === "reshape") behind = behind.x;
+  return behind;
 }
 
 /** The node behind views. */
 export function behindViews(node: Node): Node {
-  return isView(node) ? behindViews(node.x) : node;
+  let behind = node;
+  while (isView(behind)) behind = behind.x;
+  return behind;
 }
 
 /** How many inputs of a composite are its own, in front of those that its bodies captured. */
@@ -53,14 +57,13 @@ export const costly: ReadonlySet<string> = new Set(
 
 /** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
 interface Cost {
-  readonly work: number;
+  work: number;
   /** Whether it takes sums or maxima over rows. */
-  readonly reduces: boolean;
+  reduces: boolean;
   /** Two of them stand for more. */
-  readonly operands: ReadonlySet<Node>;
+  first: Node | null;
+  second: Node | null;
 }
-
-const nothing: ReadonlySet<Node> = new Set();
 
 /** The nodes that use each node, once for each use. */
 export function usersIn(order: readonly Node[]): Map<Node, Node[]> {
@@ -107,13 +110,61 @@ export function partition(
   const first = decided(order, users, stored, operands.computed, costOf(order, stored));
   const second = decided(order, users, stored, operands.computed, costOf(order, first.stored));
   for (const node of computedEarly(order, users, second, new Set(roots.map(behindReshapes)))) second.stored.add(node);
+  limitSizes(order, second.stored);
   return second.stored;
 }
 
-/** Which nodes get memory, and the kernels, each by the node that it stores, that compute each of the others. */
+/**
+ * What one kernel computes at most, about: nodes, and how many of them, and of views, one after another. More of them save reads, but cost
+ * registers, and each view makes the index longer.
+ */
+const most = { nodes: 1024, depth: 256, views: 32 } as const;
+
+/** How much lies behind a node, down to what is stored. */
+interface Size {
+  nodes: number;
+  depth: number;
+  views: number;
+}
+
+/** Stores nodes behind which lies too much for one kernel. */
+function limitSizes(order: readonly Node[], stored: Set<Node>): void {
+  const sizes = new Map<Node, Size>();
+  for (const node of order) {
+    if (isFree(node)) continue;
+    const size: Size = { nodes: 1, depth: 0, views: 0 };
+    for (const input of inputsOf(node)) {
+      const inner = stored.has(input) ? undefined : sizes.get(input);
+      if (!inner) continue;
+      size.nodes += inner.nodes;
+      size.depth = Math.max(size.depth, inner.depth);
+      size.views = Math.max(size.views, inner.views);
+    }
+    size.depth++;
+    size.views = isView(node) ? size.views + 1 : 0;
+    // What is used twice was counted twice.
+    if (size.nodes > most.nodes) size.nodes = countBehind(node, stored, 3 * most.nodes);
+    // A view is better not stored.
+    const isLarge = size.nodes > most.nodes || size.depth > most.depth;
+    if (isView(node) ? size.views > most.views : isLarge) stored.add(node);
+    sizes.set(node, size);
+  }
+}
+
+/** The nodes that are computed with one, at most `limit`. */
+function countBehind(root: Node, stored: ReadonlySet<Node>, limit: number): number {
+  const seen = new Set([root]);
+  for (const node of seen) {
+    for (const input of inputsOf(node)) if (!stored.has(input) && !isFree(input)) seen.add(input);
+    if (seen.size >= limit) return limit;
+  }
+  return seen.size;
+}
+
+/** Which nodes get memory; and for each of the others the kernel, by the node that it stores, that computes it, null where several do. */
 export interface Decision {
   readonly stored: Set<Node>;
-  readonly kernels: ReadonlyMap<Node, ReadonlySet<Node>>;
+  readonly kernels: ReadonlyMap<Node, Node | null>;
 }
 
 /** The set grown, from the results backwards, by what is worth storing at these costs; never by what operands compute as they are read. */
@@ -125,24 +176,27 @@ function decided(
   costs: ReadonlyMap<Node, Cost>,
 ): Decision {
   const stored = new Set(fixed);
-  const kernels = new Map<Node, Set<Node>>();
+  const kernels = new Map<Node, Node | null>();
   for (let i = order.length - 1; i >= 0; i--) {
     const node = order[i] as Node;
     if (stored.has(node)) continue;
-    const into = new Set<Node>();
-    for (const user of users.get(node) ?? []) {
-      if (stored.has(user)) into.add(user);
-      else for (const kernel of kernels.get(user) ?? []) into.add(kernel);
+    const its = users.get(node) ?? [];
+    let into: Node | null | undefined;
+    for (const user of its) {
+      const kernel = stored.has(user) ? user : kernels.get(user);
+      if (kernel === undefined) continue;
+      into = into === undefined || into === kernel ? kernel : null;
+      if (into === null) break;
     }
-    const isShared = into.size > 1;
+    const isShared = into === null;
     if (
       !isFree(node) &&
       !isView(node) &&
       !computed.has(node) &&
-      (node.op === "reduce" ? isShared : isWorthStoring(costs.get(node), isShared, node, users.get(node) ?? []))
+      (node.op === "reduce" ? isShared : isWorthStoring(costs.get(node), isShared, node, its))
     ) {
       stored.add(node);
-    } else kernels.set(node, into);
+    } else if (into !== undefined) kernels.set(node, into);
   }
   return { stored, kernels };
 }
@@ -154,21 +208,32 @@ function store(stored: Set<Node>, node: Node): void {
 function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Cost> {
   const costs = new Map<Node, Cost>();
   for (const node of order) {
-    let work = isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 40 : 1;
-    if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) work = 6;
-    let reduces = node.op === "reduce";
-    const operands = new Set<Node>(node.op === "buffer" ? [node] : []);
+    const cost: Cost = {
+      work: isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 40 : 1,
+      reduces: node.op === "reduce",
+      first: node.op === "buffer" ? node : null,
+      second: null,
+    };
+    if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) cost.work = 6;
+    // What is broadcast stays in cache.
+    const isBroadcast = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape);
     for (const input of inputsOf(node)) {
-      const cost = stored.has(input) ? null : costs.get(input);
-      work += cost?.work ?? 0;
-      reduces ||= cost?.reduces ?? false;
-      // What is broadcast stays in cache.
-      const read = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape) ? nothing : (cost?.operands ?? [input]);
-      for (const operand of read) if (operands.size < 2) operands.add(operand);
+      const inner = stored.has(input) ? undefined : costs.get(input);
+      cost.work += inner?.work ?? 0;
+      cost.reduces ||= inner?.reduces ?? false;
+      if (isBroadcast) continue;
+      addOperand(cost, inner ? inner.first : input);
+      addOperand(cost, inner ? inner.second : null);
     }
-    costs.set(node, { work, reduces, operands });
+    costs.set(node, cost);
   }
   return costs;
+}
+
+function addOperand(cost: Cost, operand: Node | null): void {
+  if (operand === null || operand === cost.first || cost.second !== null) return;
+  if (cost.first === null) cost.first = operand;
+  else cost.second = operand;
 }
 
 /** A sum of products to which another one is added: kept as it runs, since else each product waits for the last one. */
@@ -183,7 +248,7 @@ function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, u
   if (isRunningSum(node, users)) return true;
   // Reductions that several kernels use are stored themselves. Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
   // the forward pass to the backward pass, which an activation then does not take.
-  if (isShared) return cost.operands.size > 1 || cost.work > 24;
+  if (isShared) return cost.second !== null || cost.work > 24;
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
   const repeats = users.some(
     (user) => user.op === "expand" && user.shape.some((size, axis) => axis < user.shape.length - 1 && size !== node.shape[axis]),

@@ -3,7 +3,7 @@ import type { Device } from "../backends/device.js";
 import type { Plan } from "../kernels/kernel.js";
 import type { Storage } from "../tensor/storage.js";
 import { buildKernels, type Draft, type DraftTarget, finishSlots } from "./build.js";
-import { canonicalize, structureOf } from "./canonical.js";
+import { canonicalize } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
 import { describePlan, nameOf } from "./describe.js";
 import type { Executor, Program, Target } from "./executor.js";
@@ -14,9 +14,10 @@ import { layOut } from "./layout.js";
 import { slotAlignment } from "./liveness.js";
 import { ordered } from "./order.js";
 import { overwritten } from "./overwrite.js";
-import { paired } from "./pair.js";
+import { pairsIn } from "./pair.js";
 import { KnownParts } from "./part.js";
 import { rematerialized } from "./rematerialize.js";
+import { areAlike, type Structure, structureOf } from "./structure.js";
 import { withSums } from "./sums.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
@@ -35,6 +36,7 @@ interface Known {
 
 /** A plan made ready, with the number of programs that hold it. */
 interface CachedPlan {
+  readonly structure: Structure;
   readonly executable: Executable;
   /** The binding of each target. */
   readonly bindings: readonly number[];
@@ -45,14 +47,13 @@ interface CachedPlan {
  * Schedules a graph: kernels, their order, and the memory between them. Where the budget of the device does not hold all values at
  * once, the cheapest are computed twice.
  */
-export function plan(
-  device: Device,
-  targets: readonly Target[],
-  inputs: readonly Storage[],
-  known: Known,
-): { plan: Plan; bindings: number[] } {
-  const given = targets.map((target) => target.value);
-  const canonical = canonicalize(paired(given, device.backend), device);
+export function plan(device: Device, targets: readonly Target[], structure: Structure, known: Known): { plan: Plan; bindings: number[] } {
+  const { inputs } = structure;
+  const canonical = canonicalize(
+    targets.map(({ value }) => value),
+    device,
+    pairsIn(structure.order, device.backend),
+  );
   const { leastSummedRows } = device.backend;
   const roots = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows);
   let bindingCount = inputs.length;
@@ -100,33 +101,48 @@ function roomFor({ limits, counters, backend }: Device, storages: ReadonlySet<St
 
 /** The executor of devices with kernels: plans are cached by the structure of the graph and replayed with other storages. */
 export function planExecutor(): Executor {
-  const cache = new Map<string, CachedPlan>();
+  const cache = new PlanCache();
   const known: Known = { parts: new KnownParts(), joins: new KnownJoins() };
   return {
     prepare(device: Device, targets: readonly Target[]): Program {
-      const { key, inputs } = structureOf(targets);
-      let cached = cache.get(key);
+      const structure = structureOf(targets);
+      let cached = cache.find(structure);
       if (!cached) {
-        const made = plan(device, targets, inputs, known);
+        const made = plan(device, targets, structure, known);
         if (debugLevel() >= 2) debugPrint(describePlan(made.plan));
-        cached = { executable: device.memory.within(() => device.backend.prepare(made.plan)), bindings: made.bindings, holders: 0 };
+        const executable = device.memory.within(() => device.backend.prepare(made.plan));
+        cached = { structure: { ...structure, inputs: [], order: [] }, executable, bindings: made.bindings, holders: 0 };
       }
-      // Most recently used last.
-      cache.delete(key);
-      cache.set(key, cached);
-      evict(cache, cached);
-      return program(device.backend, cached, inputs, targets);
+      cache.use(cached);
+      return program(device.backend, cached, structure.inputs, targets);
     },
   };
 }
 
-/** Gives up the plans that were used longest ago; not those that are held, nor the one about to run. */
-function evict(cache: Map<string, CachedPlan>, kept: CachedPlan): void {
-  for (const [key, cached] of cache) {
-    if (cache.size <= cachedPlanCount) return;
-    if (cached.holders > 0 || cached === kept) continue;
-    cached.executable.dispose();
-    cache.delete(key);
+/** Plans by structure, those used last at the end. */
+class PlanCache {
+  readonly #plans = new Set<CachedPlan>();
+  readonly #byHash = new Map<number, CachedPlan[]>();
+
+  find(structure: Structure): CachedPlan | undefined {
+    return this.#byHash.get(structure.hash)?.find((cached) => areAlike(cached.structure, structure));
+  }
+
+  /** Keeps a plan as the one used last, and gives up those that were used longest ago; not those that are held. */
+  use(used: CachedPlan): void {
+    const { hash } = used.structure;
+    if (!this.#plans.delete(used)) this.#byHash.set(hash, [...(this.#byHash.get(hash) ?? []), used]);
+    this.#plans.add(used);
+    for (const cached of this.#plans) {
+      if (this.#plans.size <= cachedPlanCount) return;
+      if (cached.holders > 0 || cached === used) continue;
+      cached.executable.dispose();
+      this.#plans.delete(cached);
+      const { hash } = cached.structure;
+      const others = (this.#byHash.get(hash) ?? []).filter((other) => other !== cached);
+      if (others.length > 0) this.#byHash.set(hash, others);
+      else this.#byHash.delete(hash);
+    }
   }
 }
 

@@ -108,9 +108,13 @@ interface Part {
   readonly shape: Shape;
 }
 
+/** Operations that are looked through for what a part is made of. */
+const maxDepth = 64;
+
 /** Finds what a part of a tensor is where it lies wholly inside or outside of what the tensor is put together from. */
 class Slicer {
   readonly #known = new Map<Node, Map<string, Node | null>>();
+  #depth = 0;
 
   constructor(readonly make: Make) {}
 
@@ -122,7 +126,10 @@ class Slicer {
     if (!known) this.#known.set(x, (known = new Map()));
     const found = known.get(key);
     if (found !== undefined) return found;
+    if (this.#depth >= maxDepth) return null;
+    this.#depth++;
     const made = this.#find(x, part);
+    this.#depth--;
     known.set(key, made);
     return made;
   }

@@ -86,22 +86,23 @@ class Summer {
   }
 
   /** The parts whose sum this is, each with zeros beside it on the last axis and nowhere else; null where it is anything else. */
-  #padsOf(node: Node): (Node & { readonly op: "pad" })[] | null {
-    if (!this.#isUsedOnce(node)) return null;
-    if (node.op === "pad") {
-      const isLastOnly = sameShape(node.shape.slice(0, -1), node.x.shape.slice(0, -1));
-      return node.value === 0 && isLastOnly && sizeOf(node.x.shape) > 0 ? [node] : null;
+  #padsOf(joint: Node): (Node & { readonly op: "pad" })[] | null {
+    const pads: (Node & { readonly op: "pad" })[] = [];
+    const stack = [joint];
+    for (let node = stack.pop(); node; node = stack.pop()) {
+      if (!this.#isUsedOnce(node)) return null;
+      if (isSum(node)) stack.push(node.b, node.a);
+      else if (node.op === "pad" && isPart(node)) pads.push(node);
+      else return null;
     }
-    if (!isSum(node)) return null;
-    const [a, b] = [this.#padsOf(node.a), this.#padsOf(node.b)];
-    return a && b && [...a, ...b];
+    return pads;
   }
 
   /** A sum in which some terms are products: those of one shape as one node, where the first of them stood. */
   #sum(node: Node): Node | null {
     const [user] = this.uses.get(node) ?? [];
     if (!isSum(node) || (this.#isUsedOnce(node) && user && isSum(user))) return null;
-    const terms = this.#termsOf(node.a).concat(this.#termsOf(node.b));
+    const terms = this.#termsOf(node);
     const groups = new Map<string, { products: Product[]; shape: readonly number[]; count: number }>();
     const found = terms.map((term) => {
       const products = this.#productsOf(term);
@@ -126,8 +127,14 @@ class Summer {
   }
 
   /** The terms of a sum, whose own sums nothing else reads. */
-  #termsOf(node: Node): Node[] {
-    return isSum(node) && this.#isUsedOnce(node) ? [...this.#termsOf(node.a), ...this.#termsOf(node.b)] : [node];
+  #termsOf(sum: Node): Node[] {
+    const terms: Node[] = [];
+    const stack = [sum];
+    for (let node = stack.pop(); node; node = stack.pop()) {
+      if (isSum(node) && (node === sum || this.#isUsedOnce(node))) stack.push(node.b, node.a);
+      else terms.push(node);
+    }
+    return terms;
   }
 
   /** The products that a term of a sum is, times a number and seen through reshapes, where nothing else reads them. */
@@ -147,6 +154,11 @@ class Summer {
     }
     return null;
   }
+}
+
+/** Whether x has zeros beside it on the last axis and nowhere else. */
+function isPart({ x, value, shape }: Node & { readonly op: "pad" }): boolean {
+  return value === 0 && sameShape(shape.slice(0, -1), x.shape.slice(0, -1)) && sizeOf(x.shape) > 0;
 }
 
 function isSum(node: Node): node is Node & { readonly op: "binary" } {
