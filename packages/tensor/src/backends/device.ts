@@ -35,7 +35,10 @@ export class Device {
     readonly backend: Backend,
     readonly executor: Executor,
   ) {
-    this.memory = new DeviceMemory(backend, () => this.histories.letGo());
+    this.memory = new DeviceMemory(backend, () => {
+      this.histories.letGo();
+      this.unread.weaken();
+    });
   }
 
   /** A line for humans: adapter, driver, threads. */

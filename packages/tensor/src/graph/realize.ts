@@ -143,6 +143,7 @@ function remember(device: Device, values: readonly Value[], storages: readonly S
     const history = places[i];
     tensor.redirect(history ? { ...buffer, history } : buffer);
   }
+  device.unread.dropRead();
 }
 
 /** Runs a program; memory that was taken for results goes back when it fails. */

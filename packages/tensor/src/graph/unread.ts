@@ -4,8 +4,9 @@ import type { Tensor } from "../tensor/tensor.js";
 import { type Held, heldBy, liveInputs } from "./live.js";
 import { type Node, topological } from "./node.js";
 
-/** The latest handles that are looked at when a tensor is assigned to. */
-const maxHandles = 2048;
+/** Handles that are kept, and earlier ones that are remembered. */
+const maxRecent = 512;
+const maxEarlier = 1024;
 /** Values on the way to others that are computed before what they depend on is overwritten. */
 const maxInner = 64;
 
@@ -23,7 +24,10 @@ export function untracked<T>(fn: () => T): T {
 
 /** The handles of a device whose values nobody has read yet, so that an assignment does not change what they stand for. */
 export class UnreadHandles {
-  #references: WeakRef<Tensor>[] = [];
+  /** The latest, which are kept: a WeakRef for each operation would cost more than the operation. */
+  #recent: Tensor[] = [];
+  /** Earlier ones of which nothing else was made. */
+  #earlier: WeakRef<Tensor>[] = [];
   #count = 0;
 
   /** How many there ever were. */
@@ -34,21 +38,39 @@ export class UnreadHandles {
   add(tensor: Tensor): void {
     if (untrackedDepth > 0) return;
     this.#count++;
-    this.#references.push(new WeakRef(tensor));
-    if (this.#references.length >= 2 * maxHandles) this.#references = this.#references.slice(-maxHandles);
+    if (this.#recent.push(tensor) >= maxRecent) this.weaken();
+  }
+
+  /** Handles that were read in the meantime are of no interest any more, and nothing keeps what they hold. */
+  dropRead(): void {
+    if (this.#recent.length > 0) this.#recent = this.#recent.filter(isUnread);
+  }
+
+  /** Keeps none of the handles alive any more. */
+  weaken(): void {
+    for (const handle of this.#recent) if (!handle.isUsed && isUnread(handle)) this.#earlier.push(new WeakRef(handle));
+    if (this.#earlier.length > 2 * maxEarlier) this.#earlier = this.#earlier.slice(-maxEarlier);
+    this.#recent = [];
+  }
+
+  #alive(): Tensor[] {
+    const earlier = this.#earlier.flatMap((reference) => {
+      const handle = reference.deref();
+      return handle && isUnread(handle) ? [{ reference, handle }] : [];
+    });
+    this.#earlier = earlier.map(({ reference }) => reference);
+    this.dropRead();
+    return [...earlier.map(({ handle }) => handle), ...this.#recent];
   }
 
   /** The handles whose values depend on contents that are about to be overwritten; those in `asked` do not count. */
   dependents(isConcerned: (held: Held) => boolean, asked: ReadonlySet<Tensor> = new Set()): Dependents {
-    const handles = this.#references.slice(-maxHandles).flatMap((reference) => {
-      const handle = reference.deref();
-      return handle && !asked.has(handle) && liveInputs(handle.node).length > 0 ? [{ reference, handle, node: handle.node }] : [];
-    });
+    const handles = this.#alive().filter((handle) => !asked.has(handle) && liveInputs(handle.peek()).length > 0);
     const dependent = new Set<Node>();
     const storages = new Set<Storage>();
     const used = new Set<Node>();
     for (const node of topological(
-      handles.map(({ node }) => node),
+      handles.map((handle) => handle.peek()),
       liveInputs,
     )) {
       const held = heldBy(node);
@@ -61,20 +83,28 @@ export class UnreadHandles {
         if (dependent.has(input)) dependent.add(node);
       }
     }
-    this.#references = handles.map(({ reference }) => reference);
-    const found = handles.filter(({ node }) => dependent.has(node)).map(({ handle }) => handle);
-    return { results: found.filter(({ node }) => !used.has(node)), inner: found.filter(({ node }) => used.has(node)), storages };
+    const found = handles.filter((handle) => dependent.has(handle.peek()));
+    return {
+      results: found.filter((handle) => !used.has(handle.peek())),
+      inner: found.filter((handle) => used.has(handle.peek())),
+      storages,
+    };
   }
 
   /** Handles are of no interest any more. */
   forget(handles: Iterable<Tensor>): void {
     const gone = new Set(handles);
     if (gone.size === 0) return;
-    this.#references = this.#references.filter((reference) => {
+    this.#recent = this.#recent.filter((handle) => !gone.has(handle));
+    this.#earlier = this.#earlier.filter((reference) => {
       const handle = reference.deref();
       return handle && !gone.has(handle);
     });
   }
+}
+
+function isUnread(handle: Tensor): boolean {
+  return handle.peek().op !== "buffer";
 }
 
 /** Handles that depend on contents of storages. */

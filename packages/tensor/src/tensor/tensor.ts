@@ -18,6 +18,7 @@ export class Tensor {
   #node: Node;
   /** The storage that `assign` writes to: of tensors made from data, and of those that were assigned to before. */
   #home: Storage | null;
+  #isUsed = false;
 
   constructor(
     node: Node,
@@ -32,6 +33,17 @@ export class Tensor {
 
   /** The graph node behind the handle; it changes when the tensor is realized or assigned. */
   get node(): Node {
+    this.#isUsed = true;
+    return this.peek();
+  }
+
+  /** Whether anything asked for the node: as an operand, mostly. */
+  get isUsed(): boolean {
+    return this.#isUsed;
+  }
+
+  /** The node, for who only looks. */
+  peek(): Node {
     const node = this.#node;
     // Others may have assigned to the same home.
     if (node.op === "buffer" && node.storage === this.#home && node.version !== this.#home.version) this.#node = bufferOf(this.#home, node);
