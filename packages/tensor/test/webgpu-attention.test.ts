@@ -44,23 +44,14 @@ describe.skipIf(!hasWebgpu())("each WGSL attention variant against float64", () 
 
   // A software adapter compiles an attention program in seconds, so each shape meets one variant, in turn;
   // lavapipe takes a minute where heads are wide.
-  const rules = [
-    ...["a window of one key", "a window over a cache", "a prefix that sees itself both ways", "a window behind a prefix"],
-    ...["windows in texts", "windows in texts behind a prefix"],
-  ];
-  const bodies = [
-    "a soft cap in texts",
-    "a slope for each head and distance",
-    "a factor for each query and key",
-    "a table by distance and head",
-  ];
-  const visible = Object.entries(visibilityRows).filter(([name]) => rules.includes(name));
+  // The rules and bodies that say the most; of these again the first of each on lavapipe.
+  const rules = ["windows in texts behind a prefix", "a window behind a prefix", "a window over a cache"];
+  const bodies = ["a factor for each query and key", "a soft cap in texts", "a table by distance and head"];
+  const count = testBackend() === "lavapipe" ? 1 : 3;
+  const chosen = [...rules.slice(0, count), ...bodies.slice(0, count)];
+  const further = Object.entries({ ...visibilityRows, ...bodyRows }).filter(([name]) => chosen.includes(name));
   const widest = testBackend() === "lavapipe" ? 32 : 256;
-  for (const [j, [name, row]] of [
-    ...Object.entries({ ...rows, ...packedRows }),
-    ...visible,
-    ...Object.entries(bodyRows).filter(([name]) => bodies.includes(name)),
-  ].entries()) {
+  for (const [j, [name, row]] of [...Object.entries({ ...rows, ...packedRows }), ...further].entries()) {
     it.skipIf(Math.max(row.dim, row.valueDim ?? 0) > widest)(name, () => check(row, name in rows ? j % 3 !== 0 : true, j % 2 === 0, j));
   }
 

@@ -2,7 +2,7 @@ import { bodySlots, scoreAxes, withinAxis } from "../../kernels/bodies.js";
 import { type Expr, ExprMakers } from "../../kernels/expr.js";
 import type { CompositeKernel, Slot } from "../../kernels/kernel.js";
 import { visibilityOf, visiblePairs } from "../../kernels/visibility.js";
-import { type AttentionWord, attendScratchBytes, attentionWords, printAttend, printPackAttention } from "../../kernels/wasm/attention.js";
+import { type AttentionWord, attendScratchBytes, attentionWords, printAttend } from "../../kernels/wasm/attention.js";
 import {
   type BackwardWord,
   blockQueries as backwardQueries,
@@ -12,6 +12,7 @@ import {
   stateBytes,
 } from "../../kernels/wasm/attention-backward.js";
 import { backwardScratchBytes, printBackward } from "../../kernels/wasm/attention-gradients.js";
+import { printPackAttention } from "../../kernels/wasm/attention-pack.js";
 import { panelQueries, rowBytes } from "../../kernels/wasm/attention-panels.js";
 import { describeBodies, type ScoreBodies } from "../../kernels/wasm/attention-scores.js";
 import { everything, type VisibilityWord } from "../../kernels/wasm/attention-visibility.js";

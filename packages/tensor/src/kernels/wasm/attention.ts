@@ -73,65 +73,6 @@ export const attentionWords = [
 
 export type AttentionWord = (typeof attentionWords)[number];
 
-/** Packs `count` keys by fours, [depth][4] each. Advances `to`. */
-export function packKeys(f: FunctionBuilder, from: Local, row: Local, dim: Local, count: Local, to: Local): void {
-  const key = f.local("i32");
-  const depthStride = f.let("i32", i32(4));
-  f.for(key, count.get, i32(groupKeys), () => {
-    const lanes = least(f, sub(count.get, key.get), i32(groupKeys));
-    packPanel(
-      f,
-      groupKeys,
-      { dtype: "f32", from: add(from.get, mul(key.get, row.get)), laneStride: row, depthStride, lanes, depth: dim },
-      to,
-    );
-  });
-}
-
-/** Packs `count` rows by fours of their elements: [element / 4][blockKeys][4], zero up to a multiple of four rows. */
-export function packElements(f: FunctionBuilder, from: Local, row: Local, dim: Local, count: Local, blockKeys: Local, to: Local): void {
-  const d = f.local("i32");
-  const laneStride = f.let("i32", i32(4));
-  f.for(d, dim.get, i32(4), () => {
-    const lanes = least(f, sub(dim.get, d.get), i32(4));
-    const target = f.let("i32", add(to.get, words(mul(d.get, blockKeys.get))));
-    const end = f.let("i32", add(target.get, mul(roundedUp(count.get, groupKeys), i32(16))));
-    packPanel(f, 4, { dtype: "f32", from: add(from.get, words(d.get)), laneStride, depthStride: row, lanes, depth: count }, target);
-    f.while(target, end.get, i32(16), () => f.emit(memory("v128.store", 0, target.get, f32x4(0))));
-  });
-}
-
-/** Packs one block of keys and values of one head. */
-export function printPackAttention(module: ModuleBuilder, name: string): void {
-  const f = module.function([...kernelParams], [], name);
-  const w = readWords(f, attentionWords, [
-    "keys",
-    "values",
-    "packedKeys",
-    "packedValues",
-    "keyOffsets",
-    "valueOffsets",
-    "keyRow",
-    "valueRow",
-    "keyCount",
-    "dim",
-    "valueDim",
-    "blockKeys",
-    "keyBlocks",
-  ]);
-  const tile = f.param(1);
-  const head = f.let("i32", op("i32.div_u", tile.get, w.keyBlocks.get));
-  const firstKey = f.let("i32", mul(op("i32.rem_u", tile.get, w.keyBlocks.get), w.blockKeys.get));
-  const count = least(f, w.blockKeys.get, sub(w.keyCount.get, firstKey.get));
-  const before = f.let("i32", mul(tile.get, w.blockKeys.get));
-  const keys = f.let("i32", add(add(w.keys.get, tableEntry(w.keyOffsets, head.get)), mul(firstKey.get, w.keyRow.get)));
-  const values = f.let("i32", add(add(w.values.get, tableEntry(w.valueOffsets, head.get)), mul(firstKey.get, w.valueRow.get)));
-  const toKeys = f.let("i32", add(w.packedKeys.get, words(mul(before.get, w.dim.get))));
-  const toValues = f.let("i32", add(w.packedValues.get, words(mul(before.get, roundedUp(w.valueDim.get, 4)))));
-  packKeys(f, keys, w.keyRow, w.dim, count, toKeys);
-  packElements(f, values, w.valueRow, w.valueDim, count, w.blockKeys, toValues);
-}
-
 /** Below all scores, yet finite: a key that is not seen, whose score is -∞, then weighs 0 before any other was met. */
 const lowestScore = -1e30;
 
@@ -143,28 +84,49 @@ export function attendScratchBytes(dim: number, valueDim: number, blockQueries: 
   return blockQueries * 4 * (dim + Math.ceil(valueDim / 4) * 4) + (blockQueries / panelQueries) * stateBytes + blockKeys * rowBytes;
 }
 
-/**
- * Computes one block of queries of one head. Scratch memory: panels of queries, panels of out, their states, weights of one panel. Long: one
- * function of the module, whose locals all its parts share.
- */
+type AttendWords = Readonly<Record<AttentionWord, Local>>;
+
+/** A block of queries of one head, and what is kept of it in scratch memory: addresses. */
+interface QueryTile {
+  readonly head: Local;
+  readonly firstQuery: Local;
+  readonly rows: Local;
+  /** Elements of a value in whole fours. */
+  readonly outDim: Local;
+  /** Panels of queries, panels of out, their states, and the weights of one panel. */
+  readonly queries: Local;
+  readonly panels: Local;
+  readonly states: Local;
+  readonly weights: Local;
+}
+
+/** Computes one block of queries of one head. */
 export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodies: ScoreBodies | null, name: string): void {
   const f = module.function([...kernelParams], [], name);
-  const scratch = f.param(2);
-  const w = readWords(
-    f,
-    attentionWords,
-    attentionWords.filter((word) => !["keys", "values", "keyOffsets", "valueOffsets", "keyRow", "valueRow"].includes(word)),
-  );
+  const w: AttendWords = readWords(f, attentionWords, attentionWords);
   const head = f.let("i32", op("i32.div_u", f.param(1).get, w.queryBlocks.get));
   const firstQuery = f.let("i32", mul(op("i32.rem_u", f.param(1).get, w.queryBlocks.get), w.blockQueries.get));
   const rows = least(f, w.blockQueries.get, sub(w.queryCount.get, firstQuery.get));
   const outDim = f.let("i32", roundedUp(w.valueDim.get, 4));
-  const panels = f.let("i32", add(scratch.get, words(mul(w.blockQueries.get, w.dim.get))));
+  const queries = f.param(2);
+  const panels = f.let("i32", add(queries.get, words(mul(w.blockQueries.get, w.dim.get))));
   const states = f.let("i32", add(panels.get, words(mul(w.blockQueries.get, outDim.get))));
   const weights = f.let("i32", add(states.get, mul(op("i32.shr_u", w.blockQueries.get, i32(3)), i32(stateBytes))));
+  const tile: QueryTile = { head, firstQuery, rows, outDim, queries, panels, states, weights };
+  packQueries(f, w, tile);
+  attendKeys(f, w, tile, bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, attentionWords.length));
+  finishQueries(f, w, tile);
+}
 
+/** The state of the panel that begins at a row. */
+function stateAt(f: FunctionBuilder, { states }: QueryTile, row: Local): Local {
+  return f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
+}
+
+/** Packs the queries, and clears what is summed. */
+function packQueries(f: FunctionBuilder, w: AttendWords, { head, firstQuery, rows, queries, panels, states }: QueryTile): void {
   const source = f.let("i32", add(add(w.queries.get, tableEntry(w.queryOffsets, head.get)), mul(firstQuery.get, w.queryRow.get)));
-  const packed = f.let("i32", scratch.get);
+  const packed = f.let("i32", queries.get);
   const depthStride = f.let("i32", i32(4));
   const row = f.local("i32");
   const state = f.let("i32", states.get);
@@ -176,47 +138,39 @@ export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodie
     f.emit(state.set(add(state.get, i32(stateBytes))));
   });
   const factor = op("f32x4.splat", op("f32.reinterpret_i32", w.factor.get));
-  scalePanel(f, scratch.get, op("i32.div_u", sub(packed.get, scratch.get), i32(rowBytes)), [factor, factor]);
+  scalePanel(f, queries.get, op("i32.div_u", sub(packed.get, queries.get), i32(rowBytes)), [factor, factor]);
   f.emit(memoryFill(panels.get, i32(0), sub(states.get, panels.get)));
+}
 
+/** Takes the queries past the blocks of keys that some of them see. */
+function attendKeys(f: FunctionBuilder, w: AttendWords, queries: QueryTile, bodies: BodyPrinter | null): void {
+  const { head, firstQuery, rows, outDim } = queries;
   const keyHead = f.let("i32", mul(mul(op("i32.div_u", head.get, w.group.get), w.keyBlocks.get), w.blockKeys.get));
   const keys = f.let("i32", add(w.packedKeys.get, words(mul(keyHead.get, w.dim.get))));
   const values = f.let("i32", add(w.packedValues.get, words(mul(keyHead.get, outDim.get))));
   const sight = sightOf(f, w, head.get);
-  const body = bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, attentionWords.length);
   const end = endSeen(f, sub(add(firstQuery.get, rows.get), i32(1)), sight);
   const firstOwn = firstSeen(f, firstQuery.get, sight);
   /** The block from which the queries see what is not in the prefix. */
   const firstBlock = f.let("i32", sub(firstOwn.get, op("i32.rem_u", firstOwn.get, w.blockKeys.get)));
   const firstKey = f.let("i32", [i32(0), firstBlock.get, w.prefix.get, op("select")]);
   const tile = tileLocals(f);
+  const row = f.local("i32");
   f.while(firstKey, end.get, w.blockKeys.get, () => {
     f.for(row, rows.get, i32(panelQueries), () => {
       const query = f.let("i32", add(firstQuery.get, row.get));
       const { skipped, count } = seenKeys(f, sight, query, firstKey, w.blockKeys);
       f.if(op("i32.gt_s", count.get, i32(0)), () => {
-        const queries = f.let("i32", add(scratch.get, words(mul(row.get, w.dim.get))));
-        const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
-        const before = loadRow(own.get).map((code) => f.let("v128", code)) as [Local, Local];
-        const largest = before.map((local) => f.let("v128", local.get)) as [Local, Local];
-        const at = f.let("i32", weights.get);
+        const own = stateAt(f, queries, row);
+        const first = f.let("i32", add(firstKey.get, skipped.get));
         const operands: ScoreOperands = {
           ...sight,
-          ...{ depth: w.dim, firstQuery: query, queries, count, bodies: body },
-          keys: f.let("i32", add(keys.get, words(mul(add(firstKey.get, skipped.get), w.dim.get)))),
-          firstKey: f.let("i32", add(firstKey.get, skipped.get)),
+          ...{ depth: w.dim, firstQuery: query, firstKey: first, count, bodies },
+          queries: f.let("i32", add(queries.queries.get, words(mul(row.get, w.dim.get)))),
+          keys: f.let("i32", add(keys.get, words(mul(first.get, w.dim.get)))),
         };
-        scores(f, tile, operands, () => {
-          for (const [index, score] of tile.entries()) {
-            const most = largest[index & 1] as Local;
-            // What f32x4.max does about NaN takes eight instructions, one after another; a NaN shows in its weight.
-            f.emit(most.set(op("f32x4.pmax", most.get, score.get)));
-            f.emit(memory("v128.store", index * 16, at.get, score.get));
-          }
-          f.emit(at.set(add(at.get, i32(groupKeys * rowBytes))));
-        });
-        weigh(f, { weights, count, state: own, before, largest });
-        const out = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
+        weighScores(f, tile, operands, queries.weights, own);
+        const out = f.let("i32", add(queries.panels.get, words(mul(row.get, outDim.get))));
         const value = f.let("i32", add(add(values.get, words(mul(firstKey.get, outDim.get))), mul(skipped.get, i32(16))));
         const outEnd = f.let("i32", add(out.get, mul(outDim.get, i32(rowBytes))));
         f.while(out, outEnd.get, i32(4 * rowBytes), () => {
@@ -224,7 +178,7 @@ export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodie
           for (const [index, sum] of tile.entries()) {
             f.emit(sum.set(op("f32x4.mul", memory("v128.load", index * 16, out.get), (factors[index & 1] as Local).get)));
           }
-          product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: weights.get, bStep: i32(rowBytes), depth: count.get });
+          product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: queries.weights.get, bStep: i32(rowBytes), depth: count.get });
           for (const [index, sum] of tile.entries()) f.emit(memory("v128.store", index * 16, out.get, sum.get));
           f.emit(value.set(add(value.get, mul(w.blockKeys.get, i32(16)))));
         });
@@ -234,11 +188,33 @@ export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodie
     const isBetween = op("i32.and", op("i32.ge_s", next.get, w.prefix.get), op("i32.lt_s", next.get, firstBlock.get));
     f.if(isBetween, () => f.emit(firstKey.set(sub(firstBlock.get, w.blockKeys.get))));
   });
+}
 
+/** The weights of a panel's scores with a block of keys, relative to the largest score so far. */
+function weighScores(f: FunctionBuilder, tile: readonly Local[], operands: ScoreOperands, weights: Local, state: Local): void {
+  const before = loadRow(state.get).map((code) => f.let("v128", code)) as [Local, Local];
+  const largest = before.map((local) => f.let("v128", local.get)) as [Local, Local];
+  const at = f.let("i32", weights.get);
+  scores(f, tile, operands, () => {
+    for (const [index, score] of tile.entries()) {
+      const most = largest[index & 1] as Local;
+      // What f32x4.max does about NaN takes eight instructions, one after another; a NaN shows in its weight.
+      f.emit(most.set(op("f32x4.pmax", most.get, score.get)));
+      f.emit(memory("v128.store", index * 16, at.get, score.get));
+    }
+    f.emit(at.set(add(at.get, i32(groupKeys * rowBytes))));
+  });
+  weigh(f, { weights, count: operands.count, state, before, largest });
+}
+
+/** Divides by the sums of weights, and stores out and logsumexp. */
+function finishQueries(f: FunctionBuilder, w: AttendWords, queries: QueryTile): void {
+  const { head, firstQuery, rows, outDim, panels } = queries;
   const out = f.let("i32", add(add(w.out.get, tableEntry(w.outOffsets, head.get)), mul(firstQuery.get, w.outRow.get)));
   const logsumexp = f.let("i32", add(add(w.logsumexp.get, tableEntry(w.logsumexpOffsets, head.get)), words(firstQuery.get)));
+  const row = f.local("i32");
   f.for(row, rows.get, i32(panelQueries), () => {
-    const own = f.let("i32", add(states.get, mul(op("i32.shr_u", row.get, i32(3)), i32(stateBytes))));
+    const own = stateAt(f, queries, row);
     const panel = f.let("i32", add(panels.get, words(mul(row.get, outDim.get))));
     const sums = loadRow(own.get, rowBytes).map((code) => f.let("v128", code)) as [Local, Local];
     const inverses = sums.map((sum) => f.let("v128", op("f32x4.div", f32x4(1), sum.get))) as [Local, Local];
