@@ -8,10 +8,10 @@ type BufferNode = Node & { readonly op: "buffer" };
 /** Why values have no expression any more: a tensor that they were computed from was assigned to, or they were read too long ago. */
 export type LetGo = "overwritten" | "old";
 
-/** Nodes behind values that were read which a device keeps for `grad`: about 25 MB of JavaScript's heap. */
-const maxNodes = 200_000;
+/** Nodes behind values that were read which a device keeps for `grad`: about 15 MB of JavaScript's heap. */
+const maxNodes = 100_000;
 /** What a computation counts beside its nodes. */
-const nodesPerHistory = 8;
+const nodesPerHistory = 16;
 /** Nodes that are looked at for values that were computed together, to tell their histories apart. */
 const maxWalk = 50_000;
 /** Of values from more storages than these it is not remembered which they were. */

@@ -38,7 +38,7 @@ export class UnreadHandles {
   add(tensor: Tensor): void {
     if (untrackedDepth > 0) return;
     this.#count++;
-    if (this.#recent.push(tensor) >= maxRecent) this.weaken();
+    if (this.#recent.push(tensor) >= 2 * maxRecent) this.weaken(maxRecent);
   }
 
   /** Handles that were read in the meantime are of no interest any more, and nothing keeps what they hold. */
@@ -46,11 +46,11 @@ export class UnreadHandles {
     if (this.#recent.length > 0) this.#recent = this.#recent.filter(isUnread);
   }
 
-  /** Keeps none of the handles alive any more. */
-  weaken(): void {
-    for (const handle of this.#recent) if (!handle.isUsed && isUnread(handle)) this.#earlier.push(new WeakRef(handle));
+  /** Keeps no more than the latest handles alive. */
+  weaken(kept = 0): void {
+    const older = this.#recent.splice(0, this.#recent.length - kept);
+    for (const handle of older) if (!handle.isUsed && isUnread(handle)) this.#earlier.push(new WeakRef(handle));
     if (this.#earlier.length > 2 * maxEarlier) this.#earlier = this.#earlier.slice(-maxEarlier);
-    this.#recent = [];
   }
 
   #alive(): Tensor[] {

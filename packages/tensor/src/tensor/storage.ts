@@ -6,6 +6,7 @@ import { type DType, dtypeBytes } from "./dtype.js";
 import { DeviceError } from "./errors.js";
 
 let nextId = 0;
+const leastHistories = 256;
 
 /**
  * Device memory of one tensor. Graphs refer to a storage and a version of it: `assign` makes the next version, and the contents before
@@ -22,6 +23,8 @@ export class Storage {
   readonly #waiting: Storage[] = [];
   /** Expressions of values that were computed from the present contents and read. */
   #histories = new Set<WeakRef<History>>();
+  /** How many of them are kept before it is looked which are gone. */
+  #historyLimit = leastHistories;
   #holding: Holding | null = null;
   /** The contents while they are evicted. */
   #evicted: Uint8Array | null = null;
@@ -70,6 +73,9 @@ export class Storage {
   /** Expressions over the present contents are let go once these are overwritten. */
   addHistory(history: WeakRef<History>): void {
     this.#histories.add(history);
+    if (this.#histories.size < this.#historyLimit) return;
+    this.#histories = new Set([...this.#histories].filter((reference) => reference.deref()?.reason === null));
+    this.#historyLimit = Math.max(leastHistories, 2 * this.#histories.size);
   }
 
   /** The contents were replaced where they lay. */
