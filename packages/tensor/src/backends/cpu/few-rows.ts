@@ -16,10 +16,14 @@ export const leastSummedRows: number = fewRows + 1;
 const depthParts = 8;
 const leastSplit = 65536;
 
+/** With so few, packing b each time does, where its columns are contiguous: a head that is the embedding too is never kept in panels. */
+const fewUnkeptRows = 8;
+
 /** How b is read as it lies; null where there are too many rows for that, or neither operand lies right. */
-function runsOf({ m, a, b, plus }: MatmulKernel): "down" | "across" | null {
-  if (m > fewRows || plus || isComputed(a) || isComputed(b)) return null;
-  return b.columnStride === 1 ? "down" : b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
+function runsOf({ m, a, b, plus }: MatmulKernel, isUnkept = false): "down" | "across" | null {
+  if (m > (isUnkept ? fewUnkeptRows : fewRows) || plus || isComputed(a) || isComputed(b)) return null;
+  if (b.columnStride === 1) return m > fewRows ? null : "down";
+  return b.rowStride === 1 && a.columnStride === 1 ? "across" : null;
 }
 
 /** True where `fewRowSteps` has steps. */
@@ -27,10 +31,18 @@ export function readsInPlace(kernel: MatmulKernel): boolean {
   return runsOf(kernel) !== null;
 }
 
-/** One step that reads b as it lies; null where the product has too many rows for that, or further products are added to it. */
-export function fewRowSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
+/**
+ * One step that reads b as it lies; null where the product has too many rows for that, or further products are added to it. `isUnkept`
+ * says that b will never be found in panels.
+ */
+export function fewRowSteps(
+  kernel: MatmulKernel,
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+  isUnkept: boolean,
+): StepList | null {
   const { m, n, k } = kernel;
-  const runs = runsOf(kernel);
+  const runs = runsOf(kernel, isUnkept);
   if (runs === null) return null;
   const [a, b] = [asView(kernel.a), asView(kernel.b)];
   const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };

@@ -142,6 +142,8 @@ export interface MatmulOptions {
   readonly inPanels?: ReadonlySet<Slot>;
   /** By what the product is multiplied. */
   readonly factor?: number;
+  /** Whether the right operand comes from outside and is never kept in panels, whatever that would save. */
+  readonly isUnkept?: boolean;
   /** Bytes of packed operands at a time, where others than usual. */
   readonly mostPackedBytes?: number;
 }
@@ -163,7 +165,7 @@ export function matmulSteps(
   if (computed) return computed;
   const deep = deepSteps(kernel, mostPackedBytes, dtypeOf, library);
   if (deep) return deep;
-  const few = adds || factor !== 1 || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library);
+  const few = adds || factor !== 1 || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library, options.isUnkept === true);
   if (few) return few;
   const height = panelHeight(m, n, library.options.hasRelaxedSimd === true);
   const depth = productsOf(kernel).reduce((sum, { k }) => sum + k, 0);

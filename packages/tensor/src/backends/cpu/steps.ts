@@ -1,4 +1,5 @@
 import { type CopyKernel, fillFrom, type Plan, type ScatterAddKernel, type SingleKernel, type Slot } from "../../kernels/kernel.js";
+import { isComputed } from "../../kernels/products.js";
 import { boundOf, type Template } from "../../kernels/template.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
@@ -11,6 +12,7 @@ import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
 import { matmulSteps } from "./matmul.js";
 import { movedSteps } from "./move.js";
+import { packedBy } from "./panel-layout.js";
 
 /** A word of a step's arguments: a number, or the address of a slot, of constants, of more such words, or in the plan's scratch memory. */
 export type Word =
@@ -49,15 +51,23 @@ export interface StepList {
 
 /** Turns a plan's kernels into steps, one list a kernel. Products find the matrices of some slots in panels. */
 export function planSteps(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot> = new Set()): StepList[] {
-  return plan.kernels.map((kernel) =>
-    kernel.kind === "group"
-      ? joined(kernel.members.map((member) => singleSteps(member, plan, library, inPanels)))
-      : singleSteps(kernel, plan, library, inPanels),
-  );
+  const { layouts } = packedBy(plan);
+  const steps = (kernel: SingleKernel): StepList => {
+    const isUnkept =
+      kernel.kind === "matmul" && !isComputed(kernel.b) && plan.slots[kernel.b.slot]?.kind === "bound" && !layouts.has(kernel.b.slot);
+    return singleSteps(kernel, plan, library, inPanels, isUnkept);
+  };
+  return plan.kernels.map((kernel) => (kernel.kind === "group" ? joined(kernel.members.map(steps)) : steps(kernel)));
 }
 
 /** The steps of a kernel: those of its template, which are made once, over its slots. */
-function singleSteps(kernel: SingleKernel, { slots }: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
+function singleSteps(
+  kernel: SingleKernel,
+  { slots }: Plan,
+  library: KernelLibrary,
+  inPanels: ReadonlySet<Slot>,
+  isUnkept: boolean,
+): StepList {
   const bound = boundOf(kernel, (slot) => {
     const found = slots[slot];
     if (!found) throw new Error(`Plan: kernel touches slot ${slot}, but there are ${slots.length}.`);
@@ -65,19 +75,21 @@ function singleSteps(kernel: SingleKernel, { slots }: Plan, library: KernelLibra
   });
   const { template } = bound;
   const panels = new Set(bound.slots.flatMap((slot, operand) => (inPanels.has(slot) ? [operand] : [])));
-  const list = library.steps(template, [...panels].join(), () => templateSteps(template, library, panels));
+  const list = library.steps(template, `${[...panels].join()}${isUnkept ? ";" : ""}`, () =>
+    templateSteps(template, library, panels, isUnkept),
+  );
   const steps = movedSteps(list.steps, (word) => (word.kind === "slot" ? { ...word, slot: bound.slots[word.slot] as Slot } : word)); // an operand of the template
   const fill = kernel.kind === "loop" ? fillFrom(kernel, slots) : null;
   return { ...list, steps: fill ? [...copySteps(fill, library).steps, ...steps] : steps };
 }
 
-function templateSteps({ kernel, dtypes }: Template, library: KernelLibrary, inPanels: ReadonlySet<Slot>): StepList {
+function templateSteps({ kernel, dtypes }: Template, library: KernelLibrary, inPanels: ReadonlySet<Slot>, isUnkept: boolean): StepList {
   const dtypeOf = (operand: Slot): DType => dtypes[operand] as DType; // the template has a type for each
   switch (kernel.kind) {
     case "loop":
       return loopSteps(kernel, dtypes.length, dtypeOf, library);
     case "matmul":
-      return matmulSteps(kernel, dtypeOf, library, { inPanels });
+      return matmulSteps(kernel, dtypeOf, library, { inPanels, isUnkept });
     case "scatterAdd":
       return scatterSteps(kernel, dtypeOf, library);
     case "copy":

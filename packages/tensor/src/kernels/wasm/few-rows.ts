@@ -161,44 +161,60 @@ function printDown({ f, types, a, b, out, count, words }: Tile): void {
 /** Columns of b and rows of a are contiguous: inner products with four columns at a time. */
 function printAcross({ f, types, a, b, out, count, words }: Tile): void {
   const column = f.let("i32", i32(0));
-  const row = f.local("i32");
   const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
   const whole = f.let("i32", mul(op("i32.and", words.k.get, i32(-4)), i32(aBytes)));
   const all = f.let("i32", mul(words.k.get, i32(aBytes)));
   const columns = (width: 4 | 1): void => {
     const aRow = f.let("i32", a.get);
     const to = f.let("i32", add(out.get, op("i32.shl", column.get, i32(2))));
-    f.for(row, words.m.get, i32(1), () => {
-      const at = f.let("i32", aRow.get);
+    eachRow(f, words.m, (height) => {
       const from = f.let("i32", b.get);
       const sources = Array.from({ length: width }, () => {
         const source = f.let("i32", from.get);
         f.emit(from.set(add(from.get, words.bColumn.get)));
         return source;
       });
-      const sums = sources.map(() => f.let("v128", f32x4(0)));
+      const rows = Array.from({ length: height }, () => {
+        const at = f.let("i32", aRow.get);
+        f.emit(aRow.set(add(aRow.get, words.aRow.get)));
+        return { at, sums: sources.map(() => f.let("v128", f32x4(0))) };
+      });
+      const at = (rows[0] as (typeof rows)[number]).at; // there is one row at least
+      const start = f.let("i32", at.get);
       const step = (lanes: 4 | 1): void => {
         const read = (type: DType, address: Code): Code =>
           lanes === 4 ? loadVector(f, type, address, 0) : replaceLane("f32", 0, f32x4(0), loadScalar(f, type, address));
-        const value = f.let("v128", read(types.a, at.get));
+        const values = rows.map((row) => f.let("v128", read(types.a, row.at.get)));
         for (const [i, source] of sources.entries()) {
-          const sum = sums[i] as Local; // one a source
-          f.emit(sum.set(f.multiplyAdd(value.get, read(types.b, source.get), sum.get)));
+          const shared = f.let("v128", read(types.b, source.get));
+          for (const [r, { sums }] of rows.entries()) {
+            const sum = sums[i] as Local; // one a source
+            f.emit(sum.set(f.multiplyAdd((values[r] as Local).get, shared.get, sum.get)));
+          }
           f.emit(source.set(add(source.get, i32(bBytes * lanes))));
         }
+        for (const row of rows) if (row.at !== at) f.emit(row.at.set(add(row.at.get, i32(aBytes * lanes))));
       };
-      f.while(at, f.let("i32", add(aRow.get, whole.get)).get, i32(4 * aBytes), () => step(4));
-      f.while(at, f.let("i32", add(aRow.get, all.get)).get, i32(aBytes), () => step(1));
-      const total = acrossLanes(f, sums);
-      if (width === 4) f.emit(memory("v128.store", 0, to.get, total));
-      else f.emit(memory("f32.store", 0, to.get, extractLane("f32", 0, total)));
-      f.emit(aRow.set(add(aRow.get, words.aRow.get)));
-      f.emit(to.set(add(to.get, words.outRow.get)));
+      f.while(at, f.let("i32", add(start.get, whole.get)).get, i32(4 * aBytes), () => step(4));
+      f.while(at, f.let("i32", add(start.get, all.get)).get, i32(aBytes), () => step(1));
+      for (const { sums } of rows) {
+        const total = acrossLanes(f, sums);
+        if (width === 4) f.emit(memory("v128.store", 0, to.get, total));
+        else f.emit(memory("f32.store", 0, to.get, extractLane("f32", 0, total)));
+        f.emit(to.set(add(to.get, words.outRow.get)));
+      }
     });
     f.emit(b.set(add(b.get, mul(words.bColumn.get, i32(width)))));
   };
   f.while(column, f.let("i32", op("i32.and", count.get, i32(-4))).get, i32(4), () => columns(4));
   f.while(column, count.get, i32(1), () => columns(1));
+}
+
+/** Rows by twos, which share what is read of b; each is summed up as it would be alone. */
+function eachRow(f: FunctionBuilder, count: Local, rows: (height: 2 | 1) => void): void {
+  const row = f.let("i32", i32(0));
+  f.while(row, f.let("i32", op("i32.and", count.get, i32(-2))).get, i32(2), () => rows(2));
+  f.while(row, count.get, i32(1), () => rows(1));
 }
 
 /** The sum of each vector's lanes: of four vectors as the lanes of one, of a single one in every lane. */
