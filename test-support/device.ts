@@ -1,7 +1,7 @@
 import { type DeviceOptions, device } from "@lowrank/tensor";
 import { createCpuBackend } from "../packages/tensor/src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../packages/tensor/src/backends/cpu/node.js";
-import { Device } from "../packages/tensor/src/backends/device.js";
+import { Device } from "../packages/tensor/src/graph/device.js";
 import { planExecutor } from "../packages/tensor/src/schedule/plan-executor.js";
 import { useVulkan } from "../scripts/vulkan.mjs";
 

@@ -3,7 +3,7 @@ import { AdapterError, applyAdapter, type MethodName, merge, methods, saveAdapte
 import { generate, initModel, TextGenerator } from "@lowrank/models";
 import { DeviceError, device, eventLoopTurn, memoryFiles, tensor } from "@lowrank/tensor";
 import { afterAll, describe, expect, test } from "vitest";
-import { collectGarbage } from "../packages/tensor/src/backends/collector.js";
+import { collectGarbage } from "../packages/tensor/src/graph/collector.js";
 
 const gpt2 = { model_type: "gpt2", vocab_size: 61, n_embd: 16, n_layer: 1, n_head: 2, n_positions: 32 };
 const llama = {

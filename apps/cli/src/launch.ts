@@ -4,8 +4,8 @@ import { describeFailure } from "./failure.js";
 import { ignoresHangup } from "./hangup.js";
 import { type EndSignal, signalCodes } from "./interruption.js";
 import { type Leftover, removeLeftover } from "./leftovers.js";
+import type { FromThread, OutputName, ThreadData, ToThread } from "./messages.js";
 import { startedPath } from "./program.js";
-import type { FromThread, OutputName, ThreadData, ToThread } from "./thread.js";
 
 /** After the first signal, in milliseconds; signals before that are the same one: npm hands on what the terminal has sent already. */
 const acknowledgementMs = 250;

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { failedLines } from "../src/exact-match.js";
 import type { Output } from "../src/output.js";
+import { Progress } from "../src/progress.js";
+import { StreamedTexts } from "../src/streamed-texts.js";
 import { bytes, duration, grouped, oneLine, reportLines, shellWord, tableLines } from "../src/terminal/format.js";
 import { plotLines } from "../src/terminal/plot.js";
-import { Progress } from "../src/terminal/progress.js";
-import { StreamedTexts } from "../src/terminal/streamed-texts.js";
 import { wrapped } from "../src/terminal/wrap.js";
 
 describe("plotLines", () => {

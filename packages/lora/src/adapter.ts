@@ -1,9 +1,9 @@
 import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
+import { setActive } from "./active.js";
 import { AdapterError, listed } from "./errors.js";
 import type { AdapterParts, Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
 import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
-import { setActive } from "./several/active.js";
 import type { TargetOptions } from "./targeting/match.js";
 import { type AdaptableModel, deviceOf } from "./targeting/model.js";
 

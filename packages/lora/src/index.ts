@@ -1,3 +1,4 @@
+export { withoutAdapter } from "./active.js";
 export { Adapter, type AdapterOptions, type AdapterOrigin, type ApplyOptions, applyAdapter } from "./adapter.js";
 export type { MajoritySign } from "./combine/arithmetic.js";
 export { type CombineMethod, type CombineOptions, combineAdapters, combineMethods } from "./combine/combine.js";
@@ -5,9 +6,11 @@ export { type ExtractOptions, type ExtractReport, extractAdapter } from "./combi
 export type { KeptLayer, KeptReport, RankChoice } from "./combine/rank.js";
 export { type ResizeOptions, resizeAdapter } from "./combine/resize.js";
 export { AdapterError, NotApplicableError } from "./errors.js";
+export { type LoadOptions, loadAdapter } from "./files/load.js";
+export { adapterOutline, type OutlineOptions } from "./files/outline.js";
+export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./files/save.js";
 export { type Decomposition, svd } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
-
 export { type AdaloraOptions, adalora } from "./methods/adalora.js";
 export { type BiasedModule, type BitfitOptions, bitfit } from "./methods/bitfit.js";
 export type { BottleneckOptions, BottleneckPlace } from "./methods/bottleneck.js";
@@ -35,7 +38,6 @@ export {
   type TrainingRules,
   wrapping,
 } from "./methods/method.js";
-
 export { type NormsOptions, norms } from "./methods/norms.js";
 export { type OftAttachment, type OftOptions, oft } from "./methods/oft.js";
 export type { LowRankPair } from "./methods/pair.js";
@@ -51,13 +53,8 @@ export type { LoraTrainingOptions } from "./methods/training.js";
 export { type VeraOptions, vera } from "./methods/vera.js";
 export type { VirtualTokenOptions, VirtualTokenPlace } from "./methods/virtual-tokens.js";
 export type { LycorisOptions } from "./methods/whole-delta.js";
-
 export { PeftFields } from "./peft/fields.js";
-export { type LoadOptions, loadAdapter } from "./peft/load.js";
-export { adapterOutline, type OutlineOptions } from "./peft/outline.js";
-export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./peft/save.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport, reportRows } from "./report.js";
-export { withoutAdapter } from "./several/active.js";
 export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";
 
 export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";

@@ -2,5 +2,5 @@ import { setNodeTimedMatch } from "./targeting/node/timed-match.js";
 
 setNodeTimedMatch();
 
+export { adapterOutline, loadAdapter, saveAdapter } from "./files/node.js";
 export * from "./index.js";
-export { adapterOutline, loadAdapter, saveAdapter } from "./peft/node.js";

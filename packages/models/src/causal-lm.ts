@@ -11,9 +11,9 @@ import {
   sum,
   Tensor,
 } from "@lowrank/tensor";
+import type { KeyValueCache } from "./cache.js";
 import type { ModelConfig } from "./config.js";
 import type { BatchLayout } from "./data/batches.js";
-import type { KeyValueCache } from "./generate/cache.js";
 import { checkLabels } from "./labels.js";
 import { type PackedRows, type VisibleRows, visibleRows, withoutFirst } from "./packed-rows.js";
 import type { VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";

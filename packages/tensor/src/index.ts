@@ -1,16 +1,26 @@
 import "./ops/methods.js";
 
-export type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "./backends/backend.js";
-export { checkDevice, Device, type DeviceName } from "./backends/device.js";
-export { eventLoopTurn } from "./backends/event-loop.js";
-export { type PlannedFor, type PlanningDevice, planningDevice } from "./backends/planning.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
-export { type TunedClass, type Tuning, tune } from "./backends/tuning.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
+export { tune } from "./backends/webgpu/tuning.js";
+export type {
+  Backend,
+  BackendBuffer,
+  BackendCounters,
+  BackendLimits,
+  Executable,
+  KernelTime,
+  TunedClass,
+  Tuning,
+} from "./graph/backend.js";
 export { bodyArgument } from "./graph/body.js";
 export { compile } from "./graph/compile.js";
 export { type CompositeDefinition, type CompositeOutput, compositeDefinition } from "./graph/composites.js";
+export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./graph/create.js";
+export { checkDevice, Device, type DeviceName } from "./graph/device.js";
+export { eventLoopTurn } from "./graph/event-loop.js";
 export { expressionOf } from "./graph/history.js";
+export { hostIntegers } from "./graph/host-integers.js";
 export { homeOf, realizedStorage } from "./graph/live.js";
 export {
   type Attributes,
@@ -22,8 +32,11 @@ export {
   type UnaryKind,
   withInputs,
 } from "./graph/node.js";
+export { Generator, type GeneratorState } from "./graph/random.js";
 export { realize, realizeNow } from "./graph/realize.js";
+export { Storage } from "./graph/storage.js";
 export { changeSurroundings, mixed } from "./graph/surroundings.js";
+export { Tensor } from "./graph/tensor.js";
 export { currentTrace } from "./graph/trace.js";
 export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
@@ -47,6 +60,7 @@ export {
 } from "./io/source.js";
 export { combinedDigest, sealName, sealOf, writeWeights } from "./io/weights.js";
 export type { Plan } from "./kernels/kernel.js";
+export { type KernelStatistics, type PlanStatistics, planStatistics } from "./kernels/statistics.js";
 export * from "./ops/activation.js";
 export * from "./ops/attention.js";
 export * from "./ops/cached-attention.js";
@@ -63,8 +77,7 @@ export * from "./ops/reduce.js";
 export * from "./ops/rope.js";
 export { hasOwnKernel } from "./schedule/canonical.js";
 export { type DebugLevel, debugLevel, setDebugLevel } from "./schedule/debug.js";
-export { type KernelStatistics, type PlanStatistics, planStatistics } from "./schedule/statistics.js";
-export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./tensor/create.js";
+export { type PlannedFor, type PlanningDevice, planningDevice } from "./schedule/planning.js";
 export { type ComputeDType, computeDType, type DataOf, type DType, decode, dtypeBytes, encode, isFloat, promote } from "./tensor/dtype.js";
 export {
   CheckpointError,
@@ -78,8 +91,4 @@ export {
   showValue,
 } from "./tensor/errors.js";
 export { largest, smallest } from "./tensor/extremes.js";
-export { hostIntegers } from "./tensor/host-integers.js";
-export { Generator, type GeneratorState } from "./tensor/random.js";
 export { broadcastShapes, normalizeAxis, type Shape, sameShape, sizeOf, stridesOf } from "./tensor/shape.js";
-export { Storage } from "./tensor/storage.js";
-export { Tensor } from "./tensor/tensor.js";

@@ -4,7 +4,7 @@ import { expectSameLists } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
-import { Device } from "../src/backends/device.js";
+import { Device } from "../src/graph/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { bodyRows, compare, packedRows, type Row, rows, run, startsOf, values, visibilityRows } from "./attention-cases.js";
 

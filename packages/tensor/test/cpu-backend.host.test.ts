@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from "vitest";
-import type { BackendBuffer } from "../src/backends/backend.js";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import type { BackendBuffer } from "../src/graph/backend.js";
 import { ExprMakers } from "../src/kernels/expr.js";
 import type { LoopKernel, ScatterAddKernel } from "../src/kernels/kernel.js";
 import { DeviceError } from "../src/tensor/errors.js";

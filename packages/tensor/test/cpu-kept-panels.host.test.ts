@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, it } from "vitest";
-import type { Backend, BackendBuffer } from "../src/backends/backend.js";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import type { CpuBuffer } from "../src/backends/cpu/buffer.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
 import { packedBy } from "../src/backends/cpu/panel-layout.js";
+import type { Backend, BackendBuffer } from "../src/graph/backend.js";
 import { ExprMakers } from "../src/kernels/expr.js";
 import type { Kernel, MatmulKernel } from "../src/kernels/kernel.js";
 import { decode, dtypeBytes, encode } from "../src/tensor/dtype.js";

@@ -1,4 +1,4 @@
-import type { Backend } from "../src/backends/backend.js";
+import type { Backend } from "../src/graph/backend.js";
 import type { Kernel, Plan } from "../src/kernels/kernel.js";
 import { type DType, decode, dtypeBytes, encode } from "../src/tensor/dtype.js";
 

@@ -4,10 +4,10 @@ import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import type { CpuEnvironment, WorkerHandle } from "../src/backends/cpu/environment.js";
 import { coreCount, nodeEnvironment } from "../src/backends/cpu/node.js";
 import { type Probe, probedEnvironment, probeThreads } from "../src/backends/cpu/probe.js";
-import { Device } from "../src/backends/device.js";
+import { tensor } from "../src/graph/create.js";
+import { Device } from "../src/graph/device.js";
 import { device as openDevice } from "../src/index.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
-import { tensor } from "../src/tensor/create.js";
 import { DeviceError } from "../src/tensor/errors.js";
 
 const environment = nodeEnvironment();

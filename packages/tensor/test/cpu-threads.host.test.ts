@@ -3,13 +3,13 @@ import { afterAll, describe, expect, it, vi } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
 import type { CpuEnvironment, WorkerData } from "../src/backends/cpu/environment.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
-import { Device } from "../src/backends/device.js";
 import { compile } from "../src/graph/compile.js";
+import { tensor } from "../src/graph/create.js";
+import { Device } from "../src/graph/device.js";
+import type { Tensor } from "../src/graph/tensor.js";
 import { control } from "../src/kernels/wasm/driver.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
-import { tensor } from "../src/tensor/create.js";
 import { DeviceError } from "../src/tensor/errors.js";
-import type { Tensor } from "../src/tensor/tensor.js";
 
 const environment = nodeEnvironment();
 const opened: Device[] = [];

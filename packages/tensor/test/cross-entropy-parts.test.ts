@@ -10,9 +10,9 @@ import {
 } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { expect, test } from "vitest";
-import { Device as PlannedDevice } from "../src/backends/device.js";
-import { planningDevice } from "../src/backends/planning.js";
+import { Device as PlannedDevice } from "../src/graph/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
+import { planningDevice } from "../src/schedule/planning.js";
 import { values } from "./matmul-cases.js";
 import { planInterpreter } from "./plan-interpreter.js";
 

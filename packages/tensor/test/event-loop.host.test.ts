@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { eventLoopTurn } from "../src/backends/event-loop.js";
+import { eventLoopTurn } from "../src/graph/event-loop.js";
 
 afterEach(() => {
   vi.unstubAllGlobals();

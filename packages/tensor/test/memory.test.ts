@@ -1,8 +1,8 @@
 import { compile, type Device, full, OutOfMemoryError, realize, type Tensor, tensor } from "@lowrank/tensor";
 import { newDevice } from "test-support";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { setCollector } from "../src/backends/collector.js";
 import { nodeCollector } from "../src/backends/node/collector.js";
+import { setCollector } from "../src/graph/collector.js";
 
 const mebibyte = 2 ** 20;
 const budgetBytes = 3 * mebibyte;

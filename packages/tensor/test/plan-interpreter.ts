@@ -1,8 +1,8 @@
-import type { Backend, BackendBuffer, Executable } from "../src/backends/backend.js";
-import { Device } from "../src/backends/device.js";
 import { binaryOf } from "../src/elementwise/binary.js";
 import { reduceKinds } from "../src/elementwise/reduce.js";
 import { unaryOf } from "../src/elementwise/unary.js";
+import type { Backend, BackendBuffer, Executable } from "../src/graph/backend.js";
+import { Device } from "../src/graph/device.js";
 import { philox } from "../src/graph/philox.js";
 import { epilogueLoop } from "../src/kernels/epilogue.js";
 import type { Expr } from "../src/kernels/expr.js";

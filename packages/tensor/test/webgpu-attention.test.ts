@@ -2,11 +2,11 @@
 import { type Device as AnyDevice, device, planStatistics } from "@lowrank/tensor";
 import { testBackend } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Device } from "../src/backends/device.js";
-import { planningDevice } from "../src/backends/planning.js";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
+import { Device } from "../src/graph/device.js";
 import { type AttentionVariant, attentionVariants } from "../src/kernels/wgsl/attention.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
+import { planningDevice } from "../src/schedule/planning.js";
 import { bodyRows, compare, packedRows, type Row, rows, run, visibilityRows } from "./attention-cases.js";
 import { hasWebgpu, openWebgpu } from "./webgpu-device.js";
 

@@ -1,6 +1,6 @@
 import { DeviceLostError, tensor } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
-import { Device } from "../src/backends/device.js";
+import { Device } from "../src/graph/device.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { hasWebgpu, openWebgpu } from "./webgpu-device.js";
 

@@ -1,8 +1,8 @@
 import { planningDevice, type TunedClass, type Tuning, tensor } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
-import { Device } from "../src/backends/device.js";
-import type { TuningStore } from "../src/backends/tuning.js";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
+import type { TuningStore } from "../src/backends/webgpu/tuning.js";
+import { Device } from "../src/graph/device.js";
 import { type MatmulVariant, matmulVariants } from "../src/kernels/wgsl/matmul.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { hasWebgpu, openWebgpu } from "./webgpu-device.js";

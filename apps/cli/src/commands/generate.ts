@@ -6,8 +6,8 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import type { Output } from "../output.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
+import { StreamedTexts } from "../streamed-texts.js";
 import { grouped } from "../terminal/format.js";
-import { StreamedTexts } from "../terminal/streamed-texts.js";
 
 const flags = {
   model: modelFlag,

@@ -11,11 +11,11 @@ import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
+import { Progress } from "../progress.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
 import { duration, oneLine, reportLines, shellWord } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
-import { Progress } from "../terminal/progress.js";
 
 const flags = {
   steps: { type: "integer", min: 1, help: "optimizer steps", default: 400 },

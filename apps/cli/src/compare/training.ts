@@ -15,7 +15,7 @@ import {
 import type { FileSystem } from "@lowrank/tensor";
 import { checkSettings } from "../changes.js";
 import type { Output } from "../output.js";
-import { Progress } from "../terminal/progress.js";
+import { Progress } from "../progress.js";
 
 /** A step of a run and its own time, as metrics.jsonl has them. */
 export type TimedStep = Pick<StepMetrics, "step" | "loss" | "stepMs" | "isWarmUp">;

@@ -1,11 +1,11 @@
 import { nn } from "@lowrank/autograd";
 import { type Tensor, tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { adaloraFromPeft, adaloraToPeft } from "../peft/adalora.js";
 import { matchLayers, type TargetOptions } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
 import { inLayout } from "./lora.js";
 import { defineMethod, type Method, type PlaceContext, wrapping } from "./method.js";
+import { adaloraFromPeft, adaloraToPeft } from "./peft-adalora.js";
 import { rankAllocation, type TripletAttachment } from "./rank-allocation.js";
 import { checkSizes } from "./sizes.js";
 

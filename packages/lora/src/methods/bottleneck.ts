@@ -1,10 +1,10 @@
 import { nn } from "@lowrank/autograd";
 import { type Generator, type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { bottleneckFromPeft, bottleneckToPeft } from "../peft/bottleneck.js";
 import { type AdaptableModel, type AdaptableModule, type BlockNames, tokenEmbedding, type Wrapper } from "../targeting/model.js";
 import { throughDense } from "./encoder.js";
 import { type Attachment, defineMethod, type Method, onEach } from "./method.js";
+import { bottleneckFromPeft, bottleneckToPeft } from "./peft-bottleneck.js";
 
 /** The nonlinearities, by AdapterHub's names (`non_linearity`). */
 const activations = {

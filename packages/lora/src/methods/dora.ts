@@ -1,12 +1,11 @@
 import type { Tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { loraFromPeft, loraToPeft } from "../peft/lora.js";
-
 import { rowNorms } from "./embedding.js";
-import { initializeEva } from "./init/eva.js";
+import { initializeEva } from "./eva.js";
 import { attachPairs, inLayout, type LoraOptions, type LoraPlace, loraOptions, loraPlaces, needsPlain } from "./lora.js";
 import { defineMethod, type Method } from "./method.js";
 import { asPlain, lowRankPair } from "./pair.js";
+import { loraFromPeft, loraToPeft } from "./peft-lora.js";
 import { loraTraining } from "./training.js";
 
 /**

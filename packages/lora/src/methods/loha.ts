@@ -1,10 +1,10 @@
 import { nn } from "@lowrank/autograd";
 import { type Tensor, zeros } from "@lowrank/tensor";
 import type { PeftFields } from "../peft/fields.js";
-import { lycorisFromPeft, lycorisToPeft } from "../peft/lycoris.js";
 import { byPattern, matchLayers } from "../targeting/match.js";
 import type { DenseLayer } from "../targeting/model.js";
 import { defineMethod, type Method, onEach } from "./method.js";
+import { lycorisFromPeft, lycorisToPeft } from "./peft-lycoris.js";
 import { checkChoice } from "./sizes.js";
 import { type LycorisOptions, lycorisOptions, wholeDelta } from "./whole-delta.js";
 

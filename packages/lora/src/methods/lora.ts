@@ -1,17 +1,17 @@
 import { type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { loraFromPeft, loraToPeft } from "../peft/lora.js";
 import { targetsFor } from "../targeting/defaults.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, denseLayers, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
 import { type FusedPlace, LayerPart, namesParts, partsOf } from "../targeting/parts.js";
 import { embeddingPair } from "./embedding.js";
-import { initializeEva } from "./init/eva.js";
+import { initializeEva } from "./eva.js";
 import { type EvaOptions, evaOptions } from "./init/eva-options.js";
 import { type InitName, initNamed } from "./init/table.js";
 import { type Attachment, defineMethod, type MergedWeight, type Method, type PlaceContext, wrapping } from "./method.js";
 import { asPlain, lowRankPair } from "./pair.js";
 import { partsAttachment } from "./parts.js";
+import { loraFromPeft, loraToPeft } from "./peft-lora.js";
 import { checkSizes } from "./sizes.js";
 import { checkTraining, type LoraTrainingOptions, loraTraining } from "./training.js";
 

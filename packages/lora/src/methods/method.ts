@@ -1,9 +1,9 @@
 import type { optim } from "@lowrank/autograd";
 import type { Generator, Tensor } from "@lowrank/tensor";
 import type { PeftFields } from "../peft/fields.js";
-import type { Passenger, RiderName } from "../riders/rider.js";
 import type { AdaptableModel, AdaptableModule, Wrapper } from "../targeting/model.js";
 import type { LowRankPair } from "./pair.js";
+import type { Passenger, RiderName } from "./rider.js";
 
 /** One of the base's weights with an adapter in it, and the way back. */
 export interface MergedWeight {

@@ -1,11 +1,11 @@
 import { type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { oftFromPeft, oftToPeft } from "../peft/oft.js";
 import { targetsFor } from "../targeting/defaults.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type DenseLayer, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
 import { inLayout } from "./lora.js";
 import { type Attachment, defineMethod, type Method, type PlaceContext, wrapping } from "./method.js";
+import { oftFromPeft, oftToPeft } from "./peft-oft.js";
 import { cayley, cayleyNeumann, rotated, skewSymmetric } from "./rotation.js";
 import { checkChoice } from "./sizes.js";
 

@@ -3,9 +3,9 @@ import { concat, type Tensor } from "@lowrank/tensor";
 import { byPattern } from "../targeting/match.js";
 import type { DenseLayer, Wrapper } from "../targeting/model.js";
 import { initNamed } from "./init/table.js";
-import { type PairLayer, PairValues } from "./init/values.js";
 import type { LoraOptions } from "./lora.js";
 import type { Attachment, PlaceContext } from "./method.js";
+import { type PairLayer, PairValues } from "./pair-values.js";
 import { gradientProjection } from "./training.js";
 
 /** The pair on one layer. */

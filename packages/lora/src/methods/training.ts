@@ -2,9 +2,9 @@ import { type Tensor, tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { product, transposed } from "../linalg/qr.js";
 import { svd } from "../linalg/svd.js";
-import type { Passenger } from "../riders/rider.js";
-import type { PairValues } from "./init/values.js";
 import type { Attachment, TrainingRules } from "./method.js";
+import type { PairValues } from "./pair-values.js";
+import type { Passenger } from "./rider.js";
 
 /** How a pair is trained beyond plain AdamW. Files do not hold these. */
 export interface LoraTrainingOptions {

@@ -1,7 +1,7 @@
 import { Tensor } from "@lowrank/tensor";
 import { copyOf, replacing } from "../methods/method.js";
+import type { Passenger, RiderContext, RiderOptions } from "../methods/rider.js";
 import { isNamed } from "./modules.js";
-import type { Passenger, RiderContext, RiderOptions } from "./rider.js";
 
 /**
  * Trains biases of the base, as copies in their place: all of the model's, norms included, or those of the targeted layers.

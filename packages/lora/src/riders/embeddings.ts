@@ -1,7 +1,7 @@
 import { Tensor } from "@lowrank/tensor";
+import type { Passenger, RiderContext, RiderOptions } from "../methods/rider.js";
 import type { Targets } from "../targeting/match.js";
 import { Pattern } from "../targeting/pattern.js";
-import type { Passenger, RiderContext, RiderOptions } from "./rider.js";
 
 /** The names by which PEFT knows embeddings and output layers among the targets. */
 const embeddingNames = ["embed_tokens", "lm_head"] as const;

@@ -1,15 +1,15 @@
 import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
+import type { Passenger, RiderContext, RiderName, RiderOptions } from "../methods/rider.js";
 import type { PeftFields } from "../peft/fields.js";
 import type { Targets } from "../targeting/match.js";
 import { trainBiases } from "./bias.js";
 import { saveEmbeddings } from "./embeddings.js";
 import { isTrainedWhole, trainModules } from "./modules.js";
-import type { Passenger, RiderContext, RiderName, RiderOptions } from "./rider.js";
 import { trainTokens } from "./tokens.js";
 
+export type { Passenger, RiderName, RiderOptions } from "../methods/rider.js";
 export { isTrainedWhole } from "./modules.js";
-export type { Passenger, RiderName, RiderOptions } from "./rider.js";
 
 const names: readonly RiderName[] = ["bias", "modulesToSave", "trainableTokens", "ensureWeightTying"];
 

@@ -1,8 +1,8 @@
 import { Tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { copyOf, replacing } from "../methods/method.js";
+import type { Passenger, RiderContext, RiderOptions } from "../methods/rider.js";
 import type { AdaptableModule } from "../targeting/model.js";
-import type { Passenger, RiderContext, RiderOptions } from "./rider.js";
 
 /** The module's own parameters. */
 function ownParameters(module: AdaptableModule): Record<string, Tensor> {

@@ -1,6 +1,7 @@
 import { type Tensor, tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { type Attachment, copyOf } from "../methods/method.js";
+import type { Passenger, RiderContext, RiderOptions } from "../methods/rider.js";
 import {
   type AdaptableModel,
   type AdaptableModule,
@@ -9,7 +10,6 @@ import {
   isEmbedding,
   tokenEmbedding,
 } from "../targeting/model.js";
-import type { Passenger, RiderContext, RiderOptions } from "./rider.js";
 
 /** A table of tokens: an embedding, or an output layer that has a row for each. */
 interface Table {

@@ -1,8 +1,8 @@
 import { concat, largest, realizeNow, ShapeError, type Tensor, tensor, zeros } from "@lowrank/tensor";
+import { finallyDo, setActive } from "../active.js";
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
 import { type AdaptableModel, deviceOf, type Wrapper } from "../targeting/model.js";
-import { finallyDo, setActive } from "./active.js";
 import { type Factors, factorsOf } from "./factors.js";
 
 /** For each row of a batch the index of its adapter, or null for the plain base; as a tensor, i32 [batch], with −1 for the base. */

@@ -1,6 +1,6 @@
 import { compile, dynamicSlice, fromBytes, largest, type Tensor, tensor } from "@lowrank/tensor";
+import { type CacheDType, KeyValueCache } from "../cache.js";
 import { type CausalLM, checkTokenIds } from "../causal-lm.js";
-import { type CacheDType, KeyValueCache } from "./cache.js";
 import { type ChoiceKind, type Chosen, choiceKind, chosen, countOn, readChoice } from "./choice.js";
 import { chunkStep, chunksFor } from "./chunks.js";
 import { checkSampling, type SamplingOptions, seededRandom } from "./sample.js";

@@ -3,7 +3,7 @@ import { type CausalLM, generate, initModel, loadModel, TextGenerator } from "@l
 import { type Device, tensor } from "@lowrank/tensor";
 import { sharedDir, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
-import { KeyValueCache } from "../../src/generate/cache.js";
+import { KeyValueCache } from "../../src/cache.js";
 
 const stories = sharedDir("models", "stories260K");
 /** Documented by the model's author. */

@@ -1,12 +1,12 @@
+import type { Backend, BackendBuffer, Executable } from "../graph/backend.js";
+import { Device } from "../graph/device.js";
+import type { Executor, Program, Target } from "../graph/executor.js";
 import { liveInputs, realizedStorage } from "../graph/live.js";
 import { type Node, topological } from "../graph/node.js";
 import { interpret } from "../graph/reference.js";
-import type { Executor, Program, Target } from "../schedule/executor.js";
+import type { Storage } from "../graph/storage.js";
 import { computeDType, decode, encode } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
-import type { Storage } from "../tensor/storage.js";
-import type { Backend, BackendBuffer, Executable } from "./backend.js";
-import { Device } from "./device.js";
 
 /** Memory of the reference device: float64 values once something was computed, bytes while they are as written. */
 interface ReferenceBuffer extends BackendBuffer {

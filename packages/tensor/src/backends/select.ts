@@ -1,12 +1,11 @@
+import type { Backend, KernelTime, Tuning } from "../graph/backend.js";
+import { Device } from "../graph/device.js";
 import { planExecutor } from "../schedule/plan-executor.js";
 import { DeviceError } from "../tensor/errors.js";
-import type { Backend, KernelTime } from "./backend.js";
 import { createCpuBackend } from "./cpu/backend.js";
 import { checkThreadCount } from "./cpu/environment.js";
 import { probedEnvironment } from "./cpu/probe.js";
-import { Device } from "./device.js";
 import { referenceDevice } from "./reference.js";
-import type { Tuning } from "./tuning.js";
 import { createWebgpuBackend, hasRealGpu } from "./webgpu/index.js";
 import { indexedTunings } from "./webgpu/indexed-tunings.js";
 

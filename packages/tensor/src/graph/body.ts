@@ -1,9 +1,9 @@
-import type { Device } from "../backends/device.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { type Shape, sameShape, sizeOf } from "../tensor/shape.js";
-import { Tensor } from "../tensor/tensor.js";
 import { compositeDefinition } from "./composites.js";
+import type { Device } from "./device.js";
 import { inputsOf, type Node, topological, withInputs } from "./node.js";
+import { Tensor } from "./tensor.js";
 
 /**
  * An elementwise function inside a composite: a graph over `argument` nodes. Argument 0 is the element that the composite computes (a score,

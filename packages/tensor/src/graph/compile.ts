@@ -1,12 +1,12 @@
-import type { Device } from "../backends/device.js";
-import type { Program, Target } from "../schedule/executor.js";
-import { fromStorage } from "../tensor/create.js";
 import { DeviceError } from "../tensor/errors.js";
-import { Storage } from "../tensor/storage.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
+import { fromStorage } from "./create.js";
+import type { Device } from "./device.js";
+import type { Program, Target } from "./executor.js";
 import { Overwriting } from "./overwriting.js";
 import { flushAssignments, realizeNow, runInto } from "./realize.js";
+import { Storage } from "./storage.js";
 import { surroundings } from "./surroundings.js";
+import { checkSameDevice, Tensor } from "./tensor.js";
 import { currentTrace, Trace, withTrace } from "./trace.js";
 
 /** Tensors in any nesting of arrays, maps and plain objects; everything else is a constant of the recording. */

@@ -1,7 +1,7 @@
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
-import type { Tensor } from "../tensor/tensor.js";
 import type { Attributes, Node } from "./node.js";
+import type { Tensor } from "./tensor.js";
 
 /** A result of a composite primitive. */
 export interface CompositeOutput {

@@ -3,9 +3,9 @@ import { reduceKinds } from "../elementwise/reduce.js";
 import { unaryOf, wrapped } from "../elementwise/unary.js";
 import { computeDType, type DType, fromBf16Bits, fromF16Bits, toBf16Bits, toF16Bits } from "../tensor/dtype.js";
 import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
-import type { Storage } from "../tensor/storage.js";
 import type { Node } from "./node.js";
 import { philox } from "./philox.js";
+import type { Storage } from "./storage.js";
 
 /** Values of one node: f32 as float64 without rounding, integers exactly, bool as 0 and 1. */
 export type Values = Float64Array;

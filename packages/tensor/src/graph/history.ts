@@ -1,7 +1,7 @@
 import { isFloat } from "../tensor/dtype.js";
-import type { Storage } from "../tensor/storage.js";
 import { bufferOf, homeOf, isPresent } from "./live.js";
 import { inputsOf, type Node, topological } from "./node.js";
+import type { Storage } from "./storage.js";
 
 type BufferNode = Node & { readonly op: "buffer" };
 

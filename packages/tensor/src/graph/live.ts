@@ -1,6 +1,6 @@
 import { DeviceError } from "../tensor/errors.js";
-import type { Storage } from "../tensor/storage.js";
 import { inputsOf, type Node } from "./node.js";
+import type { Storage } from "./storage.js";
 
 /** A version of a storage. */
 export interface Held {

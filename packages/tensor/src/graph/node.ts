@@ -3,8 +3,8 @@ import type { ReduceKind } from "../elementwise/reduce.js";
 import type { UnaryKind } from "../elementwise/unary.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
-import type { Storage } from "../tensor/storage.js";
 import type { Place } from "./history.js";
+import type { Storage } from "./storage.js";
 
 export type { BinaryKind } from "../elementwise/binary.js";
 export type { ReduceKind } from "../elementwise/reduce.js";

@@ -1,8 +1,8 @@
-import type { Device } from "../backends/device.js";
-import { Storage } from "../tensor/storage.js";
-import type { Tensor } from "../tensor/tensor.js";
+import type { Device } from "./device.js";
 import { type Held, heldBy, liveInputs } from "./live.js";
 import { topological } from "./node.js";
+import { Storage } from "./storage.js";
+import type { Tensor } from "./tensor.js";
 import { worthComputing } from "./unread.js";
 
 /** What is kept and what is computed ahead has to find room in this share of the budget. */

@@ -1,13 +1,13 @@
-import type { Device } from "../backends/device.js";
-import type { Program, Target } from "../schedule/executor.js";
 import { type DataOf, type DType, decode } from "../tensor/dtype.js";
 import { DeviceError } from "../tensor/errors.js";
 import { sizeOf } from "../tensor/shape.js";
-import { Storage } from "../tensor/storage.js";
-import type { Tensor } from "../tensor/tensor.js";
+import type { Device } from "./device.js";
+import type { Program, Target } from "./executor.js";
 import { bufferOf, liveInputs, noteRealized, realizedStorage } from "./live.js";
 import { type Node, topological } from "./node.js";
 import { Overwriting } from "./overwriting.js";
+import { Storage } from "./storage.js";
+import type { Tensor } from "./tensor.js";
 import { currentTrace } from "./trace.js";
 
 /**

@@ -1,9 +1,9 @@
-import type { Device } from "../backends/device.js";
-import type { Storage } from "../tensor/storage.js";
-import { Tensor } from "../tensor/tensor.js";
 import { compositeDefinition } from "./composites.js";
 import { evaluate, type Values } from "./definitions.js";
+import type { Device } from "./device.js";
 import { inputsOf, type Node, topological } from "./node.js";
+import type { Storage } from "./storage.js";
+import { Tensor } from "./tensor.js";
 import { untracked } from "./unread.js";
 
 /**

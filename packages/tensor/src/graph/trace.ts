@@ -1,4 +1,4 @@
-import type { Generator } from "../tensor/random.js";
+import type { Generator } from "./random.js";
 
 /** First stream of draws inside compiled functions; streams below belong to draws outside. */
 const firstTraceStream = 0x40000000;

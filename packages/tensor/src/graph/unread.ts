@@ -1,8 +1,8 @@
 import { sizeOf } from "../tensor/shape.js";
-import type { Storage } from "../tensor/storage.js";
-import type { Tensor } from "../tensor/tensor.js";
 import { type Held, heldBy, liveInputs } from "./live.js";
 import { type Node, topological } from "./node.js";
+import type { Storage } from "./storage.js";
+import type { Tensor } from "./tensor.js";
 
 /** Handles that are kept, and earlier ones that are remembered. */
 const maxRecent = 512;

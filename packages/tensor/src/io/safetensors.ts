@@ -1,12 +1,12 @@
-import type { Device } from "../backends/device.js";
-import { eventLoopTurn, isTurnDue } from "../backends/event-loop.js";
+import { fromStorage } from "../graph/create.js";
+import type { Device } from "../graph/device.js";
+import { eventLoopTurn, isTurnDue } from "../graph/event-loop.js";
 import { readBytes } from "../graph/realize.js";
-import { fromStorage } from "../tensor/create.js";
+import { Storage } from "../graph/storage.js";
+import type { Tensor } from "../graph/tensor.js";
 import { type DType, decode, dtypeBytes, encode, isFloat } from "../tensor/dtype.js";
 import { CheckpointError } from "../tensor/errors.js";
 import { type Shape, sizeOf } from "../tensor/shape.js";
-import { Storage } from "../tensor/storage.js";
-import type { Tensor } from "../tensor/tensor.js";
 import { refuseNotFinite, refuseOverflow, tensorDigest } from "./finite.js";
 import { readHeader, type SafetensorsEntry } from "./header.js";
 import { ContentScan, stagingBytes } from "./scan.js";

@@ -1,4 +1,4 @@
-import type { Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../graph/tensor.js";
 import { refuseToWrite } from "./finite.js";
 import { writeSafetensors } from "./safetensors.js";
 import { digestOf } from "./scan.js";

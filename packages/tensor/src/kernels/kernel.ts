@@ -163,6 +163,9 @@ export interface GroupKernel {
 
 export type Kernel = SingleKernel | GroupKernel;
 
+/** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
+export const slotAlignment = 256;
+
 /**
  * What a slot is: `bound` buffers are handed to each run (inputs, and tensors that the plan writes); `arena` buffers live inside the
  * plan's own memory at a byte offset (multiple of 256) that liveness chose, and may overlap others in time only.

@@ -1,4 +1,4 @@
-import type { Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../graph/tensor.js";
 import { defineComposite } from "./composite.js";
 import { div, maximum, minimum, mul } from "./elementwise.js";
 

@@ -1,10 +1,10 @@
-import type { Device } from "../backends/device.js";
 import { applyBody, argument, recordBody } from "../graph/body.js";
+import type { Device } from "../graph/device.js";
 import type { Attributes, Node } from "../graph/node.js";
+import { Tensor } from "../graph/tensor.js";
 import { visibilityOf } from "../kernels/visibility.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sameShape } from "../tensor/shape.js";
-import { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 import { max, sum } from "./reduce.js";
 

@@ -1,5 +1,5 @@
+import { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
-import { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 
 /** How scores are scaled and how far back queries see. */

@@ -1,6 +1,6 @@
 import { addComposite, type CompositeDefinition } from "../graph/composites.js";
 import type { Attributes, Node } from "../graph/node.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 
 /** Makes a composite known under a name and returns the function that records it. */
 export function defineComposite(

@@ -1,8 +1,8 @@
 import type { Attributes } from "../graph/node.js";
+import type { Tensor } from "../graph/tensor.js";
 import { isFloat } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import type { Shape } from "../tensor/shape.js";
-import type { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 import { matmul } from "./matmul.js";
 import { expand, flip, pad, permute, reshape, slice } from "./movement.js";

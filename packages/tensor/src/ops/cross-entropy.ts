@@ -1,9 +1,9 @@
 import { applyBody, argument, recordBody } from "../graph/body.js";
 import type { CompositeDefinition, CompositeOutput } from "../graph/composites.js";
 import type { Attributes, Node } from "../graph/node.js";
+import { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sameShape } from "../tensor/shape.js";
-import { Tensor } from "../tensor/tensor.js";
 import { defineComposite } from "./composite.js";
 import { concat } from "./movement.js";
 import { logsumexp, sum } from "./reduce.js";

@@ -1,6 +1,6 @@
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sameShape } from "../tensor/shape.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 
 /** Sizes of a part of x, the batch axis included, once starts and sizes are known to fit. */
 function checkedPart(what: string, x: Tensor, starts: Tensor, sizes: Shape): Shape {

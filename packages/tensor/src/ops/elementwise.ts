@@ -1,9 +1,9 @@
 import { type BinaryKind, binaryKinds, binaryResult } from "../elementwise/binary.js";
 import type { Node, UnaryKind } from "../graph/node.js";
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { type ComputeDType, checkDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
 import { ShapeError } from "../tensor/errors.js";
 import { broadcastShapes, sameShape } from "../tensor/shape.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { expand } from "./movement.js";
 
 /** What elementwise functions take: numbers are scalars of the other operand's type where that has no fraction or sign to lose; they wrap. */

@@ -1,6 +1,6 @@
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { checkShape, normalizeAxis, sizeOf } from "../tensor/shape.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { add, minimum, mul } from "./elementwise.js";
 import { reshape } from "./movement.js";
 

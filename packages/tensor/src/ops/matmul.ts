@@ -1,7 +1,7 @@
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { isFloat } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { broadcastShapes } from "../tensor/shape.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 import { expand, reshape } from "./movement.js";
 
 /**

@@ -1,6 +1,6 @@
+import { Tensor } from "../graph/tensor.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
-import { Tensor } from "../tensor/tensor.js";
 import * as activation from "./activation.js";
 import type { TensorLike } from "./elementwise.js";
 import * as elementwise from "./elementwise.js";
@@ -228,7 +228,7 @@ export class TensorMethods {
   }
 }
 
-declare module "../tensor/tensor.js" {
+declare module "../graph/tensor.js" {
   interface Tensor extends TensorMethods {}
 }
 

@@ -1,6 +1,6 @@
+import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { checkShape, normalizeAxis, type Shape, sameShape, sizeOf } from "../tensor/shape.js";
-import { checkSameDevice, Tensor } from "../tensor/tensor.js";
 
 /** Views: no function here computes anything; the scheduler folds them into the index arithmetic of the kernels. */
 

@@ -1,5 +1,5 @@
+import type { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
-import type { Tensor } from "../tensor/tensor.js";
 import { mean } from "./reduce.js";
 
 function checkWidth(what: string, x: Tensor, weight: Tensor): void {

@@ -1,8 +1,8 @@
 import type { ReduceKind } from "../elementwise/reduce.js";
+import { Tensor } from "../graph/tensor.js";
 import { computeDType, isFloat } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { normalizeAxis, sizeOf } from "../tensor/shape.js";
-import { Tensor } from "../tensor/tensor.js";
 import { clamp, exp, isNan, log, mul, sub } from "./elementwise.js";
 import { reshape } from "./movement.js";
 

@@ -1,6 +1,6 @@
-import { tensor } from "../tensor/create.js";
+import { tensor } from "../graph/create.js";
+import type { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
-import type { Tensor } from "../tensor/tensor.js";
 import { flip } from "./movement.js";
 
 /**

@@ -1,9 +1,9 @@
 import { inputsOf, type Node, topological } from "../graph/node.js";
+import type { Storage } from "../graph/storage.js";
 import type { AddedProduct, MatrixOperand, PlanSlot, SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
 import { readsOf, writesOf } from "../kernels/slots.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
-import type { Storage } from "../tensor/storage.js";
 import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
 import { isRepeating, loadOperand } from "./operands.js";
 import { KnownParts, partOf } from "./part.js";

@@ -1,11 +1,11 @@
-import type { Device } from "../backends/device.js";
 import { compositeDefinition } from "../graph/composites.js";
+import type { Device } from "../graph/device.js";
 import { bufferOf, realizedStorage } from "../graph/live.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
+import type { Storage } from "../graph/storage.js";
+import { Tensor } from "../graph/tensor.js";
 import { untracked } from "../graph/unread.js";
 import { NodeTable } from "../graph/words.js";
-import type { Storage } from "../tensor/storage.js";
-import { Tensor } from "../tensor/tensor.js";
 import { isNative } from "./native.js";
 import { noPairs, type Pairs } from "./pair.js";
 import { simplify } from "./simplify.js";

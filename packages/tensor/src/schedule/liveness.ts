@@ -1,8 +1,6 @@
+import { slotAlignment } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import type { DraftSlot } from "./build.js";
-
-/** Offsets are multiples of this: WebGPU's minStorageBufferOffsetAlignment. */
-export const slotAlignment = 256;
 
 /** Bytes that a slot takes in the plan's memory. */
 export function alignedBytes({ elementCount, dtype }: DraftSlot): number {

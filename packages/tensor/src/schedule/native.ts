@@ -1,4 +1,4 @@
-import type { Backend } from "../backends/backend.js";
+import type { Backend } from "../graph/backend.js";
 import type { Node } from "../graph/node.js";
 
 /** True when the backend runs the composite with a kernel of its own. */

@@ -1,4 +1,4 @@
-import type { Backend } from "../backends/backend.js";
+import type { Backend } from "../graph/backend.js";
 import { liveInputs } from "../graph/live.js";
 import { type Node, topological } from "../graph/node.js";
 import { isNative } from "./native.js";

@@ -1,9 +1,9 @@
 import type { SingleKernel, Slot } from "../kernels/kernel.js";
 import { readsOf, writesOf } from "../kernels/slots.js";
+import { operationsOf } from "../kernels/statistics.js";
 import { withSlots } from "../kernels/template.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { alignedBytes } from "./liveness.js";
-import { operationsOf } from "./statistics.js";
 
 /** Operations that take about as long as moving one byte; processors and GPUs lie between 5 and 30. */
 const operationsPerByte = 10;

@@ -1,8 +1,8 @@
+import type { Target } from "../graph/executor.js";
 import { liveInputs, realizedStorage } from "../graph/live.js";
 import { inputsOf, type Node, topological } from "../graph/node.js";
+import type { Storage } from "../graph/storage.js";
 import { codeOf, hashOf, NodeTable } from "../graph/words.js";
-import type { Storage } from "../tensor/storage.js";
-import type { Target } from "./executor.js";
 import { work } from "./work.js";
 
 /** What identifies a graph apart from which storages it reads and writes. */

@@ -1,9 +1,9 @@
+import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../../graph/backend.js";
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { controlBytes, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { DeviceError, showBytes } from "../../tensor/errors.js";
 import { largest } from "../../tensor/extremes.js";
-import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { CpuBuffer } from "./buffer.js";
 import { cachedAttentionName, supportsCachedAttention } from "./cached-attention.js";

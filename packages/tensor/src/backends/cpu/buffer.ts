@@ -1,4 +1,4 @@
-import type { BackendBuffer } from "../backend.js";
+import type { BackendBuffer } from "../../graph/backend.js";
 import type { PanelLayout } from "./panel-layout.js";
 
 /** Memory of a tensor. */

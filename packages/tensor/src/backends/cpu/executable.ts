@@ -1,7 +1,7 @@
+import type { Executable } from "../../graph/backend.js";
 import type { Plan } from "../../kernels/kernel.js";
+import { type PlanStatistics, planStatistics } from "../../kernels/statistics.js";
 import { stepFields } from "../../kernels/wasm/driver.js";
-import { type PlanStatistics, planStatistics } from "../../schedule/statistics.js";
-import type { Executable } from "../backend.js";
 import type { PanelLayout } from "./panel-layout.js";
 import type { Step, Word } from "./steps.js";
 

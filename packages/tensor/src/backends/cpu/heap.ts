@@ -1,5 +1,5 @@
+import type { BackendCounters } from "../../graph/backend.js";
 import { DeviceError, OutOfMemoryError, showBytes } from "../../tensor/errors.js";
-import type { BackendCounters } from "../backend.js";
 import { roundUp } from "./round.js";
 
 /** Every block starts at a multiple of this. */

@@ -1,8 +1,8 @@
+import type { BackendCounters } from "../../graph/backend.js";
 import type { Template } from "../../kernels/template.js";
 import { ModuleBuilder, type ModuleOptions } from "../../kernels/wasm/assembler.js";
 import { control } from "../../kernels/wasm/driver.js";
 import { ScalarMath } from "../../kernels/wasm/scalar-math.js";
-import type { BackendCounters } from "../backend.js";
 import type { Heap } from "./heap.js";
 import type { StepList } from "./steps.js";
 

@@ -1,4 +1,4 @@
-import { eventLoopTurn, isTurnDue } from "../event-loop.js";
+import { eventLoopTurn, isTurnDue } from "../../graph/event-loop.js";
 import type { Threads } from "./threads.js";
 
 /** Jobs that may wait; who enqueues more waits himself, so that not every result of a long loop is there at once. */

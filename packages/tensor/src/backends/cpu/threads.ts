@@ -1,6 +1,6 @@
+import { isTurnDue } from "../../graph/event-loop.js";
 import { control, type DriverExports, lineBytes, printDriver, stepFields } from "../../kernels/wasm/driver.js";
 import { DeviceLostError } from "../../tensor/errors.js";
-import { isTurnDue } from "../event-loop.js";
 import { type CpuEnvironment, type WorkerHandle, workerProgram } from "./environment.js";
 import type { Heap } from "./heap.js";
 import { roundUp } from "./round.js";

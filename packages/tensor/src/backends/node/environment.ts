@@ -1,6 +1,6 @@
+import type { KernelTime } from "../../graph/backend.js";
+import { setCollector } from "../../graph/collector.js";
 import { debugLevel, debugPrint, setDebugLevel } from "../../schedule/debug.js";
-import type { KernelTime } from "../backend.js";
-import { setCollector } from "../collector.js";
 import { createCpuBackend } from "../cpu/backend.js";
 import { nodeEnvironment } from "../cpu/node.js";
 import { type DeviceOptions, setEnvironment } from "../select.js";

@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../io/node.js";
 import { DeviceError } from "../../tensor/errors.js";
-import type { TuningStore } from "../tuning.js";
+import type { TuningStore } from "../webgpu/tuning.js";
 
 /** Remembers tunings in files, one an adapter, in the user's cache: $XDG_CACHE_HOME or ~/.cache. */
 export function fileTunings(): TuningStore {

@@ -1,6 +1,6 @@
 import { hasProgram, programNames, tunedChoice } from "../../kernels/wgsl/choice.js";
 import type { Target } from "../../kernels/wgsl/print.js";
-import type { PlannedFor } from "../planning.js";
+import type { PlannedFor } from "../../schedule/planning.js";
 
 /** What desktop GPUs offer through Dawn: limits of its usual tier, 32 lanes a subgroup. */
 const usual: Target = {

@@ -1,10 +1,18 @@
+import type {
+  Backend,
+  BackendBuffer,
+  BackendCounters,
+  BackendLimits,
+  Executable,
+  KernelTime,
+  TunedClass,
+  Tuning,
+} from "../../graph/backend.js";
 import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { hasProgram, programNames, tunedChoice, type VariantChoice } from "../../kernels/wgsl/choice.js";
 import type { MatmulVariant } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/print.js";
 import { DeviceError } from "../../tensor/errors.js";
-import type { Backend, BackendBuffer, BackendCounters, BackendLimits, Executable, KernelTime } from "../backend.js";
-import { parseTuning, type TunedClass, type Tuning, type TuningStore } from "../tuning.js";
 import {
   type AdapterInfo,
   adapterKey,
@@ -22,6 +30,7 @@ import { PipelineCache } from "./pipelines.js";
 import { Profiler } from "./profile.js";
 import { Transfers } from "./transfer.js";
 import { knownVariants, tuneMatmuls } from "./tuner.js";
+import { parseTuning, type TuningStore } from "./tuning.js";
 
 export interface WebgpuOptions {
   /** The WebGPU entry point: `navigator.gpu` when absent; in Node what `loadDawn()` gives. */

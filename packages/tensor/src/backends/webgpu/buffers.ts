@@ -1,5 +1,5 @@
+import type { BackendBuffer, BackendCounters } from "../../graph/backend.js";
 import { DeviceError, OutOfMemoryError, showBytes } from "../../tensor/errors.js";
-import type { BackendBuffer, BackendCounters } from "../backend.js";
 import { usage } from "./constants.js";
 
 /** A tensor's memory: a whole GPUBuffer of at least `bytes`. */

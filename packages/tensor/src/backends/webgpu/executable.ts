@@ -1,8 +1,8 @@
+import type { Executable } from "../../graph/backend.js";
 import type { Plan, PlanSlot } from "../../kernels/kernel.js";
+import { planStatistics } from "../../kernels/statistics.js";
 import type { VariantChoice } from "../../kernels/wgsl/choice.js";
 import { printKernel, type Target, type WgslProgram } from "../../kernels/wgsl/print.js";
-import { planStatistics } from "../../schedule/statistics.js";
-import type { Executable } from "../backend.js";
 import { type ArenaLayout, layOutArena, type SharedArena } from "./arena.js";
 import type { DeviceBuffer } from "./buffers.js";
 import type { Pipeline, PipelineCache } from "./pipelines.js";

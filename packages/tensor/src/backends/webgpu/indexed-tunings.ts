@@ -1,5 +1,5 @@
 import { DeviceError } from "../../tensor/errors.js";
-import type { TuningStore } from "../tuning.js";
+import type { TuningStore } from "./tuning.js";
 
 const databaseName = "lowrank";
 const storeName = "tunings";

@@ -1,5 +1,5 @@
+import type { BackendCounters } from "../../graph/backend.js";
 import type { WgslProgram } from "../../kernels/wgsl/program.js";
-import type { BackendCounters } from "../backend.js";
 
 /** A compiled program; several plans may hold it. */
 export interface Pipeline {

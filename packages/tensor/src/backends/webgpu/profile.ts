@@ -1,5 +1,5 @@
-import type { KernelStatistics } from "../../schedule/statistics.js";
-import type { KernelTime } from "../backend.js";
+import type { KernelTime } from "../../graph/backend.js";
+import type { KernelStatistics } from "../../kernels/statistics.js";
 import { mapRead, usage } from "./constants.js";
 
 /** What a timed pass runs. */

@@ -1,4 +1,4 @@
-import type { BackendCounters } from "../backend.js";
+import type { BackendCounters } from "../../graph/backend.js";
 import type { DeviceBuffer } from "./buffers.js";
 import { sizeClass } from "./buffers.js";
 import { mapRead, usage } from "./constants.js";

@@ -1,3 +1,4 @@
+import type { TunedClass, Tuning } from "../../graph/backend.js";
 import type { Kernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
 import { slotsOfOperand } from "../../kernels/products.js";
 import { withSlots } from "../../kernels/template.js";
@@ -5,7 +6,6 @@ import { matmulClass, modelledChoice } from "../../kernels/wgsl/choice.js";
 import { type MatmulVariant, matmulVariants } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/program.js";
 import { sizeOf } from "../../tensor/shape.js";
-import type { TunedClass, Tuning } from "../tuning.js";
 
 /** A variant must take less than this share of the modelled one's time to replace it; the rest is noise. */
 const leastGain = 0.95;

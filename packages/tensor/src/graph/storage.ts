@@ -1,9 +1,9 @@
-import type { BackendBuffer } from "../backends/backend.js";
-import type { Device } from "../backends/device.js";
-import type { Holding } from "../backends/memory.js";
-import type { History } from "../graph/history.js";
-import { type DType, dtypeBytes } from "./dtype.js";
-import { DeviceError } from "./errors.js";
+import { type DType, dtypeBytes } from "../tensor/dtype.js";
+import { DeviceError } from "../tensor/errors.js";
+import type { BackendBuffer } from "./backend.js";
+import type { Device } from "./device.js";
+import type { History } from "./history.js";
+import type { Holding } from "./memory.js";
 
 let nextId = 0;
 const leastHistories = 256;

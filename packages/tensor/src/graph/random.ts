@@ -1,8 +1,8 @@
-import type { Device } from "../backends/device.js";
-import { currentTrace } from "../graph/trace.js";
+import { checkShape, type Shape } from "../tensor/shape.js";
 import { tensor } from "./create.js";
-import { checkShape, type Shape } from "./shape.js";
+import type { Device } from "./device.js";
 import { Tensor } from "./tensor.js";
+import { currentTrace } from "./trace.js";
 
 /** What it takes to go on with the same random numbers: the key's two words and the number of draws so far. */
 export interface GeneratorState {

@@ -1,8 +1,8 @@
 import { OutOfMemoryError, showBytes } from "../tensor/errors.js";
-import type { Storage } from "../tensor/storage.js";
 import type { Backend, BackendBuffer } from "./backend.js";
 import { collectGarbage } from "./collector.js";
 import { eventLoopTurn } from "./event-loop.js";
+import type { Storage } from "./storage.js";
 
 /** The memory of a storage. It does not keep the storage alive: memory whose storage is gone is free. */
 export interface Holding {

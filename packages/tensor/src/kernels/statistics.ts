@@ -1,11 +1,10 @@
-import { type Expr, expressionsBelow } from "../kernels/expr.js";
-import { type Kernel, type LoopKernel, type MatrixOperand, type Plan, rootsOf, type Slot } from "../kernels/kernel.js";
-import { isComputed, productsOf } from "../kernels/products.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
-import { visibilityOf, visiblePairs } from "../kernels/visibility.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { largest } from "../tensor/extremes.js";
-import { slotAlignment } from "./liveness.js";
+import { type Expr, expressionsBelow } from "./expr.js";
+import { type Kernel, type LoopKernel, type MatrixOperand, type Plan, rootsOf, type Slot, slotAlignment } from "./kernel.js";
+import { isComputed, productsOf } from "./products.js";
+import { readsOf, writesOf } from "./slots.js";
+import { visibilityOf, visiblePairs } from "./visibility.js";
 
 /** What one kernel of a plan moves, and what is alive while it runs. */
 export interface KernelStatistics {

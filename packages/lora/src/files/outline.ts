@@ -10,8 +10,8 @@ import {
   zeros,
 } from "@lowrank/tensor";
 import { AdapterError, listed } from "../errors.js";
+import { openConfig } from "../peft/config-file.js";
 import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
-import { openConfig } from "./config-file.js";
 
 /** Where the adapters lie, and where their tensors are read to. */
 export interface OutlineOptions {

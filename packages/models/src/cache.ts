@@ -1,5 +1,5 @@
 import { type Device, dtypeBytes, dynamicUpdateSlice, fromBytes, type Tensor, tensor } from "@lowrank/tensor";
-import type { CacheShape } from "../causal-lm.js";
+import type { CacheShape } from "./causal-lm.js";
 
 /** How keys and values are stored. */
 export type CacheDType = "f32" | "bf16";

@@ -1,4 +1,4 @@
-import type { AttachContext, Attachment } from "../methods/method.js";
+import type { AttachContext, Attachment } from "./method.js";
 
 /** What may be trained beside a method's own tensors, whichever the method. Names in parentheses are PEFT's. */
 export interface RiderOptions {

@@ -1,6 +1,6 @@
 import type { CompositeKernel, Plan } from "../kernels/kernel.js";
-import type { KernelStatistics } from "../schedule/statistics.js";
-import type { TunedClass, Tuning } from "./tuning.js";
+import type { KernelStatistics } from "../kernels/statistics.js";
+import type { MatmulVariant } from "../kernels/wgsl/matmul.js";
 
 /** Device memory of one tensor. Opaque outside its backend. Its capacity is at least the bytes asked for. */
 export interface BackendBuffer {
@@ -41,6 +41,25 @@ export interface KernelTime {
   readonly ms: number;
   /** What the kernel moves and computes; absent where it is a part of a plan's kernel. */
   readonly work?: KernelStatistics;
+}
+
+/** What was measured on an adapter: the fastest variant of each class of products. Plain data, to be kept as JSON. */
+export interface Tuning {
+  /** The adapter that was measured. */
+  readonly adapter: string;
+  readonly matmul: Readonly<Record<string, MatmulVariant>>;
+}
+
+/** A class of products, and what was found out about it. */
+export interface TunedClass {
+  readonly name: string;
+  /** Milliseconds of one product with the variant that would be taken unmeasured, and with the fastest. */
+  readonly modelledMs: number;
+  readonly fastestMs: number;
+  readonly variant: MatmulVariant;
+  /** How many classes are done, this one included, of how many. */
+  readonly done: number;
+  readonly count: number;
 }
 
 /**

@@ -1,8 +1,8 @@
 import { realizeNow, type Tensor, tensor, zeros } from "@lowrank/tensor";
-import { AdapterError } from "../../errors.js";
-import type { DenseLayer } from "../../targeting/model.js";
-import type { PlaceContext } from "../method.js";
-import type { Init } from "./table.js";
+import { AdapterError } from "../errors.js";
+import type { DenseLayer } from "../targeting/model.js";
+import type { Init } from "./init/table.js";
+import type { PlaceContext } from "./method.js";
 
 /** What a pair's values need of a layer. */
 export type PairLayer = Pick<DenseLayer, "weight" | "inFeatures" | "outFeatures" | "isTransposed" | "isTraining">;

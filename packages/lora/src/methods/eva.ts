@@ -1,12 +1,12 @@
 import { largest, realize, realizeNow, type Tensor, tensor } from "@lowrank/tensor";
-import { AdapterError } from "../../errors.js";
-import { byPattern } from "../../targeting/match.js";
-import { type DenseLayer, isDense } from "../../targeting/model.js";
-import type { LoraOptions, LoraPlace } from "../lora.js";
-import type { AdapterParts, DataRun, InitializationData } from "../method.js";
-import type { LowRankPair } from "../pair.js";
-import { type EvaOptions, evaOptions } from "./eva-options.js";
-import { IncrementalPca } from "./pca.js";
+import { AdapterError } from "../errors.js";
+import { byPattern } from "../targeting/match.js";
+import { type DenseLayer, isDense } from "../targeting/model.js";
+import { type EvaOptions, evaOptions } from "./init/eva-options.js";
+import { IncrementalPca } from "./init/pca.js";
+import type { LoraOptions, LoraPlace } from "./lora.js";
+import type { AdapterParts, DataRun, InitializationData } from "./method.js";
+import type { LowRankPair } from "./pair.js";
 
 type Parts = AdapterParts<LoraOptions, LoraPlace>;
 

@@ -1,13 +1,13 @@
-import type { Device } from "../backends/device.js";
-import { bufferOf, noteAssigned } from "../graph/live.js";
-import type { Node } from "../graph/node.js";
-import { noteAssignment, readTensor, realize } from "../graph/realize.js";
-import { currentTrace } from "../graph/trace.js";
-import type { DataOf, DType } from "./dtype.js";
-import { DeviceError, ShapeError, showShape, showValue } from "./errors.js";
+import type { DataOf, DType } from "../tensor/dtype.js";
+import { DeviceError, ShapeError, showShape, showValue } from "../tensor/errors.js";
+import { normalizeAxis, type Shape, sameShape, sizeOf } from "../tensor/shape.js";
+import type { Device } from "./device.js";
 import { forgetIntegers } from "./host-integers.js";
-import { normalizeAxis, type Shape, sameShape, sizeOf } from "./shape.js";
+import { bufferOf, noteAssigned } from "./live.js";
+import type { Node } from "./node.js";
+import { noteAssignment, readTensor, realize } from "./realize.js";
 import type { Storage } from "./storage.js";
+import { currentTrace } from "./trace.js";
 
 /**
  * A lazy handle on an expression: shape and dtype are known at once, values are computed when somebody reads them (`data`, `item`)

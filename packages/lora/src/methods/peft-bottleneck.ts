@@ -1,7 +1,7 @@
 import * as z from "zod/mini";
 import { AdapterError } from "../errors.js";
-import { type BottleneckOptions, type BottleneckPlace, bottleneckSizeOf } from "../methods/bottleneck.js";
-import type { PeftFields } from "./fields.js";
+import type { PeftFields } from "../peft/fields.js";
+import { type BottleneckOptions, type BottleneckPlace, bottleneckSizeOf } from "./bottleneck.js";
 
 /**
  * The fields of a bottleneck adapter's adapter_config.json, in AdapterHub's words: `kind` (which method), `mh_adapter` and `output_adapter`

@@ -1,5 +1,5 @@
-import type { Output } from "../output.js";
-import { duration, grouped } from "./format.js";
+import type { Output } from "./output.js";
+import { duration, grouped } from "./terminal/format.js";
 
 /** What a bar shows of one step. */
 export interface ProgressStep {

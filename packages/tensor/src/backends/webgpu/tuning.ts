@@ -1,32 +1,13 @@
-import type { Plan } from "../kernels/kernel.js";
-import type { MatmulVariant } from "../kernels/wgsl/matmul.js";
-import { DeviceError } from "../tensor/errors.js";
-import type { Device } from "./device.js";
-
-/** What was measured on an adapter: the fastest variant of each class of products. Plain data, to be kept as JSON. */
-export interface Tuning {
-  /** The adapter that was measured. */
-  readonly adapter: string;
-  readonly matmul: Readonly<Record<string, MatmulVariant>>;
-}
+import type { TunedClass, Tuning } from "../../graph/backend.js";
+import type { Device } from "../../graph/device.js";
+import type { Plan } from "../../kernels/kernel.js";
+import { DeviceError } from "../../tensor/errors.js";
 
 /** Where tunings are remembered from one device to the next, by adapter. */
 export interface TuningStore {
   /** What was saved for an adapter, unchecked; null where nothing was. */
   load(adapter: string): Promise<{ readonly value: unknown; readonly source: string } | null>;
   save(tuning: Tuning): Promise<void>;
-}
-
-/** A class of products, and what was found out about it. */
-export interface TunedClass {
-  readonly name: string;
-  /** Milliseconds of one product with the variant that would be taken unmeasured, and with the fastest. */
-  readonly modelledMs: number;
-  readonly fastestMs: number;
-  readonly variant: MatmulVariant;
-  /** How many classes are done, this one included, of how many. */
-  readonly done: number;
-  readonly count: number;
 }
 
 /**

@@ -1,8 +1,8 @@
-import type { Device } from "../backends/device.js";
-import { checkDType, type DType, encode } from "./dtype.js";
-import { ShapeError, showShape, showValue } from "./errors.js";
+import { checkDType, type DType, encode } from "../tensor/dtype.js";
+import { ShapeError, showShape, showValue } from "../tensor/errors.js";
+import { checkShape, type Shape, sizeOf } from "../tensor/shape.js";
+import type { Device } from "./device.js";
 import { rememberIntegers } from "./host-integers.js";
-import { checkShape, type Shape, sizeOf } from "./shape.js";
 import { Storage } from "./storage.js";
 import { Tensor } from "./tensor.js";
 

@@ -1,5 +1,5 @@
-import { AdapterError } from "../errors.js";
-import type { AdaptableModel } from "../targeting/model.js";
+import { AdapterError } from "./errors.js";
+import type { AdaptableModel } from "./targeting/model.js";
 
 /** What changes a model's forward and can be taken out of it. */
 export interface Switchable {

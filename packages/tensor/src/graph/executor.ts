@@ -1,6 +1,6 @@
-import type { Device } from "../backends/device.js";
-import type { Node } from "../graph/node.js";
-import type { Storage } from "../tensor/storage.js";
+import type { Device } from "./device.js";
+import type { Node } from "./node.js";
+import type { Storage } from "./storage.js";
 
 /** Computes `value` into `storage`, replacing what it held. */
 export interface Target {

@@ -1,7 +1,7 @@
+import type { Backend, BackendBuffer, BackendCounters, Executable } from "../graph/backend.js";
+import { Device, type DeviceName } from "../graph/device.js";
 import type { Plan } from "../kernels/kernel.js";
-import { planExecutor } from "../schedule/plan-executor.js";
-import type { Backend, BackendBuffer, BackendCounters, Executable } from "./backend.js";
-import { Device, type DeviceName } from "./device.js";
+import { planExecutor } from "./plan-executor.js";
 
 /** A device that plans and computes nothing, with the plans that were made on it, oldest first. */
 export interface PlanningDevice {

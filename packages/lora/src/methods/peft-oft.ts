@@ -1,7 +1,7 @@
-import type { OftOptions } from "../methods/oft.js";
+import type { PeftFields } from "../peft/fields.js";
+import { layerFields, namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
 import type { DenseLayer, EmbeddingLayer } from "../targeting/model.js";
-import type { PeftFields } from "./fields.js";
-import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
+import type { OftOptions } from "./oft.js";
 
 /** OFTConfig of PEFT 0.21, every field. */
 export function oftToPeft(

@@ -1,6 +1,6 @@
-import type { LycorisOptions } from "../methods/whole-delta.js";
-import type { PeftFields } from "./fields.js";
-import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
+import type { PeftFields } from "../peft/fields.js";
+import { layerFields, namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
+import type { LycorisOptions } from "./whole-delta.js";
 
 /** The fields that PEFT's LoHaConfig and LoKrConfig have in common. */
 export function lycorisToPeft(options: LycorisOptions, places: ReadonlyMap<string, unknown>): Readonly<Record<string, unknown>> {

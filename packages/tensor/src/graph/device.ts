@@ -1,12 +1,12 @@
-import { Histories } from "../graph/history.js";
-import type { Node } from "../graph/node.js";
-import { UnreadHandles } from "../graph/unread.js";
-import type { Executor } from "../schedule/executor.js";
 import { DeviceError, showValue } from "../tensor/errors.js";
-import type { Storage } from "../tensor/storage.js";
-import type { Tensor } from "../tensor/tensor.js";
 import type { Backend, BackendCounters, BackendLimits } from "./backend.js";
+import type { Executor } from "./executor.js";
+import { Histories } from "./history.js";
 import { DeviceMemory } from "./memory.js";
+import type { Node } from "./node.js";
+import type { Storage } from "./storage.js";
+import type { Tensor } from "./tensor.js";
+import { UnreadHandles } from "./unread.js";
 
 export type DeviceName = "cpu" | "webgpu" | "reference";
 

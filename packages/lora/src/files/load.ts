@@ -19,10 +19,10 @@ import { type Adapter, type AdapterOrigin, attachLazily } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
 import type { LoraTrainingOptions } from "../methods/training.js";
+import { openConfig } from "../peft/config-file.js";
+import { PeftFields } from "../peft/fields.js";
 import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
-import { openConfig } from "./config-file.js";
-import { PeftFields } from "./fields.js";
 
 /** How an adapter is read. */
 export interface LoadOptions {

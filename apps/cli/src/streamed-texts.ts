@@ -1,5 +1,5 @@
 import { TextStream, type Tokenizer } from "@lowrank/models";
-import type { Output } from "../output.js";
+import type { Output } from "./output.js";
 
 /** Shows texts while they are generated: the first token by token, each of the others once those before it are whole. */
 export class StreamedTexts {

@@ -1,9 +1,9 @@
-import { evaFromPeft, evaOptions, evaToPeft } from "../methods/init/eva-options.js";
-import { initNamed, initOfPeft } from "../methods/init/table.js";
-import type { LoraOptions, LoraPlace } from "../methods/lora.js";
-import { wholePair } from "../methods/parts.js";
-import type { PeftFields } from "./fields.js";
-import { layerFields, namesOrNull, takeTargets, targetModules } from "./targets.js";
+import type { PeftFields } from "../peft/fields.js";
+import { layerFields, namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
+import { evaFromPeft, evaOptions, evaToPeft } from "./init/eva-options.js";
+import { initNamed, initOfPeft } from "./init/table.js";
+import type { LoraOptions, LoraPlace } from "./lora.js";
+import { wholePair } from "./parts.js";
 
 /** Which of the methods that PEFT files under LORA. */
 interface Variant {

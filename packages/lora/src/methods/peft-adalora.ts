@@ -1,10 +1,10 @@
 import * as z from "zod/mini";
-import type { AdaloraOptions } from "../methods/adalora.js";
-import type { TripletAttachment } from "../methods/rank-allocation.js";
+import type { PeftFields } from "../peft/fields.js";
+import { takeTargets } from "../peft/targets.js";
 import type { DenseLayer } from "../targeting/model.js";
-import type { PeftFields } from "./fields.js";
-import { loraToPeft } from "./lora.js";
-import { takeTargets } from "./targets.js";
+import type { AdaloraOptions } from "./adalora.js";
+import { loraToPeft } from "./peft-lora.js";
+import type { TripletAttachment } from "./rank-allocation.js";
 
 /** What follows a module's name in `rank_pattern`. */
 const ending = ".lora_E";
