@@ -55,7 +55,41 @@ function reachedFromIndex(imports: readonly Import[]): ReadonlySet<string> {
   return reached;
 }
 
+/** The folder that a file lies in; a file beside the folders, as index.ts, stands for itself. */
+function folderOf(file: string): string {
+  return file.includes(sep) ? join(file, "..") : file;
+}
+
+/** Each folder that imports itself through others, with an import that leads there. */
+function circles(imports: readonly Import[]): string[] {
+  const next = new Map<string, Map<string, Import>>();
+  for (const found of imports) {
+    if (!found.from.startsWith(".")) continue;
+    const [from, to] = [folderOf(found.file), folderOf(target(found))];
+    if (from !== to) next.set(from, (next.get(from) ?? new Map()).set(to, found));
+  }
+  const reaches = (start: string, goal: string): boolean => {
+    const reached = new Set([start]);
+    for (const folder of reached) for (const to of next.get(folder)?.keys() ?? []) reached.add(to);
+    return start !== goal && reached.has(goal);
+  };
+  return [...next].flatMap(([from, found]) =>
+    [...found]
+      // Files beside the folders may know each other, as files within a folder may.
+      .filter(([to]) => !(from.endsWith(".ts") && to.endsWith(".ts")) && reaches(to, from))
+      .map(([, found]) => say(found)),
+  );
+}
+
 const say = ({ file, from }: Import): string => `src/${file} imports ${from}`;
+
+test("a circle across folders is found, through others and through types; one within a folder is none", () => {
+  const of = (...pairs: readonly (readonly [string, string])[]): readonly Import[] => pairs.map(([file, from]) => ({ file, from }));
+  expect(circles(of(["a/x.ts", "../b/y.js"], ["b/y.ts", "../c/z.js"], ["c/z.ts", "../main.js"], ["main.ts", "./a/w.js"]))).toHaveLength(4);
+  expect(
+    circles(of(["a/x.ts", "../b/y.js"], ["a/x.ts", "./z.js"], ["a/z.ts", "./x.js"], ["one.ts", "./two.js"], ["two.ts", "./one.js"])),
+  ).toEqual([]);
+});
 
 for (const [folder, allowed] of Object.entries(mayImport)) {
   if (!existsSync(join(root, folder, "src"))) continue;
@@ -70,6 +104,8 @@ for (const [folder, allowed] of Object.entries(mayImport)) {
       const wrong = imports.filter(({ from }) => from.startsWith("@lowrank/") && !(allowed as readonly string[]).includes(from));
       expect(wrong.map(say)).toEqual([]);
     });
+
+    test("has no circle of imports across its folders", () => expect(circles(imports)).toEqual([]));
 
     test("reaches into no other package by path", () => {
       const inside = imports.filter(({ file, from }) => {
