@@ -1,6 +1,6 @@
 import { grad } from "@lowrank/autograd";
 import { type Device, device, sum, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, expect, test } from "vitest";
 import { slope } from "./differences.js";
 import { expressions, inputsOn, intsOn, weighted } from "./expressions.js";
@@ -44,4 +44,20 @@ test.each(["silu", "sigmoid", "gelu"] as const)("%s has a finite gradient howeve
   const [far = Number.NaN, right = Number.NaN] = [slopes[0], slopes.at(-1)];
   expect(far).toBeCloseTo(0, 6);
   expect(right).toBeCloseTo(name === "sigmoid" ? 0 : 1, 6);
+});
+
+/** WGSL lets a compiler assume that there is no NaN. */
+test.skipIf(testBackend() !== "cpu")("where all are -inf, logsumexp has a gradient of NaN, and softmax is NaN, as in torch", async () => {
+  const x = tensor([Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, Number.NEGATIVE_INFINITY], { shape: [2, 2], device: tested });
+  const [dx] = grad(sum(x.logsumexp(-1)), [x]);
+  const nan = Number.NaN;
+  expect(Array.from((await dx?.data()) ?? [])).toEqual([nan, nan, 1, 0]);
+  expect(Array.from(await x.softmax(-1).data())).toEqual([nan, nan, 1, 0]);
+  expect(Array.from(await x.logSoftmax(-1).data())).toEqual([nan, nan, 0, Number.NEGATIVE_INFINITY]);
+});
+
+test("the smallest of ties share the gradient, as in torch.amin", async () => {
+  const x = tensor([2, 1, 1, 1, 3, 5], { shape: [2, 3], device: tested });
+  const [dx] = grad(sum(x.min(-1)), [x]);
+  expect(Array.from((await dx?.data()) ?? [])).toEqual([0, 0.5, 0.5, 1, 0, 0]);
 });
