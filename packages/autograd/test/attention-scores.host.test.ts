@@ -3,13 +3,16 @@ import {
   attention,
   type Device,
   device,
+  full,
   hasOwnKernel,
   planningDevice,
   realize,
+  type ScorePositions,
   type Tensor,
   tensor,
   zeros,
 } from "@lowrank/tensor";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { grad } from "../src/index.js";
 import { values } from "./expressions.js";
@@ -58,6 +61,76 @@ describe("scores of attention that a kernel computes on the way", () => {
     expect((await by(0.5))[9]).toBe(first[9]);
     expect(cpu.backend.counters.plansPrepared).toBe(before);
   });
+});
+
+/** Functions of scores, positions and captured tensors; the last number of each choice is a seed. */
+const grammar = fc.letrec<{ term: Term; leaf: Term }>((tie) => ({
+  leaf: fc.oneof(
+    fc.constant<Term>((s) => s),
+    fc.constantFrom("batch", "head", "query", "key").map(
+      (name): Term =>
+        (_s, at) =>
+          at[name as keyof ScorePositions].cast("f32").div(9),
+    ),
+    fc.tuple(fc.constantFrom([2, 4, 9, 11], [4, 1, 1], [9, 1], [11], [1, 4, 1, 11], [2, 1, 1, 1]), fc.nat({ max: 9 })).map(
+      ([shape, seed]): Term =>
+        (s) =>
+          tensor(values(shape, seed), { shape, device: s.device }),
+    ),
+    fc.double({ min: -2, max: 2, noNaN: true }).map(
+      (value): Term =>
+        (s) =>
+          full([], value, { device: s.device }),
+    ),
+  ),
+  term: fc.oneof(
+    { maxDepth: 4, withCrossShrink: true },
+    tie("leaf"),
+    fc.tuple(fc.constantFrom("add", "sub", "mul"), tie("term"), tie("term")).map(
+      ([kind, a, b]): Term =>
+        (s, at) =>
+          a(s, at)[kind as "add"](b(s, at)),
+    ),
+    fc.tuple(fc.constantFrom("tanh", "sin", "neg", "sigmoid"), tie("term")).map(
+      ([kind, a]): Term =>
+        (s, at) =>
+          a(s, at)[kind as "tanh"](),
+    ),
+    fc.tuple(tie("term"), tie("term")).map(
+      ([a, b]): Term =>
+        (s, at) =>
+          at.key.lessEqual(at.query).where(a(s, at), b(s, at)),
+    ),
+  ),
+}));
+type Term = (s: Tensor, at: ScorePositions) => Tensor;
+
+test("any elementwise function of scores gives the float64 reference's results and gradients", async () => {
+  const reference = await device("reference");
+  const [queries, keys] = [
+    [2, 4, 9, 4],
+    [2, 2, 11, 4],
+  ] as const;
+  const results = async (dev: Device, term: Term): Promise<ArrayLike<number>[]> => {
+    const [q, k, v] = [queries, keys, keys].map((own, i) => tensor(values(own, i + 1), { shape: own, device: dev })) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    // Bounded, so that rounding is that of the sums alone.
+    const out = attention(q, k, v, { isCausal: true, window: 6, prefix: 2, scores: (s, at) => term(s, at).add(s).tanh().mul(3) });
+    if (dev === cpu) expect(hasOwnKernel(out)).toBe(true);
+    const all = [out, ...grad(out.mul(tensor(values(queries, 5), { shape: queries, device: dev })).sum(), [q, k, v])];
+    await realize(...all);
+    return Promise.all(all.map((t) => t.data()));
+  };
+  const law = fc.asyncProperty(grammar.term, async (term) => {
+    const [got, want] = [await results(cpu, term), await results(reference, term)];
+    for (const [i, exact] of want.entries()) {
+      for (const [j, x] of Array.from(exact).entries()) expect(Math.abs((got[i]?.[j] ?? Number.NaN) - x)).toBeLessThan(2e-4);
+    }
+  });
+  await fc.assert(law, { numRuns: 25, seed: 7 });
 });
 
 test("soft-capped attention and its gradients hold no matrix of queries by keys", async () => {

@@ -1,4 +1,4 @@
-import { type FunctionBuilder, f32x4, i32, type Local, memory, op } from "./assembler.js";
+import { type Code, type FunctionBuilder, f32x4, i32, type Local, memory, op } from "./assembler.js";
 import { type BackwardWord, blockQueries, stateBytes } from "./attention-backward.js";
 import {
   add,
@@ -153,9 +153,13 @@ function scoreGradients(f: FunctionBuilder, tile: readonly Local[], operands: Sc
     for (const [index, local] of tile.entries()) f.emit(local.set((deltas[index & 1] as Local).get));
     product(f, tile, { a: value.get, aLane: 4, aStep: 16, b: dOut.get, bStep: i32(rowBytes), depth: valueDim.get });
     for (const [index, rest] of tile.entries()) {
-      const dScore = op("f32x4.mul", memory("v128.load", place(index), at.get), rest.get);
-      const own = operands.bodies ? op("f32x4.mul", dScore, memory("v128.load", place(index), to.get)) : dScore;
-      f.emit(memory("v128.store", place(index), to.get, own));
+      const weight = (): Code => memory("v128.load", place(index), at.get);
+      const dScore = op("f32x4.mul", weight(), rest.get);
+      const own = op("f32x4.mul", dScore, memory("v128.load", place(index), to.get));
+      // Where a key has no weight, the body's slope may be infinite.
+      f.emit(
+        memory("v128.store", place(index), to.get, operands.bodies ? op("v128.and", own, op("f32x4.gt", weight(), f32x4(0))) : dScore),
+      );
     }
     f.emit(to.set(add(to.get, i32(groupKeys * weightRow))));
     f.emit(value.set(add(value.get, mul(valueDim.get, i32(groupKeys * 4)))));
