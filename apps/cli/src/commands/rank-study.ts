@@ -1,12 +1,12 @@
 import { join } from "node:path";
-import { type DataSet, type Examples, longestLength, type RunState, stateFileName } from "@lowrank/models";
+import { longestLength, type RunState, stateFileName } from "@lowrank/models";
 import { writeFileAtomic } from "@lowrank/tensor";
 import { z } from "zod";
 import { contentsOf } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { comparedFlags } from "../compare/flags.js";
 import { finished, openFolder, removeState } from "../compare/folder.js";
-import { splitRows } from "../compare/held-out.js";
+import { type Opened, onFreshModel, rowsOf } from "../compare/fresh.js";
 import { lossOn, reportOf } from "../compare/measure.js";
 import { measured, settingsSchema } from "../compare/results.js";
 import { figure } from "../compare/rows.js";
@@ -21,10 +21,11 @@ import { adapterRunFiles } from "../out/mark.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
-import { deviceFlag, jsonFlag, modelFlag, openData, openModel, withDevice } from "../session.js";
+import { deviceFlag, jsonFlag, modelFlag } from "../session.js";
+import { analysed, type StudyRun } from "../study/analysis.js";
 import { lossRows, type Study, studyPage } from "../study/page.js";
-import { kindOf, meansByKind, savedDirections, similarityMaps, trainedPairs } from "../study/pairs.js";
-import { type RankRun, recommended } from "../study/recommend.js";
+import { trainedPairs } from "../study/pairs.js";
+import { recommended } from "../study/recommend.js";
 import { effectiveRank, learnedChange } from "../study/subspace.js";
 import { type TargetSet, targetSets } from "../study/targets.js";
 import { grouped, shellWord, tableLines } from "../terminal/format.js";
@@ -52,19 +53,6 @@ const flags = {
   out: comparedFlags.out,
   json: jsonFlag,
 } as const satisfies Flags;
-
-/** What is kept of a run. */
-interface StudyRun extends RankRun {
-  readonly settings: RunState["settings"];
-  readonly seed: number;
-  readonly folder: string;
-  readonly layers: readonly {
-    readonly name: string;
-    readonly singularValues: readonly number[];
-    readonly norm: number;
-    readonly amplification: number;
-  }[];
-}
 
 const baseSchema = z.object({ settings: settingsSchema, evalLoss: measured });
 const runSchema: z.ZodType<StudyRun> = z.object({
@@ -104,117 +92,135 @@ function settingsOf(values: Values<typeof flags>): RunState["settings"] {
   };
 }
 
-async function runStudy(context: CommandContext<typeof flags>): Promise<number> {
+type StudyContext = CommandContext<typeof flags>;
+
+async function runStudy(context: StudyContext): Promise<number> {
   const { values } = context;
   const claim = { command: "rank-study", path: values.out, inputs: inputsOf(flags, values), writes: [], mode: "own" } as const;
   return withOutFolder(context, claim, (folder) => studyIn(folder, context));
 }
 
-async function studyIn(outFolder: OutFolder, { values, output, args }: CommandContext<typeof flags>): Promise<number> {
+/** What is the same for all runs, found out once. */
+interface Start {
+  readonly shared: RunState["settings"];
+  readonly sets: readonly TargetSet[];
+  readonly baseLoss: number;
+  readonly description: string;
+  readonly lr: number;
+}
+
+/** Tokens of the longest row, as far as the context goes. */
+function lengthOf({ model }: Opened, { data, heldOut }: Awaited<ReturnType<typeof rowsOf>>): number {
+  return Math.min(model.contextLength, Math.max(2, longestLength(data.examples), longestLength(heldOut.examples)));
+}
+
+/** Opens the folder and measures the base. */
+async function begin(outFolder: OutFolder, { values, output }: StudyContext, loaded: Opened, description: string): Promise<Start> {
+  const { path: out, signal } = outFolder;
+  const sets = targetSets(values["targets-sets"], loaded.model);
+  const rows = await rowsOf(values, loaded, { output, signal });
+  const hashes = contentsOf(loaded, rows.data, rows.heldOut);
+  const shared = await openFolder(outFolder, { settings: settingsOf(values), hashes }, output);
+  output.note(`device: ${description}`);
+  const base = await finished({ path: join(out, "base.json"), schema: baseSchema, settings: shared, signal }, async () => ({
+    settings: shared,
+    evalLoss: await lossOn(loaded.model, rows.heldOut.examples, lengthOf(loaded, rows), () => signal.throwIfAborted()),
+  }));
+  const lr = values.lr ?? defaultLearningRate("lora", loaded.model);
+  return { shared, sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
+}
+
+/** A run's result: trained and looked at, or read where that was done before; null where the signal came meanwhile. */
+async function runResult(
+  outFolder: OutFolder,
+  { values, output }: StudyContext,
+  { shared, lr }: Start,
+  { set, rank, seed }: Plan,
+  title: string,
+): Promise<StudyRun | null> {
   const { path: out, files, signal } = outFolder;
+  const name = `${set.name.replace(/[^\w-]+/g, "_")}-r${rank}-s${seed}`;
+  const folder = join(out, name);
+  const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
+  const settings = { ...shared, lr, seed, targets, rank, alpha: 2 * rank };
+  const train = async (loaded: Opened): Promise<StudyRun | null> => {
+    const { model } = loaded;
+    const rows = await rowsOf(values, loaded, null);
+    const lengthLimit = lengthOf(loaded, rows);
+    const options = { rank, alpha: 2 * rank, targets: set.targets };
+    // A rank above a layer's own costs more and learns no more; a study may well ask for it, and its page shows it.
+    const adapter = applyMethod(model, "lora", options, { seed, baseModel: values.model, onWarning: () => {} });
+    const trained = await trainInFolder({
+      model,
+      adapter,
+      examples: rows.data.examples,
+      lengthLimit,
+      steps: values.steps,
+      batchSize: values["batch-size"],
+      seed,
+      peakRate: lr,
+      warmup: values.warmup,
+      folder,
+      files,
+      saveEvery: values["save-every"],
+      settings,
+      signal,
+      output,
+    });
+    if (!trained) return null;
+    const layers: StudyRun["layers"][number][] = [];
+    for await (const pair of trainedPairs(model, adapter, options.alpha / rank)) layers.push({ name: pair.name, ...learnedChange(pair) });
+    const widths = layers.map(({ singularValues }) => effectiveRank(singularValues));
+    return {
+      settings,
+      set: set.name,
+      rank,
+      seed,
+      folder,
+      trainable: reportOf(model, adapter).trainable,
+      evalLoss: await lossOn(model, rows.heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
+      effectiveRank: widths.reduce((sum, width) => sum + width, 0) / widths.length,
+      layers,
+    };
+  };
+  const run = await finished({ path: join(out, `${name}.json`), schema: runSchema, settings, signal }, async () => {
+    await outFolder.beginRun(name, adapterRunFiles);
+    output.say(title);
+    return onFreshModel(values, {}, train);
+  });
+  if (!run) return null;
+  await removeState(folder, stateFileName);
+  return { ...run, folder };
+}
+
+async function studyIn(outFolder: OutFolder, context: StudyContext): Promise<number> {
+  const { values, output, args } = context;
   const ranks = ranksOf(values.ranks);
   const largest = ranks.at(-1) as number; // there is at least one
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  type Loaded = Awaited<ReturnType<typeof openModel>>;
-  const onFreshModel = async <R>(use: (loaded: Loaded, description: string) => Promise<R>): Promise<R> =>
-    withDevice(values.device, null, async (dev) => use(await openModel(values.model, dev), `${dev.name} (${dev.description})`));
-  const rowsFor = async (
-    loaded: Loaded,
-    isLoud: boolean,
-  ): Promise<{ data: DataSet<Examples>; heldOut: DataSet<Examples>; lengthLimit: number }> => {
-    const told = isLoud ? output : null;
-    const maxLength = values["max-length"];
-    // Later, what is finished is shown first.
-    const stop = isLoud ? { signal } : {};
-    const held = values["eval-data"];
-    const heldOut = held === undefined ? null : await openData(held, loaded, told, { maxLength, rowLimit: values["eval-rows"], ...stop });
-    const rows = splitRows(await openData(values.data, loaded, told, { maxLength, ...stop }), heldOut, values["eval-rows"]);
-    const longest = Math.max(2, longestLength(rows.data.examples), longestLength(rows.heldOut.examples));
-    return { ...rows, lengthLimit: Math.min(loaded.model.contextLength, longest) };
-  };
-
-  const start = await onFreshModel(async (loaded, description) => {
-    const sets = targetSets(values["targets-sets"], loaded.model);
-    const { data, heldOut, lengthLimit } = await rowsFor(loaded, true);
-    const shared = await openFolder(outFolder, { settings: settingsOf(values), hashes: contentsOf(loaded, data, heldOut) }, output);
-    output.note(`device: ${description}`);
-    const base = await finished({ path: join(out, "base.json"), schema: baseSchema, settings: shared, signal }, async () => ({
-      settings: shared,
-      evalLoss: await lossOn(loaded.model, heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
-    }));
-    const lr = values.lr ?? defaultLearningRate("lora", loaded.model);
-    return { shared, sets, baseLoss: base?.evalLoss ?? Number.NaN, description, lr };
-  });
-  const { shared, sets, baseLoss, lr } = start;
+  const start = await onFreshModel(values, {}, (loaded, description) => begin(outFolder, context, loaded, description));
+  const { sets, baseLoss, lr } = start;
   const [first] = sets as [TargetSet]; // `targetSets` gives at least one
   const plans: Plan[] = [
     ...sets.flatMap((set) => ranks.map((rank): Plan => ({ set, rank, seed: values.seed }))),
     { set: first, rank: largest, seed: values.seed + 1 },
   ];
   const runs: StudyRun[] = [];
-  for (const [i, { set, rank, seed }] of plans.entries()) {
-    if (signal.aborted) break;
-    const name = `${set.name.replace(/[^\w-]+/g, "_")}-r${rank}-s${seed}`;
-    const folder = join(out, name);
-    const targets = typeof set.targets === "string" ? set.targets : set.targets.join();
-    const settings = { ...shared, lr, seed, targets, rank, alpha: 2 * rank };
-    const run = await finished({ path: join(out, `${name}.json`), schema: runSchema, settings, signal }, async () => {
-      await outFolder.beginRun(name, adapterRunFiles);
-      output.say(`${i + 1} of ${plans.length}: rank ${rank} on ${set.name}${seed === values.seed ? "" : ", another seed"}`);
-      return onFreshModel(async (loaded): Promise<StudyRun | null> => {
-        const { model } = loaded;
-        const { data, heldOut, lengthLimit } = await rowsFor(loaded, false);
-        const options = { rank, alpha: 2 * rank, targets: set.targets };
-        // A rank above a layer's own costs more and learns no more; a study may well ask for it, and its page shows it.
-        const adapter = applyMethod(model, "lora", options, { seed, baseModel: values.model, onWarning: () => {} });
-        const trained = await trainInFolder({
-          model,
-          adapter,
-          examples: data.examples,
-          lengthLimit,
-          steps: values.steps,
-          batchSize: values["batch-size"],
-          seed,
-          peakRate: lr,
-          warmup: values.warmup,
-          folder,
-          files,
-          saveEvery: values["save-every"],
-          settings,
-          signal,
-          output,
-        });
-        if (!trained) return null;
-        const layers: StudyRun["layers"][number][] = [];
-        for await (const pair of trainedPairs(model, adapter, options.alpha / rank))
-          layers.push({ name: pair.name, ...learnedChange(pair) });
-        const widths = layers.map(({ singularValues }) => effectiveRank(singularValues));
-        return {
-          settings,
-          set: set.name,
-          rank,
-          seed,
-          folder,
-          trainable: reportOf(model, adapter).trainable,
-          evalLoss: await lossOn(model, heldOut.examples, lengthLimit, () => signal.throwIfAborted()),
-          effectiveRank: widths.reduce((sum, width) => sum + width, 0) / widths.length,
-          layers,
-        };
-      });
-    });
+  for (const [i, plan] of plans.entries()) {
+    if (outFolder.signal.aborted) break;
+    const title = `${i + 1} of ${plans.length}: rank ${plan.rank} on ${plan.set.name}${plan.seed === values.seed ? "" : ", another seed"}`;
+    const run = await runResult(outFolder, context, start, plan, title);
     if (!run) break;
-    await removeState(folder, stateFileName);
-    runs.push({ ...run, folder });
+    runs.push(run);
   }
   if (runs.length < plans.length) {
     output.note(
       `Stopped after ${runs.length} of ${plans.length} runs. Resume with:`,
       `${program()} ${["rank-study", ...args].map(shellWord).join(" ")}`,
     );
-    return interruptedCode(signal);
+    return interruptedCode(outFolder.signal);
   }
-
   const facts = [
     ["model", shownPath(values.model)],
     ["data", shownPath(values.data)],
@@ -223,7 +229,13 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     ["device", start.description],
   ] as const;
   const study = await analysed(runs, { sets, ranks, baseLoss, seed: values.seed, facts });
-  const path = join(out, "rank-study.html");
+  await sayResults(join(outFolder.path, "rank-study.html"), study, runs, output);
+  return 0;
+}
+
+/** Writes the page and says what came out. */
+async function sayResults(path: string, study: Study, runs: readonly StudyRun[], output: StudyContext["output"]): Promise<void> {
+  const { baseLoss, ranks } = study;
   await writeFileAtomic(path, studyPage(study));
   const { head, rows } = lossRows(study);
   for (const line of tableLines([head, ...rows], { areNumbers: true, width: output.tableColumns })) output.say(line);
@@ -259,57 +271,6 @@ async function studyIn(outFolder: OutFolder, { values, output, args }: CommandCo
     amplification,
     page: path,
   });
-  return 0;
-}
-
-/** What the runs say together. Directions and spectra are those of the first set of targets. */
-async function analysed(
-  runs: readonly StudyRun[],
-  {
-    sets,
-    ranks,
-    baseLoss,
-    seed,
-    facts,
-  }: Pick<Study, "ranks" | "baseLoss" | "facts"> & { readonly sets: readonly TargetSet[]; readonly seed: number },
-): Promise<Study> {
-  const [set] = sets as [TargetSet]; // there is at least one
-  const own = runs.filter((run) => run.set === set.name && run.seed === seed);
-  const largest = own.at(-1) as StudyRun; // the ranks rise, and there is at least one
-  const other = runs.find((run) => run.seed !== seed);
-  // As in the paper, 8 beside the largest; else the middle rank.
-  const smaller = own.find(({ rank }) => rank === 8 && rank < largest.rank) ?? own[Math.floor((own.length - 1) / 2)];
-  const maps = await withDevice("cpu", null, async (dev) => {
-    const most = await savedDirections(largest.folder, dev);
-    const few = smaller && smaller !== largest ? await savedDirections(smaller.folder, dev) : null;
-    const again = other ? await savedDirections(other.folder, dev) : null;
-    const seeds = { y: `i, seed ${seed}`, x: `j, seed ${seed + 1}` };
-    return {
-      betweenRanks: few ? similarityMaps(few, most, { y: `i, r = ${smaller?.rank}`, x: `j, r = ${largest.rank}` }) : [],
-      betweenSeeds: again ? similarityMaps(most, again, seeds) : [],
-    };
-  });
-  const spectra = [...meansByKind(largest.layers.map(({ name, singularValues }) => ({ name, values: singularValues })))].map(
-    ([layers, values]) => ({ layers, rank: largest.rank, values }),
-  );
-  const amplification = own.flatMap(({ rank, layers }) =>
-    [...meansByKind(layers.map(({ name, amplification: factor, norm }) => ({ name, values: [factor, norm] })))].map(
-      ([kind, [factor = Number.NaN, norm = Number.NaN]]) => ({ layers: kind, rank, factor, norm }),
-    ),
-  );
-  const first = runs.filter((run) => run.seed === seed);
-  return {
-    baseLoss,
-    runs: first,
-    sets: sets.map(({ name }) => name),
-    ranks,
-    sentence: recommended(first, baseLoss)?.sentence ?? "",
-    analysed: `${set.name} (${[...new Set(largest.layers.map(({ name }) => kindOf(name)))].join(", ")})`,
-    spectra,
-    ...maps,
-    amplification,
-    facts,
-  };
 }
 
 export const rankStudyCommand = defineCommand({

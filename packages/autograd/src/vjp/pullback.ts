@@ -16,7 +16,7 @@ const none: ReadonlySet<Node> = new Set();
  * Reverse-mode differentiation (Linnainmaa 1970) on the graph: gradients of `wrt` when `roots` have the gradients `dys`. Only nodes on a
  * path from `wrt` to `roots` are visited and only their gradients recorded. null where no path leads. What lies behind `leaves` does not
  * count: they are independent variables, even two that read one storage. Values that were read count as the expressions behind them; throws
- * HistoryError where one of `wrt` may lie behind an expression that is gone.
+ * HistoryError where one of `wrt` may lie behind an expression that is gone. Long: what is visited, and what is kept on the way back, is read together.
  */
 export function pullback(
   roots: readonly Node[],

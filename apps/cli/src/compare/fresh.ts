@@ -1,0 +1,40 @@
+import type { DataSet, Examples } from "@lowrank/models";
+import type { Output } from "../output.js";
+import { openData, openModel, withDevice } from "../session.js";
+import { splitRows } from "./held-out.js";
+
+/** What says where each run of a comparison begins. */
+export interface Beginning {
+  readonly model: string;
+  readonly device: "auto" | "cpu" | "webgpu";
+  readonly data: string;
+  readonly "eval-data": string | undefined;
+  readonly "eval-rows": number;
+  readonly "max-length": number | undefined;
+}
+
+/** A model with its tokenizer, opened for one run. */
+export type Opened = Awaited<ReturnType<typeof openModel>>;
+
+/** A fresh device with the model on it: the same start for each run, and a peak of memory of its own. `use` is told what the device is. */
+export function onFreshModel<R>(
+  { model, device }: Beginning,
+  dtype: { readonly dtype?: "f32" },
+  use: (loaded: Opened, description: string) => Promise<R>,
+): Promise<R> {
+  return withDevice(device, null, async (dev) => use(await openModel(model, dev, dtype), `${dev.name} (${dev.description})`));
+}
+
+/** The rows to train on and those that are held out. `told`: who hears of them, the first time, and may stop the reading. */
+export async function rowsOf(
+  values: Beginning,
+  loaded: Opened,
+  told: { readonly output: Output; readonly signal: AbortSignal } | null,
+): Promise<{ readonly data: DataSet<Examples>; readonly heldOut: DataSet<Examples> }> {
+  const { data, "eval-data": held, "eval-rows": rowLimit, "max-length": maxLength } = values;
+  const output = told?.output ?? null;
+  // Later, what is finished is shown first.
+  const stop = told ? { signal: told.signal } : {};
+  const heldOut = held === undefined ? null : await openData(held, loaded, output, { maxLength, rowLimit, ...stop });
+  return splitRows(await openData(data, loaded, output, { maxLength, ...stop }), heldOut, rowLimit);
+}
