@@ -13,7 +13,6 @@ const spread =
 const bounded: readonly (readonly [path: string, bound: string])[] = [
   ["packages/tensor/src/kernels/", "the lines and operands of one kernel"],
   ["packages/tensor/src/schedule/lower.ts", "the operands of one node"],
-  ["packages/tensor/src/schedule/fuse.ts", "the kernels between two that are joined"],
   ["packages/models/src/train/step.ts", "the tensors of one batch"],
   ["apps/bench/src/bars/generation.ts", "the two of a pair"],
   ["apps/bench/src/main.ts", "the lines of a table"],

@@ -259,13 +259,13 @@ class Builder {
       if (node.op === "buffer" && written.has(from)) {
         // Its old contents are wanted, but another result replaces them: keep a copy from before.
         const kept = this.#newSlot(dtype, count, null);
-        before.unshift({ kind: "copy", bytes, from, to: kept });
+        before.push({ kind: "copy", bytes, from, to: kept });
         from = kept;
       }
       const to = binding < this.inputs.length ? binding : this.#newSlot(dtype, count, binding);
       if (from !== to && count > 0) kernels.push({ kind: "copy", bytes, from, to });
     }
-    kernels.unshift(...before);
+    for (const kernel of [...before, ...kernels.splice(0)]) kernels.push(kernel);
   }
 }
 

@@ -66,7 +66,8 @@ class Edit {
     for (const slot of readsOf(old)) this.#readers.get(slot)?.delete(old);
     for (const slot of writesOf(old)) if (this.#writers.get(slot) === old) this.#writers.delete(slot);
     if (next) this.#enter(next);
-    this.kernels.splice(at, 1, ...(next ? [next] : []));
+    if (next) this.kernels[at] = next;
+    else this.kernels.splice(at, 1);
   }
 
   /** Lets the update that writes `slot` write the slot that it is an update of; all but `copy` then read that one. */
@@ -95,7 +96,7 @@ class Edit {
     const span = later.slice(0, last + 1);
     const dependents = dependentsOf(update, span);
     const before = span.filter((kernel) => !dependents.has(kernel));
-    this.kernels.splice(at, last + 2, ...before, update, ...dependents);
+    this.kernels = [...this.kernels.slice(0, at), ...before, update, ...dependents, ...later.slice(last + 1)];
     return [...dependents].filter((kernel) => readers.has(kernel));
   }
 

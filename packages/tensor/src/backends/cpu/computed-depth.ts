@@ -33,7 +33,7 @@ export function deepSteps(
   const steps: Step[] = [];
   let scratchBytes = 0;
   const add = (list: StepList): void => {
-    steps.push(...list.steps);
+    for (const step of list.steps) steps.push(step);
     scratchBytes = Math.max(scratchBytes, list.scratchBytes);
   };
   let isFirst = true;
