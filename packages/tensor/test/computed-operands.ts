@@ -46,6 +46,12 @@ export const unpackings: Record<string, (weight: BlockWeight) => Tensor> = {
     const [low, high] = [bytes.mod(16), bytes.div(16).floor()];
     return concat([low, high], 2).sub(8).mul(scales.cast("f32")).reshape([rows, columns]);
   },
+  "remainders and quotients of integers": ({ packed, scales, rows, columns }) =>
+    concat([packed.mod(16), packed.intDivide(16)], 2)
+      .cast("i32")
+      .sub(8)
+      .mul(scales)
+      .reshape([rows, columns]),
   "neighbours in one byte": ({ packed, scales, rows, columns }) =>
     stack([packed.and(15), packed.shiftRight(4)], 3)
       .reshape([rows, columns / blockSize, blockSize])

@@ -89,8 +89,9 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number
       if (stride === null) return null;
       cost += ((stride === 1 ? 1 : scatteredCost) * blocks.lanes) / 4;
     } else {
-      const isDivision =
-        (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
+      const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
+      // What the user divides by a power of two are mostly bits.
+      const isDivision = divides && !(expr.op === "binary" && expr.b.op === "const" && Number.isInteger(Math.log2(expr.b.value)));
       if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
     }
   }

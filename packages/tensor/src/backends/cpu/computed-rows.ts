@@ -87,13 +87,14 @@ function placeOf(make: ExprMakers, { batch, m, n }: MatmulKernel, batchAt: reado
 }
 
 /**
- * Blocks of the depth: lanes are positions of the depth, which are added up at the end. Four columns share what is
+ * Blocks of the depth: lanes are positions of the depth, which are added up at the end. Some columns share what is
  * read of the rows where that takes more than a load, and there are registers for their sums.
  */
 function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
   const { m, n, k, batch, a, b } = kernel;
   const make = new ExprMakers();
-  const abreast = blocks.step > 1 && n % 4 === 0 && m * blocks.lanes <= mostSums ? 4 : 1;
+  const isDear = blocks.step > 1;
+  const abreast = [4, 2].find((count) => isDear && n % count === 0 && (count * m * blocks.lanes) / 4 <= mostSums) ?? 1;
   const outer = [...batch, n / abreast, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const lane = make.variable(batch.length + 1, blocks.lanes);

@@ -186,8 +186,9 @@ export function lowerRows(given: LoopKernel, lanes: "outer" | "inner", addsLanes
   if (lanes === "inner") return program;
   const vectorAxis = kernel.outer.length - 1;
   const rows = product(kernel.outer.slice(0, -1));
-  const work = (rows * kernel.inner * new Analysis().cost(kernel, vectorAxis) * (given.outer.at(-1) ?? 4)) / 4;
-  const rowsPerTile = Math.max(1, Math.min(rows, Math.round((tileWork * rows) / Math.max(work, 1))));
+  // Of the instructions that its expressions would take alone, a block of them takes a quarter: units share loads, bytes are sixteen to a vector.
+  const work = (rows * kernel.inner * new Analysis().cost(kernel, vectorAxis) * (given.outer.at(-1) ?? 4)) / 16;
+  const rowsPerTile = Math.max(1, Math.min(Math.ceil(rows / 16), Math.round((tileWork * rows) / Math.max(work, 1))));
   const tileCount = Math.ceil(rows / rowsPerTile);
   const units = (given.outer.at(-1) ?? 4) / 4;
   return { ...program, segments: wholeLoop(kernel), vectorAxis, units, rowsPerTile, tileCount, work };
