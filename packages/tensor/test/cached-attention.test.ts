@@ -1,4 +1,4 @@
-import { cachedAttention, compile, type Device, device, ShapeError, type Tensor, tensor } from "@lowrank/tensor";
+import { attention, cachedAttention, compile, type Device, device, ShapeError, type Tensor, tensor } from "@lowrank/tensor";
 import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
@@ -104,6 +104,19 @@ test("queries and results that are views of projections are read and written whe
     return cachedAttention(heads(1, 3), heads(2, 12), heads(3, 12), positions).permute([0, 2, 1, 3]).reshape([6, 16]);
   };
   const [want, got] = [await build(reference).data(), await build(tested).data()];
+  for (const [i, value] of want.entries()) expect(got[i]).toBeCloseTo(value, 4);
+});
+
+test("a function of the scores and a window give what they do in attention to all keys", async () => {
+  const shape = [1, 2, 9, 8];
+  const [q, k, v] = [1, 2, 3].map((seed) => tensor(wave(2 * 9 * 8, seed), { device: tested, shape })) as [Tensor, Tensor, Tensor];
+  const options = {
+    window: 4,
+    scores: (scores: Tensor, at: { readonly query: Tensor; readonly key: Tensor }) =>
+      scores.div(3).tanh().mul(3).sub(at.query.sub(at.key).cast("f32").mul(0.1)),
+  };
+  const want = await attention(q, k, v, { isCausal: true, ...options }).data();
+  const got = await cachedAttention(q, k, v, tensor([0], { device: tested, dtype: "i32" }), options).data();
   for (const [i, value] of want.entries()) expect(got[i]).toBeCloseTo(value, 4);
 });
 

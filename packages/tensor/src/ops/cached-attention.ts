@@ -1,5 +1,6 @@
 import { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
+import type { AttentionOptions } from "./attention.js";
 import { defineComposite } from "./composite.js";
 
 /** How scores are scaled and how far back queries see. */
@@ -8,29 +9,45 @@ export interface CachedAttentionOptions {
   readonly scale?: number;
   /** How many keys a query sees, its own included, as transformers' `sliding_window`; all up to its own when absent. */
   readonly window?: number;
+  /** What becomes of the scaled scores before softmax, as for `attention`, where `query` is a query's own position. Rules out the kernel. */
+  readonly scores?: AttentionOptions["scores"];
+}
+
+/** Attention made of products, for devices and options without a kernel. */
+function composed(
+  queries: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  positions: Tensor,
+  { scale = 1, window, scores: change }: CachedAttentionOptions,
+): Tensor {
+  const [batch = 1, heads = 1, queryCount = 1, dim = 1] = queries.shape;
+  const [, kvHeads = 1, keyCount = 1] = keys.shape;
+  const rows = [batch, kvHeads, (heads / kvHeads) * queryCount];
+  const shape = [batch, heads, queryCount, keyCount];
+  const scaled = queries
+    .reshape([...rows, dim])
+    .matmul(keys.cast("f32").transpose())
+    .mul(scale)
+    .reshape(shape);
+  const iota = (axis: number, sizes: readonly number[]): Tensor =>
+    new Tensor({ op: "iota", axis, shape: sizes, dtype: "i32" }, queries.device);
+  const key = iota(3, [1, 1, 1, keyCount]);
+  const query = positions.reshape([batch, 1, 1, 1]).add(iota(2, [1, 1, queryCount, 1]));
+  const scores = change
+    ? change(scaled, { batch: iota(0, [batch, 1, 1, 1]), head: iota(1, [1, heads, 1, 1]), query, key }).expand(shape)
+    : scaled;
+  const before = key.lessEqual(query).where(scores, Number.NEGATIVE_INFINITY);
+  const seen = window === undefined ? before : key.greater(query.sub(window)).where(before, Number.NEGATIVE_INFINITY);
+  const weights = seen.softmax(-1).reshape([...rows, keyCount]);
+  return weights.matmul(values.cast("f32")).reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
 }
 
 const cachedAttentionComposite = defineComposite("cachedAttention", {
   outputs: ([queries = [], _keys, values = []]) => [{ shape: [...queries.slice(0, 3), values[3] ?? 1], dtype: "f32" }],
-  decompose([queries, keys, values, positions], attributes) {
+  decompose([queries, keys, values, positions], { scale, window }) {
     if (!queries || !keys || !values || !positions) throw new Error("cachedAttention: needs queries, keys, values and positions.");
-    const [batch = 1, heads = 1, queryCount = 1, dim = 1] = queries.shape;
-    const [, kvHeads = 1, keyCount = 1] = keys.shape;
-    const group = heads / kvHeads;
-    const shape = [batch, kvHeads, group, queryCount, keyCount];
-    const scores = queries
-      .reshape([batch, kvHeads, group * queryCount, dim])
-      .matmul(keys.cast("f32").transpose())
-      .mul(Number(attributes["scale"]))
-      .reshape(shape);
-    const key = new Tensor({ op: "iota", axis: 4, shape, dtype: "i32" }, queries.device);
-    const query = new Tensor({ op: "iota", axis: 3, shape: [1, 1, 1, queryCount, 1], dtype: "i32" }, queries.device);
-    const own = positions.reshape([batch, 1, 1, 1, 1]).add(query);
-    const before = key.lessEqual(own).where(scores, Number.NEGATIVE_INFINITY);
-    const { window } = attributes;
-    const seen = window === undefined ? before : key.greater(own.sub(Number(window))).where(before, Number.NEGATIVE_INFINITY);
-    const weights = seen.softmax(-1).reshape([batch, kvHeads, group * queryCount, keyCount]);
-    return [weights.matmul(values.cast("f32")).reshape([batch, heads, queryCount, values.shape[3] ?? 1])];
+    return [composed(queries, keys, values, positions, { scale: Number(scale), ...(window !== undefined && { window: Number(window) }) })];
   },
 });
 
@@ -63,9 +80,10 @@ export function cachedAttention(
       [positions.shape, queries.shape],
     );
   }
-  const { scale = 1 / Math.sqrt(headDim), window } = options;
+  const { scale = 1 / Math.sqrt(headDim), window, scores } = options;
   if (window !== undefined && !(Number.isInteger(window) && window >= 1))
     throw new ShapeError(`cachedAttention: window is ${window}. It is how many keys each query sees, a whole number of at least 1.`);
+  if (scores) return composed(queries.cast("f32"), keys, values, positions, { ...options, scale });
   const attributes = { scale, ...(window !== undefined && window < capacity && { window }) };
   return cachedAttentionComposite([queries.cast("f32"), keys, values, positions], attributes)[0] as Tensor; // it has one result
 }
