@@ -25,7 +25,7 @@ export interface AttentionOptions {
    * it is elementwise; a gradient that goes into tensors from outside rules out the fused kernel.
    */
   readonly scores?: (scores: Tensor, at: ScorePositions) => Tensor;
-  /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel. */
+  /** Added to the scores; broadcasts to [batch, heads, queries, keys]. Rules out the fused kernel, which `scores: (s) => s.add(mask)` does not. */
   readonly mask?: Tensor;
   /**
    * The first key that each query sees, i32 [batch, queries], for texts packed one behind the other into a row, behind a prefix or none:
