@@ -181,6 +181,15 @@ describe("gradients through values that were read", () => {
     expect(() => step(vector(1))).toThrow("outside of the compiled function");
   });
 
+  test.runIf(dev.name === "cpu")("go through a chain of 40,000 operations that was read", async () => {
+    const w = vector(1);
+    let x = w;
+    for (let i = 0; i < 20_000; i++) x = x.mul(1.0001).add(0.1);
+    const loss = x.sum();
+    expect(await loss.item()).toBeCloseTo(1.0001 ** 20_000 + 0.1 * ((1.0001 ** 20_000 - 1) / 0.0001), -2);
+    expect(await grad(loss, [w])[0]?.item()).toBeCloseTo(1.0001 ** 20_000, 1);
+  });
+
   // The engine's own bookkeeping, the same on all.
   test.runIf(dev.name === "cpu")(
     "histories that nobody can differentiate by are let go",

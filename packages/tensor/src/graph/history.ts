@@ -94,7 +94,7 @@ export function expressionOf(node: Node): Node | null {
   return node.op === "buffer" && node.history ? node.history.of.expression(node.history.index) : null;
 }
 
-/** The histories of a device's values, within a limit: the oldest are let go. */
+/** The histories of a device's values, within a limit: the oldest are let go, never the latest. */
 export class Histories {
   readonly #kept = new Set<{ readonly history: WeakRef<History>; readonly cost: number }>();
   #nodeCount = 0;
@@ -145,8 +145,9 @@ export class Histories {
       this.#nodeCount -= kept.cost;
     }
     // Half of the room at once, so that it is not looked for at each read.
+    const latest = [...this.#kept].at(-1);
     for (const kept of this.#kept) {
-      if (this.#nodeCount <= maxNodes / 2) return;
+      if (this.#nodeCount <= maxNodes / 2 || kept === latest) return;
       kept.history.deref()?.letGo("old");
       this.#kept.delete(kept);
       this.#nodeCount -= kept.cost;
