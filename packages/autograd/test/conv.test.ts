@@ -1,8 +1,8 @@
 import { grad } from "@lowrank/autograd";
 import { conv2d, type Device, device, realize, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type ConvCase, convCases, convolution, numbers } from "../../tensor/test/conv-cases.js";
+import { type ConvCase, casesOn, convolution, numbers } from "../../tensor/test/conv-cases.js";
 
 let devices: Device[];
 
@@ -52,7 +52,7 @@ function gradients(row: ConvCase): { x: number[]; weight: number[]; bias: number
 }
 
 describe("the gradients of conv2d are the sums that torch defines", () => {
-  for (const [name, row] of Object.entries(convCases)) {
+  for (const [name, row] of casesOn(testBackend())) {
     test(name, async () => {
       const want = gradients(row);
       const { shape } = convolution(row);

@@ -108,6 +108,7 @@ const ofBytes: Record<string, (x: Tensor) => Tensor> = {
   "bytes below zero": (x) => x.cast("i32").and(127).sub(128),
   "bytes past 255": (x) => x.add(1).cast("f32").sub(x.cast("f32").sub(200)),
   "unsigned bytes that wrap": (x) => x.and(15).sub(8),
+  "bytes as floats and back": (x) => x.cast("f32").mod(16).sub(8).cast("i32").mul(3),
   "bytes of a third": (x) => x.cast("f32").div(3).floor(),
 };
 

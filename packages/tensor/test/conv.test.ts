@@ -1,7 +1,7 @@
 import { type Conv2dOptions, conv2d, type Device, device, realize, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type ConvCase, convCases, convolution, numbers } from "./conv-cases.js";
+import { type ConvCase, casesOn, convolution, numbers } from "./conv-cases.js";
 
 let devices: Device[];
 
@@ -15,7 +15,7 @@ function tensors({ x, weight, hasBias }: ConvCase, dev: Device): { x: Tensor; we
 }
 
 describe("conv2d is the sum that torch defines", () => {
-  for (const [name, row] of Object.entries(convCases)) {
+  for (const [name, row] of casesOn(testBackend())) {
     test(name, async () => {
       const want = convolution(row);
       for (const dev of devices) {

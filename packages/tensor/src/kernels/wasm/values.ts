@@ -5,21 +5,18 @@ import { substitute } from "../substitute.js";
 import type { Analysis } from "./analysis.js";
 import { Arithmetic, type Lanes, scalarCast, splat, vectorCast } from "./arithmetic.js";
 import { type Code, extractLane, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, memory, op, shuffle32 } from "./assembler.js";
+import { type ByteHost, type ByteScope, ByteValues } from "./bytes.js";
 import type { LoopProgram } from "./lower.js";
 import { choose, philox } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
-import { SmallIntegers } from "./small-integers.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";
 
 /** Values already computed at one level of the loop nest. */
-export interface Scope {
+export interface Scope extends ByteScope {
   readonly scalars: Map<Expr, Local>;
   readonly splats: Map<Expr, Local>;
   /** One map for each unit of four lanes. */
   readonly vectors: Map<Expr, Local>[];
-  /** Small integers of all units as bytes, and as halves of vectors of i16. */
-  readonly bytes: Map<Expr, Local>;
-  readonly halves: readonly [Map<Expr, Local>, Map<Expr, Local>];
   /** Addresses of accesses by slot and index, and multiples of the inner position by factor. */
   readonly addresses: Map<string, Map<Expr, Local>>;
   readonly offsets: Map<number, Local>;
@@ -31,7 +28,8 @@ export function newScope(): Scope {
     splats: new Map(),
     vectors: [],
     bytes: new Map(),
-    halves: [new Map(), new Map()],
+    low: new Map(),
+    high: new Map(),
     addresses: new Map(),
     offsets: new Map(),
   };
@@ -53,9 +51,6 @@ export interface Position {
   readonly units: number;
 }
 
-/** Units whose small integers fill one vector of bytes. */
-const unitsOfBytes = 4;
-
 /** Writes the code of expressions, as scalars or as vectors of four lanes, each value once and as far out as it can be. */
 export class Values {
   readonly accumulators: Local[][] = [];
@@ -64,7 +59,7 @@ export class Values {
   readonly #atStart = new Map<Expr, Expr>();
   readonly #atUnit = new Map<number, Map<Expr, Expr>>();
   readonly #arithmetic: Arithmetic;
-  readonly #small: SmallIntegers;
+  readonly #bytes: ByteValues;
 
   constructor(
     readonly f: FunctionBuilder,
@@ -76,7 +71,13 @@ export class Values {
     readonly outerVariables: readonly Local[],
   ) {
     this.#arithmetic = new Arithmetic(f, scalarMath);
-    this.#small = new SmallIntegers(dtypes);
+    const host: ByteHost = {
+      isLanewise: (expr) => this.isLanewise(expr),
+      scopeOf: (expr, at) => this.#scopeOf(expr, at),
+      keep: (...args) => this.#keep(...args),
+      addressOf: ({ slot, index }, at) => this.#linearAddress(slot, index, at),
+    };
+    this.#bytes = new ByteValues(host, dtypes);
     this.#innerAxis = program.kernel.outer.length;
     this.#isTurned = program.vectorAxis !== this.#innerAxis;
   }
@@ -176,53 +177,9 @@ export class Values {
     return this.#keep(known, expr, scope, at, "v128", () => this.#makeVector(expr, unit, at));
   }
 
-  /** The bytes of all units of a small integer; null where it is not one, or its bytes do not lie side by side. */
-  #bytes(expr: Expr, at: Position): Code | null {
-    if (at.lanes !== 4 || at.units !== unitsOfBytes || !this.isLanewise(expr)) return null;
-    const operation = this.#small.of(expr)?.operation;
-    if (!operation) return null;
-    const scope = this.#scopeOf(expr, at);
-    const known = scope.bytes.get(expr);
-    if (known) return known.get;
-    if (operation.op === "load") {
-      const linear = this.#linearAddress(operation.load.slot, operation.load.index, at);
-      return linear?.laneBytes === 1
-        ? this.#keep(scope.bytes, expr, scope, at, "v128", () => memory("v128.load", 0, linear.address))
-        : null;
-    }
-    const x = this.#bytes(operation.x, at);
-    if (!x || operation.op === "same") return x;
-    return this.#keep(scope.bytes, expr, scope, at, "v128", () => byteOperation(operation.op, x, operation.value));
-  }
-
-  /**
-   * A unit of a small integer, shifted into the top byte of each lane: one instruction brings it there, where widening takes up to four. Null
-   * for everything else.
-   */
-  #inTopByte(expr: Expr, unit: number, at: Position): Code | null {
-    if (expr.op !== "binary" || expr.kind !== "shl" || expr.b.op !== "const" || expr.b.value !== 24) return null;
-    const bytes = this.#bytes(expr.a, at);
-    if (!bytes) return null;
-    // 128 is a place outside the bytes, which gives 0.
-    const place = (lane: number): number => ((unit * 4 + lane) << 24) | 0x808080;
-    return op("i8x16.swizzle", bytes, i32x4(place(0), place(1), place(2), place(3)));
-  }
-
-  /** A unit of a small integer, from its bytes. */
-  #widened(expr: Expr, unit: number, at: Position): Code | null {
-    const bytes = this.#bytes(expr, at);
-    if (!bytes) return null;
-    const sign = (this.#small.of(expr)?.low ?? 0) < 0 ? "s" : "u";
-    const scope = this.#scopeOf(expr, at);
-    const halves = scope.halves[unit < 2 ? 0 : 1];
-    const half = this.#keep(halves, expr, scope, at, "v128", () => op(`i16x8.extend_${unit < 2 ? "low" : "high"}_i8x16_${sign}`, bytes));
-    const lanes = op(`i32x4.extend_${unit % 2 === 0 ? "low" : "high"}_i16x8_${sign}`, half);
-    return expr.dtype === "f32" ? op("f32x4.convert_i32x4_s", lanes) : lanes;
-  }
-
   #makeVector(expr: Exclude<Expr, { op: "const" | "accumulator" | "given" }>, unit: number, at: Position): Code {
     const get = (x: Expr): Code => this.vector(x, unit, at);
-    const shortcut = this.#widened(expr, unit, at) ?? this.#inTopByte(expr, unit, at) ?? this.#multiplied(expr, get);
+    const shortcut = this.#bytes.unit(expr, unit, at) ?? this.#multiplied(expr, get);
     if (shortcut) return shortcut;
     switch (expr.op) {
       case "variable":
@@ -248,7 +205,7 @@ export class Values {
         return this.#vectorSelect(expr, get);
       case "cast":
         // Signed integers convert in one instruction.
-        return vectorCast(this.#small.of(expr.x) ? "i32" : expr.x.dtype, expr.dtype, get(expr.x));
+        return vectorCast(expr.x.dtype === "u32" && this.#bytes.small.of(expr.x) ? "i32" : expr.x.dtype, expr.dtype, get(expr.x));
       case "random":
         return philox(this.f, get(expr.key0), get(expr.key1), expr.stream, get(expr.index));
     }
@@ -380,15 +337,6 @@ export class Values {
     );
     storeLanes(this.f, dtype, addresses, value);
   }
-}
-
-/** Sixteen bytes and a number, byte by byte. */
-function byteOperation(kind: "and" | "or" | "xor" | "add" | "sub" | "shr", x: Code, value: number): Code {
-  const splat = (byte: number): Code => i32x4(Math.imul(byte & 255, 0x01010101));
-  if (kind === "add" || kind === "sub") return op(`i8x16.${kind}`, x, splat(value));
-  if (kind !== "shr") return op(`v128.${kind}`, x, splat(value));
-  // There is no shift of bytes: what comes in from the neighbour is cleared.
-  return value === 0 ? x : op("v128.and", op("i16x8.shr_u", x, i32(value)), splat(255 >> value));
 }
 
 function mapOf(maps: Map<string, Map<Expr, Local>>, key: string): Map<Expr, Local> {

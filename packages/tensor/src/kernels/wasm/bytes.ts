@@ -1,0 +1,98 @@
+import type { DType } from "../../tensor/dtype.js";
+import type { Expr } from "../expr.js";
+import type { Slot } from "../kernel.js";
+import { type Code, i32, i32x4, type Local, memory, op } from "./assembler.js";
+import { SmallIntegers } from "./small-integers.js";
+import type { Position, Scope } from "./values.js";
+
+/** Units whose small integers fill one vector of bytes. */
+const unitsOfBytes = 4;
+
+/** Bytes of all units of a step, and halves of them as vectors of i16. */
+export interface ByteScope {
+  readonly bytes: Map<Expr, Local>;
+  readonly low: Map<Expr, Local>;
+  readonly high: Map<Expr, Local>;
+}
+
+/** What the code of bytes needs of that of all values. */
+export interface ByteHost {
+  /** True when a value differs between lanes. */
+  isLanewise(expr: Expr): boolean;
+  scopeOf(expr: Expr, at: Position): Scope;
+  /** Computes a value once, into a local of its scope. */
+  keep(known: Map<Expr, Local>, expr: Expr, scope: Scope, at: Position, type: "v128", make: () => Code): Code;
+  /** The address of lane 0 of a load, and bytes from lane to lane; null where those differ. */
+  addressOf(load: Expr & { readonly op: "load" }, at: Position): { readonly address: Code; readonly laneBytes: number } | null;
+}
+
+/** Writes the code of small integers: sixteen at a time, as bytes, of which other values take four as they need them. */
+export class ByteValues {
+  readonly small: SmallIntegers;
+
+  constructor(
+    readonly host: ByteHost,
+    dtypes: (slot: Slot) => DType,
+  ) {
+    this.small = new SmallIntegers(dtypes);
+  }
+
+  /** The bytes of all units of a small integer; null where it is not one, or its bytes do not lie side by side. */
+  #bytes(expr: Expr, at: Position): Code | null {
+    const { host } = this;
+    if (at.lanes !== 4 || at.units !== unitsOfBytes || !host.isLanewise(expr)) return null;
+    const operation = this.small.of(expr)?.operation;
+    if (!operation) return null;
+    const scope = host.scopeOf(expr, at);
+    const { bytes } = scope;
+    const known = bytes.get(expr);
+    if (known) return known.get;
+    if (operation.op === "load") {
+      const found = host.addressOf(operation.load, at);
+      return found?.laneBytes === 1 ? host.keep(bytes, expr, scope, at, "v128", () => memory("v128.load", 0, found.address)) : null;
+    }
+    const x = this.#bytes(operation.x, at);
+    if (!x || operation.op === "same") return x;
+    return host.keep(bytes, expr, scope, at, "v128", () => byteOperation(operation.op, x, operation.value));
+  }
+
+  /** A unit of a value that is made of bytes; null for all others. */
+  unit(expr: Expr, unit: number, at: Position): Code | null {
+    return this.#widened(expr, unit, at) ?? this.#inTopByte(expr, unit, at);
+  }
+
+  /**
+   * A unit of a small integer, shifted into the top byte of each lane: one instruction brings it there, where widening takes up to four. Null
+   * for everything else.
+   */
+  #inTopByte(expr: Expr, unit: number, at: Position): Code | null {
+    if (expr.op !== "binary" || expr.kind !== "shl" || expr.b.op !== "const" || expr.b.value !== 24) return null;
+    const bytes = this.#bytes(expr.a, at);
+    if (!bytes) return null;
+    // 128 is a place outside the bytes, which gives 0.
+    const place = (lane: number): number => ((unit * 4 + lane) << 24) | 0x808080;
+    return op("i8x16.swizzle", bytes, i32x4(place(0), place(1), place(2), place(3)));
+  }
+
+  /** A unit of a small integer, from its bytes. */
+  #widened(expr: Expr, unit: number, at: Position): Code | null {
+    const bytes = this.#bytes(expr, at);
+    if (!bytes) return null;
+    const { host } = this;
+    const sign = (this.small.of(expr)?.low ?? 0) < 0 ? "s" : "u";
+    const scope = host.scopeOf(expr, at);
+    const which = unit < 2 ? "low" : "high";
+    const half = host.keep(scope[which], expr, scope, at, "v128", () => op(`i16x8.extend_${which}_i8x16_${sign}`, bytes));
+    const lanes = op(`i32x4.extend_${unit % 2 === 0 ? "low" : "high"}_i16x8_${sign}`, half);
+    return expr.dtype === "f32" ? op("f32x4.convert_i32x4_s", lanes) : lanes;
+  }
+}
+
+/** Sixteen bytes and a number, byte by byte. */
+function byteOperation(kind: "and" | "or" | "xor" | "add" | "sub" | "shr", x: Code, value: number): Code {
+  const splat = (byte: number): Code => i32x4(Math.imul(byte & 255, 0x01010101));
+  if (kind === "add" || kind === "sub") return op(`i8x16.${kind}`, x, splat(value));
+  if (kind !== "shr") return op(`v128.${kind}`, x, splat(value));
+  // There is no shift of bytes: what comes in from the neighbour is cleared.
+  return value === 0 ? x : op("v128.and", op("i16x8.shr_u", x, i32(value)), splat(255 >> value));
+}
