@@ -172,6 +172,24 @@ describe("what is written is read back", () => {
   });
 });
 
+test("a tensor whose source has everything at hand lets the event loop in while it is read", async () => {
+  const size = 2 ** 24;
+  const text = JSON.stringify({ a: entry("F32", [size], 0, 4 * size) });
+  const bytes = fileOf(text.padEnd(Math.ceil(text.length / 8) * 8), 4 * size);
+  const cpu = await device("cpu");
+  const file = await readSafetensors(bytesSource(bytes));
+  let [turns, isOver] = [0, false];
+  const count = (): void => {
+    turns++;
+    if (!isOver) setImmediate(count);
+  };
+  setImmediate(count);
+  await file.weight("a", { device: cpu });
+  isOver = true;
+  cpu.dispose();
+  expect(turns).toBeGreaterThan(1);
+});
+
 describe("dtypes without a counterpart", () => {
   const i64 = (value: bigint): Uint8Array => {
     const bytes = fileOf(JSON.stringify({ a: entry("I64", [1], 0, 8) }), 8);
