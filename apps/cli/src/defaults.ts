@@ -4,20 +4,26 @@ import { methodOf } from "./method.js";
 /** A method's peak learning rate for AdamW on a model 576 wide, and the power of the width with which it falls. */
 interface Rate {
   readonly at576: number;
-  readonly power: 0 | 1;
+  readonly power: 0 | 1 | 1.5;
 }
 
 /**
  * Methods that work on hidden states of the model's width have rates that fall with it; (IA)³, VeRA and virtual tokens do not.
- * Falling as 1 / width agrees with Adam's rule in Yang et al. 2021 (muP, table 8). docs/defaults.md has the sweep.
+ * Falling as 1 / width agrees with Adam's rule in Yang et al. 2021 (muP, table 8); the parallel adapter's inner width grows with the model's
+ * as well, and falls faster. docs/defaults.md has the sweeps.
  */
 const rates: Readonly<Record<string, Rate>> = {
   full: { at576: 1e-4, power: 1 },
-  parallel: { at576: 1e-4, power: 1 },
-  houlsby: { at576: 1e-3, power: 0 },
-  pfeiffer: { at576: 1e-3, power: 0 },
-  ia3: { at576: 1e-2, power: 0 },
-  vera: { at576: 1e-2, power: 0 },
+  parallel: { at576: 1e-4, power: 1.5 },
+  houlsby: { at576: 1e-3, power: 1 },
+  pfeiffer: { at576: 1e-3, power: 1 },
+  norms: { at576: 1e-2, power: 1 },
+  // Products of small numbers, some of which begin at 0.
+  loha: { at576: 1e-2, power: 1 },
+  lokr: { at576: 1e-2, power: 1 },
+  adalora: { at576: 2e-2, power: 1 },
+  ia3: { at576: 5e-2, power: 0 },
+  vera: { at576: 5e-2, power: 0 },
   prefix: { at576: 1e-2, power: 0 },
   prompt: { at576: 3e-2, power: 0 },
   ptuning: { at576: 1e-3, power: 0 },

@@ -11,9 +11,13 @@ describe("default learning rates", () => {
     ["dora", 576, 2e-3],
     ["full", 576, 1e-4],
     ["parallel", 576, 1e-4],
-    ["ia3", 128, 1e-2],
-    ["ia3", 4096, 1e-2],
-    ["adapter", 4096, 1e-3],
+    ["parallel", 128, 9.5e-4],
+    ["ia3", 128, 5e-2],
+    ["ia3", 4096, 5e-2],
+    ["adapter", 576, 1e-3],
+    ["adapter", 128, 4.5e-3],
+    ["adalora", 128, 9e-2],
+    ["norms", 576, 1e-2],
   ])("%s on a model %i wide: %f", (method, width, rate) => {
     expect(defaultLearningRate(method, wide(width))).toBe(rate);
   });
