@@ -349,6 +349,7 @@ export const cases: Record<string, Build> = {
       .cast("f16")
       .matmul(t([7, 9]).cast("bf16")),
   "reductions of odd sizes": (t) => concat([t([3, 131]).sum(1), t([3, 131]).max(0).slice([0, 3]), t([131, 3]).sum(0), t([1, 1]).sum(1)]),
+  "smallest of odd sizes": (t) => concat([t([3, 131]).min(1), t([131, 3]).exp().min(0), t([5000]).min().reshape([1])]),
   "large reduction": (t) => t([70000]).sum(),
   "long rows": (t) => t([2, 5000]).softmax(-1),
   "NaN and infinities": (t) => {
@@ -389,7 +390,7 @@ export function apply(op: number, x: Tensor, y: Tensor): Tensor {
     case 9:
       return x.rank > 0 ? x.slice([0, Math.max(1, x.sizeAt(0) - 1)]) : x;
     case 10:
-      return x.rank > 0 ? x.max(0) : x;
+      return x.rank === 0 ? x : x.size % 2 === 0 ? x.max(0) : x.min(0);
     case 11:
       return x.rank > 0 ? concat([x, x.mul(2)], 0).slice([0, 6]) : x;
     case 12:

@@ -1,4 +1,5 @@
 import { type BinaryKind, binaryKinds, binaryResult } from "../elementwise/binary.js";
+import { wrapped } from "../elementwise/unary.js";
 import type { Node, UnaryKind } from "../graph/node.js";
 import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { type ComputeDType, checkDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
@@ -6,7 +7,7 @@ import { ShapeError } from "../tensor/errors.js";
 import { broadcastShapes, sameShape } from "../tensor/shape.js";
 import { expand } from "./movement.js";
 
-/** What elementwise functions take: numbers are scalars of the other operand's type where that has no fraction or sign to lose; they wrap. */
+/** What elementwise functions take: numbers are scalars of the other operand's type where that has no fraction or sign to lose. */
 export type TensorLike = Tensor | number;
 
 /** The node in its compute dtype: stored-only types are widened by an explicit cast. */
@@ -14,10 +15,15 @@ export function lifted(x: Tensor, dtype: ComputeDType = computeDType(x.dtype)): 
   return x.dtype === dtype ? x.node : { op: "cast", x: x.node, shape: x.shape, dtype };
 }
 
+/** The type of a number beside an operand: i32 beside bool, f32 where it has a fraction. Throws ShapeError for an integer beyond 32 bits. */
 function numberDType(value: number, other: DType): ComputeDType {
   const type = computeDType(other);
-  if (type === "f32" || type === "bool") return type === "bool" && Number.isInteger(value) ? "i32" : "f32";
-  return Number.isInteger(value) && (type === "i32" || value >= 0) ? type : Number.isInteger(value) ? "i32" : "f32";
+  if (type === "f32" || !Number.isInteger(value)) return "f32";
+  const own = type === "u32" && value >= 0 ? "u32" : "i32";
+  if (value !== wrapped(value, own)) {
+    throw new ShapeError(`${value} does not fit ${own}, the type of a number beside ${other}. Cast the tensor with .cast("f32") first.`);
+  }
+  return own;
 }
 
 /** A scalar constant on the device of `like`. */
@@ -63,10 +69,10 @@ export const add = (a: TensorLike, b: TensorLike): Tensor => binary("add", "add"
 export const sub = (a: TensorLike, b: TensorLike): Tensor => binary("sub", "sub", a, b);
 /** a · b, elementwise. torch.mul. */
 export const mul = (a: TensorLike, b: TensorLike): Tensor => binary("mul", "mul", a, b);
-/** a / b. Integers divide to f32, as torch.div does; `floorDivide` keeps integers. */
+/** a / b. Integers divide to f32, as torch.div does; `intDivide` keeps integers. */
 export function div(a: TensorLike, b: TensorLike): Tensor {
-  const [x, y] = operands("div", a, b);
-  return binary("div", "div", x.cast("f32"), y.cast("f32"));
+  const asFloat = (x: TensorLike): TensorLike => (typeof x === "number" ? x : x.cast("f32"));
+  return binary("div", "div", asFloat(a), asFloat(b));
 }
 /** Integer quotient truncated toward zero; for f32 the floor of the quotient. */
 export function intDivide(a: TensorLike, b: TensorLike): Tensor {
@@ -175,7 +181,7 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   checkDType(dtype, "cast");
   if (x.dtype === dtype) return x;
   if (x.node.op === "const" && sameShape(x.shape, []) && isFloat(dtype) && dtype === "f32") {
-    return new Tensor({ ...x.node, dtype }, x.device);
+    return new Tensor({ ...x.node, value: wrapped(x.node.value, computeDType(x.dtype)), dtype }, x.device);
   }
   return new Tensor({ op: "cast", x: x.node, shape: x.shape, dtype }, x.device);
 }
