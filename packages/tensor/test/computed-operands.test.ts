@@ -1,4 +1,5 @@
-import { arange, type Device, device, type Tensor, tensor } from "@lowrank/tensor";
+import { arange, type Device, device, realize, type Tensor, tensor } from "@lowrank/tensor";
+import fc from "fast-check";
 import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import { blockWeight, unpackings } from "./computed-operands.js";
@@ -116,6 +117,48 @@ for (const [name, build] of Object.entries(ofBytes)) {
   test(`${name} = the float64 reference`, () =>
     agree((_, ints) => build(ints(Array.from({ length: 77 }, (_, i) => (i * 37) % 256)).cast("u8")).cast("f32"), reference, tested));
 }
+
+/** Steps of random programs over integers and whole floats, which stay such as f32 holds exactly. */
+const steps: readonly ((x: Tensor, value: number) => Tensor)[] = [
+  (x) => x.cast("f32"),
+  (x) => x.cast("i32"),
+  (x) => (x.dtype === "f32" ? x : x.and(255).cast("u32")),
+  (x, value) => x.add(value % 300),
+  (x, value) => (x.dtype === "f32" ? x : x.cast("i32")).sub(value % 300),
+  (x, value) => (x.dtype === "f32" ? x.mod(2 ** (value % 6)) : x.and(value % 256)),
+  (x, value) => (x.dtype === "f32" ? x.div(2 ** (value % 5)).floor() : x.shiftRight(value % 8)),
+  (x, value) => (x.dtype === "f32" ? x.floor() : x.xor(value % 128)),
+  (x, value) => (x.dtype === "f32" ? x.mul(value % 3) : x.intDivide(1 + (value % 16))),
+];
+const programs = fc.array(fc.tuple(fc.nat(steps.length - 1), fc.nat(999)), { minLength: 1, maxLength: 6 });
+
+test("any program over bytes, alone and as an operand of products = the float64 reference", async () => {
+  const [rows, columns] = [6, 64];
+  await fc.assert(
+    fc.asyncProperty(programs, async (program) => {
+      const results: Float32Array[][] = [];
+      for (const dev of [reference, tested]) {
+        const bytes = Uint8Array.from({ length: rows * columns }, (_, i) => (i * 37 + (i >> 3)) & 255);
+        const start = tensor(bytes, { shape: [rows, columns], dtype: "u8", device: dev });
+        const made = program.reduce((x, [step, value]) => (steps[step] ?? ((y: Tensor) => y))(x, value), start as Tensor).cast("f32");
+        const weight = made.mul(matrix(rows, 1, dev));
+        const outputs = [made, matrix(1, columns, dev).matmul(weight.transpose()), matrix(5, rows, dev).matmul(weight)];
+        await realize(...outputs);
+        results.push((await Promise.all(outputs.map((output) => output.data()))) as Float32Array[]);
+      }
+      for (const [i, want] of (results[0] ?? []).entries()) {
+        const got = results[1]?.[i] ?? [];
+        const scale = want.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+        // The values alone are exact but for what f32 does not hold; sums are relative to the largest of what is added up.
+        const tolerance = i === 0 ? scale * 1e-7 : scale * 1e-3;
+        for (const [j, value] of want.entries())
+          if (!(Math.abs((got[j] ?? Number.NaN) - value) <= tolerance))
+            throw new Error(`output ${i}, element ${j}: ${got[j]} instead of ${value}`);
+      }
+    }),
+    { numRuns: testBackend() === "cpu" ? 100 : 10, seed: 11 },
+  );
+});
 
 function arangeLike(x: Tensor, count: number): Tensor {
   return arange(count, { device: x.device }).cast("f32");

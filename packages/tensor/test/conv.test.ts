@@ -1,4 +1,5 @@
 import { type Conv2dOptions, conv2d, type Device, device, realize, type Tensor, tensor } from "@lowrank/tensor";
+import fc from "fast-check";
 import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ConvCase, casesOn, convolution, numbers } from "./conv-cases.js";
@@ -31,6 +32,44 @@ describe("conv2d is the sum that torch defines", () => {
       }
     });
   }
+});
+
+/** Sizes, window, stride, padding and dilation along one axis. */
+const axis = fc.record({
+  size: fc.integer({ min: 1, max: 17 }),
+  kernel: fc.integer({ min: 1, max: 4 }),
+  stride: fc.integer({ min: 1, max: 4 }),
+  padding: fc.integer({ min: 0, max: 4 }),
+  dilation: fc.integer({ min: 1, max: 3 }),
+});
+const random = fc.record({
+  rows: axis,
+  columns: axis,
+  batch: fc.integer({ min: 1, max: 3 }),
+  groups: fc.integer({ min: 1, max: 3 }),
+  own: fc.integer({ min: 1, max: 3 }),
+  outputs: fc.integer({ min: 1, max: 3 }),
+});
+
+test("any convolution is the sum that torch defines", async () => {
+  await fc.assert(
+    fc.asyncProperty(random, async ({ rows, columns, batch, groups, own, outputs }) => {
+      const pair = (name: "stride" | "padding" | "dilation"): [number, number] => [rows[name], columns[name]];
+      const row: ConvCase = {
+        x: [batch, groups * own, rows.size, columns.size],
+        weight: [groups * outputs, own, rows.kernel, columns.kernel],
+        options: { groups, stride: pair("stride"), padding: pair("padding"), dilation: pair("dilation") },
+      };
+      const want = convolution(row);
+      fc.pre((want.shape[2] ?? 0) > 0 && (want.shape[3] ?? 0) > 0);
+      const { x, weight } = tensors(row, devices[1] as Device);
+      const got = await conv2d(x, weight, null, row.options).data();
+      for (const [i, value] of want.values.entries())
+        if (!(Math.abs((got[i] ?? Number.NaN) - value) <= 1e-4 * (1 + Math.abs(value))))
+          throw new Error(`element ${i}: ${got[i]} instead of ${value}`);
+    }),
+    { numRuns: testBackend() === "cpu" ? 60 : 4, seed: 5 },
+  );
 });
 
 test("what does not fit is refused with shapes and a remedy", () => {
