@@ -1,14 +1,35 @@
 import { grad, valueAndGrad } from "@lowrank/autograd";
-import { type Device, device, full, maximum, minimum, pow, ShapeError, type Tensor, tensor, where } from "@lowrank/tensor";
+import { attention, type Device, device, full, maximum, minimum, pow, ShapeError, type Tensor, tensor, where } from "@lowrank/tensor";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { agreesWithDifferences, slope } from "./differences.js";
-import { expressions, inputsOn, intsOn, weighted } from "./expressions.js";
+import { expressions, inputsOn, intsOn, values, weighted } from "./expressions.js";
 
 let reference: Device;
 
 beforeAll(async () => {
   reference = await device("reference");
+});
+
+test("a constant has its gradient, broadcast or not, alone and in a function of attention's scores", async () => {
+  const x = tensor(values([1, 2, 3, 3], 1), { shape: [1, 2, 3, 3], device: reference });
+  const q = tensor(values([1, 2, 3, 4], 2), { shape: [1, 2, 3, 4], device: reference });
+  const uses: Record<string, (w: Tensor) => Tensor> = {
+    alone: (w) => x.mul(w).sum(),
+    "in scores": (w) =>
+      attention(q, q, q, { scores: (s) => s.mul(w) })
+        .square()
+        .sum(),
+  };
+  for (const [name, use] of Object.entries(uses)) {
+    const gradientBy = async (w: Tensor): Promise<number[]> => Array.from((await grad(use(w), [w])[0]?.data()) ?? []);
+    const known = await gradientBy(tensor([[[[1]], [[1]]]], { device: reference }));
+    expect(
+      known.some((value) => Math.abs(value) > 1e-3),
+      name,
+    ).toBe(true);
+    expect(await gradientBy(full([1, 2, 1, 1], 1, { device: reference })), name).toEqual(known);
+  }
 });
 
 describe.each(Object.entries(expressions))("%s", (_name, expression) => {

@@ -33,7 +33,7 @@ export function recordBody({ node: root, device }: Tensor, positions: readonly T
   const constant = new Set<Node>();
   for (const node of order) {
     const inputs = inputsOf(node);
-    if (node.op === "const" || (inputs.length > 0 && isInline(node) && inputs.every((input) => constant.has(input)))) constant.add(node);
+    if (node.op === "const" || isConstant(node, constant)) constant.add(node);
     else if (node.op === "argument" || inputs.some((input) => byElement.has(input))) byElement.add(node);
     else if (inputs.some((input) => byPosition.has(input))) byPosition.add(node);
     else if (!places.has(node)) outside.add(node);
@@ -116,6 +116,13 @@ export function applyBody(body: Node, [element, ...captures]: readonly Tensor[])
 /** The node of a body's argument 0; null where the body does not depend on it. */
 export function bodyArgument(body: Node): Node | null {
   return topological([body]).find((node) => node.op === "argument" && node.index === 0) ?? null;
+}
+
+/** Made of numbers alone. A constant that was broadcast is no number: a gradient may be asked for. */
+function isConstant(node: Node, constant: ReadonlySet<Node>): boolean {
+  const inputs = inputsOf(node);
+  if (inputs.length === 0 || !isInline(node) || !inputs.every((input) => constant.has(input))) return false;
+  return !(node.op === "expand" && sizeOf(node.x.shape) > 1);
 }
 
 /** Computed for each element inside the kernel; everything else is captured. */

@@ -56,7 +56,8 @@ export function expand(x: Tensor, shape: Shape): Tensor {
   }
   const raised = reshape(x, [...new Array<number>(added).fill(1), ...x.shape]);
   if (sameShape(raised.shape, shape)) return raised;
-  if (raised.node.op === "const") return new Tensor({ ...raised.node, shape: [...shape] }, x.device);
+  // A number; of other constants, gradients may be asked for.
+  if (raised.node.op === "const" && x.rank === 0) return new Tensor({ ...raised.node, shape: [...shape] }, x.device);
   const source = raised.node.op === "expand" ? raised.node.x : raised.node;
   return new Tensor({ op: "expand", x: source, shape: [...shape], dtype: x.dtype }, x.device);
 }
