@@ -1,14 +1,14 @@
-import { type Tensor, tensor } from "@lowrank/tensor";
+import { type Device, type Tensor, tensor } from "@lowrank/tensor";
 import { likeliest } from "./likeliest.js";
 import { type SamplingOptions, sample, sampleOf } from "./sample.js";
 
 /** What of the logits a choice reads: the index of the largest, those of the largest few, or all. */
 export type ChoiceKind = "greedy" | `top ${number}` | "all";
 
-/** Results of a pass that choose the next token; "all" reads nothing but the logits. */
+/** Results of a pass that choose the next token. */
 export interface Chosen {
-  /** f32 [batch, vocab]; read where the others do not say enough. */
-  readonly logits: Tensor;
+  /** f32 [batch, vocab], but for greedy choices; read where the others do not say enough. */
+  readonly logits: Tensor | null;
   /** i32 [batch, 1 or slots]. */
   readonly ids: Tensor | null;
   readonly idLogits: Tensor | null;
@@ -29,28 +29,29 @@ export function choiceKind({ temperature = 0, topK }: SamplingOptions, vocab: nu
   return slots > maxSlots || slots * 4 > vocab ? "all" : `top ${slots}`;
 }
 
-/** Adds to logits [batch, vocab] what the choice reads; `k` is topK, i32 [1]. */
-export function chosen(logits: Tensor, kind: ChoiceKind, k: Tensor): Chosen {
-  if (kind === "all") return { logits, ids: null, idLogits: null, count: null };
-  if (kind === "greedy") return { logits, ids: logits.argmax(-1, { keepDims: true }), idLogits: null, count: null };
+/** What a choice reads of logits [batch, vocab]; `k` is topK, i32 [1], where there is one. */
+export function chosen(logits: Tensor, kind: ChoiceKind, k: Tensor | null): Chosen {
+  if (kind === "greedy") return { logits: null, ids: logits.argmax(-1, { keepDims: true }), idLogits: null, count: null };
+  if (kind === "all" || !k) return { logits, ids: null, idLogits: null, count: null };
   const { ids, logits: idLogits, count } = likeliest(logits, k, Number(kind.slice(4)));
   return { logits, ids, idLogits, count };
 }
 
 /** topK as `chosen` takes it. */
-export function countOn(logits: Pick<Tensor, "device">, { topK = 1 }: SamplingOptions): Tensor {
-  return tensor([topK], { dtype: "i32", device: logits.device });
+export function countOn(device: Device, { topK }: SamplingOptions): Tensor | null {
+  return topK === undefined ? null : tensor([topK], { dtype: "i32", device });
 }
 
-/** Reads what was chosen and gives the next token of each text for which `isWanted`; frees the results. */
+/** Reads what was chosen and gives the next token of each text, of those at least for which `isWanted`; frees the results. */
 export async function readChoice(
   result: Chosen,
   options: SamplingOptions,
   randoms: readonly (() => number)[],
   isWanted: (text: number) => boolean,
-): Promise<(number | null)[]> {
+): Promise<ArrayLike<number | null>> {
   const { logits, ids, idLogits, count } = result;
   try {
+    if (ids && !idLogits) return await ids.data();
     const [chosenIds, values, counts] = await Promise.all([ids?.data(), idLogits?.data(), count?.data()]);
     const { topK = 1 } = options;
     const texts = randoms.map((_, text) => text);
@@ -59,13 +60,12 @@ export async function readChoice(
       return found < topK || found > (values?.length ?? 0) / randoms.length;
     };
     const readsAll = !chosenIds || (counts && texts.some((text) => isWanted(text) && isShort(text)));
-    const all = readsAll ? ((await logits.data()) as Float32Array) : null;
+    const all = readsAll ? ((await logits?.data()) as Float32Array) : null;
     const part = <T extends { slice(start: number, end: number): T; readonly length: number }>(data: T, text: number, length: number): T =>
       data.slice(text * length, (text + 1) * length);
     return texts.map((text) => {
       if (!isWanted(text)) return null;
       const random = randoms[text] as () => number; // one a text
-      if (chosenIds && !values) return chosenIds[text] ?? 0;
       if (chosenIds && values && !isShort(text)) {
         const slots = values.length / randoms.length;
         const found = counts?.[text] ?? 0;

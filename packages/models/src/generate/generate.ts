@@ -42,9 +42,9 @@ interface Stage {
   /** Reads ids [batch, chunk] at positions i32 [batch]; `ends`, i32 [batch], is where in the chunk each prompt has its last token, if it does. */
   readonly read: Compiled<(ids: Tensor, positions: Tensor, ends: Tensor, isFirst: boolean) => void>;
   /** What chooses each text's first new token. */
-  readonly begin: Compiled<(kind: ChoiceKind, k: Tensor) => Chosen>;
+  readonly begin: Compiled<(kind: ChoiceKind, k: Tensor | null) => Chosen>;
   /** ids [batch, 1], positions i32 [batch] → what chooses the tokens after them. */
-  readonly decode: Compiled<(ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor) => Chosen>;
+  readonly decode: Compiled<(ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor | null) => Chosen>;
 }
 
 /**
@@ -75,12 +75,12 @@ export class TextGenerator {
     const stops = new Set(options.stopTokens ?? model.stopTokens);
     const randoms = rows.map((_, row) => seededRandom((options.seed ?? 0) + row * 2 ** 32));
     const kind = choiceKind(options, model.vocabSize);
-    const k = countOn(model, options);
+    const k = kind === "greedy" ? null : countOn(model.device, options);
     const take = async (result: Chosen): Promise<void> => {
       const tokens = await readChoice(result, options, randoms, (index) => !rows[index]?.isDone);
       for (const [index, row] of rows.entries()) {
         const token = tokens[index];
-        if (token === null || token === undefined) continue;
+        if (row.isDone || token === null || token === undefined) continue;
         row.isDone = stops.has(token);
         if (row.isDone) continue;
         row.tokens.push(token);
@@ -102,7 +102,7 @@ export class TextGenerator {
       const newest = rows.map(({ prompt, tokens }) => [tokens.at(-1) ?? prompt.at(-1) ?? 0]);
       await take(stage.decode(this.#ints(newest), this.#ints(positions), kind, k));
     }
-    k.dispose();
+    k?.dispose();
     return rows.map(({ tokens }) => tokens);
   }
 
@@ -180,8 +180,8 @@ export class TextGenerator {
         const isHere = ends.greaterEqual(0).and(ends.less(size)).reshape([batch, 1]);
         last.assign(isHere.where(own, last));
       }),
-      begin: compile((kind: ChoiceKind, k: Tensor) => chosen(head.forward(last), kind, k)),
-      decode: compile((ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor) => {
+      begin: compile((kind: ChoiceKind, k: Tensor | null) => chosen(head.forward(last), kind, k)),
+      decode: compile((ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor | null) => {
         cache.begin(positions, false);
         const hidden = model.hidden(ids, { cache });
         return chosen(head.forward(hidden.reshape([batch, width])), kind, k);

@@ -61,9 +61,14 @@ function sizesOf(kernel: CompositeKernel): Sizes {
 /** True for attention whose blocks fit the scratch memory of a thread. */
 export function supportsAttention(kernel: CompositeKernel, threadScratchBytes: number): boolean {
   if (!attentionNames.has(kernel.name) || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
+  const { dim, valueDim, blockKeys } = sizesOf(kernel);
+  return Math.max(forwardScratchBytes(kernel), backwardScratchBytes(dim, valueDim, blockKeys)) <= threadScratchBytes;
+}
+
+/** Scratch memory of a thread that the forward steps need. */
+export function forwardScratchBytes(kernel: CompositeKernel): number {
   const { dim, valueDim, blockQueries, blockKeys } = sizesOf(kernel);
-  const forward = attendScratchBytes(dim, valueDim, blockQueries, blockKeys);
-  return Math.max(forward, backwardScratchBytes(dim, valueDim, blockKeys)) <= threadScratchBytes;
+  return attendScratchBytes(dim, valueDim, blockQueries, blockKeys);
 }
 
 /** Byte offsets of the rows of each head, the batch's heads one after another. */
@@ -132,19 +137,61 @@ class ScratchLayout {
 
 /** The steps of `attention`: inputs [queries, keys, values, starts?], outputs [out, logsumexp]. */
 export function attentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  return forwardSteps(
+    kernel,
+    scoreBodies(kernel, dtypeOf),
+    { ...visibilityOperands(kernel, 3), positions: 0, positionOffsets: 0 },
+    library,
+  );
+}
+
+/**
+ * The steps of `cachedAttention` of many queries, over keys and values in f32: inputs [queries, keys, values, positions], outputs [out].
+ * Positions say how many keys stand before each text's own.
+ */
+export function cachedForwardSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
+  const { batch, heads, queryCount, keyCount } = sizesOf(kernel);
+  const { window } = kernel.attributes;
+  const view = kernel.views?.inputs[3];
+  const places = Array.from(
+    { length: batch * heads },
+    (_, i) => ((view?.offset ?? 0) + Math.floor(i / heads) * (view?.strides[0] ?? 0)) * 4,
+  );
+  const visibility: ForwardVisibility = {
+    ...{ queryCount, keyCount, lastOffset: 0, firstOffset: window === undefined ? -everything : 1 - Number(window) },
+    ...{ prefix: 0, starts: 0, startOffsets: 0 },
+    positions: { kind: "slot", slot: kernel.inputs[3] ?? 0 },
+    positionOffsets: { kind: "constants", values: places },
+  };
+  return forwardSteps(kernel, null, visibility, library);
+}
+
+type ForwardVisibility = Record<VisibilityWord | "positions" | "positionOffsets", Word>;
+
+function forwardSteps(
+  kernel: CompositeKernel,
+  bodies: ScoreBodies | null,
+  visibility: ForwardVisibility,
+  library: KernelLibrary,
+): StepList {
   const sizes = sizesOf(kernel);
-  const bodies = scoreBodies(kernel, dtypeOf);
   const { batch, heads, keyHeads, queryCount, keyCount, dim, valueDim, blockKeys, blockQueries } = sizes;
   const queries = operand(kernel, "inputs", 0);
   const keys = operand(kernel, "inputs", 1);
   const values = operand(kernel, "inputs", 2);
   const out = operand(kernel, "outputs", 0);
-  const logsumexp = operand(kernel, "outputs", 1);
   const keyBlocks = Math.ceil(keyCount / blockKeys);
   const queryBlocks = Math.ceil(queryCount / blockQueries);
   const packedRows = batch * keyHeads * keyBlocks * blockKeys;
   const scratch = new ScratchLayout();
   const scale = Number(kernel.attributes["scale"]);
+  const logsumexp =
+    kernel.outputs.length > 1
+      ? operand(kernel, "outputs", 1)
+      : {
+          address: scratch.take(batch * heads * queryCount * 4),
+          offsets: { kind: "constants", values: Array.from({ length: batch * heads }, (_, i) => i * queryCount * 4) } as const,
+        };
   const words = {
     queries: queries.address,
     keys: keys.address,
@@ -158,7 +205,7 @@ export function attentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) =>
     valueOffsets: values.offsets,
     outOffsets: out.offsets,
     logsumexpOffsets: logsumexp.offsets,
-    ...visibilityOperands(kernel, 3),
+    ...visibility,
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,

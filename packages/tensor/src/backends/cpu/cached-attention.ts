@@ -9,8 +9,10 @@ import {
   printAttendWhole,
   printMergeParts,
 } from "../../kernels/wasm/cached-attention.js";
+import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
+import { cachedForwardSteps, forwardScratchBytes } from "./attention.js";
 import type { KernelLibrary } from "./library.js";
 import type { StepList, Word } from "./steps.js";
 
@@ -22,6 +24,8 @@ const chunkElements = 8192;
 const [leastChunk, mostChunk] = [16, 128];
 /** With so many rows to a key head, each tile passes over all keys: the partial results of all chunks would take more than the cache. */
 const manyRows = 32;
+/** With so many queries of a text, packing what they see of the cache costs little beside what it saves. */
+const manyQueries = 16;
 /** Measured time of one multiplication and addition, in nanoseconds. */
 const nanosecondsPerProduct = 0.08;
 /** A number of keys that no cache has. */
@@ -56,6 +60,8 @@ export function supportsCachedAttention(kernel: CompositeKernel, threadScratchBy
 /** The steps of `cachedAttention`: inputs [queries, keys, values, positions], outputs [out]. */
 export function cachedAttentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const { batch, heads, queryCount, dim, keyHeads, keyCount, valueDim, chunkKeys } = sizesOf(kernel);
+  const isWide = [1, 2].every((input) => dtypeOf(kernel.inputs[input] ?? 0) === "f32");
+  if (isWide && queryCount >= manyQueries && forwardScratchBytes(kernel) <= matmulScratchBytes) return cachedForwardSteps(kernel, library);
   const [queries, keys, values, out] = [
     operand(kernel, "inputs", 0, "f32"),
     operand(kernel, "inputs", 1, dtypeOf(kernel.inputs[1] ?? 0)),

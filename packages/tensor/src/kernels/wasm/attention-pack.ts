@@ -1,6 +1,6 @@
 import { type FunctionBuilder, f32x4, i32, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { attentionWords } from "./attention.js";
-import { add, groupKeys, least, mul, readWords, roundedUp, sub, tableEntry, words } from "./attention-panels.js";
+import { add, groupKeys, least, mul, positive, readWords, roundedUp, sub, tableEntry, words } from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 import { packPanel } from "./pack.js";
 
@@ -45,6 +45,10 @@ export function printPackAttention(module: ModuleBuilder, name: string): void {
     "keyRow",
     "valueRow",
     "keyCount",
+    "queryCount",
+    "positions",
+    "positionOffsets",
+    "group",
     "dim",
     "valueDim",
     "blockKeys",
@@ -53,7 +57,13 @@ export function printPackAttention(module: ModuleBuilder, name: string): void {
   const tile = f.param(1);
   const head = f.let("i32", op("i32.div_u", tile.get, w.keyBlocks.get));
   const firstKey = f.let("i32", mul(op("i32.rem_u", tile.get, w.keyBlocks.get), w.blockKeys.get));
-  const count = least(f, w.blockKeys.get, sub(w.keyCount.get, firstKey.get));
+  const end = f.let("i32", w.keyCount.get);
+  f.if(w.positions.get, () => {
+    // Of a cache no query sees what stands behind the last of them.
+    const at = f.let("i32", add(w.positions.get, tableEntry(w.positionOffsets, mul(head.get, w.group.get))));
+    f.emit(end.set(least(f, end.get, add(tableEntry(at, i32(0)), w.queryCount.get)).get));
+  });
+  const count = positive(f, least(f, w.blockKeys.get, sub(end.get, firstKey.get)).get);
   const before = f.let("i32", mul(tile.get, w.blockKeys.get));
   const keys = f.let("i32", add(add(w.keys.get, tableEntry(w.keyOffsets, head.get)), mul(firstKey.get, w.keyRow.get)));
   const values = f.let("i32", add(add(w.values.get, tableEntry(w.valueOffsets, head.get)), mul(firstKey.get, w.valueRow.get)));

@@ -20,7 +20,7 @@ import {
   words,
 } from "./attention-panels.js";
 import { BodyPrinter, type ScoreBodies, type ScoreOperands, scores } from "./attention-scores.js";
-import { endSeen, firstSeen, seenKeys, sightOf } from "./attention-visibility.js";
+import { endSeen, everything, firstSeen, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
 import { packPanel } from "./pack.js";
@@ -57,6 +57,9 @@ export const attentionWords = [
   "prefix",
   "starts",
   "startOffsets",
+  /** How many keys stand before each text's own, or 0; a table of the byte offsets of each query head's. */
+  "positions",
+  "positionOffsets",
   /** Elements of a query or key, and of a value. */
   "dim",
   "valueDim",
@@ -105,6 +108,11 @@ export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodie
   const f = module.function([...kernelParams], [], name);
   const w: AttendWords = readWords(f, attentionWords, attentionWords);
   const head = f.let("i32", op("i32.div_u", f.param(1).get, w.queryBlocks.get));
+  f.if(w.positions.get, () => {
+    const position = f.let("i32", tableEntry(f.let("i32", add(w.positions.get, tableEntry(w.positionOffsets, head.get))), i32(0)));
+    f.emit(w.lastOffset.set(add(w.lastOffset.get, position.get)));
+    f.if(op("i32.gt_s", w.firstOffset.get, i32(-everything)), () => f.emit(w.firstOffset.set(add(w.firstOffset.get, position.get))));
+  });
   const firstQuery = f.let("i32", mul(op("i32.rem_u", f.param(1).get, w.queryBlocks.get), w.blockQueries.get));
   const rows = least(f, w.blockQueries.get, sub(w.queryCount.get, firstQuery.get));
   const outDim = f.let("i32", roundedUp(w.valueDim.get, 4));
