@@ -1,5 +1,6 @@
 import type { LoopKernel, Slot } from "../../kernels/kernel.js";
-import { describeLoop, printLoop, slotsOf } from "../../kernels/wasm/loop.js";
+import { describeLoop } from "../../kernels/wasm/describe.js";
+import { printLoop, slotsOf } from "../../kernels/wasm/loop.js";
 import { type LoopProgram, lowerLoop, type ScratchSlot } from "../../kernels/wasm/lower.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";

@@ -1,7 +1,8 @@
 import { epilogueLoop } from "../../kernels/epilogue.js";
 import type { MatmulKernel, MatrixView, Slot } from "../../kernels/kernel.js";
+import { describeLoop } from "../../kernels/wasm/describe.js";
 import { printEpilogue } from "../../kernels/wasm/epilogue.js";
-import { describeLoop, slotsOf } from "../../kernels/wasm/loop.js";
+import { slotsOf } from "../../kernels/wasm/loop.js";
 import { lowerTileLoop } from "../../kernels/wasm/lower.js";
 import { type MatmulWord, matmulWords } from "../../kernels/wasm/matmul.js";
 import type { DType } from "../../tensor/dtype.js";

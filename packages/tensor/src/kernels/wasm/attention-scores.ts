@@ -6,7 +6,7 @@ import { Analysis } from "./analysis.js";
 import { type Code, type FunctionBuilder, f32x4, i32, type Local, memory, op } from "./assembler.js";
 import { add, groupKeys, least, mul, product, rowBytes, sub } from "./attention-panels.js";
 import { type Sight, visibilityMask } from "./attention-visibility.js";
-import { describeExprs } from "./loop.js";
+import { describeExprs } from "./describe.js";
 import { choose } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
 import { newScope, type Position, Values } from "./values.js";

@@ -1,23 +1,12 @@
-import { reduceKinds } from "../../elementwise/reduce.js";
 import type { DType } from "../../tensor/dtype.js";
-import { type Expr, expressionsBelow } from "../expr.js";
+import { expressionsBelow } from "../expr.js";
 import { type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
 import { splat } from "./arithmetic.js";
-import {
-  type Code,
-  extractLane,
-  type FunctionBuilder,
-  f32x4,
-  i32,
-  i32x4,
-  type Local,
-  type ModuleBuilder,
-  memory,
-  op,
-} from "./assembler.js";
+import { type Code, extractLane, type FunctionBuilder, i32, i32x4, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
+import { combine, combineScalar, identity, tree } from "./reduction.js";
 import type { ScalarMath } from "./scalar-math.js";
 import type { Segment } from "./segments.js";
 import { newScope, type Position, Values } from "./values.js";
@@ -347,103 +336,5 @@ class LoopPrinter {
       base,
       units,
     );
-  }
-}
-
-/** Combines neighbours pairwise until one is left. */
-function tree(parts: readonly Code[], join: (a: Code, b: Code) => Code): Code {
-  if (parts.length === 1) return parts[0] ?? [];
-  const half = Math.ceil(parts.length / 2);
-  return join(tree(parts.slice(0, half), join), tree(parts.slice(half), join));
-}
-
-function identity(reduction: Reduction): Code {
-  const { dtype } = reduction.value;
-  const value = reduceKinds[reduction.combine].start[dtype];
-  return dtype === "f32" ? f32x4(value) : i32x4(value);
-}
-
-function combine(reduction: Reduction, a: Code, b: Code): Code {
-  const { dtype } = reduction.value;
-  const { combine } = reduceKinds[reduction.combine];
-  if (dtype === "f32") return op(`f32x4.${combine}`, a, b);
-  if (combine === "add") return op("i32x4.add", a, b);
-  return op(dtype === "i32" ? `i32x4.${combine}_s` : `i32x4.${combine}_u`, a, b);
-}
-
-function combineScalar(reduction: Reduction, a: Code, b: Code): Code {
-  const { dtype } = reduction.value;
-  const { combine } = reduceKinds[reduction.combine];
-  if (dtype === "f32") return op(`f32.${combine}`, a, b);
-  if (combine === "add") return op("i32.add", a, b);
-  const order = combine === "max" ? "gt" : "lt";
-  return [a, b, op(dtype === "i32" ? `i32.${order}_s` : `i32.${order}_u`, a, b), op("select")];
-}
-
-/** A text that two programs share exactly when the same function serves both (with its slots in the same order). */
-export function describeLoop(program: LoopProgram, dtypes: (slot: Slot) => DType): string {
-  const { kernel } = program;
-  const slots = slotsOf(program);
-  const { lines, walk } = describer(slots);
-  const reductions = kernel.reductions.map((reduction) => `${reduction.combine}${walk(reduction.value)}`);
-  const stores = kernel.stores.map((store) => `${store.scope}${slots.indexOf(store.slot)}[${walk(store.index)}]=${walk(store.value)}`);
-  const shape = [
-    kernel.outer.join(),
-    kernel.inner,
-    program.chunk,
-    program.isTile,
-    program.isRanged,
-    program.addsLanes,
-    program.vectorAxis,
-    program.units,
-    program.rowsPerTile,
-  ].join("/");
-  return ["loop", shape, slots.map(dtypes).join(), ...lines, ...reductions, ...stores].join(";");
-}
-
-/** Equal for expressions that differ in slots and sizes of variables only; `slots` numbers the slots. */
-export function describeExprs(roots: readonly Expr[], slots: readonly Slot[]): string {
-  const { lines, walk } = describer(slots);
-  const results = roots.map(walk);
-  return [...lines, ...results].join(";");
-}
-
-function describer(slots: readonly Slot[]): { readonly lines: string[]; readonly walk: (expr: Expr) => number } {
-  const numbers = new Map<Expr, number>();
-  const lines: string[] = [];
-  const walk = (expr: Expr): number => {
-    const known = numbers.get(expr);
-    if (known !== undefined) return known;
-    const line = describeNode(expr, walk, slots);
-    lines.push(line);
-    numbers.set(expr, numbers.size);
-    return numbers.size - 1;
-  };
-  return { lines, walk };
-}
-
-function describeNode(expr: Expr, walk: (x: Expr) => number, slots: readonly Slot[]): string {
-  switch (expr.op) {
-    case "const":
-      return `${expr.dtype}${Object.is(expr.value, -0) ? "-0" : expr.value}`;
-    case "variable":
-      return `v${expr.axis}`;
-    case "load":
-      return `${expr.dtype}l${slots.indexOf(expr.slot)}[${walk(expr.index)}]`;
-    case "unary":
-      return `${expr.kind} ${walk(expr.x)}`;
-    case "binary":
-    case "index":
-      return `${expr.kind} ${walk(expr.a)} ${walk(expr.b)}`;
-    case "given":
-      return `index ${walk(expr.x)}`;
-    case "select":
-      return `select ${walk(expr.condition)} ${walk(expr.a)} ${walk(expr.b)}`;
-    case "cast":
-      return `${expr.dtype}(${walk(expr.x)})`;
-    case "accumulator":
-      return `a${expr.index}`;
-    case "random":
-      return `random ${walk(expr.key0)} ${walk(expr.key1)} ${expr.stream} ${walk(expr.index)}`;
   }
 }
