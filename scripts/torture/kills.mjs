@@ -3,7 +3,11 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { command, differenceOf, problemOf, resultOf } from "./command.mjs";
 
-/** @typedef {{ name: string, args: readonly string[], canResume: boolean }} KillCase  canResume: takes --resume; else the same command goes on */
+/**
+ * @typedef {{ name: string, args: readonly string[], canResume: boolean, before?: readonly string[] }} KillCase
+ *   canResume: takes --resume; else the same command goes on or begins anew. before: a command that makes what it reads, in `made`. FOLDER in
+ *   arguments stands for the case's own.
+ */
 
 /**
  * Every training method as `--method` takes it, and what else changes the course of a run.
@@ -57,8 +61,19 @@ export function killCases(methods, { model, train, heldOut }) {
       ],
       canResume: false,
     },
+    ...[
+      { name: "merge", args: ["merge", "--model", model, "--adapter", "FOLDER/made", "--device", "cpu"] },
+      { name: "resize", args: ["resize", "FOLDER/made", "--rank", "2"] },
+    ].map((one) => ({
+      ...one,
+      canResume: false,
+      before: ["train", ...common, "--steps", "2", "--rank", "4", "--out", "FOLDER/made"],
+    })),
   ];
 }
+
+/** What a command says that takes a new folder alone, and finds that the one before it was killed when all was written. */
+const wasDone = /already holds files/;
 
 /**
  * @param {KillCase} one
@@ -67,8 +82,14 @@ export function killCases(methods, { model, train, heldOut }) {
  * @param {{ next: () => number }} random
  * @returns {Promise<{ kills: number, resumed: number, problem: string | null }>}
  */
-export async function killed({ args, canResume }, kills, folder, random) {
+export async function killed({ args: given, canResume, before }, kills, folder, random) {
   const [whole, broken] = [join(folder, "whole"), join(folder, "broken")];
+  const here = (/** @type {string} */ arg) => arg.replace("FOLDER", folder);
+  const args = given.map(here);
+  const made = before ? problemOf(await command(before.map(here))) : null;
+  if (made !== null) return { kills: 0, resumed: 0, problem: `before: ${made}` };
+  /** @param {import("./command.mjs").Outcome} outcome */
+  const problemAfter = (outcome) => (canResume || !wasDone.test(outcome.output) ? problemOf(outcome) : null);
   const undisturbed = await command([...args, "--out", whole]);
   const wrong = problemOf(undisturbed);
   if (wrong !== null) return { kills: 0, resumed: 0, problem: `undisturbed: ${wrong}` };
@@ -83,10 +104,10 @@ export async function killed({ args, canResume }, kills, folder, random) {
       resumed += 1;
       continue;
     }
-    const problem = problemOf(outcome) ?? differenceOf(resultOf(broken), wanted);
+    const problem = problemAfter(outcome) ?? differenceOf(resultOf(broken), wanted);
     if (problem !== null) return { kills: done, resumed, problem };
     rmSync(broken, { recursive: true, force: true });
   }
   const last = await command(goOn);
-  return { kills: done, resumed, problem: problemOf(last) ?? differenceOf(resultOf(broken), wanted) };
+  return { kills: done, resumed, problem: problemAfter(last) ?? differenceOf(resultOf(broken), wanted) };
 }
