@@ -6,6 +6,7 @@ import { generationBars } from "./generation.js";
 import { lifeBars, runBars } from "./life.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
 import { planBars } from "./plan.js";
+import { planningBars } from "./planning.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 
 /** Every bar, in the order in which they are measured and shown. */
@@ -21,5 +22,6 @@ export const bars: readonly Bar[] = [
   ...generationBars,
   ...decodingBars,
   ...planBars,
+  ...planningBars,
   ...lifeBars,
 ];

@@ -10,7 +10,7 @@ import {
 } from "../kernels/kernel.js";
 import { readsOf, writesOf } from "../kernels/slots.js";
 import { substitute } from "../kernels/substitute.js";
-import { bind, boundOf, type Template } from "../kernels/template.js";
+import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import { computeDType, type DType } from "../tensor/dtype.js";
 import type { Draft } from "./build.js";
 import { linearIndex } from "./lower.js";
@@ -52,10 +52,12 @@ function joinedWithProducer(place: Place<SingleKernel>, index: Index, draft: Dra
     const first = producer.item;
     if ((first.kind !== "loop" && first.kind !== "matmul") || !mayJoin(first, second)) continue;
     const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
-    const kernel = known.joined(first, second, draft, isNeeded);
-    if (!kernel || new Set([...readsOf(kernel), ...writesOf(kernel)]).size > maxBindings) continue;
-    const dependents = index.dependentsOf(producer, place);
-    if (dependents) return { first: producer, kernel, dependents };
+    let dependents: Place<SingleKernel>[] | null | undefined;
+    const findDependents = (): typeof dependents =>
+      dependents === undefined ? (dependents = index.dependentsOf(producer, place)) : dependents;
+    const made = known.joined(first, second, draft, isNeeded, () => findDependents() !== null);
+    if (!made || made.slots.length > maxBindings) continue;
+    if (findDependents() && dependents) return { first: producer, kernel: bind(made.template, made.slots), dependents };
   }
   return null;
 }
@@ -70,8 +72,17 @@ const maxPairs = 16384;
 export class KnownJoins {
   readonly #known = new Map<string, Outcome>();
 
-  /** Two kernels as one that stores what of the first one's results `isNeeded`; null where they stay apart. */
-  joined(first: LoopKernel | MatmulKernel, second: LoopKernel, draft: Draft, isNeeded: (slot: Slot) => boolean): SingleKernel | null {
+  /**
+   * Two kernels as one that stores what of the first one's results `isNeeded`; null where they stay apart. What is not known is found out
+   * only if `isOfUse`.
+   */
+  joined(
+    first: LoopKernel | MatmulKernel,
+    second: LoopKernel,
+    draft: Draft,
+    isNeeded: (slot: Slot) => boolean,
+    isOfUse: () => boolean,
+  ): Bound | null {
     if (!mayAlign(first, second)) return null;
     const dtypeOf = (slot: Slot): DType => (draft.slots[slot] as Draft["slots"][number]).dtype; // the plan's own number
     const [a, b] = [boundOf(first, dtypeOf), boundOf(second, dtypeOf)];
@@ -85,6 +96,7 @@ export class KnownJoins {
     const key = `${a.template.id} ${b.template.id} ${places.join()} ${needed.join("")}`;
     let outcome = this.#known.get(key);
     if (outcome === undefined) {
+      if (!isOfUse()) return null;
       work.joined++;
       const made = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       const bound = made && boundOf(made, dtypeOf);
@@ -94,10 +106,7 @@ export class KnownJoins {
     }
     if (!outcome) return null;
     const slots = [...operands.keys()];
-    return bind(
-      outcome.template,
-      outcome.operands.map((operand) => slots[operand] as Slot), // equal pairs have as many slots
-    );
+    return { template: outcome.template, slots: outcome.operands.map((operand) => slots[operand] as Slot) }; // equal pairs have as many slots
   }
 }
 
@@ -108,7 +117,7 @@ function mayJoin(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean 
 }
 
 /** Kernels between two that are looked at to find those that need the first one's results; with more of them the two stay apart. */
-const maxBetween = 512;
+const maxBetween = 128;
 
 /** Who writes and who reads each slot, as kernels are joined. */
 class Index {
@@ -157,6 +166,7 @@ class Index {
       const place = stack.pop() as Place<SingleKernel>;
       for (const slot of writesOf(place.item)) {
         for (const reader of this.#readers.get(slot) ?? []) {
+          work.kernels++;
           if (--left < 0) return null;
           if (reader === second && place !== first) return null;
           if (reader.label >= second.label || reader.label <= first.label || dependents.has(reader)) continue;

@@ -13,14 +13,16 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
   const made: (SingleKernel | null)[] = [...kernels];
   const writers = new Map<Slot, number>();
   const touching = new Map<Slot, Set<number>>();
+  const copied = new Set(kernels.flatMap((kernel) => (kernel.kind === "copy" ? [kernel.from, kernel.to] : [])));
   const touch = (slot: Slot, step: number): void => {
+    if (!copied.has(slot)) return;
     const steps = touching.get(slot);
     if (steps) steps.add(step);
     else touching.set(slot, new Set([step]));
   };
   for (const [step, kernel] of kernels.entries()) {
     for (const slot of writesOf(kernel)) {
-      if (!writers.has(slot)) writers.set(slot, step);
+      if (copied.has(slot) && !writers.has(slot)) writers.set(slot, step);
       touch(slot, step);
     }
     for (const slot of readsOf(kernel)) touch(slot, step);

@@ -2,6 +2,7 @@ import type { Kernel, Slot } from "../kernels/kernel.js";
 import { readsOf, writesOf } from "../kernels/slots.js";
 import type { DraftSlot } from "./build.js";
 import { alignedBytes } from "./liveness.js";
+import { work } from "./work.js";
 
 /** Where each inner slot lies in the plan's memory. */
 export interface Layout {
@@ -157,6 +158,7 @@ class Occupied {
     for (let before = -1; before !== address; ) {
       before = address;
       for (const ranges of all) address = ranges.behind(address, bytes);
+      work.kernels += all.length;
     }
     return address;
   }

@@ -63,10 +63,29 @@ interface Reading {
   readonly isGiven: boolean;
 }
 
+/** Nodes that are looked at to rule an operand out at once. */
+const mostLooked = 24;
+
+/** Whether an operand is computed element by element from a tensor in memory that is as large: most activations are. */
+function readsItsSize(root: Node, forced: ReadonlySet<Node>): boolean {
+  const size = sizeOf(root.shape);
+  const seen = new Set<Node>([root]);
+  for (const node of seen) {
+    if (seen.size > mostLooked) return false;
+    if (node !== root && (node.op === "buffer" || isApart(node, forced))) return true;
+    if (!elementwise.has(node.op)) continue;
+    for (const input of inputsOf(node))
+      if (input.dtype === "f32" && input.op !== "const" && input.op !== "iota" && sizeOf(input.shape) === size) seen.add(input);
+  }
+  return false;
+}
+
+const elementwise: ReadonlySet<string> = new Set(["unary", "binary", "select", "cast", "detach", "reshape", "permute"]);
+
 /** The operand as an expression that is cheap and reads much less than it is; null where there is none. */
 function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
   // Around what is padded there are zeros enough to store it: to choose for each element would cost more.
-  if (root.dtype !== "f32" || root.op === "pad" || isApart(root, forced)) return null;
+  if (root.dtype !== "f32" || root.op === "pad" || isApart(root, forced) || readsItsSize(root, forced)) return null;
   const nodes = new Set<Node>();
   const readings = new Map<Node, Reading>();
   let isCheap = true;

@@ -3,6 +3,7 @@ import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
 import { Earliest } from "./earliest.js";
 import { alignedBytes } from "./liveness.js";
+import { work } from "./work.js";
 
 /** Memory of which it does not matter whether it is kept longer than needed. */
 export const smallBytes = 16384;
@@ -141,6 +142,7 @@ class Orderer {
     for (const task of this.tasks) if (task.before.size === 0) this.#release(task);
     const order: Task[] = [];
     for (let next = this.#next(); next; next = this.#next()) {
+      work.kernels += 1 + next.after.size;
       this.#isDone.add(next);
       this.#memory.run([next]);
       order.push(next);

@@ -2,10 +2,10 @@
 export interface PlanningWork {
   /** Nodes looked at, each time. */
   nodes: number;
-  /** Kernels lowered, joined and printed that no equal one was known of. */
+  /** Kernels lowered, and pairs joined, that no equal one was known of. */
   lowered: number;
   joined: number;
-  /** Kernels looked at for what they depend on. */
+  /** Kernels looked at to fuse, order and lay out. */
   kernels: number;
 }
 
