@@ -25,8 +25,9 @@ export function unitsOf({ size, lanes }: Blocks): number {
 
 /** The position that a lane of a unit of a block has. */
 export function positionIn(make: ExprMakers, blocks: Blocks, block: Index, unit: number, lane: Index): Index {
-  const inUnit = make.add(make.mul(lane, make.int(blocks.step)), make.int(firstOfUnit(blocks, unit)));
-  return make.add(make.mul(block, make.int(blocks.size)), inUnit);
+  // What is the same in all units comes first, so that they differ by a constant.
+  const start = make.add(make.mul(block, make.int(blocks.size)), make.mul(lane, make.int(blocks.step)));
+  return make.add(start, make.int(firstOfUnit(blocks, unit)));
 }
 
 /** Blocks of an axis, and what reading an element there costs, in loads of four neighbours. */

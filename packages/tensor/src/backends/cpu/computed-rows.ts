@@ -93,8 +93,8 @@ function placeOf(make: ExprMakers, { batch, m, n }: MatmulKernel, batchAt: reado
 function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
   const { m, n, k, batch, a, b } = kernel;
   const make = new ExprMakers();
-  const isDear = blocks.step > 1;
-  const abreast = [4, 2].find((count) => isDear && n % count === 0 && (count * m * blocks.lanes) / 4 <= mostSums) ?? 1;
+  const mayTake = (count: number): boolean => n % count === 0 && (count * m * blocks.lanes) / 4 <= mostSums;
+  const abreast = blocks.step > 1 && mayTake(4) ? 4 : mayTake(2) && m === 1 ? 2 : 1;
   const outer = [...batch, n / abreast, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const lane = make.variable(batch.length + 1, blocks.lanes);
@@ -107,20 +107,22 @@ function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, small: SmallIntege
     const rights = units.map((depth) => {
       return factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
     });
+    // Units of one weight are mostly alike.
+    const scale = rights[0]?.scale ?? 1;
     for (const r of rowsOf(m)) {
       // Units that share a factor are added up before they are multiplied with it.
       const groups = new Map<Expr | null, Expr[]>();
       for (const [unit, depth] of units.entries()) {
-        const { rest, factor } = rights[unit] as Factored;
+        const { rest, factor, scale: own } = rights[unit] as Factored;
         const left = elementOf(make, a, batch, { batch: batchAt, row: make.int(r), column: depth });
         const group = groups.get(factor);
-        const term = times(make, left, rest);
+        const term = times(make, left, own === scale ? rest : times(make, rest, make.constant("f32", own / scale)));
         if (group) group.push(term);
         else groups.set(factor, [term]);
       }
       const sums = [...groups].map(([factor, terms]) => (factor ? times(make, sumOf(make, terms), factor) : sumOf(make, terms)));
       const index = placeOf(make, kernel, batchAt, make.int(r), column);
-      stores.push({ scope: "row", slot: kernel.out, index, value: make.accumulator("f32", reductions.length) });
+      stores.push({ scope: "row", slot: kernel.out, index, value: scaled(make, reductions.length, scale) });
       reductions.push({ combine: "sum", value: sumOf(make, sums) });
     }
   }
@@ -144,32 +146,42 @@ function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, small: SmallInte
     const left = elementOf(make, a, batch, { batch: batchAt, row, column: depth });
     for (let unit = 0; unit < units; unit++) {
       const column = positionIn(make, blocks, block, unit, lane);
-      const { rest, factor } = factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
+      const { rest, factor, scale } = factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
       const index = placeOf(make, kernel, batchAt, row, column);
-      stores.push({ scope: "row", slot: kernel.out, index, value: make.accumulator("f32", reductions.length) });
+      stores.push({ scope: "row", slot: kernel.out, index, value: scaled(make, reductions.length, scale) });
       reductions.push({ combine: "sum", value: times(make, factor ? times(make, left, factor) : left, rest) });
     }
   }
   return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, lanes: "elements" };
 }
 
-interface Factored {
+interface Split {
   readonly rest: Expr;
   /** The same in all lanes. */
   readonly factor: Expr | null;
+}
+
+interface Factored extends Split {
+  /** By what a sum of such elements is multiplied at its end. */
+  readonly scale: number;
 }
 
 /** An element as a factor that is the same in all lanes, times the rest. Of a small integer, the rest is what a lane's top byte makes of it. */
 function factored(make: ExprMakers, value: Expr, lane: Index, small: SmallIntegers): Factored {
   const { rest, factor } = split(make, value, lane);
   const isByte = small.of(rest);
-  if (rest.dtype !== "f32" || !isByte || isByte.high > 127) return { rest, factor };
+  if (rest.dtype !== "f32" || !isByte || isByte.high > 127) return { rest, factor, scale: 1 };
   const shifted = make.binary("shl", make.cast("i32", rest), make.int(24));
-  const scale = make.constant("f32", 2 ** -24);
-  return { rest: make.cast("f32", shifted), factor: factor ? times(make, factor, scale) : scale };
+  return { rest: make.cast("f32", shifted), factor, scale: 2 ** -24 };
 }
 
-function split(make: ExprMakers, value: Expr, lane: Index): Factored {
+/** A finished sum times a scale. */
+function scaled(make: ExprMakers, sum: number, scale: number): Expr {
+  const value = make.accumulator("f32", sum);
+  return scale === 1 ? value : times(make, value, make.constant("f32", scale));
+}
+
+function split(make: ExprMakers, value: Expr, lane: Index): Split {
   if (value.op !== "binary" || value.kind !== "mul") return { rest: value, factor: null };
   const [a, b] = [split(make, value.a, lane), split(make, value.b, lane)];
   const isSame = (x: Expr): boolean => (x.axes & lane.axes) === 0;

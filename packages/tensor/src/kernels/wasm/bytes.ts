@@ -3,7 +3,7 @@ import type { Expr } from "../expr.js";
 import type { Slot } from "../kernel.js";
 import { type Code, i32, i32x4, type Local, memory, op } from "./assembler.js";
 import { SmallIntegers } from "./small-integers.js";
-import type { Position, Scope } from "./values.js";
+import type { LinearAddress, Position, Scope } from "./values.js";
 
 /** Units whose small integers fill one vector of bytes. */
 const unitsOfBytes = 4;
@@ -22,8 +22,8 @@ export interface ByteHost {
   scopeOf(expr: Expr, at: Position): Scope;
   /** Computes a value once, into a local of its scope. */
   keep(known: Map<Expr, Local>, expr: Expr, scope: Scope, at: Position, type: "v128", make: () => Code): Code;
-  /** The address of lane 0 of a load, and bytes from lane to lane; null where those differ. */
-  addressOf(load: Expr & { readonly op: "load" }, at: Position): { readonly address: Code; readonly laneBytes: number } | null;
+  /** Null where lanes do not lie alike apart. */
+  addressOf(load: Expr & { readonly op: "load" }, at: Position): LinearAddress | null;
 }
 
 /** Writes the code of small integers: sixteen at a time, as bytes, of which other values take four as they need them. */
@@ -49,7 +49,9 @@ export class ByteValues {
     if (known) return known.get;
     if (operation.op === "load") {
       const found = host.addressOf(operation.load, at);
-      return found?.laneBytes === 1 ? host.keep(bytes, expr, scope, at, "v128", () => memory("v128.load", 0, found.address)) : null;
+      return found?.laneBytes === 1
+        ? host.keep(bytes, expr, scope, at, "v128", () => memory("v128.load", found.offset, found.address))
+        : null;
     }
     const x = this.#bytes(operation.x, at);
     if (!x || operation.op === "same") return x;

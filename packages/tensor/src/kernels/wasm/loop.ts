@@ -1,5 +1,5 @@
 import type { DType } from "../../tensor/dtype.js";
-import { expressionsBelow } from "../expr.js";
+import { type Expr, expressionsBelow } from "../expr.js";
 import { type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
 import { splat } from "./arithmetic.js";
@@ -30,6 +30,12 @@ export function printLoop(
   name: string,
 ): void {
   new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes, 0).print();
+}
+
+/** A value as a factor that is the same in all lanes, times the rest. */
+interface SharedFactor {
+  readonly factor: Expr;
+  readonly rest: Expr;
 }
 
 /** Rows and columns (ends exclusive) of the loops that a tile covers. */
@@ -300,6 +306,38 @@ class LoopPrinter {
     print(0);
   }
 
+  /** For each reduction that ends as the sum of all lanes the factor that all of these share; null where one has none. */
+  #sharedFactors(reductions: readonly Reduction[]): SharedFactor[] | null {
+    // With more, what units share no longer fits in registers.
+    if (!this.program.addsLanes || reductions.length > 2) return null;
+    const factors = reductions.flatMap(({ combine, value }) => (combine === "sum" && this.#values.sharedFactor(value)) || []);
+    return factors.length === reductions.length ? factors : null;
+  }
+
+  /** One step, unit by unit, so that what reductions share of a unit is in a register for all of them; then the factors. */
+  #addWithFactors(factors: readonly SharedFactor[], accumulators: readonly (readonly Local[])[], at: Position): void {
+    const { f } = this;
+    const steps = factors.map(({ rest }) => f.let("v128", this.#values.vector(rest, 0, at)));
+    for (let unit = 1; unit < at.units; unit++)
+      for (const [k, step] of steps.entries()) f.emit(step.set(this.#values.added(step, (factors[k] as SharedFactor).rest, unit, at)));
+    for (const [k, step] of steps.entries()) {
+      const [total] = accumulators[k] ?? [];
+      if (total) f.emit(total.set(f.multiplyAdd(step.get, this.#values.vector((factors[k] as SharedFactor).factor, 0, at), total.get)));
+    }
+  }
+
+  #addUnits(reductions: readonly Reduction[], accumulators: readonly (readonly Local[])[], at: Position): void {
+    for (const [k, reduction] of reductions.entries()) {
+      for (const [unit, local] of (accumulators[k] ?? []).entries()) {
+        const isSum = reduction.combine === "sum" && reduction.value.dtype === "f32";
+        const sum = isSum
+          ? this.#values.added(local, reduction.value, unit, at)
+          : combine(reduction, local.get, this.#values.vector(reduction.value, unit, at));
+        this.f.emit(local.set(sum));
+      }
+    }
+  }
+
   #printColumns(column: Local, units: number, lanes: 4 | 1): void {
     const { f, program } = this;
     const { kernel } = program;
@@ -310,17 +348,13 @@ class LoopPrinter {
     };
     for (const group of reductionGroups(kernel)) {
       const reductions = group.map((k) => kernel.reductions[k] as Reduction);
-      const accumulators = reductions.map((reduction) => new Array(units).fill(0).map(() => f.let("v128", identity(reduction))));
+      const factors = this.#sharedFactors(reductions);
+      const accumulators = reductions.map((reduction) =>
+        new Array(factors ? 1 : units).fill(0).map(() => f.let("v128", identity(reduction))),
+      );
       innerLoop((at) => {
-        for (const [k, reduction] of reductions.entries()) {
-          for (const [unit, local] of (accumulators[k] ?? []).entries()) {
-            const isSum = reduction.combine === "sum" && reduction.value.dtype === "f32";
-            const sum = isSum
-              ? this.#values.added(local, reduction.value, unit, at)
-              : combine(reduction, local.get, this.#values.vector(reduction.value, unit, at));
-            f.emit(local.set(sum));
-          }
-        }
+        if (factors) this.#addWithFactors(factors, accumulators, at);
+        else this.#addUnits(reductions, accumulators, at);
       });
       const results = program.addsLanes ? this.#totals(reductions, accumulators) : accumulators;
       for (const [k, locals] of results.entries()) this.#values.accumulators[group[k] ?? 0] = locals;

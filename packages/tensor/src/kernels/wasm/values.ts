@@ -11,6 +11,14 @@ import { choose, philox } from "./math.js";
 import type { ScalarMath } from "./scalar-math.js";
 import { loadLanes, loadScalar, loadVector, storeLanes, storeVector } from "./storage.js";
 
+/** Where lane 0 of an access is, and bytes from lane to lane. */
+export interface LinearAddress {
+  readonly address: Code;
+  /** Bytes that an instruction adds to the address. */
+  readonly offset: number;
+  readonly laneBytes: number;
+}
+
 /** Values already computed at one level of the loop nest. */
 export interface Scope extends ByteScope {
   readonly scalars: Map<Expr, Local>;
@@ -218,8 +226,19 @@ export class Values {
     return isProduct(product) ? this.f.multiplyAdd(get(product.a), get(product.b), get(other)) : null;
   }
 
-  /** A sum and a value more. */
+  /** For a value that is a product with what is the same in all lanes: that factor, and the rest. */
+  sharedFactor(value: Expr): { readonly factor: Expr; readonly rest: Expr } | null {
+    if (!isProduct(value)) return null;
+    if (!this.isLanewise(value.b)) return { factor: value.b, rest: value.a };
+    return this.isLanewise(value.a) ? null : { factor: value.a, rest: value.b };
+  }
+
+  /** A sum and a value more, term by term where the value is a sum itself. */
   added(sum: Local, value: Expr, unit: number, at: Position): Code {
+    if (this.program.isRanged && value.op === "binary" && value.kind === "add" && value.dtype === "f32") {
+      this.f.emit(sum.set(this.added(sum, value.a, unit, at)));
+      return this.added(sum, value.b, unit, at);
+    }
     if (!this.program.isRanged || !isProduct(value)) return op("f32x4.add", sum.get, this.vector(value, unit, at));
     return this.f.multiplyAdd(this.vector(value.a, unit, at), this.vector(value.b, unit, at), sum.get);
   }
@@ -250,21 +269,22 @@ export class Values {
   }
 
   /** The address of lane 0 of unit 0 of an access that is linear in the inner and the vector variable, and bytes from lane to lane; else null. */
-  #linearAddress(slot: Slot, index: Index, at: Position): { address: Code; laneBytes: number } | null {
+  #linearAddress(slot: Slot, index: Index, at: Position): LinearAddress | null {
     const innerStride = this.analysis.stride(index, this.#innerAxis);
     const laneStride = this.analysis.stride(index, this.program.vectorAxis);
     if (innerStride === null || laneStride === null) return null;
     const bytes = dtypeBytes[this.dtypes(slot)];
-    const bases = mapOf(at.row.addresses, `${slot}`);
-    const start = this.#keep(bases, index, at.row, at, "i32", () => this.#elementAddress(slot, this.scalar(this.#startOf(index), at)));
     const laneBytes = laneStride * bytes;
-    if (innerStride === 0 || !at.step) return { address: start, laneBytes };
+    // Units of a block differ by a constant, which instructions add for nothing.
+    const isShifted = this.program.isRanged && index.op === "index" && index.kind === "add" && index.b.op === "const" && index.b.value > 0;
+    const [base, offset] = isShifted && index.b.op === "const" ? [index.a, index.b.value * bytes] : [index, 0];
+    const bases = mapOf(at.row.addresses, `${slot}`);
+    const start = this.#keep(bases, base, at.row, at, "i32", () => this.#elementAddress(slot, this.scalar(this.#startOf(base), at)));
+    if (innerStride === 0 || !at.step) return { address: start, laneBytes, offset };
     const { step } = at;
     const addresses = mapOf(step.addresses, `${slot}`);
-    return {
-      address: this.#keep(addresses, index, step, at, "i32", () => op("i32.add", start, this.#offset(innerStride * bytes, step, at))),
-      laneBytes,
-    };
+    const address = this.#keep(addresses, base, step, at, "i32", () => op("i32.add", start, this.#offset(innerStride * bytes, step, at)));
+    return { address, laneBytes, offset };
   }
 
   /** The inner variable times a factor. */
@@ -279,12 +299,11 @@ export class Values {
   }
 
   /** The address of a unit's lane 0 of an access that is linear in the lanes of the unit at least. */
-  #unitAddress(slot: Slot, index: Index, unit: number, at: Position): { address: Code; offset: number; laneBytes: number } | null {
+  #unitAddress(slot: Slot, index: Index, unit: number, at: Position): LinearAddress | null {
     const linear = this.#linearAddress(slot, index, at);
-    if (linear) return { ...linear, offset: unit * 4 * linear.laneBytes };
+    if (linear) return { ...linear, offset: linear.offset + unit * 4 * linear.laneBytes };
     if (!this.#isTurned || at.lanes !== 4 || this.program.kernel.outer.at(-1) !== at.units * 4) return null;
-    const own = this.#linearAddress(slot, this.#inUnit(index, unit), at);
-    return own && { ...own, offset: 0 };
+    return this.#linearAddress(slot, this.#inUnit(index, unit), at);
   }
 
   /** The index in terms of the lanes of one unit: where all lanes of a kernel are one step, a unit's are known. */
