@@ -1,5 +1,5 @@
 import { attention, cachedAttention, compile, type Device, device, ShapeError, type Tensor, tensor } from "@lowrank/tensor";
-import { testBackend, testDevice } from "test-support";
+import { newDevice, testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
 let tested: Device;
@@ -92,6 +92,18 @@ describe.each(cases)("attention to a cache of $name", (c) => {
       expect(await attend(inputs(tested, c, [text], c.capacity * 3 + 5), c).data()).toEqual(own);
     }
   });
+});
+
+test("what lay in memory before does not come into the result of many queries", async () => {
+  const c = cases.find(({ name }) => name === "many queries") as Case; // it is in the table
+  const own = await newDevice();
+  const dirty = tensor(new Float32Array(2 ** 21).fill(Number.NaN), { device: own });
+  await dirty.add(1).data();
+  dirty.dispose();
+  const texts = c.positions.map((_, i) => i);
+  const got = await attend(inputs(own, c, texts), c).data();
+  own.dispose();
+  expect([...got].findIndex(Number.isNaN)).toBe(-1);
 });
 
 test("queries and results that are views of projections are read and written where they lie", async () => {

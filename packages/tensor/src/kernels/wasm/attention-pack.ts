@@ -1,6 +1,6 @@
 import { type FunctionBuilder, f32x4, i32, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
 import { attentionWords } from "./attention.js";
-import { add, groupKeys, least, mul, positive, readWords, roundedUp, sub, tableEntry, words } from "./attention-panels.js";
+import { add, groupKeys, least, mul, panelQueries, positive, readWords, roundedUp, sub, tableEntry, words } from "./attention-panels.js";
 import { kernelParams } from "./loop.js";
 import { packPanel } from "./pack.js";
 
@@ -59,9 +59,9 @@ export function printPackAttention(module: ModuleBuilder, name: string): void {
   const firstKey = f.let("i32", mul(op("i32.rem_u", tile.get, w.keyBlocks.get), w.blockKeys.get));
   const end = f.let("i32", w.keyCount.get);
   f.if(w.positions.get, () => {
-    // Of a cache no query sees what stands behind the last of them.
+    // Of a cache no query sees what stands behind the last of them; weights of 0 meet values as far as a whole panel of queries would see.
     const at = f.let("i32", add(w.positions.get, tableEntry(w.positionOffsets, mul(head.get, w.group.get))));
-    f.emit(end.set(least(f, end.get, add(tableEntry(at, i32(0)), w.queryCount.get)).get));
+    f.emit(end.set(least(f, end.get, add(tableEntry(at, i32(0)), roundedUp(w.queryCount.get, panelQueries))).get));
   });
   const count = positive(f, least(f, w.blockKeys.get, sub(end.get, firstKey.get)).get);
   const before = f.let("i32", mul(tile.get, w.blockKeys.get));
