@@ -54,8 +54,8 @@ function inGigabytes(bytes: number): number {
   return Number((Math.ceil(bytes / 1e9 / unit) * unit).toPrecision(3));
 }
 
-/** Where a plan takes longer, one within less memory takes minutes. */
-const thresholdMs = 2000;
+/** Where a plan takes longer, one in which all is rematerialized that can be takes minutes. */
+const thresholdMs = 500;
 
 /**
  * Bytes that a step of the longest rows takes where all is rematerialized that helps; where planning that would take long, those that it takes
