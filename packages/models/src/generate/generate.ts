@@ -100,7 +100,10 @@ export class TextGenerator {
       const needed = largest(positions) + 1;
       if (needed > stage.cache.capacity) stage = this.#grown(stage, this.#capacity(needed));
       const newest = rows.map(({ prompt, tokens }) => [tokens.at(-1) ?? prompt.at(-1) ?? 0]);
-      await take(stage.decode(this.#ints(newest), this.#ints(positions), kind, k));
+      const [ids, at] = [this.#ints(newest), this.#ints(positions)];
+      const result = stage.decode(ids, at, kind, k);
+      for (const t of [ids, at]) t.dispose();
+      await take(result);
     }
     k?.dispose();
     return rows.map(({ tokens }) => tokens);
@@ -131,7 +134,9 @@ export class TextGenerator {
       const ends = rows.map(({ prompt }) => prompt.length - 1 - start);
       const isFirst = start === 0 && virtual > 0;
       const positions = rows.map(() => (start === 0 ? 0 : virtual + start));
-      stage.read(this.#ints(ids), this.#ints(positions), this.#ints(ends), isFirst);
+      const given = [this.#ints(ids), this.#ints(positions), this.#ints(ends)] as const;
+      stage.read(...given, isFirst);
+      for (const t of given) t.dispose();
       start += size;
     }
     return stage;
