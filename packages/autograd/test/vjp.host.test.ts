@@ -289,6 +289,21 @@ describe("grad", () => {
     expect(await y.item()).toBeCloseTo(120, 5);
   });
 
+  test("takes gradients by views on the way", async () => {
+    const x = vector(1, 2);
+    const [column, wide] = [x.reshape([2, 1]), x.reshape([2, 1]).expand([2, 3])];
+    const [dColumn, dWide] = grad(
+      column
+        .reshape([1, 2, 1])
+        .expand([4, 2, 3])
+        .sum()
+        .add(wide.expand([2, 2, 3]).sum()),
+      [column, wide],
+    );
+    expect([...((await dColumn?.data()) ?? [])]).toEqual([12, 12]);
+    expect([...((await dWide?.data()) ?? [])]).toEqual([2, 2, 2, 2, 2, 2]);
+  });
+
   test("refuses a loss that is not one number, one that is data, and integers", async () => {
     const x = vector(1, 2);
     expect(() => grad(x, [x])).toThrow(ShapeError);

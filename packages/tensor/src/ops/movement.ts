@@ -16,9 +16,8 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
     );
   }
   if (sameShape(target, x.shape)) return x;
-  const source = x.node.op === "reshape" ? x.node.x : x.node;
-  if (sameShape(source.shape, target)) return new Tensor(source, x.device);
-  return new Tensor({ op: "reshape", x: source, shape: target, dtype: x.dtype }, x.device);
+  // Also of a reshape: gradients may be asked for by what lies between; the scheduler makes one of both.
+  return new Tensor({ op: "reshape", x: x.node, shape: target, dtype: x.dtype }, x.device);
 }
 
 /** Axes in another order: axis i of the result is axis `order[i]` of x. torch.permute. */
@@ -58,8 +57,7 @@ export function expand(x: Tensor, shape: Shape): Tensor {
   if (sameShape(raised.shape, shape)) return raised;
   // A number; of other constants, gradients may be asked for.
   if (raised.node.op === "const" && x.rank === 0) return new Tensor({ ...raised.node, shape: [...shape] }, x.device);
-  const source = raised.node.op === "expand" ? raised.node.x : raised.node;
-  return new Tensor({ op: "expand", x: source, shape: [...shape], dtype: x.dtype }, x.device);
+  return new Tensor({ op: "expand", x: raised.node, shape: [...shape], dtype: x.dtype }, x.device);
 }
 
 /** Start, stop (exclusive) and step along one axis as in Python; negative positions count from the end. null takes all. */

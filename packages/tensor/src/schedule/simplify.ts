@@ -17,7 +17,8 @@ export function simplify(node: Node, make: Make): Node | null {
       if (sameShape(node.shape, node.x.shape)) return node.x;
       return node.x.op === "reshape" ? { ...node, x: node.x.x } : null;
     case "expand":
-      return node.x.op === "const" ? { ...node.x, shape: node.shape } : null;
+      if (node.x.op === "const") return { ...node.x, shape: node.shape };
+      return node.x.op === "expand" ? { ...node, x: node.x.x } : null;
     case "cast":
       return node.x.dtype === node.dtype ? node.x : null;
     case "permute":
