@@ -61,8 +61,8 @@ async function ratios(sides: readonly Side[], rounds: number): Promise<number[]>
 function bar(rows: number, limits: readonly [halves: number, neighbours: number]): Bar {
   return {
     name: `cpu, ${rows === 1 ? "one row" : `${rows} rows`} times a 4-bit weight 2048², bf16: halves / neighbours, forward and back`,
-    brief: `4-bit weight, ${rows === 1 ? "one row" : `${rows} rows`}: bf16`,
-    limits: [...limits, ...limits].map((atMost) => ({ atMost, unit: "x" })),
+    brief: `4-bit, ${rows === 1 ? "one row" : `${rows} rows`}: bf16`,
+    limits: [...limits, ...limits].map((atMost) => ({ atMost })),
     isTimed: true,
     measure: (context) =>
       context.with("cpu", async (dev) => {
