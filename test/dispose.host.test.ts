@@ -23,12 +23,15 @@ const ids = tensor([[1, 2, 3, 4]], { dtype: "i32", device: dev });
 type Model = Awaited<ReturnType<typeof initModel>>;
 const logits = async (model: Model): Promise<number[]> => Array.from(await model.forward(ids).data());
 
-/** Bytes of tensors that something still refers to; the collector may need more than one look to come down to `expected`. */
+/** Bytes of tensors that something still refers to; the collector may need more than one look to come down to `expected`, or to rest. */
 async function heldBytes(expected: number | null = null): Promise<number> {
-  for (let look = 0; look < (expected === null ? 3 : 20); look++) {
+  let sameLooks = 0;
+  for (let look = 0; look < 20 && sameLooks < 4; look++) {
+    const before = dev.memory.heldBytes;
     await eventLoopTurn();
     expect(collectGarbage()).toBe(true);
     await eventLoopTurn();
+    sameLooks = expected === null && dev.memory.heldBytes === before ? sameLooks + 1 : 0;
     if (dev.memory.heldBytes === expected) break;
   }
   return dev.memory.heldBytes;

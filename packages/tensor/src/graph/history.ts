@@ -1,7 +1,7 @@
 import { isFloat } from "../tensor/dtype.js";
 import { bufferOf, homeOf, isPresent } from "./live.js";
 import { inputsOf, type Node, topological } from "./node.js";
-import type { Storage } from "./storage.js";
+import { type Storage, Version } from "./storage.js";
 
 type BufferNode = Node & { readonly op: "buffer" };
 
@@ -170,7 +170,7 @@ function differentiable(expressions: readonly Node[]): Differentiable {
     // What was assigned, in expressions written before it was computed.
     const home = node.op === "detach" ? homeOf(node) : null;
     if (node.op === "buffer") leaves.push(node);
-    else if (home) leaves.push(isPresent(node) ? bufferOf(home, node) : { ...bufferOf(home, node), version: -1 });
+    else if (home) leaves.push(isPresent(node) ? bufferOf(home, node) : { ...bufferOf(home, node), version: new Version() });
   }
   return { leaves, nodeCount: order.length };
 }

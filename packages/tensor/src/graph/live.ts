@@ -1,11 +1,11 @@
 import { DeviceError } from "../tensor/errors.js";
 import { inputsOf, type Node } from "./node.js";
-import type { Storage } from "./storage.js";
+import type { Storage, Version } from "./storage.js";
 
 /** A version of a storage. */
 export interface Held {
   readonly storage: Storage;
-  readonly version: number;
+  readonly version: Version;
 }
 
 /** Where the values of nodes lie that were computed already, so that expressions built before reuse them. */

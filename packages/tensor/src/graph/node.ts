@@ -4,7 +4,7 @@ import type { UnaryKind } from "../elementwise/unary.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Place } from "./history.js";
-import type { Storage } from "./storage.js";
+import type { Storage, Version } from "./storage.js";
 
 export type { BinaryKind } from "../elementwise/binary.js";
 export type { ReduceKind } from "../elementwise/reduce.js";
@@ -31,7 +31,7 @@ export type Node =
   | (Typed & {
       readonly op: "buffer";
       readonly storage: Storage;
-      readonly version: number;
+      readonly version: Version;
       readonly history?: Place;
     })
   /** Philox4x32-10 words: element i is word i & 3 of counter [i >> 2, 0, stream, 0] under the u32 key [2]. */

@@ -30,7 +30,7 @@ export class Overwriting {
     canKeep = true,
   ) {
     const isPresent = ({ storage, version }: Held): boolean => storages.has(storage) && version === storage.version;
-    const isPast = (held: Held | null): boolean => held !== null && storages.has(held.storage) && held.version === held.storage.version - 1;
+    const isPast = (held: Held | null): boolean => held !== null && storages.has(held.storage) && held.version !== held.storage.version;
     const former = device.unread.dependents(isPast, asked);
     const present = device.unread.dependents(isPresent, asked);
     const pastBytes = sumBytes([...storages].filter((storage) => storage.hasPast));

@@ -8,6 +8,12 @@ import type { Holding } from "./memory.js";
 let nextId = 0;
 const leastHistories = 256;
 
+/** What a storage holds between two assignments. Expressions refer to it, so that what they need is kept as long as there are any. */
+export class Version {
+  /** The contents, once the storage holds other ones; null where they were not kept. */
+  past: Storage | null = null;
+}
+
 /**
  * Device memory of one tensor. Graphs refer to a storage and a version of it: `assign` makes the next version, and the contents before
  * stay until the version after it where an expression needs them.
@@ -16,9 +22,9 @@ const leastHistories = 256;
 export class Storage {
   /** A number of its own. */
   readonly id: number = nextId++;
-  #version = 0;
-  /** The contents of the version before, where they were kept. */
-  #past: Storage | null = null;
+  #version = new Version();
+  /** The version before, where its contents were kept. */
+  #former: WeakRef<Version> | null = null;
   /** Former contents that reads under way still need. */
   readonly #waiting: Storage[] = [];
   /** Expressions of values that were computed from the present contents and read. */
@@ -54,20 +60,19 @@ export class Storage {
     return this.#isDisposed;
   }
 
-  /** How often the contents were replaced. */
-  get version(): number {
+  /** What it holds now. */
+  get version(): Version {
     return this.#version;
   }
 
   /** Whether the contents of the version before were kept. */
   get hasPast(): boolean {
-    return this.#past !== null;
+    return this.#former?.deref()?.past != null;
   }
 
   /** The storage that holds the contents of a version; null when they are gone. */
-  at(version: number): Storage | null {
-    if (version === this.#version) return this;
-    return version === this.#version - 1 ? this.#past : null;
+  at(version: Version): Storage | null {
+    return version === this.#version ? this : version.past;
   }
 
   /** Expressions over the present contents are let go once these are overwritten. */
@@ -81,7 +86,7 @@ export class Storage {
   /** The contents were replaced where they lay. */
   overwritten(): void {
     this.forgetPast();
-    this.#version++;
+    this.#version = new Version();
     if (this.#histories.size === 0) return;
     for (const history of this.#histories) history.deref()?.letGo("overwritten");
     this.#histories = new Set();
@@ -89,6 +94,7 @@ export class Storage {
 
   /** Takes over the contents of another storage, which is left without; its own stay as the version before. */
   replaceWith(next: Storage): void {
+    const former = this.#version;
     this.overwritten();
     const past = new Storage(this.device, this.dtype, this.elementCount);
     const { memory } = this.device;
@@ -98,13 +104,17 @@ export class Storage {
     this.#holding = next.#holding && memory.move(next.#holding, this);
     next.#holding = null;
     this.#uses++;
-    this.#past = past;
+    former.past = past;
+    this.#former = new WeakRef(former);
   }
 
   /** Gives up the contents of the version before. */
   forgetPast(): void {
-    const past = this.#past;
-    this.#past = null;
+    const former = this.#former?.deref();
+    this.#former = null;
+    if (!former) return;
+    const { past } = former;
+    former.past = null;
     if (past && this.#pins > 0) this.#waiting.push(past);
     else past?.dispose();
   }

@@ -141,7 +141,11 @@ export class Tensor {
 
   /** Gives the memory back at once instead of at garbage collection; what was assigned and has not run yet is dropped. */
   dispose(): void {
-    this.storage?.dispose();
+    const { storage } = this;
+    storage?.dispose();
+    // The expression behind the value, or behind the next one, holds what it is computed from.
+    const held = this.#home ?? storage;
+    if (held) this.#node = bufferOf(held, this.#node);
     if (!this.#home) return;
     this.device.pendingAssignments.delete(this.#home);
     this.#home.dispose();

@@ -1,4 +1,5 @@
 import { sizeOf } from "../tensor/shape.js";
+import { eventLoopTurn } from "./event-loop.js";
 import { type Held, heldBy, liveInputs } from "./live.js";
 import { type Node, topological } from "./node.js";
 import type { Storage } from "./storage.js";
@@ -24,11 +25,12 @@ export function untracked<T>(fn: () => T): T {
 
 /** The handles of a device whose values nobody has read yet, so that an assignment does not change what they stand for. */
 export class UnreadHandles {
-  /** The latest, which are kept: a WeakRef for each operation would cost more than the operation. */
+  /** The latest of this turn of the event loop, which are kept: a WeakRef for each operation would cost more than the operation. */
   #recent: Tensor[] = [];
-  /** Earlier ones of which nothing else was made. */
+  /** Earlier ones. */
   #earlier: WeakRef<Tensor>[] = [];
   #count = 0;
+  #isTurnAwaited = false;
 
   /** How many there ever were. */
   get count(): number {
@@ -38,7 +40,13 @@ export class UnreadHandles {
   add(tensor: Tensor): void {
     if (untrackedDepth > 0) return;
     this.#count++;
-    if (this.#recent.push(tensor) >= 2 * maxRecent) this.weaken(maxRecent);
+    if (this.#recent.push(tensor) >= 2 * maxRecent) this.#remember(this.#recent.splice(0, maxRecent).filter(({ isUsed }) => !isUsed));
+    if (this.#isTurnAwaited) return;
+    this.#isTurnAwaited = true;
+    void eventLoopTurn().then(() => {
+      this.#isTurnAwaited = false;
+      this.weaken();
+    });
   }
 
   /** Handles that were read in the meantime are of no interest any more, and nothing keeps what they hold. */
@@ -46,10 +54,13 @@ export class UnreadHandles {
     if (this.#recent.length > 0) this.#recent = this.#recent.filter(isUnread);
   }
 
-  /** Keeps no more than the latest handles alive. */
-  weaken(kept = 0): void {
-    const older = this.#recent.splice(0, this.#recent.length - kept);
-    for (const handle of older) if (!handle.isUsed && isUnread(handle)) this.#earlier.push(new WeakRef(handle));
+  /** Keeps none of the handles alive any more. */
+  weaken(): void {
+    this.#remember(this.#recent.splice(0).slice(-maxRecent));
+  }
+
+  #remember(handles: readonly Tensor[]): void {
+    for (const handle of handles) if (isUnread(handle)) this.#earlier.push(new WeakRef(handle));
     if (this.#earlier.length > 2 * maxEarlier) this.#earlier = this.#earlier.slice(-maxEarlier);
   }
 
