@@ -1,3 +1,4 @@
+import { smallest } from "@lowrank/tensor";
 import { commandLine } from "../repository.js";
 import { runCommand } from "../steps/command.js";
 import { configPath, type OutlinedModel, type PlanningTask, planStepsApart } from "../steps/planning.js";
@@ -68,7 +69,7 @@ export const planningBars: readonly Bar[] = [
       const times: number[] = [];
       for (let i = 0; i < (isQuick ? 1 : processes); i++) times.push((await runCommand(process.execPath, [commandLine, ...args])).seconds);
       const [first = 0, ...later] = await planStepsApart({ model: "smollm2-135m", lengths: [512, 512, 512], runs: true });
-      const usual = Math.min(...later);
+      const usual = smallest(later);
       return { values: [quantile(times, 0.5), first - usual], detail: `steps of ${first.toFixed(1)} and ${usual.toFixed(1)} s` };
     },
   },

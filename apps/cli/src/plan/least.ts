@@ -32,6 +32,7 @@ export async function withLeastMemory<R>(
     return await use();
   } catch (error) {
     if (flags.memory === undefined || !isOutOfMemory(error)) throw error;
+    context.output.note("--memory is too small for these rows; looking for the least that works…");
     const planned = await leastBytes(like, flags, context).catch(() => null); // what went wrong first is what is told
     if (planned === null) throw error;
     // A run that planning thought would fit asks for a little more than it was given.
@@ -54,8 +55,10 @@ function inGigabytes(bytes: number): number {
   return Number((Math.ceil(bytes / 1e9 / unit) * unit).toPrecision(3));
 }
 
-/** Where a plan takes longer, one in which all is rematerialized that can be takes minutes. */
-const thresholdMs = 500;
+/** Where a plan takes longer, one in which all is rematerialized that can be takes half a minute or more. */
+const thresholdMs = 5000;
+/** Plans that are made to see whether what is named is enough. */
+const maxChecks = 2;
 
 /**
  * Bytes that a step of the longest rows takes where all is rematerialized that helps; where planning that would take long, those that it takes
@@ -82,7 +85,7 @@ async function leastBytes(
   const isSlow = performance.now() - start > thresholdMs;
   let bytes = isSlow ? free : await peak(1);
   // The planner stops rematerializing as soon as all fits, so that a budget may need a little more than the least of a smaller one.
-  for (let i = 0; i < 4 && !isSlow; i++) {
+  for (let i = 0; i < maxChecks && !isSlow; i++) {
     const needed = await peak(bytes);
     if (needed <= bytes) break;
     bytes = Math.max(needed, 1.02 * bytes);

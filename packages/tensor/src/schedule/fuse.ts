@@ -117,7 +117,7 @@ function mayJoin(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean 
 }
 
 /** Kernels between two that are looked at to find those that need the first one's results; with more of them the two stay apart. */
-const maxBetween = 128;
+const maxBetween = 192;
 
 /** Who writes and who reads each slot, as kernels are joined. */
 class Index {

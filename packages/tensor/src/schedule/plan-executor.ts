@@ -75,7 +75,9 @@ export function plan(device: Device, targets: readonly Target[], structure: Stru
     if (excess <= 0) break;
     // Gaps in the layout come on top of what is alive, so that a little less may help where just enough does not.
     limit = Math.min(room - workspaceBytesOf(made), limit - Math.max(excess / 2, limit / 64));
-    made = finished(rematerialized(single, limit), bindingCount, maxBindings);
+    const { draft, fits } = rematerialized(single, limit);
+    made = finished(draft, bindingCount, maxBindings);
+    if (!fits) break;
   }
   return { plan: made, bindings: drafts.map((target) => target.binding) };
 }

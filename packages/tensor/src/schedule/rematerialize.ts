@@ -13,22 +13,26 @@ const keptShare = 8;
 const maxRuns = 8;
 /** Values that are tried, the cheapest first, before the peak counts as the lowest. */
 const maxTrials = 16;
+/** Kernels that are looked at while values are given up one by one: what the last of many gain is little. */
+const maxVisits = 50_000;
 
 /**
  * The plan with as much computed twice as it takes to keep at most `limitBytes` of its own values alive: at the moment of the peak, the
  * value that is cheapest to compute again for the bytes that it frees is given up between two of its uses, until the peak fits or nothing
  * more can be gained. XLA calls it rematerialisation; checkpointing of activations (Chen et al. 2016) falls out of it. Results do not
- * change in a single bit, and kernels keep their order.
+ * change in a single bit, and kernels keep their order. `fits` says whether the limit is kept.
  */
-export function rematerialized(draft: Draft, limitBytes: number): Draft {
+export function rematerialized(draft: Draft, limitBytes: number): { readonly draft: Draft; readonly fits: boolean } {
   let current = draft;
   let lives = new Lives(draft, new Map());
-  while (lives.peakBytes > limitBytes) {
-    const better = lowered(current, lives);
+  for (let visits = 0; lives.peakBytes > limitBytes && visits < maxVisits; ) {
+    const many = loweredByMany(current, lives, limitBytes);
+    if (!many) visits += current.kernels.length;
+    const better = many ?? lowered(current, lives);
     if (!better) break;
     ({ draft: current, lives } = better);
   }
-  return current;
+  return { draft: current, fits: lives.peakBytes <= limitBytes };
 }
 
 /** A plan whose kernels are looked at together with what is alive at each. */
@@ -37,11 +41,46 @@ interface Examined {
   readonly lives: Lives;
 }
 
+/**
+ * The plan with as many values computed twice at once as free half of what is too much at the peak, or with fewer; null where one alone
+ * does. Halves keep the number of plans that are looked at small, and the choice near the one that looks again after each value.
+ */
+function loweredByMany(draft: Draft, lives: Lives, limitBytes: number): Examined | null {
+  const sorted = choices(lives);
+  for (let goal = (lives.peakBytes - limitBytes) / 2; ; goal /= 4) {
+    const many = independent(sorted, goal, lives);
+    if (many.length < 2) return null;
+    // From the last use to the first, so that the places of the others stay what they were.
+    let examined: Draft = draft;
+    let { equals } = lives;
+    for (const choice of many.sort((a, b) => b.next - a.next)) ({ draft: examined, equals } = repeated(examined, choice, lives, equals));
+    const candidate = { draft: examined, lives: new Lives(examined, equals) };
+    if (candidate.lives.peakBytes < lives.peakBytes) return candidate;
+  }
+}
+
+/** The cheapest choices that together free no more than `goal` bytes, none of which touches what another one computes again. */
+function independent(sorted: readonly Choice[], goal: number, lives: Lives): Choice[] {
+  const taken: Choice[] = [];
+  const touched = new Set<Slot>();
+  let left = goal;
+  for (const choice of sorted) {
+    if (choice.freed > left) continue;
+    const slots = choice.runs.flatMap((run) => [run, ...(lives.equals.get(run) ?? []), ...readsOf(producerOf(run, lives) as SingleKernel)]);
+    if (slots.some((slot) => touched.has(slot) && lives.uses.has(slot))) continue;
+    for (const slot of slots) touched.add(slot);
+    taken.push(choice);
+    left -= choice.freed;
+  }
+  return taken;
+}
+
 /** The plan with the first value computed twice that lowers the peak. */
 function lowered(draft: Draft, lives: Lives): Examined | null {
   for (const choice of choices(lives).slice(0, maxTrials)) {
-    const candidate = repeated(draft, choice, lives);
-    if (isLower(candidate.lives, lives)) return candidate;
+    const { draft: candidate, equals } = repeated(draft, choice, lives, lives.equals);
+    const its = new Lives(candidate, equals);
+    if (isLower(its, lives)) return { draft: candidate, lives: its };
   }
   return null;
 }
@@ -53,7 +92,9 @@ interface Choice {
   readonly next: number;
   /** What has to be computed again, in order; the value itself is the last. */
   readonly runs: readonly Slot[];
-  /** Work for each byte that becomes free where memory is scarcest. */
+  /** Bytes that become free where memory is scarcest. */
+  readonly freed: number;
+  /** Work for each of them. */
   readonly price: number;
 }
 
@@ -153,7 +194,7 @@ function choiceFor(slot: Slot, lives: Lives): Choice | null {
     work += operationsOf(kernel) / operationsPerByte;
     for (const touched of [...readsOf(kernel), ...writesOf(kernel)]) work += alignedBytes(lives.slots[touched] as DraftSlot);
   }
-  return { slot, next, runs, price: work / freed };
+  return { slot, next, runs, freed, price: work / freed };
 }
 
 /** The kernel that can compute a slot a second time, if there is one. */
@@ -186,9 +227,14 @@ function canRun(slot: Slot, next: number, lives: Lives, runs: Slot[], kept: Set<
 }
 
 /** The plan with values computed again right before a kernel, which that one and the later ones then read. */
-function repeated({ kernels, slots }: Draft, { slot, next, runs }: Choice, lives: Lives): Examined {
+function repeated(
+  { kernels, slots }: Draft,
+  { slot, next, runs }: Choice,
+  lives: Lives,
+  before: ReadonlyMap<Slot, readonly Slot[]>,
+): { readonly draft: Draft; readonly equals: ReadonlyMap<Slot, readonly Slot[]> } {
   const grown = [...slots];
-  const equals = new Map(lives.equals);
+  const equals = new Map(before);
   const copies = new Map<Slot, Slot>();
   /** What later kernels read instead: the value itself, and operands that would be computed a third time. */
   const replaced = new Map<Slot, Slot>();
@@ -218,7 +264,7 @@ function repeated({ kernels, slots }: Draft, { slot, next, runs }: Choice, lives
       : kernel,
   );
   const draft = { slots: grown, kernels: [...kernels.slice(0, next), ...again, ...swapped] };
-  return { draft, lives: new Lives(draft, equals) };
+  return { draft, equals };
 }
 
 /** The kernel without results that nobody asked for, where they are stores of their own and no sum may be taken in another order without them. */
