@@ -64,6 +64,24 @@ describe("what an expression means", () => {
     ]);
   });
 
+  test("is of no interest where something else that it needs was disposed", async () => {
+    const [w, gone] = [vector(1), vector(5)];
+    const unread = w.mul(gone);
+    gone.dispose();
+    w.assign(w.add(1));
+    expect(await w.item()).toBe(2);
+    const run = compile((x: Tensor) => {
+      w.assign(w.add(x));
+      return x.add(0);
+    });
+    const other = vector(7);
+    const unreadToo = w.mul(other);
+    other.dispose();
+    run(vector(1));
+    expect(await w.item()).toBe(3);
+    for (const t of [unread, unreadToo]) await expect(t.data()).rejects.toThrow(DeviceError);
+  });
+
   test("is an error, not another value, where the old one is gone", async () => {
     const size = 65536;
     const w = tensor(new Float32Array(size).fill(1), { device: dev });

@@ -78,6 +78,8 @@ export class UnreadHandles {
   dependents(isConcerned: (held: Held) => boolean, asked: ReadonlySet<Tensor> = new Set()): Dependents {
     const handles = this.#alive().filter((handle) => !asked.has(handle) && liveInputs(handle.peek()).length > 0);
     const dependent = new Set<Node>();
+    // What depends on a value that is gone, or that was disposed, cannot be read any more.
+    const broken = new Set<Node>();
     const storages = new Set<Storage>();
     const used = new Set<Node>();
     for (const node of topological(
@@ -85,6 +87,7 @@ export class UnreadHandles {
       liveInputs,
     )) {
       const held = heldBy(node);
+      if (node.op === "buffer" && (!held || held.storage.at(held.version)?.isDisposed)) broken.add(node);
       if (held && isConcerned(held)) {
         dependent.add(node);
         storages.add(held.storage);
@@ -92,9 +95,10 @@ export class UnreadHandles {
       for (const input of liveInputs(node)) {
         used.add(input);
         if (dependent.has(input)) dependent.add(node);
+        if (broken.has(input)) broken.add(node);
       }
     }
-    const found = handles.filter((handle) => dependent.has(handle.peek()));
+    const found = handles.filter((handle) => dependent.has(handle.peek()) && !broken.has(handle.peek()));
     return {
       results: found.filter((handle) => !used.has(handle.peek())),
       inner: found.filter((handle) => used.has(handle.peek())),
