@@ -26,7 +26,13 @@ export const beatDigits = 10;
  */
 export function startHeartbeat(beats: Beats, onLost: () => void): () => Promise<void> {
   const program = `(${beat.toString()})(require("node:fs"), require("node:worker_threads"), ${fileNumber.toString()})`;
-  const worker = new Worker(program, { eval: true, workerData: { ...beats, digits: beatDigits }, stdout: false, stderr: false });
+  const worker = new Worker(program, {
+    eval: true,
+    workerData: { ...beats, digits: beatDigits },
+    stdout: false,
+    stderr: false,
+    execArgv: [],
+  });
   worker.once("message", onLost);
   worker.once("error", onLost);
   worker.unref();

@@ -23,7 +23,12 @@ export function nodeEnvironment(): CpuEnvironment {
     mayBlock: true,
     hasRelaxedSimd: relaxedSimd(),
     spawn: (program, data) => {
-      const worker = new Worker(`const { workerData: data } = require("node:worker_threads");${program}`, { eval: true, workerData: data });
+      // None of the process's flags: under --input-type=module the program would not be what it is.
+      const worker = new Worker(`const { workerData: data } = require("node:worker_threads");${program}`, {
+        eval: true,
+        workerData: data,
+        execArgv: [],
+      });
       worker.unref();
       const failed = new Promise<string>((resolve) => void worker.once("error", (error) => resolve(String(error))));
       return { failed, terminate: () => void worker.terminate() };
