@@ -19,7 +19,7 @@ export { type CompositeDefinition, type CompositeOutput, compositeDefinition } f
 export { arange, eye, fromBytes, fromStorage, full, type NestedNumbers, ones, type TensorOptions, tensor, zeros } from "./graph/create.js";
 export { checkDevice, Device, type DeviceName } from "./graph/device.js";
 export { eventLoopTurn } from "./graph/event-loop.js";
-export { expressionOf } from "./graph/history.js";
+export { expressionOf, passesGradients } from "./graph/history.js";
 export { hostIntegers } from "./graph/host-integers.js";
 export { homeOf, realizedStorage } from "./graph/live.js";
 export {

@@ -4,8 +4,8 @@ import {
   HistoryError,
   homeOf,
   inputsOf,
-  isFloat,
   type Node,
+  passesGradients,
   showShape,
   type Tensor,
   topological,
@@ -45,7 +45,7 @@ export function checkHistories(order: readonly Node[], { roots, wrt, isWanted, i
   const suspects = order.filter((node) => (node.op === "buffer" && node.history !== undefined) || isFormer(node));
   if (suspects.length === 0) return;
   // What lies behind a tensor of wrt does not count, nor what no gradient passes.
-  const reached = new Set(topological(roots, (node) => (isWanted(node) || !isPassing(node) ? [] : inputs(node))));
+  const reached = new Set(topological(roots, (node) => (isWanted(node) || !passesGradients(node) ? [] : inputs(node))));
   for (const node of suspects) {
     if (!reached.has(node) || isWanted(node)) continue;
     if (isFormer(node)) {
@@ -63,7 +63,7 @@ function checkHistory(node: BufferNode, wrt: readonly Tensor[], isWanted: (node:
   const expression = expressionOf(node);
   if (!history) return;
   if (expression) {
-    const behind = (n: Node): readonly Node[] => (isPassing(n) ? inputsOf(n).map((input) => expressionOf(input) ?? input) : []);
+    const behind = (n: Node): readonly Node[] => (passesGradients(n) ? inputsOf(n).map((input) => expressionOf(input) ?? input) : []);
     if (!topological([expression], behind).some(isWanted)) return;
     throw new HistoryError(
       `grad: a ${describe(node)} value was computed outside of the compiled function from a tensor that gradients are asked for. Compute it inside, or use detach() on it.`,
@@ -75,7 +75,7 @@ function checkHistory(node: BufferNode, wrt: readonly Tensor[], isWanted: (node:
   const fact =
     history.reason === "overwritten"
       ? "was computed from a tensor that has been changed in place (assigned to) since it was read"
-      : "was read so long ago that the expression behind it was let go";
+      : "was read so long ago, or at such a shortage of memory, that the expression behind it was let go";
   throw new HistoryError(
     `grad: the loss depends on a ${describe(node)} value that ${fact}. Take gradients before that, or use detach() on the value if none goes through it.`,
     node.shape,
@@ -84,8 +84,4 @@ function checkHistory(node: BufferNode, wrt: readonly Tensor[], isWanted: (node:
 
 function describe({ dtype, shape }: Node): string {
   return `${dtype} ${showShape(shape)}`;
-}
-
-function isPassing(node: Node): boolean {
-  return node.op === "composite" || (node.op !== "detach" && isFloat(node.dtype));
 }

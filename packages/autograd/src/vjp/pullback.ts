@@ -1,4 +1,13 @@
-import { type Device, inputsOf, isFloat, type Node, realizedStorage, type Storage, type Tensor, topological } from "@lowrank/tensor";
+import {
+  type Device,
+  inputsOf,
+  type Node,
+  passesGradients,
+  realizedStorage,
+  type Storage,
+  type Tensor,
+  topological,
+} from "@lowrank/tensor";
 import { recompute, segmentInputs } from "./checkpoint.js";
 import { composite } from "./composite.js";
 import { behindReads, checkHistories } from "./history.js";
@@ -38,8 +47,7 @@ export function pullback(
 
   const needed = new Set<Node>();
   for (const node of order) {
-    const isPassing = node.op === "composite" || (node.op !== "detach" && isFloat(node.dtype));
-    if (isWanted(node) || (isPassing && inputs(node).some((input) => needed.has(input)))) needed.add(node);
+    if (isWanted(node) || (passesGradients(node) && inputs(node).some((input) => needed.has(input)))) needed.add(node);
   }
 
   // For each node and each of its results (one, but for composites) the sum so far.

@@ -5,8 +5,8 @@ import { type Storage, Version } from "./storage.js";
 
 type BufferNode = Node & { readonly op: "buffer" };
 
-/** Why values have no expression any more: a tensor that they were computed from was assigned to, or they were read too long ago. */
-export type LetGo = "overwritten" | "old";
+/** Why values have no expression any more: a tensor that they were computed from was assigned to, or it was given up for its memory. */
+export type LetGo = "overwritten" | "memory";
 
 /** Nodes behind values that were read which a device keeps for `grad`: about 15 MB of JavaScript's heap. */
 const maxNodes = 100_000;
@@ -63,7 +63,7 @@ export class History {
     this.#reason = reason;
   }
 
-  /** Ids of the storages behind the values, as far as this history goes, and the leaves that have a history of their own. */
+  /** The float buffers behind the values; none once they were let go. */
   get leaves(): readonly BufferNode[] {
     return this.#leaves;
   }
@@ -133,7 +133,7 @@ export class Histories {
 
   /** Lets all go: they keep the memory of what values were computed from. */
   letGo(): void {
-    for (const { history } of this.#kept) history.deref()?.letGo("old");
+    for (const { history } of this.#kept) history.deref()?.letGo("memory");
     this.#kept.clear();
     this.#nodeCount = 0;
   }
@@ -148,11 +148,16 @@ export class Histories {
     const latest = [...this.#kept].at(-1);
     for (const kept of this.#kept) {
       if (this.#nodeCount <= maxNodes / 2 || kept === latest) return;
-      kept.history.deref()?.letGo("old");
+      kept.history.deref()?.letGo("memory");
       this.#kept.delete(kept);
       this.#nodeCount -= kept.cost;
     }
   }
+}
+
+/** Whether gradients go through a node to what it reads: through floats, and through composites, whose results may be floats. */
+export function passesGradients(node: Node): boolean {
+  return node.op === "composite" || (node.op !== "detach" && isFloat(node.dtype));
 }
 
 /** The float buffers that values depend on through floats, and the number of nodes in between. */
@@ -163,8 +168,7 @@ interface Differentiable {
 
 function differentiable(expressions: readonly Node[]): Differentiable {
   const leaves: BufferNode[] = [];
-  const isPassing = (node: Node): boolean => node.op === "composite" || (node.op !== "detach" && isFloat(node.dtype));
-  const order = topological(expressions, (node) => (isPassing(node) ? inputsOf(node) : []));
+  const order = topological(expressions, (node) => (passesGradients(node) ? inputsOf(node) : []));
   for (const node of order) {
     if (!isFloat(node.dtype)) continue;
     // What was assigned, in expressions written before it was computed.
