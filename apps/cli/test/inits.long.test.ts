@@ -82,7 +82,7 @@ test("--as-plain-lora writes the same adapter as LoRA of twice the rank, of a fi
   expect(refused.stderr).toContain("ia3 has none");
 });
 
-test("compare sets first values as train does", async () => {
+test("compare initializes as train does", async () => {
   const out = join(folder, "compared");
   const flags = ["--methods", "lora,dora", "--init", "eva", "--rank", "2", "--set", "lora.loraPlusRatio=4", "--steps", "8"];
   const measured = ["--eval-data", heldOut, "--batch-size", "4", "--latency-seconds", "1", "--json"];

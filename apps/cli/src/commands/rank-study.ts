@@ -47,7 +47,7 @@ const flags = {
   warmup: comparedFlags.warmup,
   "max-length": comparedFlags["max-length"],
   "eval-rows": comparedFlags["eval-rows"],
-  seed: { type: "integer", min: 0, help: "order of rows and first values; one more run has the next seed", default: 0 },
+  seed: { type: "integer", min: 0, help: "order of rows and initialization; one more run has the next seed", default: 0 },
   "save-every": comparedFlags["save-every"],
   device: deviceFlag,
   out: comparedFlags.out,

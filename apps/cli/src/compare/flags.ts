@@ -49,7 +49,7 @@ export const compareFlags = {
   "max-length": comparedFlags["max-length"],
   "eval-rows": comparedFlags["eval-rows"],
   "latency-seconds": { type: "number", above: 0, help: "at most this long for timing one method's decoding", default: 20 },
-  seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
+  seed: { type: "integer", min: 0, help: "order of rows, initialization, dropout", default: 0 },
   "save-every": comparedFlags["save-every"],
   device: deviceFlag,
   out: comparedFlags.out,

@@ -20,7 +20,7 @@ export const trainFlags = {
   warmup: { type: "integer", min: 0, help: "steps of linear rise (default: a twentieth of the steps, at most 20)" },
   "weight-decay": { type: "number", min: 0, help: "AdamW's decoupled decay", default: 0 },
   "max-grad-norm": { type: "number", min: 0, help: "clip gradients to this norm; 0 never clips", default: 1 },
-  seed: { type: "integer", min: 0, help: "order of rows, first values, dropout", default: 0 },
+  seed: { type: "integer", min: 0, help: "order of rows, initialization, dropout", default: 0 },
   device: deviceFlag,
   memory: memoryFlag,
   out: {

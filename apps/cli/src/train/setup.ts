@@ -30,8 +30,8 @@ export interface Setup {
   readonly hashes: Readonly<Record<string, string>>;
 }
 
-/** What of the surroundings a setup needs. */
-interface Surroundings {
+/** What a setup takes of the command that it belongs to. */
+interface SetupContext {
   readonly device: Device;
   /** The flags that were written out. */
   readonly given: ReadonlySet<string>;
@@ -79,7 +79,7 @@ function paceOf(
 }
 
 /** Opens the model and the rows and puts the method on it. Rejects with UsageError for flags that do not go together. */
-export async function setUp(values: TrainValues, { device, given, output, signal }: Surroundings): Promise<Setup> {
+export async function setUp(values: TrainValues, { device, given, output, signal }: SetupContext): Promise<Setup> {
   const { method, seed } = values;
   const isFull = methodOf(method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
