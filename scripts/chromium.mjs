@@ -29,7 +29,7 @@ export function findChromium() {
  * @param {{ command: string, env: NodeJS.ProcessEnv }} chromium
  * @param {string} url
  * @param {readonly string[]} [flags]
- * @returns {{ close: () => void, output: () => string }}
+ * @returns {{ close: () => Promise<void>, output: () => string }}
  */
 export function openPage({ command, env }, url, flags = []) {
   const profile = mkdtempSync(join(tmpdir(), "lowrank-chromium-"));
@@ -44,6 +44,8 @@ export function openPage({ command, env }, url, flags = []) {
     url,
   ];
   const child = spawn(command, args, { env, stdio: ["ignore", "ignore", "pipe"], detached: true });
+  // Every process of the browser holds its error output: it closes when the last of them has ended, and with it the last that writes to the profile.
+  const hasEnded = new Promise((resolve) => child.once("close", resolve));
   let output = "";
   child.stderr.on("data", (chunk) => {
     output += chunk;
@@ -53,7 +55,7 @@ export function openPage({ command, env }, url, flags = []) {
   });
   return {
     output: () => output,
-    close: () => {
+    close: async () => {
       // The browser leads a process group of its own, renderers included.
       if (child.pid !== undefined) {
         try {
@@ -62,6 +64,7 @@ export function openPage({ command, env }, url, flags = []) {
           // It has ended by itself.
         }
       }
+      await hasEnded;
       rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };

@@ -87,7 +87,7 @@ class Site {
       );
       return JSON.parse(await Promise.race([answer, silence]));
     } finally {
-      page.close();
+      await page.close();
     }
   }
 }
