@@ -32,7 +32,16 @@ const onDevice = {
 
 /** The longest files, longest first: they start first, so that no worker waits for one that the other began last. */
 const longest = [
-  ...["webgpu-attention", "webgpu-matmul", "methods/lora", "test/goldens", "prompt-goldens", "methods/tuners", "methods/prompts"],
+  ...[
+    "webgpu-attention",
+    "webgpu-matmul",
+    "methods/lora",
+    "test/goldens",
+    "test/families",
+    "prompt-goldens",
+    "methods/tuners",
+    "methods/prompts",
+  ],
   ...["cpu-attention", "cpu-matmul", "cpu-threads", "cpu-loop", "test/peft", "compare", "inits", "test/pack", "workflow", "quickstart"],
 ];
 

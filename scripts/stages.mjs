@@ -13,10 +13,11 @@ import { root } from "./prepare.mjs";
 /** A seed for what is drawn: LOWRANK_GOLDEN_SEED, else a new one. */
 export const drawnSeed = () => Number(process.env["LOWRANK_GOLDEN_SEED"] ?? randomInt(1_000_000));
 
-/** What SwiftShader runs in the first half: the table of operations, the gradients, and of the files of goldens one case a method. */
+/** What SwiftShader runs in the first half: the table of operations, the gradients, and of the files of goldens one case a method, and of a third of the kinds of families. */
 const shadersFirst = ["packages/tensor/test/ops.test.ts", "packages/autograd/test/vjp.test.ts"];
 const goldenFiles = [
   "test/goldens.test.ts",
+  "test/families.test.ts",
   "test/methods/lora.test.ts",
   "test/methods/tuners.test.ts",
   "test/methods/prompt-goldens.test.ts",
