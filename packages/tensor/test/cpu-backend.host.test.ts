@@ -1,9 +1,16 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { Heap } from "../src/backends/cpu/heap.js";
+import { KernelLibrary, type PrintKernel } from "../src/backends/cpu/library.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
+import type { StepList } from "../src/backends/cpu/steps.js";
+
 import type { BackendBuffer } from "../src/graph/backend.js";
 import { ExprMakers } from "../src/kernels/expr.js";
 import type { LoopKernel, ScatterAddKernel } from "../src/kernels/kernel.js";
+import { boundOf } from "../src/kernels/template.js";
+import { controlBytes } from "../src/kernels/wasm/driver.js";
+import { printCopy } from "../src/kernels/wasm/scatter.js";
 import { DeviceError } from "../src/tensor/errors.js";
 import { boundPlan, runKernels } from "./cpu-plan.js";
 
@@ -211,5 +218,29 @@ describe("cpu backend", () => {
     );
     expect(names).toEqual(["loop true", "copy true"]);
     backend.dispose();
+  });
+
+  it("compiles other kernels after one whose printer threw, and that one when it is asked for again", () => {
+    const counters = { buffersCreated: 0, pipelinesCreated: 0, plansPrepared: 0, kernelsRun: 0, bytesInUse: 0, peakBytes: 0 };
+    const library = new KernelLibrary(new Heap(false, controlBytes(1), 2 ** 26, counters), { isShared: false }, counters);
+    const copy: PrintKernel = (module, _, name) => printCopy(module, name);
+    const fails: PrintKernel = () => {
+      throw new Error("no such instruction");
+    };
+    const template = boundOf(step(4, 0, 1), () => "f32").template;
+    const steps = (): StepList => library.steps(template, "", () => ({ steps: [], scratchBytes: library.entry("copy", copy) }));
+    const before = steps();
+    library.entry("damaged", fails);
+    expect(() => library.publish()).toThrow("no such instruction");
+    expect(counters.pipelinesCreated).toBe(0);
+    library.entry("other", copy);
+    library.publish();
+    // What was made of functions that are not there is made again.
+    const again = steps();
+    expect(again).not.toBe(before);
+    const mended = library.entry("damaged", copy);
+    library.publish();
+    expect(counters.pipelinesCreated).toBe(3);
+    for (const entry of [again.scratchBytes, mended]) expect(library.table.get(entry)).toBeTypeOf("function");
   });
 });

@@ -50,6 +50,8 @@ const sharedCost = 0.5;
  * position by constants, as a tensor in blocks has them, are gone then. Null where there are none.
  */
 export function walkOf(value: Expr, axis: number, size: number): Walk | null {
+  const plain = plainLoads(value, axis);
+  if (plain === "scattered") return null;
   const divisors = divisorsOf(value, axis);
   const sizes = new Set<number>([4, 8, 16, 32, 64, 128]);
   for (const divisor of divisors) for (const multiple of [1, 2, 4, 8]) sizes.add(divisor * multiple);
@@ -60,7 +62,7 @@ export function walkOf(value: Expr, axis: number, size: number): Walk | null {
       for (const step of [1, 2, 4, 8]) {
         if (blockSize % (lanes * step) !== 0) continue;
         const blocks = { size: blockSize, step, lanes };
-        const cost = costOf(value, axis, size, blocks);
+        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, axis, size, blocks);
         // A larger block has to save something, but a turn of the loop should not be too short.
         if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost))) best = { blocks, cost };
       }
@@ -69,6 +71,61 @@ export function walkOf(value: Expr, axis: number, size: number): Walk | null {
   });
   // More lanes first: they are worth a little.
   return found.reduce<Walk | null>((best, walk) => (best && walk.cost > best.cost * 0.8 ? best : walk), null);
+}
+
+/** How far each load of an expression moves with an axis, and how many do not. */
+interface PlainLoads {
+  readonly strides: readonly number[];
+  readonly sharedCount: number;
+}
+
+/**
+ * The loads of an expression in which nothing is divided or chosen by the position along an axis, so that every block costs what its loads
+ * do; "scattered" where one of them follows no stride, whatever the block. Null for other expressions, which each block may change.
+ */
+function plainLoads(value: Expr, axis: number): PlainLoads | "scattered" | null {
+  const strides: number[] = [];
+  const slots = new Set<number>();
+  let sharedCount = 0;
+  let isScattered = false;
+  for (const expr of expressionsBelow([value])) {
+    if (isInvariant(expr, axis)) {
+      if (expr.op === "load") sharedCount++;
+    } else if (expr.op === "load") {
+      const stride = strideOf(expr.index, axis);
+      // Two loads of one slot may meet in a block.
+      if (stride === 0 || slots.has(expr.slot)) return null;
+      slots.add(expr.slot);
+      if (stride !== null) strides.push(stride);
+      else if (isGivenBehind(expr.index, axis)) isScattered = true;
+      else return null;
+    } else if (expr.op === "select") return null;
+    else if (expr.op === "index" && expr.kind !== "add" && expr.kind !== "sub" && expr.kind !== "mul") {
+      // The smaller and the larger of what the user's values say do not follow from the position.
+      if ((expr.kind !== "min" && expr.kind !== "max") || !isGiven(expr)) return null;
+    } else if (expr.op === "binary" && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32") return null;
+  }
+  return isScattered ? "scattered" : { strides, sharedCount };
+}
+
+/** Whether an index is a user's value within bounds. */
+function isGiven(index: Index): boolean {
+  if (index.op === "index") return (index.kind === "min" || index.kind === "max") && isGiven(index.a) && index.b.op === "const";
+  return index.op === "given";
+}
+
+/** Whether an index is the sum of a user's value that changes with an axis, times a number, and of something else. */
+function isGivenBehind(index: Index, axis: number): boolean {
+  if (index.op === "index" && (index.kind === "add" || index.kind === "mul"))
+    return isGivenBehind(index.a, axis) || (index.kind === "add" && isGivenBehind(index.b, axis));
+  return isGiven(index) && !isInvariant(index, axis);
+}
+
+/** What `costOf` is for such loads. */
+function costOfPlain({ strides, sharedCount }: PlainLoads, blocks: Blocks): number {
+  let cost = sharedCount * sharedCost;
+  for (const stride of strides) cost += (unitsOf(blocks) * (stride * blocks.step === 1 ? 1 : scatteredCost) * blocks.lanes) / 4;
+  return (cost * 4) / blocks.size;
 }
 
 /** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */

@@ -2,10 +2,22 @@ import type { Expr } from "../kernels/expr.js";
 import { operandsOf } from "../kernels/expr.js";
 import type { Kernel, Plan, Reduction, Store } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
+import { type Template, templateOf } from "../kernels/template.js";
 import { sizeOf } from "../tensor/shape.js";
+
+/** The names of kernels by what equal ones have in common. */
+const names = new WeakMap<Template, string>();
 
 /** A short name for a kernel, by kind and sizes: `matmul_128x64x512`, `sum_exp_div_32x128`. */
 export function nameOf(kernel: Kernel): string {
+  const template = kernel.kind === "group" ? null : templateOf(kernel);
+  if (!template) return made(kernel);
+  let name = names.get(template);
+  if (name === undefined) names.set(template, (name = made(template.kernel)));
+  return name;
+}
+
+function made(kernel: Kernel): string {
   switch (kernel.kind) {
     case "loop": {
       const sizes = [sizeOf(kernel.outer), kernel.inner].join("x");

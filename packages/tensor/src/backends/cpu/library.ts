@@ -16,8 +16,9 @@ export type PrintKernel = (module: ModuleBuilder, scalarMath: ScalarMath, name: 
 export class KernelLibrary {
   readonly table: WebAssembly.Table = new WebAssembly.Table({ element: "anyfunc", initial: 64 });
   readonly #entries = new Map<string, number>();
-  readonly #steps = new WeakMap<Template, Map<string, StepList>>();
-  #pending: { entry: number; print: PrintKernel }[] = [];
+  #entryCount = 0;
+  #steps = new WeakMap<Template, Map<string, StepList>>();
+  #pending: { key: string; entry: number; print: PrintKernel }[] = [];
   /** Where the address of the next module is to be written. */
   #tail: number = control.modules;
 
@@ -31,9 +32,9 @@ export class KernelLibrary {
   entry(key: string, print: PrintKernel): number {
     const known = this.#entries.get(key);
     if (known !== undefined) return known;
-    const entry = this.#entries.size;
+    const entry = this.#entryCount++;
     this.#entries.set(key, entry);
-    this.#pending.push({ entry, print });
+    this.#pending.push({ key, entry, print });
     return entry;
   }
 
@@ -46,14 +47,26 @@ export class KernelLibrary {
     return list;
   }
 
-  /** Compiles what `entry` has gathered. */
+  /** Compiles what `entry` has gathered. Where that fails, all of it is forgotten, to be gathered again by who needs it. */
   publish(): void {
-    if (this.#pending.length === 0) return;
+    const pending = this.#pending;
+    if (pending.length === 0) return;
+    this.#pending = [];
+    try {
+      this.#compile(pending);
+    } catch (error) {
+      for (const { key } of pending) this.#entries.delete(key);
+      // Steps hold the numbers of functions that are not there.
+      this.#steps = new WeakMap();
+      throw error;
+    }
+    this.counters.pipelinesCreated += pending.length;
+  }
+
+  #compile(pending: readonly { readonly entry: number; readonly print: PrintKernel }[]): void {
     const module = new ModuleBuilder({ ...this.options, usesTable: true });
     const scalarMath = new ScalarMath(module);
-    for (const { entry, print } of this.#pending) print(module, scalarMath, String(entry));
-    this.counters.pipelinesCreated += this.#pending.length;
-    this.#pending = [];
+    for (const { entry, print } of pending) print(module, scalarMath, String(entry));
     const bytes = module.bytes();
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory: this.heap.memory, table: this.table } });
     for (const [name, value] of Object.entries(instance.exports)) {

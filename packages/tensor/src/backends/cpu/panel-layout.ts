@@ -1,7 +1,8 @@
 import { ExprMakers, type Index } from "../../kernels/expr.js";
-import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
+import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, SingleKernel, Slot } from "../../kernels/kernel.js";
 import { isComputed, productsOf } from "../../kernels/products.js";
 import { readsOf, writesOf } from "../../kernels/slots.js";
+import { boundOf, type Template } from "../../kernels/template.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { readsInPlace } from "./few-rows.js";
 import { collapsed } from "./matmul.js";
@@ -22,8 +23,44 @@ export interface Packed {
   readonly elementCount: number;
 }
 
+/** What a kernel's operands are to it, by their numbers in the template. */
+interface Uses {
+  /** Right operands that are packed, whole where their memory is nothing else. */
+  readonly rights: readonly { readonly operand: number; readonly layout: PanelLayout; readonly isWhole: boolean }[];
+  /** All that is read or written otherwise. */
+  readonly others: readonly number[];
+}
+
+const known = new WeakMap<Template, Uses>();
+
+function usesOf(template: Template): Uses {
+  let uses = known.get(template);
+  if (!uses) known.set(template, (uses = findUses(template.kernel)));
+  return uses;
+}
+
+function findUses(kernel: SingleKernel): Uses {
+  if (kernel.kind !== "matmul" || readsInPlace(collapsed(kernel)) || hasComputedLeft(kernel))
+    return { rights: [], others: [...readsOf(kernel), ...writesOf(kernel)] };
+  const others: number[] = [...readsOf(leftOf(kernel)), ...writesOf(kernel)];
+  const rights: Uses["rights"][number][] = [];
+  for (const { b, k, factor } of productsOf(kernel)) {
+    if (isComputed(b)) {
+      others.push(...b.slots);
+      continue;
+    }
+    const layout = { lanes: kernel.n, depth: k, laneStride: b.columnStride, depthStride: b.rowStride };
+    rights.push({
+      operand: b.slot,
+      layout,
+      isWhole: factor === 1 && isDense(layout) && batchOffsets(kernel.batch, b).every((offset) => offset === 0),
+    });
+  }
+  return { rights, others };
+}
+
 /** Finds the slots whose every use in a plan is that of a product which packs all of them, and all alike. */
-export function packedBy(plan: Plan): Packed {
+export function packedBy({ kernels, slots }: Plan): Packed {
   const layouts = new Map<Slot, PanelLayout>();
   const counts = new Map<Slot, number>();
   const others = new Set<Slot>();
@@ -32,31 +69,25 @@ export function packedBy(plan: Plan): Packed {
       for (const member of kernel.members) visit(member);
       return;
     }
-    if (kernel.kind !== "matmul" || readsInPlace(collapsed(kernel)) || hasComputedLeft(kernel)) {
-      for (const slot of [...readsOf(kernel), ...writesOf(kernel)]) others.add(slot);
-      return;
-    }
-    for (const { b, k, factor } of productsOf(kernel)) {
-      if (isComputed(b)) {
-        for (const slot of b.slots) others.add(slot);
-        continue;
-      }
-      const { slot } = b;
-      const layout = { lanes: kernel.n, depth: k, laneStride: b.columnStride, depthStride: b.rowStride };
+    const { template, slots: bound } = boundOf(kernel, (slot) => (slots[slot] as PlanSlot).dtype); // the plan's own number
+    const uses = usesOf(template);
+    for (const { operand, layout, isWhole } of uses.rights) {
+      const slot = bound[operand] as Slot; // a template has a slot for each operand
       const known = layouts.get(slot);
-      const isWhole = fills(plan.slots[slot], layout) && batchOffsets(kernel.batch, b).every((offset) => offset === 0);
-      if (!isWhole || factor !== 1 || (known && keyOf(known) !== keyOf(layout))) others.add(slot);
+      if (!isWhole || !fills(slots[slot], layout) || (known && !areEqual(known, layout))) others.add(slot);
       layouts.set(slot, layout);
       counts.set(slot, (counts.get(slot) ?? 0) + layout.lanes * layout.depth);
     }
-    for (const slot of [...readsOf(leftOf(kernel)), ...writesOf(kernel)]) others.add(slot);
+    for (const operand of uses.others) others.add(bound[operand] as Slot);
   };
-  for (const kernel of plan.kernels) visit(kernel);
-  const bindings = plan.slots.map((slot) => (slot.kind === "bound" ? slot.binding : null));
-  // What is read or written under another slot's number counts as well.
-  for (const slot of layouts.keys())
-    if (bindings.indexOf(bindings[slot] ?? null) !== bindings.lastIndexOf(bindings[slot] ?? null)) others.add(slot);
-  for (const slot of others) layouts.delete(slot);
+  for (const kernel of kernels) visit(kernel);
+  const times = new Map<number, number>();
+  for (const slot of slots) if (slot.kind === "bound") times.set(slot.binding, (times.get(slot.binding) ?? 0) + 1);
+  for (const number of layouts.keys()) {
+    const slot = slots[number];
+    // What is read or written under another slot's number counts as well.
+    if (others.has(number) || slot?.kind !== "bound" || times.get(slot.binding) !== 1) layouts.delete(number);
+  }
   return { layouts, elementCount: [...layouts.keys()].reduce((sum, slot) => sum + (counts.get(slot) ?? 0), 0) };
 }
 
@@ -75,9 +106,16 @@ function leftOf(kernel: MatmulKernel): MatmulKernel {
   return { ...kernel, b: kernel.a, plus: (kernel.plus ?? []).map((product) => ({ ...product, b: product.a })) };
 }
 
+function areEqual(a: PanelLayout, b: PanelLayout): boolean {
+  return a.lanes === b.lanes && a.depth === b.depth && a.laneStride === b.laneStride && a.depthStride === b.depthStride;
+}
+
+function fills(slot: PlanSlot | undefined, { lanes, depth }: PanelLayout): boolean {
+  return slot?.kind === "bound" && slot.dtype === "f32" && slot.elementCount === lanes * depth;
+}
+
 /** Panels take as many bytes as the matrix where each is full. */
-function fills(slot: PlanSlot | undefined, { lanes, depth, laneStride, depthStride }: PanelLayout): boolean {
-  if (slot?.kind !== "bound" || slot.dtype !== "f32" || slot.elementCount !== lanes * depth) return false;
+function isDense({ lanes, depth, laneStride, depthStride }: PanelLayout): boolean {
   const isRowMajor = laneStride === 1 && depthStride === lanes;
   const isColumnMajor = depthStride === 1 && laneStride === depth;
   return lanes * depth > 0 && lanes % panelWidth === 0 && (isRowMajor || isColumnMajor);
