@@ -186,6 +186,10 @@ export const expressions: Readonly<Record<string, Expression>> = {
     ],
     (q, k, v) => attention(q, k, v),
   ),
+  "attention with sinks": {
+    shapes: [[1, 2, 3, 4], [1, 1, 3, 4], [1, 1, 3, 4], [2]],
+    build: ([q, k, v, sinks]) => attention(q as Tensor, k as Tensor, v as Tensor, { isCausal: true, window: 2, sinks: sinks as Tensor }),
+  },
   "causal attention with grouped heads": three(
     [
       [2, 4, 3, 2],

@@ -119,6 +119,31 @@ test("queries and results that are views of projections are read and written whe
   for (const [i, value] of want.entries()) expect(got[i]).toBeCloseTo(value, 4);
 });
 
+test("sinks take their share of the weights, as a key without a value would", async () => {
+  const shape = [1, 2, 9, 8];
+  const [q, k, v] = [1, 2, 3].map((seed) => tensor(wave(2 * 9 * 8, seed), { device: tested, shape })) as [Tensor, Tensor, Tensor];
+  const sinks = [0.7, -2];
+  const options = { isCausal: true, window: 4, sinks: tensor(sinks, { device: tested }) };
+  const results = [
+    attention(q, k, v, options),
+    attention(q, k, v, { ...options, mask: tensor([0], { device: tested }) }),
+    cachedAttention(q, k, v, tensor([0], { device: tested, dtype: "i32" }), options),
+  ];
+  const [a, b, c] = await Promise.all([q, k, v].map(async (t) => Array.from(await t.data())));
+  const found = await Promise.all(results.map((t) => t.data()));
+  for (let head = 0; head < 2; head++)
+    for (let i = 0; i < 9; i++) {
+      const row = (x: readonly number[] | undefined, at: number): number[] => (x ?? []).slice((head * 9 + at) * 8, (head * 9 + at + 1) * 8);
+      const seen = Array.from({ length: 9 }, (_, j) => j).filter((j) => j <= i && j > i - 4);
+      const weights = seen.map((j) => Math.exp(row(a, i).reduce((sum, x, d) => sum + x * (row(b, j)[d] ?? 0), 0) / Math.sqrt(8)));
+      const total = weights.reduce((sum, x) => sum + x, Math.exp(sinks[head] ?? 0));
+      for (let d = 0; d < 8; d++) {
+        const want = seen.reduce((sum, j, at) => sum + (weights[at] ?? 0) * (row(c, j)[d] ?? 0), 0) / total;
+        for (const values of found) expect(values[(head * 9 + i) * 8 + d]).toBeCloseTo(want, 4);
+      }
+    }
+});
+
 test("a function of the scores and a window give what they do in attention to all keys", async () => {
   const shape = [1, 2, 9, 8];
   const [q, k, v] = [1, 2, 3].map((seed) => tensor(wave(2 * 9 * 8, seed), { device: tested, shape })) as [Tensor, Tensor, Tensor];

@@ -47,13 +47,53 @@ function withSlopes({ bodies = [] }: CompositeNode, { device, between }: Flow): 
   });
 }
 
+/**
+ * Inputs of `attentionBackward` with a gradient of the logsumexp in them. Scores have the gradient P (dOut · v − dOut · out + dLogsumexp): as
+ * if values had one more number, 0, of which the result is −1 and has this gradient. All are widened alike, by as much as vectors have.
+ */
+function withLogsumexp(
+  [queries, keys, values, out, logsumexp, dOut]: readonly [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
+  dLogsumexp: Tensor,
+): Tensor[] {
+  const widened = (x: Tensor, before: number, after: number, value = 0): Tensor =>
+    x.pad(
+      [
+        [0, 0],
+        [0, 0],
+        [0, 0],
+        [before, after],
+      ],
+      value,
+    );
+  const own = out.shape[3] ?? 0;
+  const slope = widened(dLogsumexp.unsqueeze(3), own, 3);
+  return [
+    widened(queries, 0, 4),
+    widened(keys, 0, 4),
+    widened(values, 0, 4),
+    widened(out, 0, 4, -1),
+    logsumexp,
+    widened(dOut, 0, 4).add(slope),
+  ];
+}
+
 const rules: Readonly<Record<string, CompositeRule>> = {
   attention(node, [dOut, dLogsumexp], flow) {
-    if (!dOut || dLogsumexp || capturesNeed(node, flow)) return false;
+    if (!dOut || capturesNeed(node, flow)) return false;
     const [queries, keys, values, ...more] = node.inputs.map((input) => handle(input, flow));
     if (!queries || !keys || !values) return false;
-    const inputs = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut, ...more];
-    send(node.inputs, attentionBackward(inputs, node.attributes, withSlopes(node, flow)), flow);
+    const own = [queries, keys, values, result(node, 0, flow), result(node, 1, flow), dOut] as const;
+    const gradients = (inputs: readonly Tensor[]): Tensor[] => attentionBackward(inputs, node.attributes, withSlopes(node, flow));
+    if (!dLogsumexp) send(node.inputs, gradients([...own, ...more]), flow);
+    else {
+      const widths = [queries, keys, values].map((x) => x.shape[3] ?? 0);
+      const wide = gradients([...withLogsumexp(own, dLogsumexp), ...more]);
+      send(
+        node.inputs,
+        wide.map((gradient, i) => gradient.narrow(3, 0, widths[i] ?? 0)),
+        flow,
+      );
+    }
     return true;
   },
   conv2d(node, [dy], flow) {

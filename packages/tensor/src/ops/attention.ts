@@ -5,8 +5,9 @@ import { Tensor } from "../graph/tensor.js";
 import { visibilityOf } from "../kernels/visibility.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sameShape } from "../tensor/shape.js";
+import { sigmoid } from "./activation.js";
 import { defineComposite } from "./composite.js";
-import { max, sum } from "./reduce.js";
+import { logsumexp as logsumexpOf, max, sum } from "./reduce.js";
 
 /** What attention may see and how scores are scaled. */
 export interface AttentionOptions {
@@ -32,6 +33,8 @@ export interface AttentionOptions {
    * causal attention, with starts that never fall from one query to the next and lie at or before the query's own key.
    */
   readonly starts?: Tensor;
+  /** A logit per head, [heads], that takes part in the softmax and has no value (Xiao et al. 2024, "attention sinks"): weights sum to less than 1. */
+  readonly sinks?: Tensor;
 }
 
 /** Where each score stands, i32; each broadcasts to [batch, heads, queries, keys]. */
@@ -177,29 +180,39 @@ export function attention(queries: Tensor, keys: Tensor, values: Tensor, options
       [queries.shape, keys.shape, values.shape],
     );
   }
-  const { starts, scale = 1 / Math.sqrt(headDim) } = options;
+  const { starts, sinks, scale = 1 / Math.sqrt(headDim) } = options;
+  if (sinks && !sameShape(sinks.shape, [heads]))
+    throw new ShapeError(`attention: sinks are ${showShape(sinks.shape)} for ${heads} heads. Give one logit per head.`, [sinks.shape]);
   const attributes = { ...visibilityAttributes(queries, keys, options), scale };
   const inputs = [queries.cast("f32"), keys.cast("f32"), values.cast("f32")] as const;
   const own = starts ? [...inputs, starts] : inputs;
   const shape = [batch, heads, queryCount, keyCount];
   if (!options.mask) {
-    if (!options.scores) return attentionForward(own, attributes)[0] as Tensor;
+    if (!options.scores) return withSinks(attentionForward(own, attributes), sinks);
     const at = positionsOf(shape, queries.device);
     const recorded = recordBody(modify(argument(shape, queries.device), at, options.scores), Object.values(at));
     if (recorded) {
       const captures = recorded.captures.map((node) => new Tensor(node, queries.device));
       const told = { ...attributes, ...(captures.length > 0 && { captures: captures.length }) };
-      return attentionForward([...own, ...captures], told, [recorded.body])[0] as Tensor;
+      return withSinks(attentionForward([...own, ...captures], told, [recorded.body]), sinks);
     }
   }
   const [q, k, v] = inputs;
   const plain = plainScores(q, k, attributes);
   const whole = options.scores ? modify(plain.reshape(shape), positionsOf(shape, queries.device), options.scores) : plain.reshape(shape);
   const all = (options.mask ? whole.add(options.mask) : whole).reshape(plain.shape);
-  return masked(all, queryCount, attributes, starts)
+  const seen = masked(all, queryCount, attributes, starts);
+  const out = seen
     .softmax(-1)
     .matmul(v)
     .reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
+  return sinks ? withSinks([out, logsumexpOf(seen, -1).reshape([batch, heads, queryCount])], sinks) : out;
+}
+
+/** Of the weights' sum e^lse + e^sink, the share that is not the sink's: sigmoid(lse − sink). */
+function withSinks([out, logsumexp]: readonly Tensor[], sinks: Tensor | undefined): Tensor {
+  if (!out || !logsumexp) throw new Error("attention: lacks a result.");
+  return sinks ? out.mul(sigmoid(logsumexp.sub(sinks.reshape([1, sinks.size, 1]))).unsqueeze(3)) : out;
 }
 
 function positionsOf(shape: Shape, device: Device): ScorePositions {

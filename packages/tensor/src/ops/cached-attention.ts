@@ -11,6 +11,8 @@ export interface CachedAttentionOptions {
   readonly window?: number;
   /** What becomes of the scaled scores before softmax, as for `attention`, where `query` is a query's own position. Rules out the kernel. */
   readonly scores?: AttentionOptions["scores"];
+  /** A logit per head that takes part in the softmax and has no value, as for `attention`. Rules out the kernel. */
+  readonly sinks?: Tensor;
 }
 
 /** Attention made of products, for devices and options without a kernel. */
@@ -19,7 +21,7 @@ function composed(
   keys: Tensor,
   values: Tensor,
   positions: Tensor,
-  { scale = 1, window, scores: change }: CachedAttentionOptions,
+  { scale = 1, window, scores: change, sinks }: CachedAttentionOptions,
 ): Tensor {
   const [batch = 1, heads = 1, queryCount = 1, dim = 1] = queries.shape;
   const [, kvHeads = 1, keyCount = 1] = keys.shape;
@@ -39,8 +41,15 @@ function composed(
     : scaled;
   const before = key.lessEqual(query).where(scores, Number.NEGATIVE_INFINITY);
   const seen = window === undefined ? before : key.greater(query.sub(window)).where(before, Number.NEGATIVE_INFINITY);
-  const weights = seen.softmax(-1).reshape([...rows, keyCount]);
+  const weights = (sinks ? softmaxWithSinks(seen, sinks.reshape([1, heads, 1, 1])) : seen.softmax(-1)).reshape([...rows, keyCount]);
   return weights.matmul(values.cast("f32")).reshape([batch, heads, queryCount, values.shape[3] ?? 1]);
+}
+
+/** e^s / (Σ e^s + e^sink) along the last axis. */
+function softmaxWithSinks(scores: Tensor, sinks: Tensor): Tensor {
+  const largest = scores.max(-1, { keepDims: true }).maximum(sinks);
+  const weights = scores.sub(largest).exp();
+  return weights.div(weights.sum(-1, { keepDims: true }).add(sinks.sub(largest).exp()));
 }
 
 const cachedAttentionComposite = defineComposite("cachedAttention", {
@@ -80,10 +89,10 @@ export function cachedAttention(
       [positions.shape, queries.shape],
     );
   }
-  const { scale = 1 / Math.sqrt(headDim), window, scores } = options;
+  const { scale = 1 / Math.sqrt(headDim), window, scores, sinks } = options;
   if (window !== undefined && !(Number.isInteger(window) && window >= 1))
     throw new ShapeError(`cachedAttention: window is ${window}. It is how many keys each query sees, a whole number of at least 1.`);
-  if (scores) return composed(queries.cast("f32"), keys, values, positions, { ...options, scale });
+  if (scores || sinks) return composed(queries.cast("f32"), keys, values, positions, { ...options, scale });
   const attributes = { scale, ...(window !== undefined && window < capacity && { window }) };
   return cachedAttentionComposite([queries.cast("f32"), keys, values, positions], attributes)[0] as Tensor; // it has one result
 }
