@@ -38,10 +38,14 @@ export async function initializeAdapter(
   model: CausalLM,
   examples: Examples,
   settings: FirstBatches,
-  output: Pick<Output, "note">,
+  output: Pick<Output, "note" | "draw">,
 ): Promise<void> {
   const { init } = adapter.options as { readonly init?: unknown };
-  if (/^(pissa|olora|eva)/.test(String(init)))
-    output.note(`initialization (${String(init)}) from the ${init === "eva" ? "data" : "weights"} …`);
-  await adapter.initialize({ runs: firstRuns(model, examples, settings) });
+  const isLong = /^(pissa|olora|eva)/.test(String(init));
+  if (isLong) output.note(`initialization (${String(init)}) from the ${init === "eva" ? "data" : "weights"} …`);
+  await adapter.initialize({
+    runs: firstRuns(model, examples, settings),
+    onLayer: (name, done, count) => isLong && output.draw(`${done} of ${count}: ${name}`),
+  });
+  if (isLong) output.draw("");
 }

@@ -157,7 +157,11 @@ export class Adapter {
     this.disable();
     try {
       const parts = (await this.method.initialize?.(this.#parts, data)) ?? this.#parts;
-      for (const { initialize } of parts.attachments.values()) await initialize?.();
+      let done = 0;
+      for (const [name, { initialize }] of parts.attachments) {
+        await initialize?.();
+        data.onLayer?.(name, ++done, parts.attachments.size);
+      }
       if (parts !== this.#parts) {
         this.#refuseStray(parts);
         this.#parts = parts;

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import { orthonormalized, product, transposed } from "../src/linalg/qr.js";
-import { leadingDirections, svd } from "../src/linalg/svd.js";
+import { product, transposed } from "../src/linalg/product.js";
+import { orthonormalized } from "../src/linalg/qr.js";
+import { productSvd, svd } from "../src/linalg/svd.js";
 
 /** Numbers that look random and are the same at each run. */
 function numbers(count: number): Float64Array {
@@ -41,40 +42,114 @@ test("the truncated decomposition of a large matrix has the values that it was m
   const s = Float64Array.from({ length: rank }, (_, k) => 0.9 ** k);
   const matrix = composed({ u, s, v }, rows, columns);
   const found = svd(matrix, rows, columns, 8);
-  expect(worst(found.s, s.slice(0, 8))).toBeLessThan(1e-10);
+  expect(worst(found.s, s.slice(0, 8))).toBeLessThan(1e-13);
   // Of the vectors only the plane of each triplet is determined.
   const cut = (vectors: Float64Array, length: number): Float64Array =>
     Float64Array.from({ length: length * 8 }, (_, i) => vectors[Math.floor(i / 8) * rank + (i % 8)] ?? 0);
   const best = composed({ u: cut(u, rows), s: s.slice(0, 8), v: cut(v, columns) }, rows, columns);
-  // Values are settled to 1e-12, vectors to about its square root.
-  expect(worst(composed(found, rows, columns), best)).toBeLessThan(1e-6);
+  expect(worst(composed(found, rows, columns), best)).toBeLessThan(1e-12);
   expect(worst(composed(svd(matrix, rows, columns, 8, 16), rows, columns), best)).toBeLessThan(1e-4);
 });
 
-test.each([
-  [12, 7, 3],
-  [7, 12, 3],
-  [40, 150, 5],
-  [210, 30, 5],
-])("the leading directions of a matrix [%i, %i] are those of its decomposition", (rows, columns, rank) => {
-  // Values that fall, so that directions are determined.
-  const matrix = numbers(rows * columns).map((value, i) => value * 0.5 ** (i % columns));
-  const [found, wanted] = [leadingDirections(matrix, rows, columns, rank), svd(matrix, rows, columns, rank)];
-  expect(worst(found.s, wanted.s)).toBeLessThan(1e-9 * (wanted.s[0] ?? 0));
-  expect(worst(found.v, wanted.v)).toBeLessThan(1e-7);
+const diagonal = (values: readonly number[], n: number): Float64Array =>
+  Float64Array.from({ length: n * n }, (_, i) => (i % (n + 1) === 0 ? (values[i / (n + 1)] ?? 0) : 0));
+
+/** Matrices [24, 24] that decompositions fail on. */
+const hard: Readonly<Record<string, Float64Array>> = {
+  zeros: new Float64Array(576),
+  "the identity": identity(24),
+  "ones alone": new Float64Array(576).fill(1),
+  "two values, each twelve times": diagonal(
+    Array.from({ length: 24 }, (_, i) => 1 + (i % 2)),
+    24,
+  ),
+  "values that halve, down to a rounding of the first": composed(
+    {
+      u: orthonormalized(numbers(576), 24, 24),
+      s: Float64Array.from({ length: 24 }, (_, i) => 0.2 ** i),
+      v: orthonormalized(numbers(576).reverse(), 24, 24),
+    },
+    24,
+    24,
+  ),
+  "values that differ in the last digits": composed(
+    {
+      u: orthonormalized(numbers(576), 24, 24),
+      s: Float64Array.from({ length: 24 }, (_, i) => 1 + i * 1e-14),
+      v: orthonormalized(numbers(576).reverse(), 24, 24),
+    },
+    24,
+    24,
+  ),
+  "blocks that do not meet": Float64Array.from({ length: 576 }, (_, i) =>
+    Math.floor(i / 24 / 8) === Math.floor((i % 24) / 8) ? 1 + (i % 7) : 0,
+  ),
+  "values of 1e-160": numbers(576).map((value) => value * 1e-160),
+  "values of 1e160": numbers(576).map((value) => value * 1e160),
+  "one column": Float64Array.from({ length: 576 }, (_, i) => (i % 24 === 5 ? 1 + i : 0)),
+};
+
+test.each(Object.keys(hard))("the decomposition of a matrix [24, 24] holds for %s, and of its first 8 columns", (name) => {
+  const square = hard[name] ?? expect.fail(name);
+  for (const columns of [24, 8]) {
+    const matrix = Float64Array.from({ length: 24 * columns }, (_, i) => square[Math.floor(i / columns) * 24 + (i % columns)] ?? 0);
+    const found = svd(matrix, 24, columns);
+    const size = Math.max(found.s[0] ?? 0, Number.MIN_VALUE);
+    // 24 roundings of the largest value.
+    expect(worst(composed(found, 24, columns), matrix) / size).toBeLessThan(24 * Number.EPSILON * 4);
+    expect(worst(product(found.u, found.u, columns, 24, columns, true), identity(columns))).toBeLessThan(1e-14);
+    expect(worst(product(found.v, found.v, columns, columns, columns, true), identity(columns))).toBeLessThan(1e-14);
+    expect([...found.s]).toEqual([...found.s].sort((a, b) => b - a));
+    const whole = found.s.slice(0, 3);
+    expect(worst(svd(matrix, 24, columns, 3).s, whole) / size).toBeLessThan(1e-14);
+  }
 });
 
-test("the leading directions of a matrix of low rank are orthonormal all the same", () => {
-  for (const [rows, columns] of [
-    [4, 9],
-    [9, 4],
-  ] as const) {
-    for (const matrix of [new Float64Array(36), new Float64Array(36).fill(1)]) {
-      const { s, v } = leadingDirections(matrix, rows, columns, 3);
-      expect(s[1]).toBeLessThan(1e-9);
-      expect(worst(product(v, v, 3, columns, 3, true), identity(3))).toBeLessThan(1e-9);
-    }
-  }
+test("a matrix with a number that is not finite is refused", () => {
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY])
+    expect(() => svd(numbers(12).fill(value, 5, 6), 3, 4)).toThrow(/numbers that are not finite\. Look for NaN/);
+});
+
+test.each([
+  [9, 3, 7],
+  [3, 5, 4],
+  [1, 1, 6],
+])("the decomposition of a product [%i, %i] by [.., %i] is that of its factors", (rows, rank, columns) => {
+  const b = numbers(rows * rank);
+  const a = numbers(rank * columns).reverse();
+  const found = productSvd(b, a, rows, rank, columns);
+  expect(worst(composed(found, rows, columns), product(b, a, rows, rank, columns))).toBeLessThan(1e-14);
+  expect(worst(found.s, svd(product(b, a, rows, rank, columns), rows, columns).s.slice(0, found.s.length))).toBeLessThan(1e-14);
+});
+
+test("a product of thin factors is never there: one of 60,000 by 60,000 has its values at once", () => {
+  const [length, rank] = [60_000, 4];
+  const u = orthonormalized(numbers(length * rank), length, rank);
+  const s = Float64Array.of(4, 3, 2, 1);
+  const found = productSvd(
+    u.map((value, i) => value * (s[i % rank] ?? 0)),
+    transposed(u, length, rank),
+    length,
+    rank,
+    length,
+  );
+  expect(worst(found.s, s)).toBeLessThan(1e-13);
+});
+
+test.each([
+  [5, 3, 7],
+  [2, 1, 1],
+  [3, 6, 515],
+])("products of [%i, %i] and [.., %i], and of the transposed left one, are sums of products", (rows, inner, columns) => {
+  const [left, right] = [numbers(rows * inner), Float32Array.from(numbers(inner * columns))];
+  const wanted = Float64Array.from({ length: rows * columns }, (_, i) => {
+    let sum = 0;
+    for (let at = 0; at < inner; at++)
+      sum += (left[Math.floor(i / columns) * inner + at] ?? 0) * (right[at * columns + (i % columns)] ?? 0);
+    return sum;
+  });
+  expect(worst(product(left, right, rows, inner, columns), wanted)).toBeLessThan(1e-14);
+  expect(worst(product(transposed(left, rows, inner), right, rows, inner, columns, true), wanted)).toBeLessThan(1e-14);
 });
 
 test("a matrix of zeros, and one of rank 1, have as many orthonormal vectors as others", () => {

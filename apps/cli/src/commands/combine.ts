@@ -54,7 +54,9 @@ async function runCombine(context: CommandContext<typeof flags>): Promise<number
         ...(density !== undefined && { density }),
         ...(rank !== undefined && { rank }),
         onWarning,
+        onLayer: (name, done, count) => output.draw(`${done} of ${count}: ${name}`),
       });
+      output.draw("");
       for (const adapter of adapters) adapter.dispose();
       await saveAdapter(combined, out, { files });
       const parameters = combined.parameters().reduce((sum, { size }) => sum + size, 0);

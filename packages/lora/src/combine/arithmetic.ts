@@ -1,5 +1,5 @@
 import { AdapterError } from "../errors.js";
-import type { HostMatrix } from "../linalg/qr.js";
+import type { HostMatrix } from "../linalg/product.js";
 
 /** How the sign is chosen that a number of the result has: by the sum of all values, or by how many have it. */
 export type MajoritySign = "total" | "frequency";

@@ -1,6 +1,6 @@
 import { concat, realizeNow, tensor } from "@lowrank/tensor";
 import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
-import type { HostMatrix } from "../linalg/qr.js";
+import type { HostMatrix } from "../linalg/product.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { type AnyMethod, methodNamed } from "../methods/table.js";
 import { matchLayers } from "../targeting/match.js";

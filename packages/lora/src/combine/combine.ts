@@ -1,15 +1,14 @@
 import { Generator, largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import { type HostMatrix, product } from "../linalg/qr.js";
-import { svd } from "../linalg/svd.js";
+import { type HostMatrix, product } from "../linalg/product.js";
+import { type Decomposition, productSvd, svd } from "../linalg/svd.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { asPlain } from "../methods/pair.js";
 import { type Factors, factorsOf } from "../several/factors.js";
 import { deviceOf } from "../targeting/model.js";
 import { checkedDensity, type MajoritySign, magnitudePruned, randomPruned, signedMean, weightedSum } from "./arithmetic.js";
 import { builtAdapter, type HostPair } from "./build.js";
-import { leadingTriplets } from "./rank.js";
 
 /** The ways to combine, by PEFT's names. */
 export const combineMethods = [
@@ -42,6 +41,8 @@ export interface CombineOptions {
   readonly majoritySign?: MajoritySign;
   /** Rank of the result of the methods with an SVD (`svd_rank`); the adapters' largest when absent. */
   readonly rank?: number;
+  /** Receives the name of each layer once it is combined, and how many of all are. */
+  readonly onLayer?: (name: string, done: number, count: number) => void;
   /** Told what is unusual but allowed; `console.warn` when absent. */
   readonly onWarning?: (message: string) => void;
 }
@@ -53,6 +54,12 @@ interface Task {
   readonly rank: number;
   readonly scaling: number;
   readonly weight: number;
+}
+
+/** Of a layer's weight, [rows, columns]. */
+interface Sizes {
+  readonly rows: number;
+  readonly columns: number;
 }
 
 /** Mixes several tensors of the same size into one. */
@@ -100,7 +107,8 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
   const targets = commonTargets(adapters);
   const mix = mixing(method, options, new Generator(deviceOf(first.model), options.seed ?? 0));
   const pairs = new Map<string, HostPair>();
-  for (const name of inOrder(factors)) {
+  const names = inOrder(factors);
+  for (const name of names) {
     const own = factors.flatMap((of, index) => ({ factors: of.get(name), weight: weights[index] ?? 0 }));
     const tasks = await Promise.all(own.flatMap(({ factors: pair, weight }) => (pair ? [taskOf(pair, weight)] : [])));
     const sizes = { rows: sizeOf(own, "outFeatures"), columns: sizeOf(own, "inFeatures") };
@@ -112,6 +120,7 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
           ? await decomposed(tasks, rank, sizes, mix, method === "svd")
           : await mixed(tasks, name, mix),
     );
+    options.onLayer?.(name, pairs.size, names.length);
   }
   const { dropout } = first.options as LoraOptions;
   return builtAdapter(first.model, pairs, { rank, targets, dropout, origin: first.origin, warn });
@@ -164,11 +173,7 @@ function mixing(method: CombineMethod, { density, majoritySign = "total" }: Comb
 }
 
 /** A₁ with its weight and scaling above A₂, B₁ beside B₂; zeros up to the rank of the layer with the most. */
-function concatenated(
-  tasks: readonly Task[],
-  rank: number,
-  { rows, columns }: { readonly rows: number; readonly columns: number },
-): HostPair {
+function concatenated(tasks: readonly Task[], rank: number, { rows, columns }: Sizes): HostPair {
   const a = new Float64Array(rank * columns);
   const b = new Float64Array(rows * rank);
   let at = 0;
@@ -184,27 +189,30 @@ function concatenated(
 }
 
 /** A = Vᵀ and B = U S of the best approximation of this rank to the mixed deltas, zeros beyond the full rank. */
-async function decomposed(
-  tasks: readonly Task[],
-  rank: number,
-  { rows, columns }: { readonly rows: number; readonly columns: number },
-  mix: Mix,
-  isSum: boolean,
-): Promise<HostPair> {
-  const deltas = tasks.map(({ a, b, rank: inner, scaling }) => product(b, a, rows, inner, columns).map((value) => value * scaling));
-  const mixed = await mix(
-    deltas,
-    tasks.map(({ weight }) => weight),
-  );
-  // A sum of products is of low rank itself; pruning makes it anything.
-  const { u, s, v } = (isSum ? svd : leadingTriplets)(mixed, rows, columns, rank);
+async function decomposed(tasks: readonly Task[], rank: number, sizes: Sizes, mix: Mix, isSum: boolean): Promise<HostPair> {
+  const { rows, columns } = sizes;
+  const { u, s, v } = isSum ? ofSum(tasks, sizes) : await ofMix(tasks, rank, sizes, mix);
   const a = new Float64Array(rank * columns);
   const b = new Float64Array(rows * rank);
-  for (const [k, value] of s.entries()) {
+  for (const [k, value] of s.subarray(0, rank).entries()) {
     for (let column = 0; column < columns; column++) a[k * columns + column] = v[column * s.length + k] ?? 0;
     for (let row = 0; row < rows; row++) b[row * rank + k] = (u[row * s.length + k] ?? 0) * value;
   }
   return { a, b, rank };
+}
+
+/** Σ weight · scaling · B A is one product, of the stacked factors: the sum is never there. */
+function ofSum(tasks: readonly Task[], sizes: Sizes): Decomposition {
+  const rank = tasks.reduce((sum, task) => sum + task.rank, 0);
+  const { a, b } = concatenated(tasks, rank, sizes);
+  return productSvd(b, a, sizes.rows, rank, sizes.columns);
+}
+
+/** Pruning and signs leave no product: the deltas are mixed number by number. */
+async function ofMix(tasks: readonly Task[], rank: number, { rows, columns }: Sizes, mix: Mix): Promise<Decomposition> {
+  const deltas = tasks.map(({ a, b, rank: inner, scaling }) => product(b, a, rows, inner, columns).map((value) => value * scaling));
+  const weights = tasks.map(({ weight }) => weight);
+  return svd(await mix(deltas, weights), rows, columns, rank);
 }
 
 /** A's mixed with A's and B's with B's, each by the root of weight · scaling and the sign on A's side. */

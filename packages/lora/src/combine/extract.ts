@@ -1,7 +1,7 @@
 import { largest, showShape, type Tensor } from "@lowrank/tensor";
 import type { Adapter, AdapterOrigin } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import type { Decomposition } from "../linalg/svd.js";
+import { type Decomposition, svd } from "../linalg/svd.js";
 import { inLayout } from "../methods/lora.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "../targeting/model.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -13,7 +13,6 @@ import {
   type KeptReport,
   keptLayer,
   keptReport,
-  leadingTriplets,
   type RankChoice,
   rankOfEnergy,
 } from "./rank.js";
@@ -89,10 +88,10 @@ function decomposed(
   energy: number,
   choice: RankChoice,
 ): { readonly decomposition: Decomposition; readonly rank: number } {
-  if (choice.rank !== undefined) return { decomposition: leadingTriplets(delta, rows, columns, choice.rank), rank: choice.rank };
+  if (choice.rank !== undefined) return { decomposition: svd(delta, rows, columns, choice.rank), rank: choice.rank };
   const full = Math.min(rows, columns);
   for (let tried = Math.min(16, full); ; tried = Math.min(2 * tried, full)) {
-    const decomposition = leadingTriplets(delta, rows, columns, tried);
+    const decomposition = svd(delta, rows, columns, tried);
     const rank = rankOfEnergy(decomposition.s, choice.energy, energy) ?? (tried === full ? full : null);
     if (rank !== null) return { decomposition, rank };
   }
@@ -135,13 +134,21 @@ async function difference(x: Tensor, y: Tensor): Promise<Float64Array> {
   return Float64Array.from(left, (value, i) => value - (right[i] ?? 0));
 }
 
+/** Whether any number differs, found on the device: an embedding is larger than all that a layer needs. */
+async function differs(x: Tensor, y: Tensor): Promise<boolean> {
+  const most = x.cast("f32").sub(y.cast("f32")).abs().max();
+  const value = await most.item();
+  most.dispose();
+  return value !== 0;
+}
+
 async function changedBeside(base: AdaptableModel, tuned: AdaptableModel, kept: ReadonlySet<Tensor>): Promise<readonly string[]> {
   const after = tuned.namedParameters();
   const changed: string[] = [];
   for (const [name, parameter] of base.namedParameters()) {
     const other = after.get(name);
     if (kept.has(parameter) || !other) continue;
-    if (energyOf(await difference(other, parameter)) > 0) changed.push(name);
+    if (await differs(other, parameter)) changed.push(name);
   }
   return changed;
 }

@@ -1,6 +1,5 @@
 import { AdapterError } from "../errors.js";
-import type { HostMatrix } from "../linalg/qr.js";
-import { type Decomposition, svd } from "../linalg/svd.js";
+import type { Decomposition } from "../linalg/svd.js";
 import type { HostPair } from "./build.js";
 
 /** How large the pairs become: one rank for all layers, or on each the smallest that keeps a share of its squared Frobenius norm. */
@@ -43,19 +42,6 @@ export function rankOfEnergy(s: Float64Array, share: number, energy: number): nu
     if (sum >= enough) return k + 1;
   }
   return energy === 0 ? 1 : null;
-}
-
-/** Subspace iterations on large matrices: at 8, even white noise of side 1024 keeps 99 % of what its best 16 triplets hold. */
-const passes = 8;
-
-/**
- * The SVD of a matrix that may have no low rank at all, such as the difference of two checkpoints: exact for small matrices and ranks near
- * the full one, else by a fixed number of passes, because singular values that hardly fall would take hundreds to settle.
- */
-export function leadingTriplets(matrix: HostMatrix, rows: number, columns: number, rank: number): Decomposition {
-  const side = Math.min(rows, columns);
-  const isLarge = side > 448 && 6 * rank + 30 <= side;
-  return isLarge ? svd(matrix, rows, columns, rank, passes) : svd(matrix, rows, columns, rank);
 }
 
 /** B = U √S and A = √S Vᵀ, so that both weigh the same; B is zero, and A a new adapter's, where the rank is above the number of values. */

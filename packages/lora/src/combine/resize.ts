@@ -1,7 +1,6 @@
 import { largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
-import { orthonormalized, product, transposed } from "../linalg/qr.js";
-import { type Decomposition, svd } from "../linalg/svd.js";
+import { type Decomposition, productSvd } from "../linalg/svd.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { type Factors, factorsOf } from "../several/factors.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -57,22 +56,8 @@ export async function resizeAdapter(
   return { adapter: built, report: keptReport(layers) };
 }
 
-/** The SVD of scaling · B A with B = Q R and Aᵀ = P T: that of R Tᵀ, [rank, rank], between Q and P. */
 async function decompositionOf({ layer, a, b, rank, scaling }: Factors): Promise<Decomposition> {
-  const { inFeatures, outFeatures } = layer;
   const [first, second] = await Promise.all([a.data(), b.data()]);
-  const tall = transposed(Float64Array.from(first), rank, inFeatures);
-  const left = Float64Array.from(second);
-  // A rank above a side leaves nothing thin: the product itself is the smaller matrix.
-  if (rank > Math.min(inFeatures, outFeatures)) {
-    const whole = product(left, Float64Array.from(first), outFeatures, rank, inFeatures).map((value) => scaling * value);
-    return svd(whole, outFeatures, inFeatures);
-  }
-  const q = orthonormalized(left, outFeatures, rank);
-  const p = orthonormalized(tall, inFeatures, rank);
-  const r = product(q, left, rank, outFeatures, rank, true);
-  const t = product(p, tall, rank, inFeatures, rank, true);
-  const core = product(r, transposed(t, rank, rank), rank, rank, rank).map((value) => scaling * value);
-  const { u, s, v } = svd(core, rank, rank);
-  return { u: product(q, u, outFeatures, rank, rank), s, v: product(p, v, inFeatures, rank, rank) };
+  const scaled = Float64Array.from(second, (value) => scaling * value);
+  return productSvd(scaled, Float64Array.from(first), layer.outFeatures, rank, layer.inFeatures);
 }

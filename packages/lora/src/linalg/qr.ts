@@ -1,5 +1,4 @@
-/** A matrix on the host, row by row. */
-export type HostMatrix = Float64Array | Float32Array;
+import { type HostMatrix, transposed } from "./product.js";
 
 /** Numbers in (−1, 1), the same ones at each run: directions to start from need no seed of the caller's. */
 export function* directions(): Generator<number, never> {
@@ -19,67 +18,66 @@ export function* directions(): Generator<number, never> {
  * With R = Qᵀ M this is the QR decomposition with a diagonal of R that is not negative. Needs rows ≥ columns.
  */
 export function orthonormalized(matrix: HostMatrix, rows: number, columns: number): Float64Array {
+  const basis = transposed(matrix, rows, columns);
+  orthonormalizeRows(basis, columns, rows);
+  return transposed(basis, columns, rows);
+}
+
+/** The same of the rows of a matrix [count, length], in place: from row `first` on, where the ones before are orthonormal. */
+export function orthonormalizeRows(matrix: Float64Array, count: number, length: number, first = 0): void {
   const random = directions();
-  const basis: Float64Array[] = [];
-  for (let column = 0; column < columns; column++) {
-    let vector = Float64Array.from({ length: rows }, (_, row) => matrix[row * columns + column] ?? 0);
-    let size = norm(vector);
-    while (!removeFrom(basis, vector, size)) {
-      vector = Float64Array.from({ length: rows }, () => random.next().value);
-      size = norm(vector);
-    }
-    basis.push(vector);
+  for (let at = first; at < count; at++) {
+    const row = matrix.subarray(at * length, (at + 1) * length);
+    while (!removeFrom(matrix, at, row)) for (let i = 0; i < length; i++) row[i] = random.next().value;
   }
-  const result = new Float64Array(rows * columns);
-  for (const [column, vector] of basis.entries()) for (let row = 0; row < rows; row++) result[row * columns + column] = vector[row] ?? 0;
-  return result;
 }
 
-function norm(vector: Float64Array): number {
-  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
+/** The length of a vector, of numbers whose squares would be too small or too large too. */
+export function norm(vector: Float64Array): number {
+  let most = 0;
+  for (let i = 0; i < vector.length; i++) most = Math.max(most, Math.abs(vector[i] ?? 0));
+  if (!(most > 0 && most < Number.POSITIVE_INFINITY)) return most;
+  let sum = 0;
+  for (let i = 0; i < vector.length; i++) sum += ((vector[i] ?? 0) / most) ** 2;
+  return most * Math.sqrt(sum);
 }
 
-/** Makes a vector orthogonal to the basis and of length 1; false where nothing but rounding is left of its `size`. */
-function removeFrom(basis: readonly Float64Array[], vector: Float64Array, size: number): boolean {
-  for (let pass = 0; pass < 2; pass++) {
-    for (const direction of basis) {
-      let share = 0;
-      for (let row = 0; row < vector.length; row++) share += (direction[row] ?? 0) * (vector[row] ?? 0);
-      for (let row = 0; row < vector.length; row++) vector[row] = (vector[row] ?? 0) - share * (direction[row] ?? 0);
-    }
-  }
+/** Makes a vector orthogonal to the first `count` rows of a basis and of length 1; false where nothing but rounding is left of it. */
+function removeFrom(basis: Float64Array, count: number, vector: Float64Array): boolean {
+  const size = norm(vector);
+  if (!(size > 0)) return false;
+  scale(vector, 1 / size);
+  for (let pass = 0; pass < 2; pass++) removeShares(basis, 0, count, vector);
   const left = norm(vector);
-  if (!(left > 1e-12 * size)) return false;
-  for (let row = 0; row < vector.length; row++) vector[row] = (vector[row] ?? 0) / left;
+  if (!(left > 1e-12)) return false;
+  scale(vector, 1 / left);
   return true;
 }
 
-/** M N of matrices [rows, inner] and [inner, columns], or Mᵀ N of [inner, rows] where `isTransposed`; float64. */
-export function product(
-  left: HostMatrix,
-  right: HostMatrix,
-  rows: number,
-  inner: number,
-  columns: number,
-  isTransposed = false,
-): Float64Array {
-  const result = new Float64Array(rows * columns);
-  // Rows of `right` are added up in place, so that memory is read in its own order whichever way `left` lies.
-  const add = (row: number, at: number, factor: number): void => {
-    if (factor === 0) return;
-    const [to, from] = [row * columns, at * columns];
-    for (let column = 0; column < columns; column++)
-      result[to + column] = (result[to + column] ?? 0) + factor * (right[from + column] ?? 0);
-  };
-  if (isTransposed) for (let at = 0; at < inner; at++) for (let row = 0; row < rows; row++) add(row, at, left[at * rows + row] ?? 0);
-  else for (let row = 0; row < rows; row++) for (let at = 0; at < inner; at++) add(row, at, left[row * inner + at] ?? 0);
-  return result;
+/** Takes out of a vector what it shares with rows `from` to `until` of an orthonormal basis, four rows at a time. */
+export function removeShares(basis: Float64Array, from: number, until: number, vector: Float64Array): void {
+  const { length } = vector;
+  for (let at = from; at < until; at += 4) {
+    // Past the last row the share counts as 0.
+    const row = (k: number): number => Math.min(at + k, until - 1) * length;
+    const [b0, b1, b2, b3] = [row(0), row(1), row(2), row(3)];
+    let [s0, s1, s2, s3] = [0, 0, 0, 0];
+    for (let i = 0; i < length; i++) {
+      const x = vector[i] ?? 0;
+      s0 += x * (basis[b0 + i] ?? 0);
+      s1 += x * (basis[b1 + i] ?? 0);
+      s2 += x * (basis[b2 + i] ?? 0);
+      s3 += x * (basis[b3 + i] ?? 0);
+    }
+    if (at + 1 >= until) s1 = 0;
+    if (at + 2 >= until) s2 = 0;
+    if (at + 3 >= until) s3 = 0;
+    for (let i = 0; i < length; i++)
+      vector[i] =
+        (vector[i] ?? 0) - s0 * (basis[b0 + i] ?? 0) - s1 * (basis[b1 + i] ?? 0) - s2 * (basis[b2 + i] ?? 0) - s3 * (basis[b3 + i] ?? 0);
+  }
 }
 
-/** Mᵀ [columns, rows] of a matrix [rows, columns]. */
-export function transposed(matrix: HostMatrix, rows: number, columns: number): Float64Array {
-  const result = new Float64Array(rows * columns);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++) result[column * rows + row] = matrix[row * columns + column] ?? 0;
-  return result;
+export function scale(vector: Float64Array, factor: number): void {
+  for (let i = 0; i < vector.length; i++) vector[i] = (vector[i] ?? 0) * factor;
 }

@@ -1,5 +1,7 @@
-import { EVD, Matrix, SVD } from "ml-matrix";
-import { directions, type HostMatrix, orthonormalized, product, transposed } from "./qr.js";
+import { AdapterError } from "../errors.js";
+import { gram, type HostMatrix, product, transposed } from "./product.js";
+import { directions, norm, orthonormalized, orthonormalizeRows, scale } from "./qr.js";
+import { eigenvalues, eigenvectors, reflected, tridiagonalized } from "./tridiagonal.js";
 
 /** M = U diag(S) Vᵀ, cut to its `s.length` = k largest singular values, which fall. */
 export interface Decomposition {
@@ -11,17 +13,11 @@ export interface Decomposition {
   readonly v: Float64Array;
 }
 
-/** Matrices whose smaller side is at most this are decomposed whole, in about a second at the limit. */
-const exactSide = 448;
-
-/** Singular values are taken as found when a pass moves none of them by more than this share of the first. */
-const settled = 1e-12;
-
 /**
- * The singular value decomposition of a matrix [rows, columns], or its `rank` largest triplets, in float64 on the host. Small matrices, and
- * ranks near the full one, are decomposed exactly (Golub & Kahan 1965); of larger ones the leading subspace is found from random directions
- * (Halko, Martinsson & Tropp 2011, algorithm 4.4), by `passes` of subspace iteration, or until the values stand still where that is absent.
- * The sign of each triplet is such that the largest entry of its right vector is positive. torch.linalg.svd, torch.svd_lowrank.
+ * The singular value decomposition of a matrix [rows, columns], or its `rank` largest triplets, in float64 on the host: values to 1e-13 of the
+ * largest. With `passes`, the leading subspace is found from random directions by as many passes of subspace iteration (Halko, Martinsson
+ * & Tropp 2011, algorithm 4.4), which is quicker and less exact. The sign of each triplet is such that the largest entry of its right
+ * vector is positive. Throws AdapterError where numbers are not finite. torch.linalg.svd, torch.svd_lowrank.
  */
 export function svd(
   matrix: HostMatrix,
@@ -34,85 +30,104 @@ export function svd(
   const kept = Math.min(rank, side);
   // Directions beyond those asked for make the iteration converge faster; with them it must still be clearly smaller than the matrix.
   const width = 2 * kept + 10;
-  const isExact = passes === undefined ? side <= exactSide || 3 * width > side : width >= side;
-  return withSigns(isExact ? exact(matrix, rows, columns, kept) : truncated(matrix, rows, columns, kept, width, passes), rows, columns);
+  const isExact = passes === undefined || width >= side;
+  return withSigns(isExact ? exact(matrix, rows, columns, kept) : iterated(matrix, rows, columns, kept, width, passes), rows, columns);
 }
 
-/** Smaller sides up to which the eigenvectors of a Gram matrix are faster than subspace iteration. */
-const gramSide = 192;
+/** Singular values below this share of the largest are found in what is left without the larger ones: a Gram matrix squares them. */
+const resolved = 1e-3;
+
+/** What is left of a matrix once it is below this share of it is rounding. */
+const rounding = 1e-15;
 
 /**
- * The `rank` largest singular values and their right vectors, several times faster than `svd` and good to single precision: of small matrices
- * out of the eigenvectors of M Mᵀ or Mᵀ M, whichever is smaller, of larger ones by a few passes of subspace iteration.
+ * The triplets out of the eigenvectors of W Wᵀ, where W [n, m] is M or Mᵀ, whichever is wider: those whose values a Gram matrix tells from
+ * rounding first, then those of W − P S Qᵀ, until there are `rank`.
  */
-export function leadingDirections(matrix: HostMatrix, rows: number, columns: number, rank: number): Pick<Decomposition, "s" | "v"> {
-  const side = Math.min(rows, columns);
-  if (side > gramSide) return svd(matrix, rows, columns, rank, 4);
-  const kept = Math.min(rank, side);
-  const isTall = rows >= columns;
-  const gram = isTall
-    ? product(matrix, matrix, columns, rows, columns, true)
-    : product(matrix, transposed(matrix, rows, columns), rows, columns, rows);
-  const { realEigenvalues, eigenvectorMatrix } = new EVD(Matrix.from1DArray(side, side, Array.from(gram)), { assumeSymmetric: true });
-  const order = realEigenvalues.map((_, i) => i).sort((a, b) => (realEigenvalues[b] ?? 0) - (realEigenvalues[a] ?? 0));
-  const s = Float64Array.from({ length: kept }, (_, k) => Math.sqrt(Math.max(realEigenvalues[order[k] ?? 0] ?? 0, 0)));
-  // A Gram matrix squares the values: the smallest ones drown in its rounding, and with them their directions.
-  if (!((s[kept - 1] ?? 0) > 1e-5 * (s[0] ?? 0))) return svd(matrix, rows, columns, rank);
-  const vectors = Float64Array.from({ length: side * kept }, (_, i) => eigenvectorMatrix.get(Math.floor(i / kept), order[i % kept] ?? 0));
-  if (isTall) return withSigns({ u: new Float64Array(), s, v: vectors }, 0, columns);
-  const v = product(matrix, vectors, columns, rows, kept, true).map((value, i) => value / (s[i % kept] ?? 1));
-  return withSigns({ u: vectors, s, v }, rows, columns);
-}
-
 function exact(matrix: HostMatrix, rows: number, columns: number, rank: number): Decomposition {
-  if (rows < columns) {
-    const { u, s, v } = exact(transposed(matrix, rows, columns), columns, rows, rank);
-    return { u: v, s, v: u };
+  const isTall = rows > columns;
+  const [n, m] = isTall ? [columns, rows] : [rows, columns];
+  const rest = isTall ? transposed(matrix, rows, columns) : Float64Array.from(matrix);
+  const [p, q, s] = [new Float64Array(rank * n), new Float64Array(rank * m), new Float64Array(rank)];
+  // Squares of what is far from 1 leave the range of numbers.
+  const size = norm(rest);
+  if (!Number.isFinite(size))
+    throw new AdapterError("A matrix to decompose holds numbers that are not finite. Look for NaN in the weights that it is made of.");
+  let left = size;
+  let found = 0;
+  while (found < rank && left > rounding * size) {
+    scale(rest, 1 / left);
+    const count = stage(rest, n, m, p.subarray(found * n), rank - found);
+    const until = found + count;
+    orthonormalizeRows(p, until, n, found);
+    const own = p.slice(found * n, until * n);
+    const images = product(own, rest, count, n, m);
+    q.set(images, found * m);
+    orthonormalizeRows(q, until, m, found);
+    for (let k = 0; k < count; k++) s[found + k] = left * norm(images.subarray(k * m, (k + 1) * m));
+    found = until;
+    if (found === rank) break;
+    const explained = product(own, images, n, count, m, true);
+    for (let i = 0; i < rest.length; i++) rest[i] = ((rest[i] ?? 0) - (explained[i] ?? 0)) * left;
+    left = norm(rest);
   }
-  const whole = new SVD(Matrix.from1DArray(rows, columns, Array.from(matrix)));
-  const cut = (vectors: Matrix, length: number): Float64Array =>
-    Float64Array.from({ length: length * rank }, (_, i) => vectors.get(Math.floor(i / rank), i % rank));
-  return {
-    u: cut(whole.leftSingularVectors, rows),
-    s: Float64Array.from(whole.diagonal.slice(0, rank)),
-    v: cut(whole.rightSingularVectors, columns),
-  };
+  // Nothing is left to say the others, whose values are 0: any directions that are orthogonal.
+  orthonormalizeRows(p, rank, n, found);
+  orthonormalizeRows(q, rank, m, found);
+  return falling({ u: isTall ? q : p, s, v: isTall ? p : q }, rows, columns);
 }
 
-function truncated(
-  matrix: HostMatrix,
-  rows: number,
-  columns: number,
-  rank: number,
-  width: number,
-  passes: number | undefined,
-): Decomposition {
+/** The eigenvectors of W Wᵀ for values above `resolved`² of the first, at most `limit`, as rows of `vectors`; their count. */
+function stage(matrix: Float64Array, n: number, m: number, vectors: Float64Array, limit: number): number {
+  const squares = gram(matrix, n, m);
+  const narrow = tridiagonalized(squares, n);
+  const values = eigenvalues(narrow);
+  let count = 1;
+  while (count < limit && (values[count] ?? 0) > resolved ** 2 * (values[0] ?? 0)) count++;
+  const own = eigenvectors(narrow, values, count);
+  reflected(squares, n, own, count);
+  vectors.set(own);
+  return count;
+}
+
+/** Triplets given as rows, as columns by falling values: those of a later stage may pass an earlier one's last by a rounding. */
+function falling({ u, s, v }: Decomposition, rows: number, columns: number): Decomposition {
+  const order = [...s.keys()].sort((a, b) => (s[b] ?? 0) - (s[a] ?? 0));
+  const arranged = (vectors: Float64Array, length: number): Float64Array => {
+    const result = new Float64Array(vectors.length);
+    for (const [to, from] of order.entries()) result.set(vectors.subarray(from * length, (from + 1) * length), to * length);
+    return transposed(result, s.length, length);
+  };
+  return { u: arranged(u, rows), s: Float64Array.from(order, (k) => s[k] ?? 0), v: arranged(v, columns) };
+}
+
+function iterated(matrix: HostMatrix, rows: number, columns: number, rank: number, width: number, passes: number): Decomposition {
   const random = directions();
   const start = Float64Array.from({ length: columns * width }, () => random.next().value);
   let range = orthonormalized(product(matrix, start, rows, columns, width), rows, width);
-  let found: Decomposition | null = null;
-  // A spectrum without any decay would take for ever; after this many passes its directions are as good as any.
-  const most = passes ?? 200;
   for (let pass = 0; ; pass++) {
     // Mᵀ Q [columns, width] = Y R; the singular values of M in the range are those of the small R.
     const image = product(matrix, range, columns, rows, width, true);
     const other = orthonormalized(image, columns, width);
-    const small = product(other, image, width, columns, width, true);
-    const inner = exact(small, width, width, rank);
-    const isSettled = passes === undefined && found !== null && differs(found.s, inner.s) <= settled;
-    found = inner;
-    if (pass >= most || isSettled) {
+    if (pass >= passes) {
+      const inner = exact(product(other, image, width, columns, width, true), width, width, rank);
       return { u: product(range, inner.v, rows, width, rank), s: inner.s, v: product(other, inner.u, columns, width, rank) };
     }
     range = orthonormalized(product(matrix, other, rows, columns, width), rows, width);
   }
 }
 
-/** The largest difference of two lists of singular values, over the largest of them. */
-function differs(before: Float64Array, now: Float64Array): number {
-  let worst = 0;
-  for (const [i, value] of now.entries()) worst = Math.max(worst, Math.abs(value - (before[i] ?? 0)));
-  return worst / Math.max(now[0] ?? 0, Number.MIN_VALUE);
+/** The SVD of B A with B [rows, rank] and A [rank, columns]: that of R Tᵀ, [rank, rank], between Q and P of B = Q R and Aᵀ = P T. */
+export function productSvd(b: HostMatrix, a: HostMatrix, rows: number, rank: number, columns: number): Decomposition {
+  // A rank above a side leaves nothing thin: the product itself is the smaller matrix.
+  if (rank > Math.min(rows, columns)) return svd(product(b, a, rows, rank, columns), rows, columns);
+  const tall = transposed(a, rank, columns);
+  const q = orthonormalized(b, rows, rank);
+  const p = orthonormalized(tall, columns, rank);
+  const r = product(q, b, rank, rows, rank, true);
+  const t = product(p, tall, rank, columns, rank, true);
+  const { u, s, v } = exact(product(r, transposed(t, rank, rank), rank, rank, rank), rank, rank, rank);
+  return withSigns({ u: product(q, u, rows, rank, rank), s, v: product(p, v, columns, rank, rank) }, rows, columns);
 }
 
 /** Turns each triplet so that the largest entry of its right vector is positive. */

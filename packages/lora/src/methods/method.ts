@@ -47,6 +47,8 @@ export interface Attachment {
 export interface InitializationData {
   /** Each runs the base on a batch and gives its result, as often as asked for: EVA looks at what layers are given meanwhile. */
   readonly runs?: Iterable<DataRun>;
+  /** Receives the name of each layer once its first values are there, and how many of all have theirs. */
+  readonly onLayer?: (name: string, done: number, count: number) => void;
 }
 
 /** A run of the base on a batch; with a mask, only tokens count whose number in it, in the batch's order, is not 0. */

@@ -1,6 +1,6 @@
 import { type Tensor, tensor } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { product, transposed } from "../linalg/qr.js";
+import { product, transposed } from "../linalg/product.js";
 import { svd } from "../linalg/svd.js";
 import type { Attachment, TrainingRules } from "./method.js";
 import type { PairValues } from "./pair-values.js";

@@ -1,4 +1,5 @@
-import { orthonormalized, product } from "../../linalg/qr.js";
+import { product } from "../../linalg/product.js";
+import { orthonormalized } from "../../linalg/qr.js";
 import type { Factors, WeightStart } from "./pissa.js";
 
 /**

@@ -1,5 +1,5 @@
-import { type HostMatrix, product } from "../../linalg/qr.js";
-import { leadingDirections } from "../../linalg/svd.js";
+import { type HostMatrix, product } from "../../linalg/product.js";
+import { svd } from "../../linalg/svd.js";
 
 /**
  * Principal components of rows that come in batches (Ross et al. 2008), as scikit-learn's IncrementalPCA: each batch is put below the
@@ -48,7 +48,7 @@ export class IncrementalPca {
       stacked.set(part, at);
       at += part.length;
     }
-    const { s, v } = leadingDirections(stacked, stacked.length / width, width, count);
+    const { s, v } = svd(stacked, stacked.length / width, width, count);
     this.components = Float64Array.from({ length: s.length * width }, (_, i) => v[(i % width) * s.length + Math.floor(i / width)] ?? 0);
     this.singularValues = s;
     this.explained = s.map((value) => value ** 2 / this.#spread);

@@ -1,5 +1,5 @@
 import { AdapterError } from "../../errors.js";
-import type { HostMatrix } from "../../linalg/qr.js";
+import type { HostMatrix } from "../../linalg/product.js";
 import { svd } from "../../linalg/svd.js";
 
 /** A pair on the host, row by row. */

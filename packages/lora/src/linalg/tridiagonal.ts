@@ -1,0 +1,268 @@
+import { directions, norm, removeShares, scale } from "./qr.js";
+
+/** A symmetric matrix with entries on three diagonals: [n] on the main one, and beside it, where entry i stands between rows i − 1 and i. */
+export interface Tridiagonal {
+  readonly diagonal: Float64Array;
+  readonly beside: Float64Array;
+}
+
+/**
+ * T = H A H with a product H of reflections I − v vᵀ (Householder 1958), of the lower triangle of a symmetric matrix [n, n]; v of row i takes
+ * the place of the row's first i entries. A row is updated and multiplied by the next v in one pass over the memory.
+ */
+export function tridiagonalized(matrix: Float64Array, n: number): Tridiagonal {
+  const diagonal = new Float64Array(n);
+  const beside = new Float64Array(n);
+  let [v, w, next, image] = [new Float64Array(n), new Float64Array(n), new Float64Array(n), new Float64Array(n)];
+  for (let row = n - 1; row >= 0; row--) {
+    const start = row * n;
+    // What the reflection before left to do: A − v wᵀ − w vᵀ, in this row first, because it says the next v.
+    for (let i = 0; i <= row; i++) matrix[start + i] = (matrix[start + i] ?? 0) - (v[row] ?? 0) * (w[i] ?? 0) - (w[row] ?? 0) * (v[i] ?? 0);
+    diagonal[row] = matrix[start + row] ?? 0;
+    if (row === 0) break;
+    beside[row] = reflector(matrix, start, row, next);
+    image.fill(0);
+    updateAndMultiply(matrix, n, row, v, w, next, image);
+    let half = 0;
+    for (let i = 0; i < row; i++) half += 0.5 * (image[i] ?? 0) * (next[i] ?? 0);
+    for (let i = 0; i < row; i++) image[i] = (image[i] ?? 0) - half * (next[i] ?? 0);
+    [v, next] = [next, v];
+    [w, image] = [image, w];
+  }
+  return { diagonal, beside };
+}
+
+/** v with (I − v vᵀ) x = (0, …, 0, y) for the `count` entries x of a row, which it replaces; gives y. */
+function reflector(matrix: Float64Array, start: number, count: number, v: Float64Array): number {
+  const x = matrix.subarray(start, start + count);
+  const last = x[count - 1] ?? 0;
+  const before = norm(x.subarray(0, count - 1));
+  v.fill(0);
+  if (before === 0) {
+    x.fill(0);
+    return last;
+  }
+  const size = Math.hypot(before, last);
+  const y = last > 0 ? -size : size;
+  // ‖x − y e‖² / 2 = size² − y last, as a product of roots, so that it does not underflow.
+  const root = Math.sqrt(size) * Math.sqrt(size + Math.abs(last));
+  x[count - 1] = last - y;
+  for (let i = 0; i < count; i++) {
+    x[i] = (x[i] ?? 0) / root;
+    v[i] = x[i] ?? 0;
+  }
+  return y;
+}
+
+/** The first `count` rows of A − v wᵀ − w vᵀ, each up to its diagonal, and A times `next`: what is below the diagonal counts above it too. */
+function updateAndMultiply(
+  matrix: Float64Array,
+  n: number,
+  count: number,
+  v: Float64Array,
+  w: Float64Array,
+  next: Float64Array,
+  image: Float64Array,
+): void {
+  // Rows in pairs: what they share of the vectors is loaded once. An odd count leaves the first row, of one entry, to itself.
+  const odd = count % 2;
+  if (odd === 1) updateEnd(matrix, 0, 0, 0, v, w, next, image, 0);
+  for (let row = odd; row < count; row += 2) {
+    const first = row * n;
+    const second = first + n;
+    const [v0, w0, x0] = [v[row] ?? 0, w[row] ?? 0, next[row] ?? 0];
+    const [v1, w1, x1] = [v[row + 1] ?? 0, w[row + 1] ?? 0, next[row + 1] ?? 0];
+    let sum0 = 0;
+    let sum1 = 0;
+    for (let i = 0; i < row; i++) {
+      const vi = v[i] ?? 0;
+      const wi = w[i] ?? 0;
+      const xi = next[i] ?? 0;
+      const a0 = (matrix[first + i] ?? 0) - v0 * wi - w0 * vi;
+      const a1 = (matrix[second + i] ?? 0) - v1 * wi - w1 * vi;
+      matrix[first + i] = a0;
+      matrix[second + i] = a1;
+      sum0 += a0 * xi;
+      sum1 += a1 * xi;
+      image[i] = (image[i] ?? 0) + a0 * x0 + a1 * x1;
+    }
+    updateEnd(matrix, first, row, row, v, w, next, image, sum0);
+    updateEnd(matrix, second, row + 1, row, v, w, next, image, sum1);
+  }
+}
+
+/** The rest of a row, from entry `from` to its diagonal, and the row's own product, of which `sum` is there. */
+function updateEnd(
+  matrix: Float64Array,
+  start: number,
+  row: number,
+  from: number,
+  v: Float64Array,
+  w: Float64Array,
+  next: Float64Array,
+  image: Float64Array,
+  sum: number,
+): void {
+  let own = sum;
+  for (let i = from; i <= row; i++) {
+    const value = (matrix[start + i] ?? 0) - (v[row] ?? 0) * (w[i] ?? 0) - (w[row] ?? 0) * (v[i] ?? 0);
+    matrix[start + i] = value;
+    own += value * (next[i] ?? 0);
+    if (i < row) image[i] = (image[i] ?? 0) + value * (next[row] ?? 0);
+  }
+  image[row] = (image[row] ?? 0) + own;
+}
+
+/** Turns vectors of T, the rows of [count, n], into those of A: H of `tridiagonalized`, from the last reflection to the first. */
+export function reflected(matrix: Float64Array, n: number, vectors: Float64Array, count: number): void {
+  // Three vectors at a time share what is loaded of a reflection; of fewer, the last one stands for the others and is changed once.
+  for (let k = 0; k < count; k += 3) {
+    const own = [0, 1, 2].map((i) => vectors.slice(Math.min(k + i, count - 1) * n, (Math.min(k + i, count - 1) + 1) * n));
+    const [x = vectors, y = vectors, z = vectors] = own;
+    for (let row = 1; row < n; row++) reflectThree(matrix, row * n, row, x, y, z);
+    for (const [i, vector] of own.entries()) if (k + i < count) vectors.set(vector, (k + i) * n);
+  }
+}
+
+/** (I − v vᵀ) x of the `count` entries of v that start there in the matrix; of y and z too. */
+function reflectThree(matrix: Float64Array, start: number, count: number, x: Float64Array, y: Float64Array, z: Float64Array): void {
+  let ofX = 0;
+  let ofY = 0;
+  let ofZ = 0;
+  for (let i = 0; i < count; i++) {
+    const v = matrix[start + i] ?? 0;
+    ofX += v * (x[i] ?? 0);
+    ofY += v * (y[i] ?? 0);
+    ofZ += v * (z[i] ?? 0);
+  }
+  for (let i = 0; i < count; i++) {
+    const v = matrix[start + i] ?? 0;
+    x[i] = (x[i] ?? 0) - ofX * v;
+    y[i] = (y[i] ?? 0) - ofY * v;
+    z[i] = (z[i] ?? 0) - ofZ * v;
+  }
+}
+
+/** All eigenvalues, falling: implicit QL with Wilkinson's shifts (Dubrulle, Martin & Wilkinson 1968), without vectors. */
+export function eigenvalues({ diagonal, beside }: Tridiagonal): Float64Array {
+  const n = diagonal.length;
+  const d = diagonal.slice();
+  const e = new Float64Array(n);
+  e.set(beside.subarray(1));
+  for (let low = 0; low < n; low++) {
+    for (let pass = 0; ; pass++) {
+      let high = low;
+      while (high < n - 1 && Math.abs(e[high] ?? 0) > Number.EPSILON * (Math.abs(d[high] ?? 0) + Math.abs(d[high + 1] ?? 0))) high++;
+      if (high === low) break;
+      // 30 are usual at most for a value; numbers that are not finite never settle.
+      if (pass === 200) throw new RangeError("The eigenvalues of a matrix did not settle. Are its numbers finite?");
+      stepDown(d, e, low, high);
+    }
+  }
+  return d.sort().reverse();
+}
+
+/** One implicit QL step on rows `low` to `high`, where `e[i]` stands between rows i and i + 1. */
+function stepDown(d: Float64Array, e: Float64Array, low: number, high: number): void {
+  const [first, between] = [d[low] ?? 0, e[low] ?? 0];
+  const half = ((d[low + 1] ?? 0) - first) / (2 * between);
+  let g = (d[high] ?? 0) - first + between / (half + (half >= 0 ? 1 : -1) * Math.hypot(half, 1));
+  let [sine, cosine, moved] = [1, 1, 0];
+  for (let i = high - 1; i >= low; i--) {
+    const f = sine * (e[i] ?? 0);
+    const b = cosine * (e[i] ?? 0);
+    const size = Math.sqrt(f * f + g * g);
+    e[i + 1] = size;
+    if (size === 0) {
+      d[i + 1] = (d[i + 1] ?? 0) - moved;
+      e[high] = 0;
+      return;
+    }
+    sine = f / size;
+    cosine = g / size;
+    g = (d[i + 1] ?? 0) - moved;
+    const turned = ((d[i] ?? 0) - g) * sine + 2 * cosine * b;
+    moved = sine * turned;
+    d[i + 1] = g + moved;
+    g = cosine * turned - b;
+  }
+  d[low] = (d[low] ?? 0) - moved;
+  e[low] = g;
+  e[high] = 0;
+}
+
+/** Eigenvalues whose distance is below this share of the largest count as a cluster: their vectors are kept orthogonal to each other. */
+const clusterShare = 1e-3;
+
+/**
+ * The eigenvectors of the first `count` of falling eigenvalues, as rows [count, n]: inverse iteration, orthogonal within clusters
+ * (Peters & Wilkinson 1971; LAPACK's dstein).
+ */
+export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: number): Float64Array {
+  const n = values.length;
+  const vectors = new Float64Array(count * n);
+  const random = directions();
+  const scaleOf = Math.max(Math.abs(values[0] ?? 0), Math.abs(values[n - 1] ?? 0), Number.MIN_VALUE);
+  let cluster = 0;
+  let shifted = Number.POSITIVE_INFINITY;
+  for (let k = 0; k < count; k++) {
+    const value = values[k] ?? 0;
+    if (k > 0 && (values[k - 1] ?? 0) - value > clusterShare * scaleOf) cluster = k;
+    // Equal values are moved apart a little, so that their equations differ.
+    shifted = Math.min(value, shifted - 10 * Number.EPSILON * scaleOf);
+    const factors = factored(matrix, shifted, Number.EPSILON * scaleOf);
+    const vector = vectors.subarray(k * n, (k + 1) * n);
+    for (let i = 0; i < n; i++) vector[i] = random.next().value;
+    for (let pass = 0; pass < 2; pass++) {
+      solve(factors, vector);
+      scale(vector, 1 / norm(vector));
+      removeShares(vectors, cluster, k, vector);
+      scale(vector, 1 / norm(vector));
+    }
+  }
+  return vectors;
+}
+
+/** P L U of T − λ, tridiagonal, with rows exchanged for the larger pivot: U has three diagonals. */
+interface Factored {
+  readonly pivot: Float64Array;
+  readonly above: Float64Array;
+  readonly second: Float64Array;
+  readonly multiplier: Float64Array;
+  readonly isExchanged: Uint8Array;
+}
+
+function factored({ diagonal, beside }: Tridiagonal, value: number, smallest: number): Factored {
+  const n = diagonal.length;
+  const [pivot, above, second, multiplier] = [new Float64Array(n), new Float64Array(n), new Float64Array(n), new Float64Array(n)];
+  const isExchanged = new Uint8Array(n);
+  let [own, right] = [(diagonal[0] ?? 0) - value, beside[1] ?? 0];
+  for (let row = 0; row < n - 1; row++) {
+    const below = beside[row + 1] ?? 0;
+    const [nextOwn, nextRight] = [(diagonal[row + 1] ?? 0) - value, beside[row + 2] ?? 0];
+    if (Math.abs(below) > Math.abs(own)) {
+      isExchanged[row] = 1;
+      const factor = own / below;
+      [pivot[row], above[row], second[row], multiplier[row]] = [below, nextOwn, nextRight, factor];
+      [own, right] = [right - factor * nextOwn, -factor * nextRight];
+    } else {
+      if (Math.abs(own) < smallest) own = smallest;
+      const factor = below / own;
+      [pivot[row], above[row], multiplier[row]] = [own, right, factor];
+      [own, right] = [nextOwn - factor * right, nextRight];
+    }
+  }
+  pivot[n - 1] = Math.abs(own) < smallest ? smallest : own;
+  return { pivot, above, second, multiplier, isExchanged };
+}
+
+function solve({ pivot, above, second, multiplier, isExchanged }: Factored, x: Float64Array): void {
+  const n = x.length;
+  for (let row = 0; row < n - 1; row++) {
+    const [own, below] = isExchanged[row] ? [x[row + 1] ?? 0, x[row] ?? 0] : [x[row] ?? 0, x[row + 1] ?? 0];
+    x[row] = own;
+    x[row + 1] = below - (multiplier[row] ?? 0) * own;
+  }
+  for (let row = n - 1; row >= 0; row--)
+    x[row] = ((x[row] ?? 0) - (above[row] ?? 0) * (x[row + 1] ?? 0) - (second[row] ?? 0) * (x[row + 2] ?? 0)) / (pivot[row] ?? 1);
+}
