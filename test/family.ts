@@ -1,4 +1,4 @@
-// The cases of model families, tiny checkpoints with transformers' and PEFT's values: test/families, and where they lie beside the clone
+// The cases of model families, tiny checkpoints with transformers' and PEFT's values: test/goldens-families, and where they lie beside the clone
 // those of shared/families, in one format.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -61,7 +61,10 @@ function casesIn(root: string | null, label: string): FamilyCase[] {
     });
 }
 
-const everyCase = [...casesIn(fileURLToPath(new URL("./families", import.meta.url)), "own"), ...casesIn(sharedDir("families"), "shared")];
+const everyCase = [
+  ...casesIn(fileURLToPath(new URL("./goldens-families", import.meta.url)), "own"),
+  ...casesIn(sharedDir("families"), "shared"),
+];
 
 /**
  * Those that this run holds to their values: on the cpu and on SwiftShader all; on lavapipe the first of each kind, because each has a hundred
