@@ -14,11 +14,10 @@ import {
   type Tensor,
   tensorDType,
 } from "@lowrank/tensor";
-import * as z from "zod/mini";
 import type { Architecture } from "../architectures.js";
 import type { ModelConfig } from "../config.js";
 import type { ParameterSpec } from "../parameters.js";
-import { checked } from "../schema.js";
+import { shardsOf, weightFiles } from "./files.js";
 import { listed, readJson } from "./folder.js";
 
 /** Where a tensor lies: its file, and its name there. */
@@ -110,29 +109,20 @@ function listedProblems(problems: readonly string[]): string {
   return problems.length <= 8 ? problems.join("; ") : `${problems.slice(0, 8).join("; ")}; and ${problems.length - 8} more`;
 }
 
-/** What is read of a model.safetensors.index.json: the file of each tensor, beside the index itself. */
-const indexSchema = z.object({
-  weight_map: z.custom<Readonly<Record<string, string>>>(
-    (value) =>
-      typeof value === "object" &&
-      value !== null &&
-      Object.values(value).every((name) => typeof name === "string" && /^[^/\\]+$/.test(name)),
-    { error: "does not map tensor names to file names" },
-  ),
-});
-
+/** Opens the files with a folder's weights. Rejects with CheckpointError where there is none, or one lacks what its index says. */
 async function openFiles(files: FileSystem, folder: string): Promise<SafetensorsFile[]> {
   const single = await openFile(files, files.join(folder, "model.safetensors"));
   if (single) return [await readSafetensors(single)];
-  const indexPath = files.join(folder, "model.safetensors.index.json");
-  const index = await readJson(files, indexPath);
-  if (!index) throw await withoutWeights(files, folder);
-  const { weight_map: map } = checked(indexSchema, index, indexPath);
-  const shards = new Map<string, string[]>();
-  for (const [name, shard] of Object.entries(map)) shards.set(shard, [...(shards.get(shard) ?? []), name]);
+  // A host lists no folders; there the usual index is asked for.
+  const names = (await files.list(folder)) ?? [];
+  const found = weightFiles(names.filter((name) => name !== "model.safetensors"));
+  const indexPath = found?.kind === "files" ? null : files.join(folder, found?.name ?? "model.safetensors.index.json");
+  const index = indexPath === null ? null : await readJson(files, indexPath);
+  if (indexPath !== null && !index) throw await withoutWeights(files, folder);
+  const shards = found?.kind === "files" ? new Map(found.names.map((name) => [name, []] as const)) : shardsOf(index, indexPath ?? folder);
   const opened: SafetensorsFile[] = [];
   try {
-    for (const [shard, names] of [...shards].sort()) {
+    for (const [shard, tensors] of shards) {
       const path = files.join(folder, shard);
       const source = await openFile(files, path);
       if (!source)
@@ -141,7 +131,7 @@ async function openFiles(files: FileSystem, folder: string): Promise<Safetensors
         );
       const file = await readSafetensors(source);
       opened.push(file);
-      const absent = names.filter((name) => !file.entries.has(name));
+      const absent = tensors.filter((name) => !file.entries.has(name));
       if (absent.length > 0)
         throw new CheckpointError(`${path}: ${indexPath} says that it holds ${listed(absent)}, but it does not. Fetch both again.`, path);
     }

@@ -1,11 +1,9 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { type CausalLM, initModel, loadModel, modelOutline, saveModel } from "@lowrank/models";
 import { CheckpointError, device, joined, memoryFiles, nodeFiles, type Tensor, tensor, writeSafetensors } from "@lowrank/tensor";
-import { sharedDir } from "test-support";
+import { sharedDir, TestHub } from "test-support";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 
 const dev = await device("cpu");
@@ -265,33 +263,21 @@ describe("what is saved is loaded again", () => {
 
 describe("a hub id", () => {
   test("is fetched once into the cache and found there afterwards", async () => {
-    const weights = await fileOf(await weightsOf(llama));
-    const served: Record<string, Uint8Array | string> = { "config.json": JSON.stringify(llama), "model.safetensors": weights };
-    const asked: string[] = [];
-    const server = createServer((request, response) => {
-      const name = (request.url ?? "").replace("/org/tiny/resolve/main/", "");
-      asked.push(name);
-      const body = served[name];
-      if (body === undefined) return void response.writeHead(404).end();
-      response.writeHead(200, { "x-repo-commit": "abc123" }).end(body);
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const cache = temporary();
-    const { model } = await loadModel("org/tiny", { device: dev, hub: { endpoint, cache } });
-    expect(asked).toContain("tokenizer.json");
-    const count = asked.length;
-    const again = await loadModel("org/tiny", { device: dev, hub: { endpoint, cache } });
-    expect(asked.length).toBe(count);
+    const hub = await TestHub.start();
+    onTestFinished(() => hub.stop());
+    hub.push("org/tiny", { "config.json": JSON.stringify(llama), "model.safetensors": await fileOf(await weightsOf(llama)) });
+    const at = { endpoint: hub.endpoint, cache: temporary(), retryMs: 1 };
+    const { model } = await loadModel("org/tiny", { device: dev, hub: at });
+    const count = hub.asked.length;
+    const again = await loadModel("org/tiny", { device: dev, hub: at });
+    expect(hub.asked.length).toBe(count);
     expect(await logitsOf(again.model)).toEqual(await logitsOf(model));
-    expect(readFileSync(join(cache, "models--org--tiny", "refs", "main"), "utf8")).toBe("abc123");
-    await expect(loadModel("org/none", { device: dev, hub: { endpoint, cache } })).rejects.toThrow(
+    hub.push("org/none", { "README.md": "no model" });
+    await expect(loadModel("org/none", { device: dev, hub: at })).rejects.toThrow(
       /org\/none: it is no folder, and the hub has no config\.json/,
     );
-    await new Promise((resolve) => server.close(resolve));
-    await expect(loadModel("org/other", { device: dev, hub: { endpoint, cache } })).rejects.toThrow(
-      /the hub cannot be reached.*Give a local folder/,
-    );
+    await hub.stop();
+    await expect(loadModel("org/other", { device: dev, hub: at })).rejects.toThrow(/the hub cannot be reached.*Give a local folder/);
   });
 
   test.each([
@@ -306,22 +292,6 @@ describe("a hub id", () => {
     } finally {
       vi.unstubAllEnvs();
     }
-  });
-
-  test("an empty HF_ENDPOINT is the public hub", async () => {
-    const asked: string[] = [];
-    vi.stubEnv("HF_ENDPOINT", "");
-    vi.stubGlobal("fetch", async (address: string | URL) => {
-      asked.push(String(address));
-      return new Response(null, { status: 404 });
-    });
-    try {
-      await expect(loadModel("org/none", { device: dev, hub: { cache: temporary() } })).rejects.toThrow(/the hub has no config\.json/);
-    } finally {
-      vi.unstubAllGlobals();
-      vi.unstubAllEnvs();
-    }
-    expect(asked).toEqual(["https://huggingface.co/org/none/resolve/main/config.json"]);
   });
 
   test("cannot leave the cache", async () => {

@@ -1,8 +1,9 @@
 import { checkDevice, checkPath, type FileSystem, isAddress, nodeFiles, type Tensor } from "@lowrank/tensor";
 import type { CausalLM } from "../../causal-lm.js";
+import type { HubOptions } from "../../hub/node/environment.js";
+import { resolveModel } from "../../hub/node/resolve.js";
 import { type LoadedModel, type LoadOptions, loadModel as loadFrom } from "../load.js";
 import { saveModel as saveTo } from "../save.js";
-import { type HubOptions, resolveModel } from "./hub.js";
 
 /** As for any file system, but Node's by default; with that one, a hub id is looked up in the cache and fetched. */
 export type NodeLoadOptions = LoadOptions & { readonly hub?: HubOptions };

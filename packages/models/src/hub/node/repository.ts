@@ -1,0 +1,156 @@
+import { CheckpointError } from "@lowrank/tensor";
+import * as z from "zod/mini";
+import type { Hub } from "./environment.js";
+import { type Answer, ask, bodyOf } from "./request.js";
+import { persistently, UnreachableError } from "./retry.js";
+
+/** A file of a repository at one commit, as the hub lists it. */
+export interface HubFile {
+  readonly name: string;
+  readonly size: number;
+  /** Which digest its content has: a large file's SHA-256, a small one's as git makes it of a blob. */
+  readonly digest: { readonly kind: "sha256" | "git"; readonly hex: string };
+}
+
+const commitPattern = /^[0-9a-f]{40}$/;
+/** A page of the list holds a thousand files. */
+const mostBodyBytes = 32 * 2 ** 20;
+const mostFiles = 100_000;
+
+export function isCommit(text: string): boolean {
+  return commitPattern.test(text);
+}
+
+/** Throws CheckpointError for what no branch, tag or commit is called (git-check-ref-format), and what would lead out of a folder. */
+export function checkRevision(id: string, revision: string): void {
+  const parts = revision.split("/");
+  const isName =
+    /^[^\s\p{Cc}~^:?*[\\%#]+$/u.test(revision) &&
+    parts.every((part) => part !== "" && !part.startsWith(".") && !part.endsWith(".lock")) &&
+    !/\.\.|@\{|\.$/.test(revision) &&
+    revision.length <= 200;
+  if (isName) return;
+  throw new CheckpointError(
+    `${id}: "${revision}" is not the name of a branch, a tag or a commit. Correct the revision, or leave it out for main.`,
+    id,
+  );
+}
+
+/** The commit that a revision stands for now, as 40 hexadecimal digits. */
+export async function commitOf(hub: Hub, id: string, revision: string): Promise<string> {
+  if (isCommit(revision)) return revision;
+  const { modelInfo } = await import("@huggingface/hub");
+  const info = await modelInfo({ name: id, revision, hubUrl: hub.endpoint, fetch: fetchOf(hub, id, revision), additionalFields: ["sha"] });
+  const { sha } = info as { readonly sha?: unknown };
+  if (typeof sha === "string" && isCommit(sha)) return sha;
+  throw new CheckpointError(
+    `${id}: the hub names ${JSON.stringify(sha)?.slice(0, 80)} as the commit of "${revision}", which is none (40 hexadecimal digits). Check HF_ENDPOINT.`,
+    id,
+  );
+}
+
+const sizes = z.number().check(z.refine((size) => Number.isSafeInteger(size) && size >= 0));
+const entrySchema = z.object({
+  type: z.string(),
+  path: z.string(),
+  size: z.optional(sizes),
+  oid: z.optional(z.string().check(z.regex(commitPattern))),
+  lfs: z.nullish(z.object({ oid: z.string().check(z.regex(/^(sha256:)?[0-9a-f]{64}$/)), size: sizes })),
+});
+
+/** The files in a repository's outermost folder at one commit, by name. */
+export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map<string, HubFile>> {
+  const { listFiles } = await import("@huggingface/hub");
+  const found = new Map<string, HubFile>();
+  let count = 0;
+  for await (const entry of listFiles({
+    repo: { type: "model", name: id },
+    revision: commit,
+    hubUrl: hub.endpoint,
+    fetch: fetchOf(hub, id, commit),
+  })) {
+    count += 1;
+    const { success, data } = z.safeParse(entrySchema, entry);
+    if (!success || count > mostFiles)
+      throw new CheckpointError(
+        `${id}: the hub's list of files ${success ? `has more than ${mostFiles} entries` : `holds ${JSON.stringify(entry)?.slice(0, 120)}, which describes no file`}. Check HF_ENDPOINT, or try again later.`,
+        id,
+      );
+    const { type, path, size, oid, lfs } = data;
+    if (type !== "file" || path.includes("/") || path.includes("\\") || path === "." || path === "..") continue;
+    if (lfs) found.set(path, { name: path, size: lfs.size, digest: { kind: "sha256", hex: lfs.oid.replace("sha256:", "") } });
+    else if (size !== undefined && oid !== undefined) found.set(path, { name: path, size, digest: { kind: "git", hex: oid } });
+  }
+  return found;
+}
+
+/**
+ * A `fetch` for @huggingface/hub: with our proxy, token, limits and repetitions. What the hub refuses becomes a CheckpointError here, so that the
+ * client's own errors, which name addresses only, are never met.
+ */
+function fetchOf(hub: Hub, id: string, revision: string): typeof fetch {
+  return async (input) => {
+    const address = new URL(input instanceof Request ? input.url : input);
+    const { answer, body } = await persistently(hub, id, "the list of its files", async () => {
+      const answer = await asked(hub, id, address.href);
+      return { answer, body: await bodyOf(hub, answer, mostBodyBytes) };
+    }).catch((error: unknown) => {
+      if (!(error instanceof RangeError)) throw error;
+      throw new CheckpointError(`${id}: ${address.host} sends ${error.message} about the model. Check HF_ENDPOINT.`, id);
+    });
+    if (answer.status !== 200) throw refusal(hub, id, revision, answer);
+    if (!isJson(body))
+      throw new CheckpointError(
+        `${id}: ${address.host} answers with ${/^\s*</.test(body.toString("latin1", 0, 100)) ? "a web page" : "what is not JSON"} where the hub describes a model. Check HF_ENDPOINT, and whether the network asks for a login.`,
+        id,
+      );
+    const link = answer.headers["link"];
+    return new Response(body.toString(), {
+      status: 200,
+      headers: { "content-type": "application/json", ...(link !== undefined && { link: [link].flat().join(", ") }) },
+    });
+  };
+}
+
+function isJson(body: Buffer): boolean {
+  try {
+    JSON.parse(body.toString("utf8"));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** `ask`, where nobody to be reached is the error of a user who may have meant a folder. */
+export async function asked(hub: Hub, id: string, address: string, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
+  return ask(hub, address, headers).catch((error: unknown) => {
+    if (!(error instanceof UnreachableError)) throw error;
+    throw new CheckpointError(
+      `${id}: it is no folder, and the hub cannot be reached at ${new URL(hub.endpoint).origin} (${error.message}). Give a local folder, or connect to the network.`,
+      id,
+    );
+  });
+}
+
+/** What an answer that is neither a success nor worth a repetition means to whoever asked for the model. The hub says which in `x-error-code`. */
+export function refusal(hub: Hub, id: string, revision: string, { status, headers }: Pick<Answer, "status" | "headers">): CheckpointError {
+  const code = String(headers["x-error-code"] ?? "");
+  const hasToken = hub.token() !== null;
+  const login = hasToken
+    ? "the token that is set (HF_TOKEN, or of `hf auth login`) does not give access: check it"
+    : "log in with `hf auth login`, or set HF_TOKEN";
+  const page = `${hub.endpoint}/${id}`;
+  const says = (fact: string, remedy: string): CheckpointError =>
+    new CheckpointError(`${id}: it is no folder, and ${fact}. ${remedy}.`, id);
+  if (code === "RevisionNotFound")
+    return says(`the hub has no revision "${revision}" of it`, "Give a branch, a tag or a commit that it has");
+  if (code === "GatedRepo" || (status === 403 && code === ""))
+    return says(`on the hub it is gated (${status})`, `Ask for access at ${page}; then ${login}`);
+  if (status === 401 || status === 403)
+    return says(
+      `the hub refuses it (${status}): no such model, or a private or gated one`,
+      `Check the id; for a private or gated one ${login}`,
+    );
+  if (status === 404) return says(`the hub has no model of that name at ${hub.endpoint}`, "Check the path or the id");
+  return says(`the hub answers ${status}`, "Try again later, or give a local folder");
+}

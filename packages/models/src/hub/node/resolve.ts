@@ -1,0 +1,74 @@
+import { stat } from "node:fs/promises";
+import { CheckpointError } from "@lowrank/tensor";
+import { type CachedRepository, isHubId, repositoryIn } from "./cache.js";
+import { type Hub, type HubOptions, hubOf } from "./environment.js";
+import { withLock } from "./lock.js";
+import { checkRevision } from "./repository.js";
+import { fetchSnapshot } from "./snapshot.js";
+import { type Cached, lookUp, type Wanted } from "./wanted.js";
+
+/**
+ * The folder of a model: a path as it is; a hub id ("org/name" or "name") from the local cache, else fetched into it. What is cached whole is used
+ * without asking the hub. Rejects with CheckpointError when it is neither a folder nor on the hub, the hub cannot be reached, or gives what is not
+ * what its list says; with the signal's reason when that is aborted. huggingface_hub's snapshot_download.
+ */
+export function resolveModel(pathOrId: string, options: HubOptions = {}): Promise<string> {
+  return resolveFolder(pathOrId, "model", options);
+}
+
+/** The folder of an adapter, likewise: a path as it is, or a hub id, whose adapter_config.json and adapter_model.safetensors are fetched. */
+export function resolveAdapter(pathOrId: string, options: HubOptions = {}): Promise<string> {
+  return resolveFolder(pathOrId, "adapter", options);
+}
+
+/** A folder with a model's config.json: a path as it is, or a hub id, of which nothing else is fetched. */
+export function resolveConfig(pathOrId: string, options: HubOptions = {}): Promise<string> {
+  return resolveFolder(pathOrId, "config", options);
+}
+
+const examples: Readonly<Record<Wanted, string>> = {
+  model: "Give the folder of a Hugging Face checkpoint, or a hub id such as openai-community/gpt2.",
+  config: "Give the folder of a Hugging Face checkpoint, or a hub id such as openai-community/gpt2.",
+  adapter: "Give the folder of an adapter, or its id on the hub, such as user/name.",
+};
+
+async function resolveFolder(id: string, wanted: Wanted, options: HubOptions): Promise<string> {
+  const info = await stat(id).catch(() => null);
+  if (info?.isDirectory()) return id;
+  if (info || !isHubId(id))
+    throw new CheckpointError(`${id}: ${info ? "this is a file, not a folder" : "there is no such folder"}. ${examples[wanted]}`, id);
+  const hub = hubOf(options, id);
+  const revision = options.revision ?? "main";
+  checkRevision(id, revision);
+  const repository = repositoryIn(hub.cache, id);
+  const cached = await lookUp(repository, revision, wanted);
+  if (cached && isWhole(cached)) return cached.folder;
+  if (hub.isOffline) return offline(hub, repository, revision, cached);
+  const isUsable = cached !== null && cached.missing.length === 0;
+  try {
+    return await withLock(
+      repository.locks,
+      { signal: hub.signal, onWait: () => hub.onNote(`another lowrank fetches ${id} into ${hub.cache}; waiting for it …`) },
+      async () => {
+        const now = await lookUp(repository, revision, wanted);
+        return now && isWhole(now) ? now.folder : fetchSnapshot(hub, repository, revision, wanted, options);
+      },
+    );
+  } catch (error) {
+    // All that is needed is here; what could not be asked is whether there is more.
+    if (!isUsable || !(error instanceof CheckpointError)) throw error;
+    hub.onNote(`${id}: taken from the cache as it is, since it could not be asked whether the model has more files (${error.message})`);
+    return cached.folder;
+  }
+}
+
+const isWhole = ({ missing, isUnsure }: Cached): boolean => missing.length === 0 && !isUnsure;
+
+function offline(hub: Hub, { id }: CachedRepository, revision: string, cached: Cached | null): string {
+  if (cached && cached.missing.length === 0) return cached.folder;
+  const of = revision === "main" ? "" : ` (revision ${revision})`;
+  const fact = cached
+    ? `the cache ${hub.cache} has it${of} in part only, without ${cached.missing.join(", ")}`
+    : `it is not in the cache ${hub.cache}${of}`;
+  throw new CheckpointError(`${id}: there is no such folder, and ${fact} while HF_HUB_OFFLINE is set. Unset it or give a folder.`, id);
+}

@@ -1,0 +1,76 @@
+import { readFile, stat } from "node:fs/promises";
+import { CheckpointError, type Json, jsonObject } from "@lowrank/tensor";
+import { describingFiles, shardsOf, weightFiles } from "../../checkpoint/files.js";
+import { absentAt, type CachedRepository, cachedCommit, namesAt, snapshotOf, within } from "./cache.js";
+
+/** What is wanted of a repository: a whole model, an adapter, or what a model's config says. */
+export type Wanted = "model" | "adapter" | "config";
+
+/** The files of each; those that may be absent second. A model's weights come to that. */
+const needed: Readonly<Record<Wanted, { readonly required: readonly string[]; readonly optional: readonly string[] }>> = {
+  model: { required: describingFiles.slice(0, 1), optional: describingFiles.slice(1) },
+  adapter: { required: ["adapter_config.json", "adapter_model.safetensors"], optional: [] },
+  config: { required: ["config.json"], optional: [] },
+};
+
+export function neededOf(wanted: Wanted): { readonly required: readonly string[]; readonly optional: readonly string[] } {
+  return needed[wanted];
+}
+
+/** What the cache has of what is wanted. */
+export interface Cached {
+  readonly folder: string;
+  /** Names that are needed and not there. */
+  readonly missing: readonly string[];
+  /** Whether something else may belong to it: the cache does not say whether the commit has it. */
+  readonly isUnsure: boolean;
+}
+
+/** Looks into the cache, which another client may have filled in part; null where it has nothing of the revision. */
+export async function lookUp(repository: CachedRepository, revision: string, wanted: Wanted): Promise<Cached | null> {
+  const commit = await cachedCommit(repository, revision);
+  if (commit === null) return null;
+  const names = await namesAt(repository, commit);
+  const absent = await absentAt(repository, commit);
+  const { required, optional } = neededOf(wanted);
+  const missing = required.filter((name) => !names.has(name));
+  const isUnsure = optional.some((name) => !names.has(name) && !absent.has(name));
+  const folder = snapshotOf(repository, commit);
+  if (wanted !== "model") return { folder, missing, isUnsure };
+  const found = weightFiles(names);
+  if (found?.kind === "index") {
+    const shards = await shardsIn(within(folder, found.name)).catch(() => null);
+    return shards === null
+      ? { folder, missing: [...missing, found.name], isUnsure }
+      : { folder, missing: [...missing, ...shards.filter((name) => !names.has(name))], isUnsure };
+  }
+  if (found === null) return { folder, missing: [...missing, "model.safetensors"], isUnsure };
+  // Without an index nothing says how many there are, unless their names do.
+  const isSingle = found.names.length === 1 && found.names[0] === "model.safetensors";
+  const numbered = numberedLike(found.names);
+  return {
+    folder,
+    missing: [...missing, ...numbered.filter((name) => !names.has(name))],
+    isUnsure: isUnsure || !(isSingle || numbered.length > 0),
+  };
+}
+
+/** All names of a numbered series (`model-00001-of-00003.safetensors`) of which some are there; none where the names are not of one. */
+function numberedLike(names: readonly string[]): readonly string[] {
+  const [, stem = "", count = ""] = /^(.*)\d{5}-of-(\d{5})\.safetensors$/.exec(names[0] ?? "") ?? [];
+  if (count === "" || Number(count) > 10_000) return [];
+  return Array.from({ length: Number(count) }, (_, i) => `${stem}${String(i + 1).padStart(5, "0")}-of-${count}.safetensors`);
+}
+
+/** Bytes of an index; the largest have some megabytes. */
+const mostIndexBytes = 2 ** 26;
+
+/** The files that an index of the cache names. Rejects with CheckpointError for what is not an index. */
+export async function shardsIn(path: string): Promise<readonly string[]> {
+  const { size } = await stat(path);
+  const json: Json | string =
+    size > mostIndexBytes ? `${size} bytes long, more than an index has` : jsonObject(await readFile(path, "utf8"));
+  if (typeof json === "string")
+    throw new CheckpointError(`${path}: this is ${json}. Choose another revision, or fetch the model again.`, path);
+  return [...shardsOf(json, path).keys()];
+}
