@@ -3,6 +3,7 @@ import {
   concat,
   crossEntropy,
   type Device,
+  type DType,
   type FileSystem,
   ignoredLabel,
   linearCrossEntropy,
@@ -60,6 +61,8 @@ export interface CacheShape {
 export interface ModelOrigin {
   readonly files: FileSystem;
   readonly folder: string;
+  /** The dtype that each parameter has there, by name. */
+  readonly dtypes?: ReadonlyMap<string, DType>;
 }
 
 /** A language model that predicts the next token from those before. */

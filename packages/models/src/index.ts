@@ -10,7 +10,7 @@ export {
 } from "./causal-lm.js";
 export { readJson, readTokenizer } from "./checkpoint/folder.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
-export { checkpointFiles, saveModel } from "./checkpoint/save.js";
+export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";
 export { type GenerateOptions, type GeneratorOptions, generate, TextGenerator } from "./generate/generate.js";

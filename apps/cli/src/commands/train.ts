@@ -86,7 +86,10 @@ function runFolder(
         await noteChange(`${what} changed`);
       },
     }),
-    save: () => (adapter ? saveAdapter(adapter, path, { files, ...(asPlainLora && { asPlainLora }) }) : saveModel(model, path, { files })),
+    save: () =>
+      adapter
+        ? saveAdapter(adapter, path, { files, ...(asPlainLora && { asPlainLora }) })
+        : saveModel(model, path, { files, dtype: values.dtype }),
   };
 }
 

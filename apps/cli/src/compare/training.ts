@@ -73,7 +73,7 @@ export async function trainInFolder(training: Training): Promise<Trained | null>
       path: folder,
       every: training.saveEvery,
       settings,
-      save: () => (adapter ? saveAdapter(adapter, folder, { files }) : saveModel(model, folder, { files })),
+      save: () => (adapter ? saveAdapter(adapter, folder, { files }) : saveModel(model, folder, { files, dtype: "as-stored" })),
     },
     resume: state !== null,
     signal: training.signal,

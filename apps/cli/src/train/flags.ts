@@ -34,6 +34,12 @@ export const trainFlags = {
   "allow-changed": { type: "switch", help: "with --resume: continue although flags, weights, rows or the tokenizer changed" },
   overwrite: { type: "switch", help: "replace the run in --out" },
   "as-plain-lora": { type: "switch", help: "write an adapter that began as pissa or olora as plain LoRA of twice the rank" },
+  dtype: {
+    type: "choice",
+    choices: ["as-stored", "f32", "bf16", "f16"],
+    help: "with --method full: how the checkpoint's weights are stored; the state keeps them in f32",
+    default: "as-stored",
+  },
   "eval-every": { type: "integer", min: 0, help: "steps between evaluations; 0: before and after only", default: 0 },
   "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 500 },
   "save-every": { type: "integer", min: 0, help: "steps between checkpoints; 0: at the end only", default: 100 },

@@ -83,6 +83,10 @@ export async function setUp(values: TrainValues, { device, given, output, signal
   const { method, seed } = values;
   const isFull = methodOf(method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
+  else if (given.has("dtype"))
+    throw new UsageError(
+      `--dtype says how --method full stores the model's weights, and ${method} leaves them alone. Leave it out; \`lowrank merge\` has one too.`,
+    );
   if (values["as-plain-lora"] && !hasPlainForm(method))
     throw new UsageError(`--as-plain-lora is for methods with pairs of LoRA, and ${method} has none. Leave it out.`);
   const loaded = await openModel(values.model, device, isFull ? { dtype: "f32" } : {});

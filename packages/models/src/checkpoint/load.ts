@@ -74,13 +74,13 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { tensors, digest } = await readWeights(files, folder, architecture, config, {
+  const { tensors, digest, dtypes } = await readWeights(files, folder, architecture, config, {
     device,
     dtype,
     tied,
   });
   const model = architecture.build(config, tensors);
-  model.origin = { files, folder };
+  model.origin = { files, folder, dtypes };
   model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
   const hashes = { model: digestOf(digest + configDigest(config)), tokenizer: tokenizer?.digest ?? null };
   return { model, tokenizer, config, hashes };

@@ -1,5 +1,6 @@
 import { checkFiles, checkPath, type FileSystem, joined, openFile, type Tensor, writeWeights } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
+import { checkWeightDType } from "../parameters.js";
 
 /** Files that belong to a checkpoint beside its config and weights; copied as they are. */
 const companions = [
@@ -20,25 +21,33 @@ export const checkpointFiles: readonly string[] = [...companions, "config.json",
 /** The names that config.json has for dtypes. */
 const torchNames: Readonly<Record<string, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
 
+/** How a checkpoint is written. */
+export interface SaveModelOptions {
+  readonly files: FileSystem;
+  /** What is written, by name; the model's parameters when absent. */
+  readonly tensors?: ReadonlyMap<string, Tensor>;
+  /** The weights' dtype: one for all, or "as-stored", which each had in the folder that the model was read from. Their own when absent. */
+  readonly dtype?: "f32" | "f16" | "bf16" | "as-stored";
+}
+
 /**
  * Writes a whole checkpoint that transformers loads: config.json, model.safetensors, and the tokenizer's files where the model was read
- * from a folder that has them. Weights keep their dtype. Each file is written whole or not at all, the weights first, so that nothing is
+ * from a folder that has them. Weights keep their dtype, or are converted one at a time. Each file is written whole or not at all, the weights first, so that nothing is
  * written at all when they cannot be, and config.json last, so that a folder with one holds a model. Parameters of adapters are not the
  * model's and are not saved; merge them first. Rejects with CheckpointError when the disk is full and where a weight is not finite.
  */
-export async function saveModel(
-  model: CausalLM,
-  folder: string,
-  options: { readonly files: FileSystem; readonly tensors?: ReadonlyMap<string, Tensor> },
-): Promise<void> {
-  const { files, tensors = model.namedParameters() }: Partial<typeof options> = options ?? {};
+export async function saveModel(model: CausalLM, folder: string, options: SaveModelOptions): Promise<void> {
+  const { files, tensors = model.namedParameters(), dtype: asked }: Partial<SaveModelOptions> = options ?? {};
   checkPath(folder, "saveModel");
   checkFiles(files, "saveModel");
-  const dtype = torchNames[[...tensors.values()][0]?.dtype ?? "f32"] ?? "float32";
+  checkWeightDType(asked ?? "as-stored", ["as-stored", "f32", "f16", "bf16"], "saveModel");
+  const stored = model.origin?.dtypes;
+  const dtypes = new Map([...tensors].map(([name, t]) => [name, (asked === "as-stored" ? stored?.get(name) : asked) ?? t.dtype] as const));
+  const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";
   const { torch_dtype: _old, ...config } = model.config;
   const origin = model.origin;
   const path = files.join(folder, "model.safetensors");
-  await files.write(path, writeWeights(path, tensors, { metadata: { format: "pt" } }));
+  await files.write(path, writeWeights(path, tensors, { dtypes, metadata: { format: "pt" } }));
   if (origin && !(origin.files === files && origin.folder === folder)) {
     for (const name of companions) {
       const source = await openFile(origin.files, origin.files.join(origin.folder, name));

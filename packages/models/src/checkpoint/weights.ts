@@ -30,7 +30,7 @@ interface Place {
  * Reads the tensors that the config asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
  * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
  * in one CheckpointError, and so is a weight that is not finite. `tied` names tensors that may be there without being asked for. The digest is
- * that of all tensors' contents as the files hold them.
+ * that of all tensors' contents as the files hold them; `dtypes` are those that they have there.
  */
 export async function readWeights(
   files: FileSystem,
@@ -38,7 +38,7 @@ export async function readWeights(
   architecture: Architecture,
   config: ModelConfig,
   options: { readonly device: Device; readonly dtype: DType | "auto"; readonly tied: readonly string[] },
-): Promise<{ readonly tensors: Map<string, Tensor>; readonly digest: string }> {
+): Promise<{ readonly tensors: Map<string, Tensor>; readonly dtypes: ReadonlyMap<string, DType>; readonly digest: string }> {
   const opened = await openFiles(files, folder);
   try {
     // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
@@ -51,14 +51,17 @@ export async function readWeights(
       );
     const places = match(opened, folder, architecture, architecture.parameters(config), options.tied);
     const tensors = new Map<string, Tensor>();
+    const dtypes = new Map<string, DType>();
     const digests = new Map<string, string>();
     for (const [name, { file, name: stored }] of places) {
       const dtype = options.dtype === "auto" ? {} : { dtype: options.dtype };
       const { tensor, digest } = await file.weight(stored, { device: options.device, ...dtype });
       tensors.set(name, tensor);
       digests.set(name, digest);
+      const entry = file.entries.get(stored);
+      if (entry) dtypes.set(name, tensorDType(entry, file.name));
     }
-    return { tensors, digest: combinedDigest(digests) };
+    return { tensors, dtypes, digest: combinedDigest(digests) };
   } finally {
     for (const file of opened) await file.close();
   }

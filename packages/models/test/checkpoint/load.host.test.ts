@@ -244,6 +244,30 @@ describe("what is saved is loaded again", () => {
     expect(JSON.parse(readFileSync(join(folder, "config.json"), "utf8"))).toMatchObject({ ...config, dtype: "float32" });
   });
 
+  test("in each weight's dtype of the folder that it came from, or in one that is asked for, whatever it is computed in", async () => {
+    const [source, folder] = [temporary(), temporary()];
+    const made = await initModel(llama, { device: dev, seed: 2 });
+    const names = [...made.namedParameters().keys()];
+    // As converters leave it: matrices in half precision, norms in single.
+    const isNorm = (name: string): boolean => name.includes("norm");
+    const halved = [...made.namedParameters()].map(([name, t]) => [name, isNorm(name) ? t : t.cast("bf16")] as const);
+    await saveModel(made, source, { tensors: new Map(halved) });
+    const { model } = await loadModel(source, { device: dev, dtype: "f32" });
+    const dtypesIn = async (path: string): Promise<string[]> => {
+      const again = (await loadModel(path, { device: dev })).model.namedParameters();
+      return names.map((name) => again.get(name)?.dtype ?? name);
+    };
+    await saveModel(model, folder);
+    expect(new Set(await dtypesIn(folder))).toEqual(new Set(["f32"]));
+    await saveModel(model, folder, { dtype: "as-stored" });
+    expect(await dtypesIn(folder)).toEqual(names.map((name) => (isNorm(name) ? "f32" : "bf16")));
+    expect(JSON.parse(readFileSync(join(folder, "config.json"), "utf8"))).toMatchObject({ dtype: "bfloat16" });
+    expect(readFileSync(join(folder, "model.safetensors")).equals(readFileSync(join(source, "model.safetensors")))).toBe(true);
+    await saveModel(model, folder, { dtype: "f16" });
+    expect(new Set(await dtypesIn(folder))).toEqual(new Set(["f16"]));
+    await expect(saveModel(model, folder, { dtype: "u8" as "f16" })).rejects.toThrow(/saveModel: weights cannot be stored as "u8"/);
+  });
+
   test.skipIf(sharedDir("models") === null)(
     "with the tokenizer's files, byte for byte, and over the folder that it came from",
     async () => {

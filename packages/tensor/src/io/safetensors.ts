@@ -201,6 +201,8 @@ function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, fil
 export interface WriteOptions {
   /** Sees each tensor's bytes before they are written; what it throws ends the file there. */
   readonly onTensor?: (name: string, dtype: string, shape: Shape, bytes: Uint8Array) => void;
+  /** Dtypes that tensors are written in, by name; others keep their own. */
+  readonly dtypes?: ReadonlyMap<string, DType>;
   /** A tensor of bytes at the end, which are made when all others are known. */
   readonly seal?: { readonly name: string; readonly byteCount: number; readonly bytes: () => Uint8Array };
 }
@@ -212,15 +214,17 @@ export interface WriteOptions {
 export async function* writeSafetensors(
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>> = {},
-  { onTensor, seal }: WriteOptions = {},
+  { onTensor, dtypes, seal }: WriteOptions = {},
 ): AsyncGenerator<Uint8Array> {
-  const sorted = [...tensors].sort(([a, s], [b, t]) => written[s.dtype].rank - written[t.dtype].rank || (a < b ? -1 : a > b ? 1 : 0));
+  const sorted = [...tensors]
+    .map(([name, t]) => [name, t, dtypes?.get(name) ?? t.dtype] as const)
+    .sort(([a, , s], [b, , t]) => written[s].rank - written[t].rank || (a < b ? -1 : a > b ? 1 : 0));
   const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
   let end = 0;
-  for (const [name, t] of sorted) {
+  for (const [name, t, dtype] of sorted) {
     const start = end;
-    end += t.size * dtypeBytes[t.dtype];
-    header.push([name, { dtype: written[t.dtype].dtype, shape: t.shape, data_offsets: [start, end] }]);
+    end += t.size * dtypeBytes[dtype];
+    header.push([name, { dtype: written[dtype].dtype, shape: t.shape, data_offsets: [start, end] }]);
   }
   if (seal) header.push([seal.name, { dtype: "U8", shape: [seal.byteCount], data_offsets: [end, end + seal.byteCount] }]);
   // Not JSON.stringify of an object: keys that look like integers would change their order.
@@ -230,10 +234,16 @@ export async function* writeSafetensors(
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(json, 8);
   yield head;
-  for (const [name, t] of sorted) {
-    const bytes = await tensorBytes(t);
-    onTensor?.(name, written[t.dtype].dtype, t.shape, bytes);
-    yield bytes;
+  for (const [name, t, dtype] of sorted) {
+    // What is converted lives until it is written, one tensor at a time.
+    const converted = dtype === t.dtype ? null : t.cast(dtype);
+    try {
+      const bytes = await tensorBytes(converted ?? t);
+      onTensor?.(name, written[dtype].dtype, t.shape, bytes);
+      yield bytes;
+    } finally {
+      converted?.dispose();
+    }
   }
   if (seal) yield seal.bytes();
 }

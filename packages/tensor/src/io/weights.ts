@@ -1,6 +1,6 @@
 import type { Tensor } from "../graph/tensor.js";
 import { refuseToWrite } from "./finite.js";
-import { writeSafetensors } from "./safetensors.js";
+import { type WriteOptions, writeSafetensors } from "./safetensors.js";
 import { digestOf } from "./scan.js";
 
 /** One digest of many, by name; their order does not matter. */
@@ -30,10 +30,15 @@ export function sealOf(digests: ReadonlyMap<string, string>, metadata: Readonly<
 export function writeWeights(
   path: string,
   tensors: ReadonlyMap<string, Tensor>,
-  { metadata = {}, isSealed = false }: { readonly metadata?: Readonly<Record<string, string>>; readonly isSealed?: boolean } = {},
+  {
+    metadata = {},
+    dtypes,
+    isSealed = false,
+  }: Pick<WriteOptions, "dtypes"> & { readonly metadata?: Readonly<Record<string, string>>; readonly isSealed?: boolean } = {},
 ): AsyncGenerator<Uint8Array> {
   const digests = new Map<string, string>();
   return writeSafetensors(tensors, metadata, {
+    ...(dtypes && { dtypes }),
     onTensor: (name, dtype, shape, bytes) => void digests.set(name, refuseToWrite(path, name, dtype, shape, bytes)),
     ...(isSealed && {
       seal: { name: sealName, byteCount: 32, bytes: () => new TextEncoder().encode(sealOf(digests, metadata)) },

@@ -1,9 +1,9 @@
-import { checkDevice, checkPath, type FileSystem, isAddress, nodeFiles, type Tensor } from "@lowrank/tensor";
+import { checkDevice, checkPath, isAddress, nodeFiles } from "@lowrank/tensor";
 import type { CausalLM } from "../../causal-lm.js";
 import type { HubOptions } from "../../hub/node/environment.js";
 import { resolveModel } from "../../hub/node/resolve.js";
 import { type LoadedModel, type LoadOptions, loadModel as loadFrom } from "../load.js";
-import { saveModel as saveTo } from "../save.js";
+import { type SaveModelOptions, saveModel as saveTo } from "../save.js";
 
 /** As for any file system, but Node's by default; with that one, a hub id is looked up in the cache and fetched. */
 export type NodeLoadOptions = LoadOptions & { readonly hub?: HubOptions };
@@ -22,10 +22,6 @@ export async function loadModel(pathOrId: string, options: NodeLoadOptions): Pro
 }
 
 /** Writes a whole checkpoint that transformers loads into a folder; see `saveModel` of the browser entry for the details. */
-export function saveModel(
-  model: CausalLM,
-  folder: string,
-  options: { readonly files?: FileSystem; readonly tensors?: ReadonlyMap<string, Tensor> } = {},
-): Promise<void> {
+export function saveModel(model: CausalLM, folder: string, options: Partial<SaveModelOptions> = {}): Promise<void> {
   return saveTo(model, folder, { ...options, files: options.files ?? nodeFiles });
 }
