@@ -57,7 +57,8 @@ export class TestHub {
       await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
       return `http://127.0.0.1:${(server.address() as AddressInfo).port}`; // of a server that listens on a port
     };
-    return new TestHub(hub, store, await listening(hub), await listening(store));
+    // Another host as well: Python's client trusts all ports of the hub's.
+    return new TestHub(hub, store, await listening(hub), (await listening(store)).replace("127.0.0.1", "localhost"));
   }
 
   async stop(): Promise<void> {

@@ -1,5 +1,5 @@
 export { newDevice, type TestBackend, testBackend, testDevice } from "./device.js";
 export { gitBlob, type HubFault, type HubRequest, sha256, TestHub } from "./hub.js";
 export { expectSameLists, expectSameNumbers } from "./numbers.js";
-export { pythonWithPeft } from "./python.js";
+export { pythonWith, pythonWithPeft } from "./python.js";
 export { sharedDir, skipReason } from "./shared.js";

@@ -9,6 +9,11 @@ import { skipReason } from "./shared.js";
  * none; the reason is printed once, and the test skips.
  */
 export function pythonWithPeft(): string | null {
+  return pythonWith("torch", "transformers", "peft", "safetensors");
+}
+
+/** Likewise one that has some packages. */
+export function pythonWith(...packages: readonly string[]): string | null {
   const installed = join(fileURLToPath(new URL("..", import.meta.url)), "node_modules", ".cache", "lowrank", "python", "bin", "python");
   const python = process.env["LOWRANK_PYTHON"] ?? (existsSync(installed) ? installed : undefined);
   if (python === undefined) {
@@ -16,10 +21,10 @@ export function pythonWithPeft(): string | null {
     return null;
   }
   try {
-    execFileSync(python, ["-c", "import torch, transformers, peft, safetensors"], { stdio: "ignore" });
+    execFileSync(python, ["-c", `import ${packages.join(", ")}`], { stdio: "ignore" });
     return python;
   } catch {
-    skipReason(`${python} cannot import torch, transformers, peft and safetensors`);
+    skipReason(`${python} cannot import ${packages.join(", ")}`);
     return null;
   }
 }

@@ -12,7 +12,7 @@ export interface HubOptions {
   readonly cache?: string;
   /** Branch, tag or commit; default main. */
   readonly revision?: string;
-  /** Default: $HF_TOKEN, or what `hf auth login` stored ($HF_TOKEN_PATH, $HF_HOME/token). Sent to the endpoint's origin and nowhere else. */
+  /** Empty for none. Default: $HF_TOKEN, or what `hf auth login` stored ($HF_TOKEN_PATH, $HF_HOME/token). Sent to the endpoint's origin and nowhere else. */
   readonly token?: string;
   /** Milliseconds without a byte after which a connection is given up; default $HF_HUB_DOWNLOAD_TIMEOUT seconds, or 10 s. */
   readonly stallMs?: number;
@@ -73,7 +73,7 @@ export function hubOf(options: HubOptions, id: string, env: Environment = proces
     endpoint,
     cache: options.cache ?? cacheFolder(env),
     isOffline: isTrue(env["HF_HUB_OFFLINE"] || env["TRANSFORMERS_OFFLINE"]),
-    token: () => options.token ?? tokenOf(env),
+    token: () => (options.token === undefined ? tokenOf(env) : options.token || null),
     proxies: proxiesOf(env),
     stallMs: options.stallMs ?? (seconds > 0 ? 1000 * seconds : 10_000),
     retryMs: options.retryMs ?? 500,
