@@ -145,6 +145,18 @@ export class WordLists {
     return true;
   }
 
+  /** The number of a list equal to what was pushed to `words` since the last call, which goes again; -1 where there is none. */
+  find(): number {
+    const { words } = this;
+    const start = this.#startOf(this.count);
+    const mask = this.#table.length - 1;
+    let at = hashOf(words, start) & mask;
+    let list = this.#table[at] as number;
+    while (list >= 0 && !this.#equals(list, start)) list = this.#table[(at = (at + 1) & mask)] as number;
+    words.length = start;
+    return list;
+  }
+
   /** The number of the list that was pushed to `words` since the last call; it goes again where an equal one is there. */
   close(): number {
     const { words } = this;
@@ -175,26 +187,24 @@ export class WordLists {
   }
 }
 
-/** Graphs as numbers: nodes of equal facts over equal inputs have one number. */
-export class NodeTable {
-  /** What nodes are besides their inputs, each once. */
-  readonly forms: WordLists = new WordLists();
-  /** For each node its form and the numbers of its inputs. */
-  readonly nodes: WordLists = new WordLists();
+/** What nodes are besides their inputs, each once: equal nodes have the number of one form. */
+export class Forms {
+  readonly #lists = new WordLists();
 
-  /** The number of a node whose inputs have these. */
-  number(node: Node, inputs: readonly number[]): number {
-    pushNode(this.forms.words, node);
-    this.nodes.words.push(this.forms.close());
-    for (const input of inputs) this.nodes.words.push(input);
-    return this.nodes.close();
+  get count(): number {
+    return this.#lists.count;
   }
 
-  /** The number of a node whose value is in storage number `storage`. */
-  leaf({ dtype, shape }: Pick<Node, "dtype" | "shape">, storage: number): number {
-    this.forms.words.push(codeOf("buffer"), codeOf(dtype));
-    pushList(this.forms.words, shape);
-    this.nodes.words.push(this.forms.close(), storage);
-    return this.nodes.close();
+  of(node: Node): number {
+    pushNode(this.#lists.words, node);
+    return this.#lists.close();
+  }
+
+  /** That of a node whose value lies in a storage. */
+  ofLeaf({ dtype, shape }: Pick<Node, "dtype" | "shape">): number {
+    const { words } = this.#lists;
+    words.push(codeOf("buffer"), codeOf(dtype));
+    pushList(words, shape);
+    return this.#lists.close();
   }
 }

@@ -1,4 +1,5 @@
-import { inputsOf, type Node, topological } from "../graph/node.js";
+import { inputsOf, type Node } from "../graph/node.js";
+import type { NumberedGraph } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import type { AddedProduct, MatrixOperand, PlanSlot, SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
 import { readsOf, writesOf } from "../kernels/slots.js";
@@ -6,8 +7,8 @@ import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf, stridesOf } from "../tensor/shape.js";
 import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
 import { isRepeating, loadOperand } from "./operands.js";
-import { KnownParts, partOf } from "./part.js";
-import { behindReshapes, behindViews, isFree, isUpdate, isView, ownInputs, partition, usersIn } from "./partition.js";
+import { KnownParts, type Lowering, Parts } from "./part.js";
+import { behindReshapes, behindViews, isFree, isUpdate, isView, numberBehindReshapes, ownInputs, partition } from "./partition.js";
 import { splitPoint } from "./split.js";
 import { matrixView, stridedView } from "./views.js";
 
@@ -24,9 +25,8 @@ export interface Draft {
   readonly slots: DraftSlot[];
 }
 
-/** A result of the plan and where it goes: over the input of that binding, or to a fresh binding. */
+/** Where a result of the plan goes: over the input of that binding, or to a fresh binding. */
 export interface DraftTarget {
-  readonly value: Node;
   readonly dtype: DType;
   readonly binding: number;
 }
@@ -37,25 +37,29 @@ export interface BuildOptions {
   readonly maxBindings?: number | undefined;
   /** Names of composites whose operands may be strided views. */
   readonly strided?: ReadonlySet<string> | undefined;
-  /** Parts of earlier graphs, of which equal ones are not lowered again. */
+  /** Parts of earlier graphs of the same forms, of which equal ones are not lowered again. */
   readonly known?: KnownParts;
 }
 
-/** Turns a canonical graph into kernels. */
-export function buildKernels(targets: readonly DraftTarget[], inputs: readonly Storage[], options: BuildOptions = {}): Draft {
-  return new Builder(targets, inputs, options).build();
+/** Turns a canonical graph, whose roots are the targets' values, into kernels. */
+export function buildKernels(
+  graph: NumberedGraph,
+  targets: readonly DraftTarget[],
+  inputs: readonly Storage[],
+  options: BuildOptions = {},
+): Draft {
+  return new Builder(graph, targets, inputs, options).build();
 }
 
 /** A slot with its contents seen as a tensor. */
 type SlotView = StridedView & { readonly slot: Slot };
 
-/** Kernels of one node, and the nodes that they compute. */
+/** Kernels of one node, by its number, and the nodes that they compute. */
 interface Built {
-  readonly index: number;
   kernel: SingleKernel | null;
-  readonly node: Node;
+  readonly node: number;
   readonly slot: Slot;
-  nodes: readonly Node[];
+  nodes: readonly number[];
 }
 
 /**
@@ -64,54 +68,53 @@ interface Built {
  */
 class Builder {
   readonly #slots: DraftSlot[];
-  readonly #inputSlots: ReadonlyMap<Storage, Slot>;
-  readonly #slotOf = new Map<Node, Slot>();
+  /** The memory of each node; -1 where there is none. */
+  readonly #slotOfNode: Int32Array;
   /** Results that lie in memory in another order of axes than their own. */
   readonly #permuted = new Map<Node, SlotView>();
   /** Results whose binding nothing reads are computed straight into it. */
-  readonly #direct = new Map<Node, number>();
-  readonly #roots: ReadonlySet<Node>;
-  readonly #order: readonly Node[];
-  readonly #indexOf: ReadonlyMap<Node, number>;
-  readonly #users: ReadonlyMap<Node, readonly Node[]>;
+  readonly #direct = new Map<number, number>();
+  /** Behind reshapes, one for each target. */
+  readonly #results: readonly number[];
+  readonly #isResult: ReadonlySet<number>;
   readonly #strided: ReadonlySet<string>;
   readonly #maxBindings: number;
   readonly #known: KnownParts;
   readonly #built: Built[] = [];
   /** Nodes stored because a kernel needs it. */
-  #forced = new Set<Node>();
+  #forced = new Set<number>();
+  readonly #parts: Parts;
 
   constructor(
+    readonly graph: NumberedGraph,
     readonly targets: readonly DraftTarget[],
     readonly inputs: readonly Storage[],
     { maxBindings = Number.POSITIVE_INFINITY, strided = new Set(), known = new KnownParts() }: BuildOptions,
   ) {
     this.#slots = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
-    this.#inputSlots = new Map(inputs.map((storage, slot) => [storage, slot]));
-    this.#order = topological(targets.map(({ value }) => value));
-    this.#indexOf = new Map(this.#order.map((node, index) => [node, index]));
-    this.#users = usersIn(this.#order);
-    this.#roots = new Set(targets.map(({ value }) => behindReshapes(value)));
+    const inputSlots = new Map(inputs.map((storage, slot) => [storage, slot]));
+    this.#slotOfNode = new Int32Array(graph.count).fill(-1);
+    for (const [number, node] of graph.nodes.entries())
+      if (node.op === "buffer") this.#slotOfNode[number] = inputSlots.get(node.storage) ?? -1;
+    this.#results = graph.roots.map((root) => numberBehindReshapes(graph, root));
+    this.#isResult = new Set(this.#results);
     this.#strided = strided;
     this.#maxBindings = maxBindings;
     this.#known = known;
-    for (const { value, dtype, binding } of targets) {
-      const node = behindReshapes(value);
+    this.#parts = new Parts(graph, this.#slotOf, this.#dtypeOf, maxBindings);
+    for (const [i, { dtype, binding }] of targets.entries()) {
+      const number = this.#results[i] as number; // one for each target
+      const node = graph.node(number);
       const isFresh = binding >= inputs.length;
-      if (isFresh && node.op !== "buffer" && node.dtype === dtype && !this.#direct.has(node)) this.#direct.set(node, binding);
+      if (isFresh && node.op !== "buffer" && node.dtype === dtype && !this.#direct.has(number)) this.#direct.set(number, binding);
     }
   }
 
   build(): Draft {
-    const stored = partition(
-      this.targets.map(({ value }) => value),
-      this.#order,
-      this.#users,
-      this.#strided,
-    );
-    for (const node of this.#order) if (stored.has(node)) this.#store(node);
+    const stored = partition(this.graph, this.#strided);
+    for (let i = 0; i < stored.length; i++) if (stored[i]) this.#store(i);
     while (this.#forced.size > 0) this.#buildAgain();
-    const kernels = [...this.#built].sort((a, b) => a.index - b.index).flatMap(({ kernel }) => kernel ?? []);
+    const kernels = [...this.#built].sort((a, b) => a.node - b.node).flatMap(({ kernel }) => kernel ?? []);
     this.#copyResults(kernels);
     return { kernels: withoutUnread(kernels, this.#slots), slots: this.#slots };
   }
@@ -122,25 +125,36 @@ class Builder {
 
   readonly #dtypeOf = (slot: Slot): DType => (this.#slots[slot] as DraftSlot).dtype; // the plan's own number
 
-  readonly #findSlot: FindSlot = (node) => {
-    if (node.op === "buffer") return this.#inputSlots.get(node.storage) ?? null;
-    const own = this.#slotOf.get(node);
-    if (own !== undefined || node.op !== "reshape") return own ?? null;
-    const behind = behindReshapes(node);
-    return behind.op === "buffer" ? (this.#inputSlots.get(behind.storage) ?? null) : (this.#slotOf.get(behind) ?? null);
+  /** The memory of a node, or of what it reshapes; -1 where there is none. */
+  readonly #slotOf = (number: number): Slot => {
+    const own = this.#slotOfNode[number] as number;
+    if (own >= 0 || this.graph.node(number).op !== "reshape") return own;
+    return this.#slotOfNode[numberBehindReshapes(this.graph, number)] as number;
   };
 
+  readonly #findSlot: FindSlot = (node) => {
+    const number = this.graph.numberOf(node);
+    // Nodes of bodies are in no graph.
+    const slot = number === undefined ? -1 : this.#slotOf(number);
+    return slot < 0 ? null : slot;
+  };
+
+  #numberOf(node: Node): number {
+    return this.graph.numberOf(node) as number; // of this graph
+  }
+
   /** Gives a node memory, and a kernel that computes it. */
-  #store(node: Node): void {
-    if (this.#slotOf.has(node) || node.op === "buffer" || node.op === "output") return;
+  #store(number: number): void {
+    const node = this.graph.node(number);
+    if ((this.#slotOfNode[number] as number) >= 0 || node.op === "buffer" || node.op === "output") return;
     if (node.op === "composite") {
-      this.#composite(node);
+      this.#composite(number, node);
       return;
     }
-    const slot = this.#newSlot(node.dtype, sizeOf(node.shape), this.#direct.get(node) ?? null);
-    this.#slotOf.set(node, slot);
+    const slot = this.#newSlot(node.dtype, sizeOf(node.shape), this.#direct.get(number) ?? null);
+    this.#slotOfNode[number] = slot;
     if (sizeOf(node.shape) === 0) return;
-    const built: Built = { index: this.#indexOf.get(node) ?? 0, kernel: null, node, slot, nodes: [] };
+    const built: Built = { kernel: null, node: number, slot, nodes: [] };
     this.#built.push(built);
     this.#lower(built);
   }
@@ -148,7 +162,7 @@ class Builder {
   #lower(built: Built): void {
     const { node, slot } = built;
     for (;;) {
-      const part = partOf(node, slot, this.#findSlot, this.#dtypeOf, this.#maxBindings);
+      const part = this.#parts.of(node, slot);
       const lowered = this.#known.lowered(part, this.#dtypeOf, () => this.#lowered(node, slot));
       if ("kernel" in lowered) {
         built.kernel = lowered.kernel;
@@ -159,19 +173,22 @@ class Builder {
     }
   }
 
-  #force(node: Node, user: Node): void {
-    if (this.#forced.has(node)) return;
-    if (this.#slotOf.has(node)) throw new Error(`build: ${user.op} cannot read ${node.op}, which is stored.`);
-    this.#forced.add(node);
-    this.#store(node);
+  #force(number: number, user: number): void {
+    if (this.#forced.has(number)) return;
+    if ((this.#slotOfNode[number] as number) >= 0)
+      throw new Error(`build: ${this.graph.node(user).op} cannot read ${this.graph.node(number).op}, which is stored.`);
+    this.#forced.add(number);
+    this.#store(number);
   }
 
-  #lowered(node: Node, slot: Slot): Lowered {
+  #lowered(number: number, slot: Slot): Lowering {
+    const node = this.graph.node(number);
     const lowered = lower(node, slot, this.#findSlot);
-    if ("store" in lowered || node.op === "matmul" || node.op === "scatterAdd") return lowered;
+    if ("store" in lowered) return { store: lowered.store.map((missing) => this.#numberOf(missing)) };
+    if (node.op === "matmul" || node.op === "scatterAdd") return lowered;
     // One binding is for the result.
     const cut = splitPoint(node, this.#findSlot, this.#maxBindings - 1);
-    return cut ? { store: [cut] } : lowered;
+    return cut ? { store: [this.#numberOf(cut)] } : lowered;
   }
 
   /** Kernels that compute inside what has been stored since then read it. */
@@ -183,14 +200,24 @@ class Builder {
     }
   }
 
-  #composite(node: Node & { op: "composite" }): void {
+  /** The nodes that use a node, once for each time. */
+  #usersOf(number: number): number[] {
+    const { starts, users } = this.graph.users;
+    return [...users.subarray(starts[number], starts[number + 1])];
+  }
+
+  #composite(number: number, node: Node & { op: "composite" }): void {
     const isStrided = this.#strided.has(node.name);
-    const users = (this.#users.get(node) ?? []).filter((user) => user.op === "output");
+    const users = this.#usersOf(number);
+    const isOutput = (user: number, index: number): boolean => {
+      const output = this.graph.node(user);
+      return output.op === "output" && output.index === index;
+    };
     const outputs = node.outputs.map((_, index) =>
       this.#output(
         node,
         index,
-        users.find((user) => user.index === index),
+        users.find((user) => isOutput(user, index)),
       ),
     );
     const own = ownInputs(node);
@@ -198,7 +225,7 @@ class Builder {
       for (;;) {
         const found = i >= own ? this.#whole(behindViews(input)) : isStrided ? this.#strideView(input) : this.#whole(input);
         if ("view" in found) return found.view;
-        this.#force(found.store, node);
+        this.#force(this.#numberOf(found.store), number);
       }
     });
     const kernel: SingleKernel = {
@@ -212,22 +239,23 @@ class Builder {
       ...(node.bodies && { bodies: lowerBodies(node.bodies, node.inputs.slice(own), this.#findSlot) }),
       ...(isStrided ? { views: { inputs: inputs.map(withoutSlot), outputs: outputs.map(withoutSlot) } } : {}),
     };
-    this.#built.push({ index: this.#indexOf.get(node) ?? 0, kernel, node, slot: -1, nodes: [] });
+    this.#built.push({ kernel, node: number, slot: -1, nodes: [] });
   }
 
   /** The memory of a composite's result: in the order of axes in which it is read, where its last axis stays the last. */
-  #output({ name, outputs }: Node & { op: "composite" }, index: number, user: Node | undefined): SlotView {
+  #output({ name, outputs }: Node & { op: "composite" }, index: number, user: number | undefined): SlotView {
     const { dtype, shape } = outputs[index] as (typeof outputs)[number]; // one of its own
-    const mayMove = user && this.#strided.has(name) && !this.#roots.has(user);
-    const reader = mayMove ? permutedReader(this.#users.get(user) ?? [], this.#strided) : null;
-    const holder = reader ?? user;
-    const slot = this.#newSlot(dtype, sizeOf(shape), holder ? (this.#direct.get(holder) ?? null) : null);
-    if (holder) this.#slotOf.set(holder, slot);
+    const mayMove = user !== undefined && this.#strided.has(name) && !this.#isResult.has(user);
+    const readers = mayMove ? this.#usersOf(user).map((reader) => this.graph.node(reader)) : [];
+    const reader = permutedReader(readers, this.#strided);
+    const holder = reader ? this.#numberOf(reader) : user;
+    const slot = this.#newSlot(dtype, sizeOf(shape), holder === undefined ? null : (this.#direct.get(holder) ?? null));
+    if (holder !== undefined) this.#slotOfNode[holder] = slot;
     const view = { slot, offset: 0, strides: stridesOf(shape) };
-    if (!user || !reader) return view;
+    if (user === undefined || !reader) return view;
     const strides = stridesOf(reader.shape);
     const moved = { ...view, strides: shape.map((_, axis) => strides[reader.order.indexOf(axis)] ?? 0) };
-    this.#permuted.set(user, moved);
+    this.#permuted.set(this.graph.node(user), moved);
     return moved;
   }
 
@@ -249,11 +277,12 @@ class Builder {
   #copyResults(kernels: SingleKernel[]): void {
     const written = new Set(this.targets.map((target) => target.binding));
     const before: SingleKernel[] = [];
-    for (const { value, dtype, binding } of this.targets) {
-      const node = behindReshapes(value);
-      if (this.#direct.get(node) === binding) continue;
-      let from = this.#findSlot(node);
-      if (from === null) throw new Error(`build: a result of ${node.op} has no memory.`);
+    for (const [i, { dtype, binding }] of this.targets.entries()) {
+      const number = this.#results[i] as number; // one for each target
+      const node = this.graph.node(number);
+      if (this.#direct.get(number) === binding) continue;
+      let from = this.#slotOf(number);
+      if (from < 0) throw new Error(`build: a result of ${node.op} has no memory.`);
       const count = sizeOf(node.shape);
       const bytes = count * dtypeBytes[dtype];
       if (node.op === "buffer" && written.has(from)) {

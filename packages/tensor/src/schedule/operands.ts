@@ -1,10 +1,11 @@
 import { inputsOf, type Node } from "../graph/node.js";
+import type { NumberedGraph } from "../graph/numbered.js";
 import { expressionsBelow } from "../kernels/expr.js";
 import type { LoadOperand, Slot } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
 import { type FindSlot, lowerOperand } from "./lower.js";
-import { behindViews, costly, hasOwnKernel, isFree, isNarrowing, isView } from "./partition.js";
+import { costly, hasOwnKernel, isFree, isNarrowing, isView, numberBehindViews } from "./partition.js";
 
 /** An operand is computed as it is read where what it reads takes at most this share of the bytes that it would take. */
 const mostShare = 0.6;
@@ -12,39 +13,40 @@ const mostShare = 0.6;
 const mostNodes = 96;
 const mostMemories = 4;
 
-/** What the operands of products come to. */
+/** What the operands of products come to, by numbers of nodes. */
 export interface Operands {
   /** Operands (behind views) that are computed as they are read, and all nodes in them: none of them is stored for the sake of a product. */
-  readonly computed: ReadonlySet<Node>;
+  readonly computed: ReadonlySet<number>;
   /** Nodes that have memory of their own. */
-  readonly stored: ReadonlySet<Node>;
+  readonly stored: ReadonlySet<number>;
 }
 
 /**
  * Decides which operands of products are computed as they are read: those that expand what lies in memory, as a weight in blocks or the
  * patches of a convolution do, at little work an element. That they are shared changes nothing: stored, one would stay whole in memory from
- * its first product to its last. `forced` are nodes that have memory anyway.
+ * its first product to its last. `forced` has 1 for nodes that have memory anyway.
  */
-export function productOperands(order: readonly Node[], forced: ReadonlySet<Node>): Operands {
-  const computed = new Set<Node>();
-  const stored = new Set<Node>();
-  const known = new Map<Node, Expansion | null>();
-  for (const node of order) {
-    if (node.op !== "matmul") continue;
-    for (const input of inputsOf(node)) {
-      const root = behindViews(input);
-      if (isFree(root)) continue;
-      let expansion = known.get(root);
-      if (expansion === undefined) known.set(root, (expansion = expansionOf(root, forced)));
+export function productOperands(graph: NumberedGraph, forced: Uint8Array): Operands {
+  const computed = new Set<number>();
+  const stored = new Set<number>();
+  const known = new Set<number>();
+  const numberOf = (node: Node): number => graph.numberOf(node) as number; // of this graph
+  for (let i = 0; i < graph.count; i++) {
+    if (graph.node(i).op !== "matmul") continue;
+    for (const input of graph.inputs.subarray(graph.starts[i], graph.starts[i + 1])) {
+      const root = numberBehindViews(graph, input);
+      if (known.has(root) || isFree(graph.node(root))) continue;
+      known.add(root);
+      const expansion = readsItsSize(graph, root, forced) ? null : expansionOf(graph.node(root), (node) => forced[numberOf(node)] === 1);
       if (!expansion) {
         stored.add(root);
         continue;
       }
-      for (const inner of expansion.nodes) computed.add(inner);
-      for (const cut of expansion.memories.keys()) if (!isFree(cut)) stored.add(cut);
+      for (const inner of expansion.nodes) computed.add(numberOf(inner));
+      for (const cut of expansion.memories.keys()) if (!isFree(cut)) stored.add(numberOf(cut));
     }
   }
-  for (const node of stored) computed.delete(node);
+  for (const number of stored) computed.delete(number);
   return { computed, stored };
 }
 
@@ -64,18 +66,24 @@ interface Reading {
 }
 
 /** Nodes that are looked at to rule an operand out at once. */
-const mostLooked = 24;
+const mostLooked = 64;
 
-/** Whether an operand is computed element by element from a tensor in memory that is as large: most activations are. */
-function readsItsSize(root: Node, forced: ReadonlySet<Node>): boolean {
-  const size = sizeOf(root.shape);
-  const seen = new Set<Node>([root]);
-  for (const node of seen) {
-    if (seen.size > mostLooked) return false;
-    if (node !== root && (node.op === "buffer" || isApart(node, forced))) return true;
+/** Whether an operand has memory of its own, or is computed element by element from a tensor in memory that is as large: most activations are. */
+function readsItsSize(graph: NumberedGraph, root: number, forced: Uint8Array): boolean {
+  if (forced[root] || isApart(graph.node(root))) return true;
+  const size = sizeOf(graph.node(root).shape);
+  const seen = [root];
+  for (let at = 0; at < seen.length; at++) {
+    if (seen.length > mostLooked) return false;
+    const number = seen[at] as number;
+    const node = graph.node(number);
+    if (number !== root && (node.op === "buffer" || forced[number] || isApart(node))) return true;
     if (!elementwise.has(node.op)) continue;
-    for (const input of inputsOf(node))
-      if (input.dtype === "f32" && input.op !== "const" && input.op !== "iota" && sizeOf(input.shape) === size) seen.add(input);
+    for (const input of graph.inputs.subarray(graph.starts[number], graph.starts[number + 1])) {
+      const read = graph.node(input);
+      const isLarge = read.dtype === "f32" && read.op !== "const" && read.op !== "iota" && sizeOf(read.shape) === size;
+      if (isLarge && !seen.includes(input)) seen.push(input);
+    }
   }
   return false;
 }
@@ -83,9 +91,9 @@ function readsItsSize(root: Node, forced: ReadonlySet<Node>): boolean {
 const elementwise: ReadonlySet<string> = new Set(["unary", "binary", "select", "cast", "detach", "reshape", "permute"]);
 
 /** The operand as an expression that is cheap and reads much less than it is; null where there is none. */
-function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
+function expansionOf(root: Node, isForced: (node: Node) => boolean): Expansion | null {
   // Around what is padded there are zeros enough to store it: to choose for each element would cost more.
-  if (root.dtype !== "f32" || root.op === "pad" || isApart(root, forced) || readsItsSize(root, forced)) return null;
+  if (root.dtype !== "f32" || root.op === "pad") return null;
   const nodes = new Set<Node>();
   const readings = new Map<Node, Reading>();
   let isCheap = true;
@@ -100,7 +108,7 @@ function expansionOf(root: Node, forced: ReadonlySet<Node>): Expansion | null {
   };
   const read = (node: Node, depth: number): Reading => {
     if (node.op === "const" || node.op === "iota") return { memories: new Map(), isGiven: true };
-    if (node.op === "buffer" || isApart(node, forced)) return alone(node);
+    if (node.op === "buffer" || isForced(node) || isApart(node)) return alone(node);
     if (nodes.size > mostNodes || depth > mostNodes) return alone(node);
     const inputs = inputsOf(node).map((input) => visit(input, depth + 1));
     const memories = new Map<Node, number>();
@@ -145,8 +153,8 @@ function dividesByNumber(node: Node): boolean {
 }
 
 /** Whether a node has memory of its own, or cannot be part of an operand. */
-function isApart(node: Node, forced: ReadonlySet<Node>): boolean {
-  return forced.has(node) || hasOwnKernel(node) || isNarrowing(node) || node.op === "reduce" || node.op === "random";
+function isApart(node: Node): boolean {
+  return hasOwnKernel(node) || isNarrowing(node) || node.op === "reduce" || node.op === "random";
 }
 
 function total(memories: ReadonlyMap<Node, number>): number {

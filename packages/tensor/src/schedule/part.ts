@@ -1,17 +1,16 @@
-import { inputsOf, type Node } from "../graph/node.js";
-import { codeOf, hashOf, pushNode } from "../graph/words.js";
-import type { Slot } from "../kernels/kernel.js";
+import type { NumberedGraph } from "../graph/numbered.js";
+import { codeOf, hashOf } from "../graph/words.js";
+import type { SingleKernel, Slot } from "../kernels/kernel.js";
 import { bind, boundOf, type Template } from "../kernels/template.js";
 import type { DType } from "../tensor/dtype.js";
-import type { FindSlot, Lowered } from "./lower.js";
 import { work } from "./work.js";
 
 /** What a kernel computes: the nodes behind one that is stored, down to those that lie in memory. */
 export interface Part {
   /** Equal for parts that are equal but for the slots that they read and write. */
   readonly words: readonly number[];
-  /** The nodes that the kernel computes, the stored one first. */
-  readonly nodes: readonly Node[];
+  /** The numbers of the nodes that the kernel computes, the stored one first. */
+  readonly nodes: readonly number[];
   /** The slots that it may touch, its result's first. */
   readonly slots: readonly Slot[];
 }
@@ -19,38 +18,65 @@ export interface Part {
 /** In the words of a part: a node that came before, and one that lies in memory. */
 const [repeated, loaded] = [-1, -2];
 
-/** The part of the graph behind `root`, which is stored in `slot` by a kernel that touches at most `maxBindings` slots. */
-export function partOf(root: Node, slot: Slot, findSlot: FindSlot, dtypeOf: (slot: Slot) => DType, maxBindings: number): Part {
-  const words: number[] = [maxBindings, codeOf(dtypeOf(slot))];
-  const nodes: Node[] = [];
-  const numbers = new Map<Node, number>();
-  const operands = new Map<Slot, number>([[slot, 0]]);
-  const stack: Node[] = [root];
-  for (let node = stack.pop(); node; node = stack.pop()) {
-    const number = numbers.get(node);
-    if (number !== undefined) {
-      words.push(repeated, number);
-      continue;
-    }
-    const held = node === root ? null : findSlot(node);
-    if (held !== null) {
-      const operand = operands.get(held) ?? operands.size;
-      operands.set(held, operand);
-      words.push(loaded, operand, codeOf(dtypeOf(held)), codeOf(node.dtype), node.shape.length);
-      for (const size of node.shape) words.push(size);
-      continue;
-    }
-    numbers.set(node, nodes.length);
-    nodes.push(node);
-    pushNode(words, node);
-    const inputs = inputsOf(node);
-    for (let i = inputs.length - 1; i >= 0; i--) stack.push(inputs[i] as Node);
+/** The memory of a node, by its number; -1 for nodes that are computed in place. */
+export type SlotOf = (number: number) => Slot;
+
+/** Finds parts of one graph, one after another. */
+export class Parts {
+  /** For each node the part that it was last found in, and its number there. */
+  readonly #foundIn: Int32Array;
+  readonly #numbers: Int32Array;
+  #count = 0;
+
+  constructor(
+    readonly graph: NumberedGraph,
+    readonly slotOf: SlotOf,
+    readonly dtypeOf: (slot: Slot) => DType,
+    /** Slots that a kernel touches at most. */
+    readonly maxBindings: number,
+  ) {
+    this.#foundIn = new Int32Array(graph.count);
+    this.#numbers = new Int32Array(graph.count);
   }
-  work.nodes += nodes.length;
-  return { words, nodes, slots: [...operands.keys()] };
+
+  /** The part behind a node that is stored in `slot`. */
+  of(root: number, slot: Slot): Part {
+    const { graph } = this;
+    const own = ++this.#count;
+    const words: number[] = [this.maxBindings, codeOf(this.dtypeOf(slot))];
+    const nodes: number[] = [];
+    const slots: Slot[] = [slot];
+    const stack: number[] = [root];
+    for (let number = stack.pop(); number !== undefined; number = stack.pop()) {
+      if (this.#foundIn[number] === own) {
+        words.push(repeated, this.#numbers[number] as number);
+        continue;
+      }
+      const held = number === root ? -1 : this.slotOf(number);
+      if (held >= 0) {
+        let operand = slots.indexOf(held);
+        if (operand < 0) operand = slots.push(held) - 1;
+        const { dtype, shape } = graph.node(number);
+        words.push(loaded, operand, codeOf(this.dtypeOf(held)), codeOf(dtype), shape.length);
+        for (let axis = 0; axis < shape.length; axis++) words.push(shape[axis] as number);
+        continue;
+      }
+      this.#foundIn[number] = own;
+      this.#numbers[number] = nodes.length;
+      nodes.push(number);
+      words.push(graph.forms[number] as number);
+      for (let edge = (graph.starts[number + 1] as number) - 1; edge >= (graph.starts[number] as number); edge--)
+        stack.push(graph.inputs[edge] as number);
+    }
+    work.nodes += nodes.length;
+    return { words, nodes, slots };
+  }
 }
 
-/** What became of a part: a kernel of a template over some of the part's slots; or the numbers of the nodes that have to be stored first. */
+/** What became of a part: a kernel over some of its slots, or nodes of its graph that have to be stored first. */
+export type Lowering = { readonly kernel: SingleKernel } | { readonly store: readonly number[] };
+
+/** The same of all equal parts: a template over some of the part's slots, or which of the part's nodes have to be stored first. */
 type Outcome = { readonly template: Template; readonly operands: readonly number[] } | { readonly store: readonly number[] };
 
 interface Known {
@@ -61,13 +87,13 @@ interface Known {
 /** Parts that are remembered; beyond it all are forgotten, which costs time and nothing else. */
 const maxParts = 8192;
 
-/** What became of parts, so that equal ones are lowered once. */
+/** What became of parts whose nodes are of the same forms, so that equal ones are lowered once. */
 export class KnownParts {
   readonly #known = new Map<number, Known[]>();
   #count = 0;
 
   /** What `make` makes of a part, or has made of an equal one. */
-  lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowered): Lowered {
+  lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowering): Lowering {
     const hash = hashOf(part.words);
     const known = this.#known.get(hash)?.find(({ words }) => areEqual(words, part.words));
     if (known) return again(known.outcome, part);
@@ -85,15 +111,15 @@ export class KnownParts {
   }
 }
 
-function outcomeOf(made: Lowered, part: Part, dtypeOf: (slot: Slot) => DType): Outcome {
+function outcomeOf(made: Lowering, part: Part, dtypeOf: (slot: Slot) => DType): Outcome {
   if ("store" in made) return { store: made.store.map((node) => part.nodes.indexOf(node)) };
   const { template, slots } = boundOf(made.kernel, dtypeOf);
   return { template, operands: slots.map((slot) => part.slots.indexOf(slot)) };
 }
 
 /** The outcome for a part that is equal but for its slots. */
-function again(outcome: Outcome, { nodes, slots }: Part): Lowered {
-  if ("store" in outcome) return { store: outcome.store.map((number) => nodes[number] as Node) }; // equal parts have as many nodes and slots
+function again(outcome: Outcome, { nodes, slots }: Part): Lowering {
+  if ("store" in outcome) return { store: outcome.store.map((number) => nodes[number] as number) }; // equal parts have as many nodes and slots
   return {
     kernel: bind(
       outcome.template,

@@ -1,6 +1,7 @@
 import { binaryKinds } from "../elementwise/binary.js";
 import { unaryKinds } from "../elementwise/unary.js";
-import { inputsOf, type Node } from "../graph/node.js";
+import type { Node } from "../graph/node.js";
+import type { NumberedGraph } from "../graph/numbered.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
 import { computedEarly } from "./early.js";
@@ -55,63 +56,74 @@ export const costly: ReadonlySet<string> = new Set(
   [...Object.entries(unaryKinds), ...Object.entries(binaryKinds)].filter(([, { cost }]) => cost >= 4).map(([kind]) => kind),
 );
 
-/** What computing one element of a node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
-interface Cost {
-  work: number;
-  /** Whether it takes sums or maxima over rows. */
-  reduces: boolean;
-  /** Two of them stand for more. */
-  first: Node | null;
-  second: Node | null;
+/** The number of the node behind reshapes. */
+export function numberBehindReshapes(graph: NumberedGraph, number: number): number {
+  let behind = number;
+  while (graph.node(behind).op === "reshape") behind = graph.input(behind);
+  return behind;
 }
 
-/** The nodes that use each node, once for each use. */
-export function usersIn(order: readonly Node[]): Map<Node, Node[]> {
-  const users = new Map<Node, Node[]>();
-  for (const node of order) {
-    for (const input of inputsOf(node)) {
-      const list = users.get(input);
-      if (list) list.push(node);
-      else users.set(input, [node]);
-    }
-  }
-  return users;
+/** The number of the node behind views. */
+export function numberBehindViews(graph: NumberedGraph, number: number): number {
+  let behind = number;
+  while (isView(graph.node(behind))) behind = graph.input(behind);
+  return behind;
 }
 
 /**
- * Decides which nodes get memory. A node outside the set is computed inside the kernels of those that use it: when that is one kernel, or
- * when recomputing is cheaper than a round trip through memory.
+ * Decides which nodes get memory: 1 for their numbers. A node outside the set is computed inside the kernels of those that use it: when that
+ * is one kernel, or when recomputing is cheaper than a round trip through memory.
  */
-export function partition(
-  roots: readonly Node[],
-  order: readonly Node[],
-  users: ReadonlyMap<Node, readonly Node[]>,
-  strided: ReadonlySet<string>,
-): Set<Node> {
-  const stored = new Set<Node>();
-  for (const root of roots) stored.add(behindReshapes(root));
-  const operands = productOperands(order, stored);
-  for (const node of operands.stored) stored.add(node);
-  for (const node of order) {
-    if (hasOwnKernel(node) || isNarrowing(node)) stored.add(node);
-    if (node.op === "scatterAdd") for (const input of inputsOf(node)) store(stored, behindReshapes(input));
+export function partition(graph: NumberedGraph, strided: ReadonlySet<string>): Uint8Array {
+  const { nodes, roots } = graph;
+  const stored = new Uint8Array(graph.count);
+  const results = roots.map((root) => numberBehindReshapes(graph, root));
+  for (const result of results) stored[result] = 1;
+  const { computed, stored: operands } = productOperands(graph, stored);
+  for (const number of operands) stored[number] = 1;
+  const store = (number: number): void => {
+    stored[number] = 1;
+  };
+  for (let i = 0; i < nodes.length; i++) {
+    const node = graph.node(i);
+    if (hasOwnKernel(node) || isNarrowing(node)) store(i);
+    if (node.op === "scatterAdd") for (const index of [0, 1]) store(numberBehindReshapes(graph, graph.input(i, index)));
     if (node.op === "composite") {
       const own = ownInputs(node);
-      const behind = strided.has(node.name) ? behindViews : behindReshapes;
-      for (const [i, input] of node.inputs.entries()) store(stored, (i < own ? behind : behindViews)(input));
+      const behind = strided.has(node.name) ? numberBehindViews : numberBehindReshapes;
+      for (const index of node.inputs.keys()) store((index < own ? behind : numberBehindViews)(graph, graph.input(i, index)));
     }
-    if (isUpdate(node)) store(stored, behindReshapes(node.x));
-    if (node.op === "random") store(stored, behindReshapes(node.key));
+    if (isUpdate(node)) store(numberBehindReshapes(graph, graph.input(i)));
+    if (node.op === "random") store(numberBehindReshapes(graph, graph.input(i)));
   }
-  for (const node of stored) if (isFree(node)) stored.delete(node);
-  for (const root of roots) stored.add(behindReshapes(root));
+  for (let i = 0; i < nodes.length; i++) if (stored[i] && isFree(graph.node(i))) stored[i] = 0;
+  for (const result of results) stored[result] = 1;
 
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
-  const first = decided(order, users, stored, operands.computed, costOf(order, stored));
-  const second = decided(order, users, stored, operands.computed, costOf(order, first.stored));
-  for (const node of computedEarly(order, users, second, new Set(roots.map(behindReshapes)))) second.stored.add(node);
-  limitSizes(order, second.stored);
+  const kinds = kindsOf(graph);
+  const first = decided(graph, kinds, stored, computed, new Costs(graph, kinds, stored));
+  const second = decided(graph, kinds, stored, computed, new Costs(graph, kinds, first.stored));
+  for (const number of computedEarly(graph, second, new Set(results))) second.stored[number] = 1;
+  limitSizes(graph, kinds, second.stored);
   return second.stored;
+}
+
+/** What partition asks of each node again and again, as bits. */
+const kindBits = { view: 1, free: 2, expand: 4, reduce: 8, random: 16, costly: 32, detach: 64 } as const;
+
+function kindsOf({ nodes }: NumberedGraph): Uint8Array {
+  const kinds = new Uint8Array(nodes.length);
+  for (const [i, node] of nodes.entries()) {
+    let bits = 0;
+    if (isView(node)) bits |= node.op === "expand" ? kindBits.view | kindBits.expand : kindBits.view;
+    else if (isFree(node)) bits |= kindBits.free;
+    else if (node.op === "reduce") bits |= kindBits.reduce;
+    else if (node.op === "random") bits |= kindBits.random;
+    else if (node.op === "detach") bits |= kindBits.detach;
+    else if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) bits |= kindBits.costly;
+    kinds[i] = bits;
+  }
+  return kinds;
 }
 
 /**
@@ -120,138 +132,163 @@ export function partition(
  */
 const most = { nodes: 1024, depth: 256, views: 32 } as const;
 
-/** How much lies behind a node, down to what is stored. */
-interface Size {
-  nodes: number;
-  depth: number;
-  views: number;
-}
-
 /** Stores nodes behind which lies too much for one kernel. */
-function limitSizes(order: readonly Node[], stored: Set<Node>): void {
-  const sizes = new Map<Node, Size>();
-  for (const node of order) {
-    if (isFree(node)) continue;
-    const size: Size = { nodes: 1, depth: 0, views: 0 };
-    for (const input of inputsOf(node)) {
-      const inner = stored.has(input) ? undefined : sizes.get(input);
-      if (!inner) continue;
-      size.nodes += inner.nodes;
-      size.depth = Math.max(size.depth, inner.depth);
-      size.views = Math.max(size.views, inner.views);
+function limitSizes(graph: NumberedGraph, kinds: Uint8Array, stored: Uint8Array): void {
+  const { starts, inputs, count } = graph;
+  /** How much lies behind a node, down to what is stored. */
+  const nodes = new Float64Array(count);
+  const depths = new Int32Array(count);
+  const views = new Int32Array(count);
+  for (let i = 0; i < count; i++) {
+    const kind = kinds[i] as number;
+    if (kind & kindBits.free) continue;
+    let [size, depth, viewed] = [1, 0, 0];
+    const end = starts[i + 1] as number;
+    for (let edge = starts[i] as number; edge < end; edge++) {
+      const input = inputs[edge] as number;
+      if (stored[input]) continue;
+      size += nodes[input] as number;
+      depth = Math.max(depth, depths[input] as number);
+      viewed = Math.max(viewed, views[input] as number);
     }
-    size.depth++;
-    size.views = isView(node) ? size.views + 1 : 0;
+    depth++;
+    const isViewed = (kind & kindBits.view) !== 0;
+    viewed = isViewed ? viewed + 1 : 0;
     // What is used twice was counted twice.
-    if (size.nodes > most.nodes) size.nodes = countBehind(node, stored, 3 * most.nodes);
+    if (size > most.nodes) size = countBehind(graph, kinds, i, stored, 3 * most.nodes);
     // A view is better not stored.
-    const isLarge = size.nodes > most.nodes || size.depth > most.depth;
-    if (isView(node) ? size.views > most.views : isLarge) stored.add(node);
-    sizes.set(node, size);
+    if (isViewed ? viewed > most.views : size > most.nodes || depth > most.depth) stored[i] = 1;
+    nodes[i] = size;
+    depths[i] = depth;
+    views[i] = viewed;
   }
 }
 
 /** The nodes that are computed with one, at most `limit`. */
-function countBehind(root: Node, stored: ReadonlySet<Node>, limit: number): number {
+function countBehind({ starts, inputs }: NumberedGraph, kinds: Uint8Array, root: number, stored: Uint8Array, limit: number): number {
   const seen = new Set([root]);
-  for (const node of seen) {
-    for (const input of inputsOf(node)) if (!stored.has(input) && !isFree(input)) seen.add(input);
+  for (const number of seen) {
+    for (const input of inputs.subarray(starts[number], starts[number + 1]))
+      if (!stored[input] && !((kinds[input] as number) & kindBits.free)) seen.add(input);
     if (seen.size >= limit) return limit;
   }
   return seen.size;
 }
 
-/** Which nodes get memory; and for each of the others the kernel, by the node that it stores, that computes it, null where several do. */
+/**
+ * Which nodes get memory; and for each of the others the kernel, by the node that it stores, that computes it: `inSeveral` where several do,
+ * `inNone` where none does.
+ */
 export interface Decision {
-  readonly stored: Set<Node>;
-  readonly kernels: ReadonlyMap<Node, Node | null>;
+  readonly stored: Uint8Array;
+  readonly kernels: Int32Array;
 }
 
+export const inSeveral = -1;
+export const inNone = -2;
+
 /** The set grown, from the results backwards, by what is worth storing at these costs; never by what operands compute as they are read. */
-function decided(
-  order: readonly Node[],
-  users: ReadonlyMap<Node, readonly Node[]>,
-  fixed: ReadonlySet<Node>,
-  computed: ReadonlySet<Node>,
-  costs: ReadonlyMap<Node, Cost>,
-): Decision {
-  const stored = new Set(fixed);
-  const kernels = new Map<Node, Node | null>();
-  for (let i = order.length - 1; i >= 0; i--) {
-    const node = order[i] as Node;
-    if (stored.has(node)) continue;
-    const its = users.get(node) ?? [];
-    let into: Node | null | undefined;
-    for (const user of its) {
-      const kernel = stored.has(user) ? user : kernels.get(user);
-      if (kernel === undefined) continue;
-      into = into === undefined || into === kernel ? kernel : null;
-      if (into === null) break;
+function decided(graph: NumberedGraph, kinds: Uint8Array, fixed: Uint8Array, computed: ReadonlySet<number>, costs: Costs): Decision {
+  const { count } = graph;
+  const { starts, users } = graph.users;
+  const stored = fixed.slice();
+  const kernels = new Int32Array(count).fill(inNone);
+  for (let i = count - 1; i >= 0; i--) {
+    if (stored[i]) continue;
+    let into = inNone;
+    const end = starts[i + 1] as number;
+    for (let edge = starts[i] as number; edge < end && into !== inSeveral; edge++) {
+      const user = users[edge] as number;
+      const kernel = stored[user] ? user : (kernels[user] as number);
+      if (kernel === inNone) continue;
+      into = into === inNone || into === kernel ? kernel : inSeveral;
     }
-    const isShared = into === null;
-    if (
-      !isFree(node) &&
-      !isView(node) &&
-      !computed.has(node) &&
-      (node.op === "reduce" ? isShared : isWorthStoring(costs.get(node), isShared, node, its))
-    ) {
-      stored.add(node);
-    } else if (into !== undefined) kernels.set(node, into);
+    const kind = kinds[i] as number;
+    const mayStore = !(kind & (kindBits.free | kindBits.view)) && !computed.has(i);
+    const isShared = into === inSeveral;
+    if (mayStore && (kind & kindBits.reduce ? isShared : isWorthStoring(graph, costs, isShared, i))) stored[i] = 1;
+    else kernels[i] = into;
   }
   return { stored, kernels };
 }
 
-function store(stored: Set<Node>, node: Node): void {
-  stored.add(node);
-}
+/** What computing one element of each node costs, from values in memory: arithmetic, and the full-size operands that it reads. */
+class Costs {
+  readonly work: Float64Array;
+  /** Whether it takes sums or maxima over rows. */
+  readonly reduces: Uint8Array;
+  /** Two of them stand for more; -1 where there are fewer. */
+  readonly #first: Int32Array;
+  readonly #second: Int32Array;
 
-function costOf(order: readonly Node[], stored: ReadonlySet<Node>): Map<Node, Cost> {
-  const costs = new Map<Node, Cost>();
-  for (const node of order) {
-    const cost: Cost = {
-      work: isView(node) || isFree(node) || node.op === "detach" ? 0 : node.op === "random" ? 40 : 1,
-      reduces: node.op === "reduce",
-      first: node.op === "buffer" ? node : null,
-      second: null,
-    };
-    if ((node.op === "unary" || node.op === "binary") && costly.has(node.kind)) cost.work = 6;
-    // What is broadcast stays in cache.
-    const isBroadcast = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape);
-    for (const input of inputsOf(node)) {
-      const inner = stored.has(input) ? undefined : costs.get(input);
-      cost.work += inner?.work ?? 0;
-      cost.reduces ||= inner?.reduces ?? false;
-      if (isBroadcast) continue;
-      addOperand(cost, inner ? inner.first : input);
-      addOperand(cost, inner ? inner.second : null);
+  constructor({ nodes, starts, inputs, count }: NumberedGraph, kinds: Uint8Array, stored: Uint8Array) {
+    this.work = new Float64Array(count);
+    this.reduces = new Uint8Array(count);
+    this.#first = new Int32Array(count).fill(-1);
+    this.#second = new Int32Array(count).fill(-1);
+    for (let i = 0; i < count; i++) {
+      const node = nodes[i] as Node;
+      const kind = kinds[i] as number;
+      let work =
+        kind & (kindBits.view | kindBits.free | kindBits.detach) ? 0 : kind & kindBits.random ? 40 : kind & kindBits.costly ? 6 : 1;
+      let reduces = (kind & kindBits.reduce) !== 0;
+      if (node.op === "buffer") this.#first[i] = i;
+      // What is broadcast stays in cache.
+      const isBroadcast = node.op === "expand" && sizeOf(node.shape) > 4 * sizeOf(node.x.shape);
+      const end = starts[i + 1] as number;
+      for (let edge = starts[i] as number; edge < end; edge++) {
+        const input = inputs[edge] as number;
+        if (stored[input]) {
+          if (!isBroadcast) this.#addOperand(i, input);
+          continue;
+        }
+        work += this.work[input] as number;
+        reduces ||= this.reduces[input] === 1;
+        if (isBroadcast) continue;
+        this.#addOperand(i, this.#first[input] as number);
+        this.#addOperand(i, this.#second[input] as number);
+      }
+      this.work[i] = work;
+      this.reduces[i] = Number(reduces);
     }
-    costs.set(node, cost);
   }
-  return costs;
-}
 
-function addOperand(cost: Cost, operand: Node | null): void {
-  if (operand === null || operand === cost.first || cost.second !== null) return;
-  if (cost.first === null) cost.first = operand;
-  else cost.second = operand;
+  readsTwo(number: number): boolean {
+    return (this.#second[number] as number) >= 0;
+  }
+
+  #addOperand(number: number, operand: number): void {
+    if (operand < 0 || operand === this.#first[number] || (this.#second[number] as number) >= 0) return;
+    if ((this.#first[number] as number) < 0) this.#first[number] = operand;
+    else this.#second[number] = operand;
+  }
 }
 
 /** A sum of products to which another one is added: kept as it runs, since else each product waits for the last one. */
-function isRunningSum(node: Node, users: readonly Node[]): boolean {
-  const addsProduct = (sum: Node): boolean =>
-    sum.op === "binary" && sum.kind === "add" && [sum.a, sum.b].some((term) => term.op === "matmul");
-  return addsProduct(node) && users.every(addsProduct);
+function isRunningSum(graph: NumberedGraph, number: number): boolean {
+  const addsProduct = (node: Node): boolean =>
+    node.op === "binary" && node.kind === "add" && (node.a.op === "matmul" || node.b.op === "matmul");
+  if (!addsProduct(graph.node(number))) return false;
+  const { starts, users } = graph.users;
+  const end = starts[number + 1] as number;
+  for (let edge = starts[number] as number; edge < end; edge++) if (!addsProduct(graph.node(users[edge] as number))) return false;
+  return true;
 }
 
-function isWorthStoring(cost: Cost | undefined, isShared: boolean, node: Node, users: readonly Node[]): boolean {
-  if (!cost) return false;
-  if (isRunningSum(node, users)) return true;
+function isWorthStoring(graph: NumberedGraph, costs: Costs, isShared: boolean, number: number): boolean {
+  if (isRunningSum(graph, number)) return true;
+  const work = costs.work[number] as number;
   // Reductions that several kernels use are stored themselves. Read from one tensor, a value is made anew as long as that costs about what keeping it would: a store, a load, and the memory from
   // the forward pass to the backward pass, which an activation then does not take.
-  if (isShared) return cost.second !== null || cost.work > 24;
+  if (isShared) return costs.readsTwo(number) || work > 24;
+  if (work <= 6 && !costs.reduces[number]) return false;
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
-  const repeats = users.some(
-    (user) => user.op === "expand" && user.shape.some((size, axis) => axis < user.shape.length - 1 && size !== node.shape[axis]),
-  );
-  return repeats && (cost.work > 6 || cost.reduces);
+  const { shape } = graph.node(number);
+  const { starts, users } = graph.users;
+  for (const user of users.subarray(starts[number], starts[number + 1])) {
+    const repeated = graph.node(user);
+    if (repeated.op === "expand" && repeated.shape.some((size, axis) => axis < repeated.shape.length - 1 && size !== shape[axis]))
+      return true;
+  }
+  return false;
 }

@@ -2,6 +2,7 @@ import type { Backend, Executable } from "../graph/backend.js";
 import type { Device } from "../graph/device.js";
 import type { Executor, Program, Target } from "../graph/executor.js";
 import type { Storage } from "../graph/storage.js";
+import { Forms } from "../graph/words.js";
 import type { Plan } from "../kernels/kernel.js";
 import { slotAlignment } from "../kernels/kernel.js";
 import { buildKernels, type Draft, type DraftTarget, finishSlots } from "./build.js";
@@ -14,10 +15,9 @@ import { updateInPlace } from "./in-place.js";
 import { layOut } from "./layout.js";
 import { ordered } from "./order.js";
 import { overwritten } from "./overwrite.js";
-import { pairsIn } from "./pair.js";
 import { KnownParts } from "./part.js";
 import { rematerialized } from "./rematerialize.js";
-import { areAlike, type Structure, structureOf } from "./structure.js";
+import { areAlike, type LiveGraph, type Structure, structureOf } from "./structure.js";
 import { withSums } from "./sums.js";
 
 /** Plans kept ready beside those that compiled functions hold. */
@@ -28,8 +28,12 @@ const maxTries = 8;
 /** What a plan leaves of its room is for batches, results and arguments of later plans. */
 export const roomShare: number = 31 / 32;
 
-/** What was found about kernels of earlier plans. */
+/** Forms of nodes that are remembered; beyond it all that is known of earlier plans is forgotten, which costs time and nothing else. */
+const maxForms = 2 ** 17;
+
+/** What was found about nodes and kernels of earlier plans. */
 interface Known {
+  readonly forms: Forms;
   readonly parts: KnownParts;
   readonly joins: KnownJoins;
 }
@@ -47,22 +51,18 @@ interface CachedPlan {
  * Schedules a graph: kernels, their order, and the memory between them. Where the budget of the device does not hold all values at
  * once, the cheapest are computed twice.
  */
-export function plan(device: Device, targets: readonly Target[], structure: Structure, known: Known): { plan: Plan; bindings: number[] } {
-  const { inputs } = structure;
-  const canonical = canonicalize(
-    targets.map(({ value }) => value),
-    device,
-    pairsIn(structure.order, device.backend),
-  );
+export function plan(device: Device, targets: readonly Target[], live: LiveGraph, known: Known): { plan: Plan; bindings: number[] } {
+  const { inputs } = live;
+  const canonical = canonicalize(live, device, known.forms);
   const { leastSummedRows } = device.backend;
-  const roots = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows);
+  const graph = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows, known.forms);
   let bindingCount = inputs.length;
   const bindingOf = new Map(inputs.map((storage, binding) => [storage, binding]));
-  const drafts: DraftTarget[] = targets.map(({ storage }, i) => {
-    return { value: roots[i] as Target["value"], dtype: storage.dtype, binding: bindingOf.get(storage) ?? bindingCount++ };
+  const drafts: DraftTarget[] = targets.map(({ storage }) => {
+    return { dtype: storage.dtype, binding: bindingOf.get(storage) ?? bindingCount++ };
   });
   const { maxBindings } = device.limits;
-  const built = buildKernels(drafts, inputs, { maxBindings, strided: device.backend.stridedComposites, known: known.parts });
+  const built = buildKernels(graph, drafts, inputs, { maxBindings, strided: device.backend.stridedComposites, known: known.parts });
   const single = ordered(updateInPlace(overwritten(fused(built, maxBindings, known.joins))));
   const storages = new Set([...inputs, ...targets.map(({ storage }) => storage)]);
   let made = finished(single, bindingCount, maxBindings);
@@ -104,16 +104,18 @@ function roomFor({ limits, counters, backend }: Device, storages: ReadonlySet<St
 /** The executor of devices with kernels: plans are cached by the structure of the graph and replayed with other storages. */
 export function planExecutor(): Executor {
   const cache = new PlanCache();
-  const known: Known = { parts: new KnownParts(), joins: new KnownJoins() };
+  let known: Known = { forms: new Forms(), parts: new KnownParts(), joins: new KnownJoins() };
   return {
     prepare(device: Device, targets: readonly Target[]): Program {
-      const structure = structureOf(targets);
+      if (known.forms.count > maxForms) known = { ...known, forms: new Forms(), parts: new KnownParts() };
+      const structure = structureOf(targets, known.forms);
       let cached = cache.find(structure);
       if (!cached) {
         const made = plan(device, targets, structure, known);
         if (debugLevel() >= 2) debugPrint(describePlan(made.plan));
         const executable = device.memory.within(() => device.backend.prepare(made.plan));
-        cached = { structure: { ...structure, inputs: [], order: [] }, executable, bindings: made.bindings, holders: 0 };
+        const { words, forms, hash } = structure;
+        cached = { structure: { words, forms, hash }, executable, bindings: made.bindings, holders: 0 };
       }
       cache.use(cached);
       return program(device.backend, cached, structure.inputs, targets);

@@ -4,6 +4,22 @@ import { type Shape, sameShape, sizeOf } from "../tensor/shape.js";
 /** Records a node in the graph being simplified and returns it, or the equal one that is there. */
 export type Make = (node: Node) => Node;
 
+/** Whether a node can be anything simpler: composites' outputs by their definition, the others by `simplify`. */
+export function mayBeSimpler({ op }: Node): boolean {
+  return op === "output" || isSimplified.has(op);
+}
+
+const isSimplified: ReadonlySet<Node["op"]> = new Set([
+  "binary",
+  "reshape",
+  "expand",
+  "cast",
+  "permute",
+  "slice",
+  "dynamicSlice",
+  "matmul",
+]);
+
 /**
  * A node that says the same in less: neutral operations, views of views, parts of tensors that were put side by side, numbers multiplied
  * into a matrix product. null where there is nothing to gain.

@@ -1,158 +1,254 @@
-import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
+import { inputsOf, type Node, withInputs } from "../graph/node.js";
+import { GraphBuilder, type NumberedGraph, pruned } from "../graph/numbered.js";
+import type { Forms } from "../graph/words.js";
 import { sameShape, sizeOf } from "../tensor/shape.js";
 
 type Matmul = Node & { readonly op: "matmul" };
-type Product = NonNullable<Matmul["plus"]>[number];
+
+/** A product of two nodes of the new graph, times a number. */
+interface Product {
+  readonly a: number;
+  readonly b: number;
+  readonly factor: number;
+}
 
 /**
  * The graph with products of matrices that are only added to one another as one node, and a product over columns put side by side as the
  * sum of the products over each part: nothing is stored for the sake of the sum, nor for what was put side by side. Products of fewer
- * rows than `leastRows` stay as they are. Returns the roots in order.
+ * rows than `leastRows` stay as they are.
  */
-export function withSums(roots: readonly Node[], leastRows: number): Node[] {
-  const order = topological(roots);
-  const summer = new Summer(usesOf(roots, order), leastRows);
-  for (const node of order) summer.add(node);
-  return roots.map((root) => summer.now(root));
-}
-
-function usesOf(roots: readonly Node[], order: readonly Node[]): Map<Node, readonly (Node | null)[]> {
-  const uses = new Map<Node, (Node | null)[]>();
-  const use = (node: Node, user: Node | null): void => {
-    const list = uses.get(node);
-    if (list) list.push(user);
-    else uses.set(node, [user]);
-  };
-  for (const root of roots) use(root, null);
-  for (const node of order) for (const input of inputsOf(node)) use(input, node);
-  return uses;
+export function withSums(graph: NumberedGraph, leastRows: number, forms: Forms): NumberedGraph {
+  return new Summer(graph, leastRows, forms).graph();
 }
 
 class Summer {
-  readonly #made = new Map<Node, Node>();
+  readonly #builder = new GraphBuilder();
+  /** For each node of the old graph its number in the new one. */
+  readonly #made: Int32Array;
+  /** How often a node is read, as a result or by others; and the one that reads it, -1 for a result. */
+  readonly #useCounts: Int32Array;
+  readonly #user: Int32Array;
 
   constructor(
-    /** Who reads a node; null stands for a result. */
-    readonly uses: ReadonlyMap<Node, readonly (Node | null)[]>,
+    readonly old: NumberedGraph,
     readonly leastRows: number,
-  ) {}
+    readonly forms: Forms,
+  ) {
+    const { count, starts, inputs, roots } = old;
+    this.#made = new Int32Array(count);
+    this.#useCounts = new Int32Array(count);
+    this.#user = new Int32Array(count).fill(-1);
+    const use = (node: number, user: number): void => {
+      this.#useCounts[node] = (this.#useCounts[node] as number) + 1;
+      this.#user[node] = user;
+    };
+    for (const root of roots) use(root, -1);
+    for (let i = 0; i < count; i++) {
+      const end = starts[i + 1] as number;
+      for (let edge = starts[i] as number; edge < end; edge++) use(inputs[edge] as number, i);
+    }
+  }
+
+  graph(): NumberedGraph {
+    const { old } = this;
+    for (let i = 0; i < old.count; i++) {
+      const { op } = old.node(i);
+      const replaced = op === "matmul" ? this.#parted(i) : op === "binary" ? this.#sum(i) : null;
+      this.#made[i] = replaced ?? this.#kept(i);
+    }
+    return pruned(this.#builder.all(old.roots.map((root) => this.#now(root))));
+  }
 
   /** What a node of the old graph is in the new one. */
-  now(node: Node): Node {
-    return this.#made.get(node) ?? node;
+  #now(old: number): number {
+    return this.#made[old] as number; // inputs come first
   }
 
-  add(node: Node): void {
-    const inputs = inputsOf(node);
-    const rebuilt = inputs.some((input) => this.now(input) !== input)
-      ? withInputs(
+  #node(made: number): Node {
+    return this.#builder.nodes[made] as Node;
+  }
+
+  #kept(i: number): number {
+    const { old } = this;
+    const [start, end] = [old.starts[i] as number, old.starts[i + 1] as number];
+    let isSame = true;
+    for (let edge = start; edge < end; edge++) {
+      const input = old.inputs[edge] as number;
+      const made = this.#now(input);
+      this.#builder.input(made);
+      if (this.#node(made) !== old.node(input)) isSame = false;
+    }
+    const node = old.node(i);
+    const kept = isSame
+      ? node
+      : withInputs(
           node,
-          inputs.map((input) => this.now(input)),
-        )
-      : node;
-    this.#made.set(node, this.#sum(node) ?? this.#parted(node) ?? rebuilt);
+          inputsOf(node).map((_, index) => this.#node(this.#now(old.input(i, index)))),
+        );
+    return this.#builder.close(kept, old.forms[i] as number);
   }
 
-  #isUsedOnce(node: Node): boolean {
-    return this.uses.get(node)?.length === 1;
+  /** Adds a node that the old graph does not have. */
+  #add(node: Node, inputs: readonly number[]): number {
+    for (const input of inputs) this.#builder.input(input);
+    return this.#builder.close(node, this.forms.of(node));
+  }
+
+  #isUsedOnce(old: number): boolean {
+    return this.#useCounts[old] === 1;
+  }
+
+  #isSum(old: number): boolean {
+    const node = this.old.node(old);
+    return node.op === "binary" && node.kind === "add" && node.dtype === "f32";
   }
 
   /** The products over the parts of a product's inner axis that its left operand is put together from. */
-  #parted(node: Node): Node | null {
-    const parts = node.op === "matmul" && this.#isLarge(node) ? this.#partsOf(node) : null;
-    return parts && joined(parts, node.shape);
+  #parted(i: number): number | null {
+    const node = this.old.node(i);
+    const parts = node.op === "matmul" && this.#isLarge(node) ? this.#partsOf(i, node) : null;
+    return parts && this.#joined(parts, node.shape);
   }
 
   #isLarge({ shape }: Node): boolean {
     return shape.length === 2 && (shape[0] ?? 0) >= this.leastRows;
   }
 
-  #partsOf(product: Matmul): Product[] | null {
-    const [rows = 1, inner = 1] = product.a.shape;
-    let joint = product.a;
-    while (joint.op === "reshape" && joint.x.shape.at(-1) === inner && this.#isUsedOnce(joint)) joint = joint.x;
+  #partsOf(i: number, { a, shape }: Matmul): Product[] | null {
+    const { old } = this;
+    const [rows = 1, inner = 1] = a.shape;
+    let joint = old.input(i);
+    for (
+      let node = old.node(joint);
+      node.op === "reshape" && node.x.shape.at(-1) === inner && this.#isUsedOnce(joint);
+      node = old.node(joint)
+    )
+      joint = old.input(joint);
     const pads = this.#padsOf(joint);
-    if (!pads || pads.reduce((sum, { x }) => sum + (x.shape.at(-1) ?? 1), 0) > inner) return null;
-    const b = this.now(product.b);
-    return pads.map(({ x, before }) => {
-      const size = x.shape.at(-1) ?? 1;
-      const shape = [size, product.shape[1] ?? 1];
+    if (!pads || pads.reduce((sum, { pad }) => sum + (pad.x.shape.at(-1) ?? 1), 0) > inner) return null;
+    const right = this.#now(old.input(i, 1));
+    return pads.map(({ number, pad }) => {
+      const x = this.#now(old.input(number));
+      const left = this.#node(x);
+      const size = pad.x.shape.at(-1) ?? 1;
+      const b = this.#node(right);
+      const starts = [pad.before.at(-1) ?? 0, 0];
       return {
-        a: { op: "reshape", x: this.now(x), shape: [rows, size], dtype: x.dtype },
-        b: { op: "slice", x: b, starts: [before.at(-1) ?? 0, 0], steps: [1, 1], shape, dtype: b.dtype },
+        a: this.#add({ op: "reshape", x: left, shape: [rows, size], dtype: left.dtype }, [x]),
+        b: this.#add({ op: "slice", x: b, starts, steps: [1, 1], shape: [size, shape[1] ?? 1], dtype: b.dtype }, [right]),
         factor: 1,
       };
     });
   }
 
   /** The parts whose sum this is, each with zeros beside it on the last axis and nowhere else; null where it is anything else. */
-  #padsOf(joint: Node): (Node & { readonly op: "pad" })[] | null {
-    const pads: (Node & { readonly op: "pad" })[] = [];
+  #padsOf(joint: number): { readonly number: number; readonly pad: Node & { readonly op: "pad" } }[] | null {
+    const { op } = this.old.node(joint);
+    if (op !== "pad" && op !== "binary") return null;
+    const pads: { readonly number: number; readonly pad: Node & { readonly op: "pad" } }[] = [];
     const stack = [joint];
-    for (let node = stack.pop(); node; node = stack.pop()) {
-      if (!this.#isUsedOnce(node)) return null;
-      if (isSum(node)) stack.push(node.b, node.a);
-      else if (node.op === "pad" && isPart(node)) pads.push(node);
+    for (let number = stack.pop(); number !== undefined; number = stack.pop()) {
+      if (!this.#isUsedOnce(number)) return null;
+      const node = this.old.node(number);
+      if (this.#isSum(number)) stack.push(this.old.input(number, 1), this.old.input(number));
+      else if (node.op === "pad" && isPart(node)) pads.push({ number, pad: node });
       else return null;
     }
     return pads;
   }
 
   /** A sum in which some terms are products: those of one shape as one node, where the first of them stood. */
-  #sum(node: Node): Node | null {
-    const [user] = this.uses.get(node) ?? [];
-    if (!isSum(node) || (this.#isUsedOnce(node) && user && isSum(user))) return null;
-    const terms = this.#termsOf(node);
+  #sum(i: number): number | null {
+    const user = this.#user[i] as number;
+    if (!this.#isSum(i) || (this.#isUsedOnce(i) && user >= 0 && this.#isSum(user))) return null;
+    const terms = this.#termsOf(i);
     const groups = new Map<string, { products: Product[]; shape: readonly number[]; count: number }>();
     const found = terms.map((term) => {
       const products = this.#productsOf(term);
       if (!products) return null;
       const key = products.shape.join();
       const group = groups.get(key) ?? { products: [], shape: products.shape, count: 0 };
-      for (const product of products.products) group.products.push(product);
+      for (const product of products.products()) group.products.push(product);
       group.count++;
       groups.set(key, group);
       return group;
     });
     if (![...groups.values()].some((group) => group.count > 1)) return null;
     const written = new Set<unknown>();
-    const parts = terms.flatMap((term, i): Node[] => {
-      const group = found[i];
-      if (!group || group.count < 2) return [this.now(term)];
+    const parts = terms.flatMap((term, at): number[] => {
+      const group = found[at];
+      if (!group || group.count < 2) return [this.#now(term)];
       if (written.has(group)) return [];
       written.add(group);
-      return [reshaped(joined(group.products, group.shape), term.shape)];
+      return [this.#reshaped(this.#joined(group.products, group.shape), this.old.node(term).shape)];
     });
-    return parts.reduce((a, b) => ({ ...node, a, b }));
+    const sum = this.old.node(i) as Node & { readonly op: "binary" }; // isSum
+    return parts.reduce((a, b) => this.#add({ ...sum, a: this.#node(a), b: this.#node(b) }, [a, b]));
   }
 
   /** The terms of a sum, whose own sums nothing else reads. */
-  #termsOf(sum: Node): Node[] {
-    const terms: Node[] = [];
+  #termsOf(sum: number): number[] {
+    const terms: number[] = [];
     const stack = [sum];
-    for (let node = stack.pop(); node; node = stack.pop()) {
-      if (isSum(node) && (node === sum || this.#isUsedOnce(node))) stack.push(node.b, node.a);
-      else terms.push(node);
+    for (let number = stack.pop(); number !== undefined; number = stack.pop()) {
+      if (this.#isSum(number) && (number === sum || this.#isUsedOnce(number)))
+        stack.push(this.old.input(number, 1), this.old.input(number));
+      else terms.push(number);
     }
     return terms;
   }
 
   /** The products that a term of a sum is, times a number and seen through reshapes, where nothing else reads them. */
-  #productsOf(term: Node): { readonly products: readonly Product[]; readonly shape: readonly number[] } | null {
-    let [node, factor] = [term, 1];
-    while (this.#isUsedOnce(node)) {
+  #productsOf(term: number): { readonly products: () => readonly Product[]; readonly shape: readonly number[] } | null {
+    const { old } = this;
+    let [number, factor] = [term, 1];
+    while (this.#isUsedOnce(number)) {
+      const node = old.node(number);
       if (node.op === "matmul") {
         if (!this.#isLarge(node)) return null;
-        const parts = this.#partsOf(node) ?? [{ a: this.now(node.a), b: this.now(node.b), factor: 1 }];
-        return { products: parts.map((part) => ({ ...part, factor })), shape: node.shape };
+        const [product, by] = [number, factor];
+        const products = (): Product[] => {
+          const parts = this.#partsOf(product, node) ?? [
+            { a: this.#now(old.input(product)), b: this.#now(old.input(product, 1)), factor: 1 },
+          ];
+          return parts.map((part) => ({ ...part, factor: by }));
+        };
+        return { products, shape: node.shape };
       }
-      if (node.op === "reshape") node = node.x;
-      else if (node.op === "binary" && node.kind === "mul" && node.b.op === "const" && isUsable(node.b.value)) {
-        factor *= node.b.value;
-        node = node.a;
+      if (node.op === "reshape" || (node.op === "binary" && node.kind === "mul" && node.b.op === "const" && isUsable(node.b.value))) {
+        if (node.op === "binary") factor *= (node.b as Node & { readonly op: "const" }).value;
+        number = old.input(number);
       } else return null;
     }
     return null;
+  }
+
+  #reshaped(number: number, shape: readonly number[]): number {
+    const x = this.#node(number);
+    return sameShape(x.shape, shape) ? number : this.#add({ op: "reshape", x, shape, dtype: x.dtype }, [number]);
+  }
+
+  /** The sum of products; the one with the most multiplications that has no factor is the node's own. */
+  #joined(products: readonly Product[], shape: readonly number[]): number {
+    const inner = ({ a }: Product): number => this.#node(a).shape.at(-1) ?? 1;
+    const [first, ...others] = [...products].sort((x, y) => Number(y.factor === 1) - Number(x.factor === 1) || inner(y) - inner(x));
+    if (!first) throw new Error("sums: no products.");
+    const plus = others.map(({ a, b, factor }) => ({ a: this.#node(a), b: this.#node(b), factor: factor / first.factor }));
+    const node: Node = {
+      op: "matmul",
+      a: this.#node(first.a),
+      b: this.#node(first.b),
+      shape,
+      dtype: "f32",
+      ...(plus.length > 0 && { plus }),
+    };
+    const sum = this.#add(
+      node,
+      [first, ...others].flatMap(({ a, b }) => [a, b]),
+    );
+    if (first.factor === 1) return sum;
+    const factor = this.#add({ op: "const", value: first.factor, shape, dtype: "f32" }, []);
+    return this.#add({ op: "binary", kind: "mul", a: this.#node(sum), b: this.#node(factor), shape, dtype: "f32" }, [sum, factor]);
   }
 }
 
@@ -161,26 +257,7 @@ function isPart({ x, value, shape }: Node & { readonly op: "pad" }): boolean {
   return value === 0 && sameShape(shape.slice(0, -1), x.shape.slice(0, -1)) && sizeOf(x.shape) > 0;
 }
 
-function isSum(node: Node): node is Node & { readonly op: "binary" } {
-  return node.op === "binary" && node.kind === "add" && node.dtype === "f32";
-}
-
 /** Whether the product that comes first may be taken out of a sum with this factor. */
 function isUsable(factor: number): boolean {
   return Number.isFinite(factor) && Math.abs(factor) > 1e-6 && Math.abs(factor) < 1e6;
-}
-
-function reshaped(x: Node, shape: readonly number[]): Node {
-  return sameShape(x.shape, shape) ? x : { op: "reshape", x, shape, dtype: x.dtype };
-}
-
-/** The sum of products; the one with the most multiplications that has no factor is the node's own. */
-function joined(products: readonly Product[], shape: readonly number[]): Node {
-  const inner = ({ a }: Product): number => a.shape.at(-1) ?? 1;
-  const [first, ...plus] = [...products].sort((x, y) => Number(y.factor === 1) - Number(x.factor === 1) || inner(y) - inner(x));
-  if (!first) throw new Error("sums: no products.");
-  const others = plus.map((product) => ({ ...product, factor: product.factor / first.factor }));
-  const sum: Node = { op: "matmul", a: first.a, b: first.b, shape, dtype: "f32", ...(others.length > 0 && { plus: others }) };
-  if (first.factor === 1) return sum;
-  return { op: "binary", kind: "mul", a: sum, b: { op: "const", value: first.factor, shape, dtype: "f32" }, shape, dtype: "f32" };
 }
