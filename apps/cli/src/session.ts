@@ -94,7 +94,7 @@ export async function withSource<R>(path: string, use: (source: DataSource) => P
 const drawnMs = 500;
 
 /**
- * Reads a JSONL file and turns it into examples; says how many rows and what was cut. Rejects with the signal's reason, after a line that
+ * Reads a data file and turns it into examples; says how many rows and what was cut. Rejects with the signal's reason, after a line that
  * says so, when it is told to stop.
  */
 export async function openData(
@@ -119,7 +119,7 @@ export async function openData(
       },
     }),
   );
-  const { rowCount, ...data } = await reading.catch((error: unknown) => {
+  const { rowCount, layouts, unreadFields, ...data } = await reading.catch((error: unknown) => {
     if (signal?.aborted && error === signal.reason) output?.note(`Stopped while ${path} was read; what was there before is as it was.`);
     throw error;
   });
@@ -129,5 +129,7 @@ export async function openData(
   output?.note(
     `${path}: ${grouped(count)} rows${share}, ${grouped(data.tokenCount)} tokens, ${grouped(data.learnedTokenCount)} of them in the loss${cut}`,
   );
+  output?.note(`  read as ${[...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ")}`);
+  if (unreadFields.length > 0) output?.note(`  fields that are not used: ${unreadFields.join(", ")}`);
   return data;
 }

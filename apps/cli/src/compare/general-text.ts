@@ -3,11 +3,11 @@ import {
   type Example,
   encodeRow,
   evenlySpread,
-  type Lines,
+  isDataFile,
   type Row,
   readLines,
+  readRows,
   rereadable,
-  rowsOf,
   type Tokenizer,
 } from "@lowrank/models";
 import { UsageError } from "../failure.js";
@@ -42,26 +42,29 @@ export async function generalText(path: string | undefined, tokenizer: Tokenizer
   return { source: `${examples.length} passages of ${name}, at most ${limit} tokens each`, examples };
 }
 
-/** 64 rows, evenly spread over a text of rows or of plain lines. */
+/** 64 rows, evenly spread over a data file or the lines of a plain text. */
 async function selectedRows(source: DataSource, path: string): Promise<Row[]> {
   const again = await rereadable(source);
+  const rowsOf = isDataFile(path) || !(await isPlain(again, path)) ? () => readRows(again, path) : () => plainRows(again, path);
   let count = 0;
-  let isPlain = true;
-  for await (const { texts } of readLines(again, path)) {
-    for (const text of texts) {
-      if (text.trim() === "") continue;
-      if (count++ === 0) isPlain = !text.trimStart().startsWith("{");
-    }
-  }
+  for await (const _ of rowsOf()) count++;
   const isChosen = evenlySpread(count, rowLimit);
   const rows: Row[] = [];
   let row = 0;
-  for await (const lines of readLines(again, path)) {
-    for (const each of isPlain ? plainRows(lines) : rowsOf(lines, path)) if (isChosen(row++)) rows.push(each);
-  }
+  for await (const each of rowsOf()) if (isChosen(row++)) rows.push(each);
   return rows;
 }
 
-function* plainRows({ first, texts }: Lines): Generator<Row> {
-  for (const [i, text] of texts.entries()) if (text.trim() !== "") yield { kind: "text", line: first + i, text: text.trim() };
+/** Whether the first line that is not blank begins no object and no list. */
+async function isPlain(source: DataSource, path: string): Promise<boolean> {
+  for await (const { texts } of readLines(source, path)) {
+    const first = texts.find((text) => text.trim() !== "");
+    if (first !== undefined) return !/^\s*[{[]/.test(first);
+  }
+  return true;
+}
+
+async function* plainRows(source: DataSource, path: string): AsyncGenerator<Row> {
+  for await (const { first, texts } of readLines(source, path))
+    for (const [i, text] of texts.entries()) if (text.trim() !== "") yield { kind: "text", line: first + i, text: text.trim() };
 }

@@ -1,11 +1,15 @@
 import { ExampleDigest } from "./digest.js";
 import { type Example, encodeRow, ignoredLabel, type RowTokenizer } from "./encode.js";
-import { DataError } from "./error.js";
 import { type Examples, ExampleTable } from "./examples.js";
-import { readLines } from "./lines.js";
+import { Faults } from "./faults.js";
+import { DataError } from "./formats/error.js";
+import { readRecords } from "./formats/format.js";
+import { type DataSource, rereadable } from "./formats/source.js";
+import type { Columns } from "./layouts/columns.js";
+import { RowReader } from "./layouts/reader.js";
+import type { Row } from "./layouts/row.js";
 import { characterCount, characterLimit, shortened } from "./row-length.js";
-import { type Row, rowsOf, withoutRows } from "./rows.js";
-import { type DataSource, rereadable } from "./source.js";
+import { rowsOf, withoutRows } from "./rows.js";
 
 /** How long an example may be. */
 export interface LengthLimits {
@@ -46,8 +50,10 @@ function remembering(tokenizer: RowTokenizer): RowTokenizer {
       return ids;
     },
   };
-  const { applyChatTemplate } = tokenizer;
-  return applyChatTemplate ? { ...remembered, applyChatTemplate: applyChatTemplate.bind(tokenizer) } : remembered;
+  const { applyChatTemplate, chatTemplate } = tokenizer;
+  return applyChatTemplate
+    ? { ...remembered, ...(chatTemplate === undefined ? {} : { chatTemplate }), applyChatTemplate: applyChatTemplate.bind(tokenizer) }
+    : remembered;
 }
 
 /** Encodes rows, and counts what it made of them. */
@@ -127,17 +133,24 @@ class RowEncoder {
  */
 export function encodeRows(rows: readonly Row[], path: string, tokenizer: RowTokenizer, limits: LengthLimits): DataSet {
   const encoder = new RowEncoder(path, tokenizer, limits);
-  return encoder.dataSet(rows.map((row) => encoder.encode(row)));
+  const faults = new Faults(path);
+  const examples = rows.flatMap((row) => faults.tried(() => encoder.encode(row)) ?? []);
+  faults.check();
+  return encoder.dataSet(examples);
 }
 
 /** What `readExamples` makes of a file. */
 export interface ReadDataSet extends DataSet<Examples> {
   /** Rows of the whole file, of which `rowLimit` may have chosen some. */
   readonly rowCount: number;
+  /** Rows of each layout that was met, by its name. */
+  readonly layouts: ReadonlyMap<string, number>;
+  /** Fields of rows that nobody reads. */
+  readonly unreadFields: readonly string[];
 }
 
 /** How a file is read. */
-export interface ReadOptions extends LengthLimits {
+export interface ReadOptions extends LengthLimits, Columns {
   /** How many rows are used, evenly spread over the file. All when absent. */
   readonly rowLimit?: number;
   /** Ends the reading. */
@@ -147,31 +160,40 @@ export interface ReadOptions extends LengthLimits {
 }
 
 /**
- * Reads a JSONL source and turns its rows into examples as they come: a file of any size takes the memory of its tokens alone.
+ * Reads a data file, in any format and layout that `readRows` reads, and turns its rows into examples as they come: a file of any size takes
+ * the memory of its tokens alone. Instructions and questions become messages where the tokenizer has a chat template.
  * `rowLimit` chooses as many rows, evenly spread, because neighbouring rows are often alike; the source is then read twice, and a stream
  * is kept in memory for that. Throws as `readRows` and `encodeRows` do, and the signal's reason once that is aborted.
  */
 export async function readExamples(source: DataSource, path: string, tokenizer: RowTokenizer, options: ReadOptions): Promise<ReadDataSet> {
   const { rowLimit, signal } = options;
   const encoder = new RowEncoder(path, tokenizer, options);
+  const reader = new RowReader(path, { ...options, asMessages: typeof tokenizer.chatTemplate === "string" });
+  const faults = new Faults(path);
   const examples = new ExampleTable(options.vocabSize);
-  const lines = rowLimit === undefined ? source : await rereadable(source);
-  const isChosen = rowLimit === undefined ? () => true : evenlySpread(await countRows(lines, path, signal), rowLimit);
+  const again = rowLimit === undefined ? source : await rereadable(source);
+  const isChosen = rowLimit === undefined ? () => true : evenlySpread(await countRecords(again, path, signal), rowLimit);
   let rowCount = 0;
-  for await (const some of readLines(lines, path)) {
+  for await (const records of readRecords(again, path)) {
     signal?.throwIfAborted();
-    for (const row of rowsOf(some, path)) if (isChosen(rowCount++)) examples.append(encoder.encode(row));
+    // What cannot be read is told, chosen or not.
+    const chosen = records.filter((record) => isChosen(rowCount++) || record instanceof DataError);
+    for (const row of rowsOf(chosen, reader, faults)) {
+      const example = faults.tried(() => encoder.encode(row));
+      if (example) examples.append(example);
+    }
     options.onRows?.(rowCount);
   }
+  faults.check();
   if (rowCount === 0) throw withoutRows(path);
-  return { ...encoder.dataSet(examples), rowCount };
+  return { ...encoder.dataSet(examples), rowCount, layouts: reader.counts, unreadFields: [...reader.unreadFields] };
 }
 
-async function countRows(source: DataSource, path: string, signal: AbortSignal | undefined): Promise<number> {
+async function countRecords(source: DataSource, path: string, signal: AbortSignal | undefined): Promise<number> {
   let count = 0;
-  for await (const lines of readLines(source, path)) {
+  for await (const records of readRecords(source, path)) {
     signal?.throwIfAborted();
-    for (const text of lines.texts) if (text.trim() !== "") count++;
+    count += records.length;
   }
   return count;
 }

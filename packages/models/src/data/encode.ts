@@ -1,5 +1,6 @@
-import { DataError } from "./error.js";
-import type { ChatMessage, Row } from "./rows.js";
+import type { ChatMessage } from "../tokenizer/tokenizer.js";
+import { DataError } from "./formats/error.js";
+import type { Row } from "./layouts/row.js";
 
 /** What the data sets need of a tokenizer. */
 export interface RowTokenizer {
@@ -9,6 +10,8 @@ export interface RowTokenizer {
   readonly eosTokenId: number | null;
   /** Characters of the longest token, by which rows are known to be too long before they are encoded. Unknown when absent. */
   readonly longestToken?: number;
+  /** Null where the checkpoint has no chat template. */
+  readonly chatTemplate?: string | null;
   /** Throws where the checkpoint has no chat template. */
   applyChatTemplate?(messages: readonly ChatMessage[], options?: { readonly addGenerationPrompt?: boolean }): string;
 }

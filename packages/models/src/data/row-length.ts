@@ -1,4 +1,4 @@
-import type { Row } from "./rows.js";
+import type { Row } from "./layouts/row.js";
 
 /** Characters that are always encoded: shorter texts are not worth a thought. */
 const alwaysEncoded = 2 ** 20;
@@ -18,7 +18,7 @@ export function characterCount(row: Row): number {
     case "text":
       return row.text.length;
     case "messages":
-      return row.messages.reduce((sum, { content }) => sum + content.length, 0);
+      return row.messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
   }
 }
 
@@ -30,6 +30,6 @@ export function shortened(row: Row, limit: number): Row {
     case "text":
       return { ...row, text: row.text.slice(0, limit) };
     case "messages":
-      return { ...row, messages: row.messages.map((message) => ({ ...message, content: message.content.slice(0, limit) })) };
+      return { ...row, messages: row.messages.map((message) => ({ ...message, content: message.content?.slice(0, limit) ?? null })) };
   }
 }

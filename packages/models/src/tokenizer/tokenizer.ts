@@ -5,10 +5,11 @@ import { TokenizerError } from "./error.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
 import { merges, rememberWords, wordByWord } from "./words.js";
 
-/** One turn of a conversation. */
+/** One turn of a conversation; further fields (`tool_calls`, `name`, `reasoning_content` …) reach the chat template as they are. */
 export interface ChatMessage {
   readonly role: string;
-  readonly content: string;
+  readonly content: string | null;
+  readonly [field: string]: unknown;
 }
 
 /** Text to token ids and back, as the checkpoint's tokenizer.json says. */

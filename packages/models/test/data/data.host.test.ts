@@ -50,10 +50,10 @@ describe("parseRows", () => {
     ["an empty file", "\n \n", 0, /holds no row\. Write one JSON object a line/],
     ["a line that is not JSON", '{"text":"a"}\n{"text":', 2, /^x:2: not JSON .*Write one whole JSON object/],
     ["an array", "[1]", 1, /^x:1: the line holds an array/],
-    ["other fields", '{"question":"a"}', 1, /the fields "question"\. Rename/],
+    ["other fields", '{"question":"a"}', 1, /the fields "question"\. Name the columns: --map/],
     ["a missing completion", '{"prompt":"a"}', 1, /"completion" is missing/],
     ["a number for a text", '{"text":5}', 1, /"text" is not a string/],
-    ["messages without content", '{"messages":[{"role":"user"}]}', 1, /"messages" is not a list/],
+    ["messages without content", '{"messages":[{"role":"user"}]}', 1, /"messages"\[0\] has no "content"/],
   ])("names file, line and remedy for %s", (_, text, line, message) => {
     const error = failure(() => parseRows(text, "x"));
     expect(error.line).toBe(line);

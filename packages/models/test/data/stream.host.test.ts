@@ -81,9 +81,9 @@ describe("readRows", () => {
       "a line in Latin-1",
       Uint8Array.from([...bytes, 10, 0x22, 0xe9, 0x22, 10]),
       6,
-      /^x:6: the line is not UTF-8 text\. Save the file as UTF-8/,
+      /^x:6: the line is not UTF-8 text \(byte 148 of the file is 0xE9\)\. Save the file as UTF-8/,
     ],
-    ["a text in UTF-16", Uint8Array.from([0xff, 0xfe, 0x7b, 0]), 1, /^x:1: the line is not UTF-8/],
+    ["a text in UTF-16 cut inside a character", Uint8Array.from([0xff, 0xfe, 0x7b, 0, 0x7b]), 0, /^x: the UTF-16 text is damaged/],
     ["a line cut inside a character", bytes.subarray(0, 15), 1, /not UTF-8/],
   ])("names the line of %s", async (_, source, line, message) => {
     const error = await failure(collected(source));
@@ -123,7 +123,11 @@ describe("readExamples", () => {
 
   it("gives the examples of encodeRows, over several pages", async () => {
     const expected = encodeRows(parseRows(file, "x"), "x", characters, { ...limits, maxLength: 12 });
-    const { examples, rowCount, ...counts } = await readExamples(file, "x", characters, { ...limits, maxLength: 12 });
+    const { examples, rowCount, layouts, unreadFields, ...counts } = await readExamples(file, "x", characters, {
+      ...limits,
+      maxLength: 12,
+    });
+    expect([Object.fromEntries(layouts), unreadFields]).toEqual([{ messages: 3000, "prompt and completion": 3000, text: 3000 }, []]);
     const { examples: all, ...expectedCounts } = expected;
     expect(counts).toEqual(expectedCounts);
     expect([examples.length, rowCount]).toEqual([9000, 9000]);

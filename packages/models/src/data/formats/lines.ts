@@ -1,5 +1,6 @@
 import { DataError } from "./error.js";
 import { type DataSource, partsOf } from "./source.js";
+import { decodedText, joined, utf8Parts } from "./text.js";
 
 /** Some lines of a text that follow one another; `first` is the number of the first, from 1. */
 export interface Lines {
@@ -11,22 +12,21 @@ export interface Lines {
 const lineLimitBytes = 512e6;
 
 const newline = 0x0a;
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
- * The lines of a UTF-8 text, some at a time, so that a file of any size takes little memory; without the byte order mark.
- * Throws DataError with the line that is not UTF-8, or is longer than 512 MB.
+ * The lines of a text in UTF-8, or in UTF-16 with a byte order mark, some at a time, so that a file of any size takes little memory;
+ * without the byte order mark. Throws DataError with the line and byte that are not UTF-8, and for a line longer than 512 MB.
  */
 export async function* readLines(source: DataSource, path: string): AsyncGenerator<Lines> {
   if (typeof source === "string") {
     yield* linesOf(source);
     return;
   }
-  let first = 1;
+  let [first, at] = [1, 0];
   // The beginning of a line whose end has not come yet.
   let held: Uint8Array[] = [];
   let heldBytes = 0;
-  for await (const part of partsOf(source)) {
+  for await (const part of utf8Parts(partsOf(source), path)) {
     const end = part.lastIndexOf(newline) + 1;
     if (heldBytes + (end === 0 ? part.byteLength : part.indexOf(newline)) > lineLimitBytes) {
       throw new DataError(
@@ -40,13 +40,14 @@ export async function* readLines(source: DataSource, path: string): AsyncGenerat
       heldBytes += part.byteLength;
       continue;
     }
-    const texts = decoded([...held, part.subarray(0, end - 1)], path, first);
+    const texts = decoded([...held, part.subarray(0, end - 1)], path, first, at);
     yield { first, texts };
+    at += heldBytes + end;
     first += texts.length;
     held = end < part.byteLength ? [part.subarray(end)] : [];
     heldBytes = part.byteLength - end;
   }
-  if (heldBytes > 0) yield { first, texts: decoded(held, path, first) };
+  if (heldBytes > 0) yield { first, texts: decoded(held, path, first, at) };
 }
 
 /** Lines of a text in memory; sizes in characters. */
@@ -63,44 +64,12 @@ export function* linesOf(text: string): Generator<Lines> {
   }
 }
 
-function decoded(parts: readonly Uint8Array[], path: string, first: number): string[] {
-  const bytes = parts.length === 1 ? (parts[0] as Uint8Array) : concatenated(parts); // there is one
-  let text: string;
-  try {
-    text = decoder.decode(bytes);
-  } catch {
-    throw notUtf8(bytes, path, first);
-  }
-  const texts = text.split("\n");
+function decoded(parts: readonly Uint8Array[], path: string, first: number, at: number): string[] {
+  const bytes = parts.length === 1 ? (parts[0] as Uint8Array) : joined(parts); // there is one
+  const texts = decodedText(bytes, path, first, at).split("\n");
   return first === 1 ? withoutMark(texts) : texts;
 }
 
 function withoutMark(texts: readonly string[]): string[] {
   return texts.map((text, i) => (i === 0 ? text.replace(/^\uFEFF/, "") : text));
-}
-
-function concatenated(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.byteLength;
-  }
-  return whole;
-}
-
-/** The error for the line of some bytes that is not UTF-8. */
-function notUtf8(bytes: Uint8Array, path: string, first: number): DataError {
-  let line = first;
-  for (let start = 0; start <= bytes.byteLength; line++) {
-    const found = bytes.indexOf(newline, start);
-    const end = found < 0 ? bytes.byteLength : found;
-    try {
-      decoder.decode(bytes.subarray(start, end));
-    } catch {
-      break;
-    }
-    start = end + 1;
-  }
-  return new DataError(`${path}:${line}: the line is not UTF-8 text. Save the file as UTF-8.`, path, line);
 }

@@ -1,0 +1,103 @@
+import { type ByteSource, blobSource, bytesSource } from "@lowrank/tensor";
+import { opened } from "./bytes.js";
+import { delimitedRecords } from "./delimited.js";
+import { DataError } from "./error.js";
+import { arrayRecords, lineRecords } from "./json.js";
+import { linesOf, readLines } from "./lines.js";
+import { parquetRecords } from "./parquet.js";
+import type { Records } from "./records.js";
+import type { DataSource } from "./source.js";
+import { joined, textParts } from "./text.js";
+
+/** How a data file is written. */
+export type DataFormat = "jsonl" | "json" | "csv" | "tsv" | "parquet";
+
+/** Endings of files' names, in front of those of compression. */
+const endings: Readonly<Record<string, DataFormat>> = {
+  jsonl: "jsonl",
+  ndjson: "jsonl",
+  json: "json",
+  csv: "csv",
+  tsv: "tsv",
+  tab: "tsv",
+  parquet: "parquet",
+};
+
+/** Whether a file's name says that it holds rows of data. */
+export function isDataFile(name: string): boolean {
+  return endingOf(name) in endings;
+}
+
+function endingOf(name: string): string {
+  return name
+    .toLowerCase()
+    .replace(/\.(gz|zst|zstd)$/, "")
+    .replace(/^.*[./\\]/, "");
+}
+
+const magic = { parquet: "PAR1", utf8: "\xEF\xBB\xBF" };
+
+/** The format by what a file begins with, and where this leaves a choice by its name. */
+function formatOf(head: Uint8Array, path: string): DataFormat {
+  const named = endings[endingOf(path)];
+  const begin = String.fromCharCode(...head);
+  if (begin.startsWith(magic.parquet)) return "parquet";
+  if (named === "csv" || named === "tsv") return named;
+  const first = begin
+    .replace(magic.utf8, "")
+    .replaceAll("\0", "")
+    .replace(/^\xFF\xFE|^\xFE\xFF/, "")
+    .trimStart();
+  if (named === "parquet")
+    throw new DataError(`${path}: the file is not Parquet (it does not begin with PAR1). Fetch or write it again.`, path, 0);
+  // A list, or an object over several lines; a line that holds a whole object is JSONL whatever the file is called.
+  if (first.startsWith("[")) return "json";
+  return named === "json" && /^\{\s*(\n|$)/.test(first) ? "json" : "jsonl";
+}
+
+/**
+ * The records of a data file, some at a time, in the format that its first bytes and its name tell: JSONL, a JSON list, CSV or TSV with the
+ * columns' names on the first line, or Parquet; each of them also packed by gzip or zstd; text in UTF-8, or in UTF-16 with a byte order mark.
+ * Throws DataError where the file as a whole cannot be read.
+ */
+export async function* readRecords(source: DataSource, path: string): AsyncGenerator<Records> {
+  if (typeof source === "string") {
+    if (/^\s*\[/.test(source) || endingOf(path) in { csv: 1, tsv: 1 }) yield* readRecords(new TextEncoder().encode(source), path);
+    else for (const lines of linesOf(source)) yield [...lineRecords(lines, path)];
+    return;
+  }
+  const whole = randomAccess(source);
+  const { head, parts } = await opened(source, path);
+  const format = formatOf(head, path);
+  switch (format) {
+    case "jsonl":
+      for await (const lines of readLines(parts, path)) yield [...lineRecords(lines, path)];
+      return;
+    case "json":
+      yield* arrayRecords(textParts(parts, path), path);
+      return;
+    case "csv":
+    case "tsv":
+      yield* delimitedRecords(textParts(parts, path), path, format === "tsv" ? "\t" : undefined);
+      return;
+    case "parquet":
+      yield* parquetRecords(whole && (await startsWith(whole, magic.parquet)) ? whole : bytesSource(joined(await all(parts))), path);
+  }
+}
+
+/** A source of which any part can be read, where it is one. */
+function randomAccess(source: Exclude<DataSource, string>): ByteSource | null {
+  if (source instanceof Uint8Array) return bytesSource(source);
+  if (source instanceof Blob) return blobSource(source);
+  return "read" in source && "byteLength" in source ? source : null;
+}
+
+async function startsWith(source: ByteSource, text: string): Promise<boolean> {
+  return source.byteLength >= text.length && String.fromCharCode(...(await source.read(0, text.length))) === text;
+}
+
+async function all(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const whole: Uint8Array[] = [];
+  for await (const part of parts) whole.push(new Uint8Array(part));
+  return whole;
+}

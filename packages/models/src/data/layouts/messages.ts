@@ -1,0 +1,94 @@
+import type { ChatMessage } from "../../tokenizer/tokenizer.js";
+import type { Fields } from "./fields.js";
+import type { Layout } from "./layout.js";
+import type { Conversation } from "./row.js";
+
+type Json = Readonly<Record<string, unknown>>;
+
+const example = 'Write [{"role":"user","content":"…"},{"role":"assistant","content":"…"}]';
+
+/** OpenAI's form: `messages`, and beside them `tools`, `documents` and `chat_template_kwargs`. */
+export const messages: Layout = {
+  name: "messages",
+  matches: (fields) => fields.has("messages"),
+  row: (fields) => ({ kind: "messages", line: fields.line, ...conversationOf(fields, messagesOf(fields, "messages")) }),
+};
+
+/** A message, and whether its turn is learned where it is the assistant's. */
+export interface Turn {
+  readonly message: ChatMessage;
+  readonly isSupervised: boolean;
+}
+
+/** The conversation of some turns with what the row says for all of them. */
+export function conversationOf(fields: Fields, turns: readonly Turn[]): Conversation {
+  const tools = fields.list("tools");
+  const documents = fields.list("documents");
+  const variables = fields.object("chat_template_kwargs");
+  return {
+    messages: turns.map(({ message }) => message),
+    ...(turns.every(({ isSupervised }) => isSupervised) ? {} : { isSupervised: turns.map(({ isSupervised }) => isSupervised) }),
+    ...(tools && { tools }),
+    ...(documents && { documents }),
+    ...(variables && { variables }),
+  };
+}
+
+/** The messages of a field. Throws DataError unless it is a list of messages. */
+export function messagesOf(fields: Fields, name: string): Turn[] {
+  const list = fields.list(name);
+  if (!list) fields.fail(`"${name}" is not a list of {"role","content"}`, `${example}.`);
+  return list.map((item, i) => turnOf(item, `"${name}"[${i}]`, fields));
+}
+
+function turnOf(item: unknown, place: string, fields: Fields): Turn {
+  if (typeof item !== "object" || item === null || Array.isArray(item))
+    fields.fail(`${place} is not an object with "role" and "content"`, `${example}.`);
+  const { weight, train, ...message } = item as Json;
+  if (typeof message["role"] !== "string") fields.fail(`${place} has no "role"`, `${example}.`);
+  const isAssistant = message["role"] === "assistant";
+  return {
+    message: { ...message, role: message["role"], content: contentOf(message, place, fields) },
+    isSupervised: isSupervised({ weight, train }, isAssistant, place, fields),
+  };
+}
+
+/** The text of a message: parts of text are joined, and nothing is a content where tools are called. */
+function contentOf(message: Json, place: string, fields: Fields): string | null {
+  const content = message["content"] ?? null;
+  if (typeof content === "string") return content;
+  if (content === null) {
+    const calls = message["tool_calls"] ?? message["function_call"] ?? message["thinking"] ?? message["reasoning_content"];
+    if (message["role"] === "assistant" && calls) return null;
+    fields.fail(`${place} has no "content"`, 'Give it a text; only an assistant\'s message with "tool_calls" may be without.');
+  }
+  if (!Array.isArray(content)) fields.fail(`the "content" of ${place} is neither a text nor a list of parts`, `${example}.`);
+  return content
+    .map((part: unknown) => {
+      if (typeof part === "string") return part;
+      const { type, text } = (part ?? {}) as { readonly type?: unknown; readonly text?: unknown };
+      if (typeof text === "string" && (type === undefined || type === "text")) return text;
+      return fields.fail(
+        `the "content" of ${place} has a part of type ${JSON.stringify(type ?? null)}`,
+        'Models here read text alone: keep parts {"type":"text","text"}.',
+      );
+    })
+    .join("");
+}
+
+/** OpenAI's and Mistral's `weight` of 0 or 1, and axolotl's `train`, of an assistant's message. */
+function isSupervised(
+  marks: { readonly weight: unknown; readonly train: unknown },
+  isAssistant: boolean,
+  place: string,
+  fields: Fields,
+): boolean {
+  const weight = marks.weight ?? null;
+  const train = marks.train ?? null;
+  if (weight !== null && weight !== 0 && weight !== 1)
+    fields.fail(`the "weight" of ${place} is ${JSON.stringify(weight)}`, "A turn is learned or not: write 0 or 1.");
+  if (train !== null && typeof train !== "boolean") fields.fail(`"train" of ${place} is ${JSON.stringify(train)}`, "Write true or false.");
+  if (!isAssistant && (weight === 1 || train === true))
+    fields.fail(`${place} is to be learned and not the assistant's`, "Only assistant messages have a weight of 1.");
+  return weight !== 0 && train !== false;
+}
