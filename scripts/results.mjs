@@ -69,7 +69,7 @@ export function countOf(stage, name, code, seconds, mayBeEmpty) {
 }
 
 /** @param {string} stage */
-const isVitest = (stage) => !["typecheck", "lint", "docs", "fuzz", "torture"].includes(stage);
+const isVitest = (stage) => !["typecheck", "lint", "docs", "compare", "fuzz", "torture"].includes(stage);
 
 /**
  * The ten slowest files, each with what its line "// Slow: …" says of why.

@@ -86,6 +86,10 @@ export const rest = [
   { name: "lavapipe", vulkan: "lavapipe", runs: ({ filters }) => [vitest("lavapipe", "lavapipe", filters)] },
   tests("long"),
   {
+    name: "compare",
+    runs: () => [{ name: "compare-templates", command: process.execPath, args: [script("compare-templates.mjs")] }],
+  },
+  {
     name: "fuzz",
     runs: () =>
       [

@@ -19,7 +19,6 @@ const imports = {
   "@lowrank/lora": "/packages/lora/dist/index.js",
   "@lowrank/models": "/packages/models/dist/index.js",
   "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
-  "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
   zod: "/node_modules/zod/index.js",
   "zod/mini": "/node_modules/zod/mini/index.js",
   "ml-matrix": "/node_modules/ml-matrix/src/index.js",

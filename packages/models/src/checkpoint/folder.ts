@@ -10,6 +10,7 @@ import {
   pageError,
   readText,
 } from "@lowrank/tensor";
+import type { ChatTemplates } from "../tokenizer/chat.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 
 /** Bytes of a JSON file; the largest tokenizers have some tens of millions. */
@@ -50,11 +51,29 @@ export async function readTokenizer(files: FileSystem, folder: string): Promise<
   if (!json) return null;
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
-  const template: ByteSource | null = await openFile(files, files.join(folder, "chat_template.jinja"));
-  const templateText = template ? await readText(template) : null;
+  const templates = await readTemplates(files, folder);
   // Parsing took a while.
   await eventLoopTurn();
-  return Tokenizer.open(json, { ...special, ...config }, templateText, path);
+  return Tokenizer.open(json, { ...special, ...config }, templates, path);
+}
+
+/** Chat templates that lie beside tokenizer_config.json: chat_template.jinja, and named ones in a folder; or null. */
+async function readTemplates(files: FileSystem, folder: string): Promise<string | ChatTemplates | null> {
+  const read = async (path: string): Promise<string | null> => {
+    const source: ByteSource | null = await openFile(files, path);
+    return source ? await readText(source) : null;
+  };
+  const standard = await read(files.join(folder, "chat_template.jinja"));
+  const further = files.join(folder, "additional_chat_templates");
+  // A host on the net tells no names; these are the ones that transformers chooses or documents.
+  const names = isAddress(folder) ? (standard === null ? [] : ["tool_use.jinja", "rag.jinja"]) : ((await files.list(further)) ?? []);
+  const named: Record<string, string> = standard === null ? {} : { default: standard };
+  for (const name of names.filter((item) => item.endsWith(".jinja"))) {
+    const text = await read(files.join(further, name));
+    if (text !== null) named[name.slice(0, -".jinja".length)] = text;
+  }
+  const found = Object.keys(named);
+  return found.length === 0 ? null : found.length === 1 && standard !== null ? standard : named;
 }
 
 /** A few names, and how many more. */

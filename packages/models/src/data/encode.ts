@@ -1,4 +1,4 @@
-import type { ChatMessage } from "../tokenizer/tokenizer.js";
+import type { ChatMessage } from "../tokenizer/chat.js";
 import { DataError } from "./formats/error.js";
 import type { Row } from "./layouts/row.js";
 

@@ -1,16 +1,9 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { CheckpointError, digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
-import { ChatTemplate } from "./chat-template.js";
+import { type ChatMessage, type ChatOptions, ChatRenderer, type ChatTemplates, type RenderedChat } from "./chat.js";
 import { TokenizerError } from "./error.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
 import { merges, rememberWords, wordByWord } from "./words.js";
-
-/** One turn of a conversation; further fields (`tool_calls`, `name`, `reasoning_content` …) reach the chat template as they are. */
-export interface ChatMessage {
-  readonly role: string;
-  readonly content: string | null;
-  readonly [field: string]: unknown;
-}
 
 /** Text to token ids and back, as the checkpoint's tokenizer.json says. */
 export class Tokenizer {
@@ -27,10 +20,13 @@ export class Tokenizer {
   readonly digest: string;
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: TokenizerConfig;
-  #template: ChatTemplate | null = null;
+  readonly #chat: ChatRenderer;
 
-  /** From the contents of tokenizer.json and tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer. */
-  constructor(json: Json, config: Json = {}, chatTemplate: string | null = null, path = "tokenizer.json", known?: Known) {
+  /**
+   * From the contents of tokenizer.json and tokenizer_config.json, and chat_template.jinja or the templates by name, which go before those of
+   * tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer.
+   */
+  constructor(json: Json, config: Json = {}, chatTemplate: string | ChatTemplates | null = null, path = "tokenizer.json", known?: Known) {
     const { config: checked, digest } = known ?? { config: checkFiles(json, config, path), digest: contentsOf(json, config, chatTemplate) };
     this.#config = checked;
     this.digest = digest;
@@ -50,14 +46,20 @@ export class Tokenizer {
     this.bosTokenId = this.#idOf("bos_token");
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");
-    this.chatTemplate = chatTemplate ?? namedTemplate(this.#config.chat_template);
+    const templates = templatesOf(chatTemplate ?? this.#config.chat_template);
+    this.chatTemplate = templates["default"] ?? Object.values(templates)[0] ?? null;
+    const special = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"].flatMap((name) => {
+      const text = tokenText(this.#config[name]);
+      return text === null ? [] : [[name, text] as const];
+    });
+    this.#chat = new ChatRenderer(templates, Object.fromEntries(special));
   }
 
   /**
    * As the constructor, with turns of the event loop in between: a vocabulary of a quarter of a million tokens takes more than a second.
    * Rejects with CheckpointError as that throws.
    */
-  static async open(json: Json, config: Json, chatTemplate: string | null, path: string): Promise<Tokenizer> {
+  static async open(json: Json, config: Json, chatTemplate: string | ChatTemplates | null, path: string): Promise<Tokenizer> {
     const checked = checkFiles(json, config, path);
     await eventLoopTurn();
     const digest = contentsOf(json, config, chatTemplate);
@@ -95,22 +97,18 @@ export class Tokenizer {
   }
 
   /**
-   * A conversation as text, through the checkpoint's chat template; encode it with `addSpecialTokens: false`.
+   * A conversation as text, through the checkpoint's chat template; encode it with `addSpecialTokens: false`. Numbers that JavaScript would
+   * change (1.0, integers beyond 2^53) reach the template as they are where the messages come from `parseLossless`.
    * Throws CheckpointError where none ships, and TokenizerError where it cannot be rendered: it is no template, refuses the messages, or takes
    * too many steps. transformers' apply_chat_template(tokenize=False).
    */
-  applyChatTemplate(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt?: boolean } = {}): string {
-    if (this.chatTemplate === null) {
-      throw new CheckpointError(
-        'The tokenizer has no chat template, so {"messages"} cannot be rendered. Use {"prompt", "completion"} rows or a chat model.',
-        "tokenizer_config.json",
-      );
-    }
-    this.#template ??= new ChatTemplate(this.chatTemplate);
-    const special = Object.fromEntries(
-      ["bos_token", "eos_token", "pad_token", "unk_token"].map((name) => [name, tokenText(this.#config[name]) ?? ""]),
-    );
-    return this.#template.render({ ...special, messages, add_generation_prompt: options.addGenerationPrompt ?? false });
+  applyChatTemplate(messages: readonly (ChatMessage | Json)[], options: ChatOptions = {}): string {
+    return this.renderChat(messages, options).text;
+  }
+
+  /** As `applyChatTemplate`, with the parts of the text that the template marks as the assistant's. */
+  renderChat(messages: readonly (ChatMessage | Json)[], options: ChatOptions = {}): RenderedChat {
+    return this.#chat.render(messages, options);
   }
 
   /** A step of the tokenizer, whose parts find out what they lack when they are used. */
@@ -140,7 +138,7 @@ function checkFiles(json: Json, config: Json, path: string): TokenizerConfig {
   return checkTokenizerConfig(config, path.replace(/tokenizer\.json$/, "tokenizer_config.json"));
 }
 
-function contentsOf(json: Json, config: Json, chatTemplate: string | null): string {
+function contentsOf(json: Json, config: Json, chatTemplate: string | ChatTemplates | null): string {
   return digestOf(JSON.stringify([json, config, chatTemplate]));
 }
 
@@ -151,11 +149,9 @@ function tokenText(value: unknown): string | null {
   return typeof content === "string" ? content : null;
 }
 
-/** `chat_template` is a string, or a list of named ones of which "default" counts. */
-function namedTemplate(value: unknown): string | null {
-  if (typeof value === "string") return value;
-  if (!Array.isArray(value)) return null;
-  const templates = value as readonly Json[];
-  const chosen = templates.find(({ name }) => name === "default") ?? templates[0];
-  return typeof chosen?.["template"] === "string" ? chosen["template"] : null;
+/** `chat_template` is a string, or a list of named ones. */
+function templatesOf(value: unknown): ChatTemplates {
+  if (typeof value === "string") return { default: value };
+  if (Array.isArray(value)) return Object.fromEntries((value as readonly Json[]).map(({ name, template }) => [name, template]));
+  return (value ?? {}) as ChatTemplates;
 }

@@ -1,4 +1,4 @@
-import type { ChatMessage } from "../../tokenizer/tokenizer.js";
+import type { ChatMessage } from "../../tokenizer/chat.js";
 import type { Fields } from "./fields.js";
 import type { Layout, LayoutOptions } from "./layout.js";
 import type { Row } from "./row.js";

@@ -1,4 +1,4 @@
-import type { ChatMessage } from "../../tokenizer/tokenizer.js";
+import type { ChatMessage } from "../../tokenizer/chat.js";
 
 /** A conversation, and what the chat template is told besides. */
 export interface Conversation {

@@ -10,27 +10,43 @@ const dayOfYear = (date: Date): number =>
 const directives: Readonly<Record<string, (date: Date) => string>> = {
   "%": () => "%",
   A: (date) => named(days, date.getDay()),
+  C: (date) => two(Math.floor(date.getFullYear() / 100)),
+  c: (date) =>
+    `${named(days, date.getDay()).slice(0, 3)} ${named(months, date.getMonth()).slice(0, 3)} ${String(date.getDate()).padStart(2)} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())} ${date.getFullYear()}`,
+  f: (date) => String(date.getMilliseconds() * 1000).padStart(6, "0"),
   a: (date) => named(days, date.getDay()).slice(0, 3),
   B: (date) => named(months, date.getMonth()),
   b: (date) => named(months, date.getMonth()).slice(0, 3),
   d: (date) => two(date.getDate()),
   e: (date) => String(date.getDate()).padStart(2),
   F: (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`,
+  D: (date) => `${two(date.getMonth() + 1)}/${two(date.getDate())}/${two(date.getFullYear() % 100)}`,
   H: (date) => two(date.getHours()),
   I: (date) => two(date.getHours() % 12 || 12),
+  h: (date) => named(months, date.getMonth()).slice(0, 3),
   j: (date) => String(dayOfYear(date)).padStart(3, "0"),
+  k: (date) => String(date.getHours()).padStart(2),
+  l: (date) => String(date.getHours() % 12 || 12).padStart(2),
   M: (date) => two(date.getMinutes()),
   m: (date) => two(date.getMonth() + 1),
   p: (date) => (date.getHours() < 12 ? "AM" : "PM"),
+  n: () => "\n",
+  R: (date) => `${two(date.getHours())}:${two(date.getMinutes())}`,
   S: (date) => two(date.getSeconds()),
   T: (date) => `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
+  t: () => "\t",
+  u: (date) => String(date.getDay() || 7),
+  w: (date) => String(date.getDay()),
+  x: (date) => `${two(date.getMonth() + 1)}/${two(date.getDate())}/${two(date.getFullYear() % 100)}`,
+  X: (date) => `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
   Y: (date) => String(date.getFullYear()),
   y: (date) => two(date.getFullYear() % 100),
 };
 
-/** A local time as Python's strftime writes it in the C locale; directives that are not known stay as they are. */
+/** A local time as Python's strftime writes it in the C locale; directives that are not known stay as they are. "%-d" leaves out zeros. */
 export function strftime(date: Date, format: string): string {
-  return format.replace(/%(.)/gs, (whole, letter: string) =>
-    Object.hasOwn(directives, letter) ? (directives[letter]?.(date) ?? whole) : whole,
-  );
+  return format.replace(/%(-?)(.)/gs, (whole, minus: string, letter: string) => {
+    const text = Object.hasOwn(directives, letter) ? (directives[letter]?.(date) ?? whole) : whole;
+    return minus === "" || text === whole ? text : text.replace(/^[0 ]+(?=\d)/, "");
+  });
 }
