@@ -20,7 +20,6 @@ export interface FamilyCase {
  */
 const refused: ReadonlyMap<string, string> = new Map(
   [
-    "llama-rope-dynamic:dynamic llama-rope-yarn:yarn llama-dynamic:dynamic llama-yarn:yarn llama-longrope:longrope",
     "qwen2 qwen3 mistral ministral3 smollm3 granite gemma gemma2 gemma3 gemma3_text phi3 olmo2 olmo3",
     "phi gpt_neox starcoder2 stablelm cohere cohere2 exaone4 glm4 ernie4_5 hunyuan_v1_dense nanochat mistral3",
     "lfm2 mixtral qwen3_moe gpt_oss qwen3_5 qwen3_5_text gemma4 gemma4_text",

@@ -1,4 +1,4 @@
-// The first values of the GPT that every side trains, in the order of gpt2Parameters().
+// The first values of the GPT that every side trains, in the order of the family's parameters.
 import { inputValues } from "./formula.js";
 
 /** Sizes of a GPT and its batch. */

@@ -1,5 +1,5 @@
 import { type Adapter, applyAdapter } from "@lowrank/lora";
-import { Gpt2, gpt2Config } from "@lowrank/models";
+import { type CausalLM, modelOf } from "@lowrank/models";
 import { type Device, fromBytes, type Tensor } from "@lowrank/tensor";
 import { inputIds } from "./formula.js";
 import { gptStart, loraAlpha, loraStart, type StepShape } from "./gpt-start.js";
@@ -18,19 +18,17 @@ export const shapes = {
 } as const satisfies Record<string, ModelShape>;
 
 /** A GPT-2 of this shape with start values that every side of a comparison can make. */
-export function buildModel(shape: ModelShape, device: Device): Gpt2 {
-  const config = gpt2Config(
-    { n_embd: shape.width, n_layer: shape.layers, n_head: shape.heads, vocab_size: shape.vocab, n_positions: shape.length },
-    shape.name,
-  );
+export function buildModel(shape: ModelShape, device: Device): CausalLM {
+  const { layers, width, heads, vocab, length } = shape;
+  const config = { model_type: "gpt2", n_embd: width, n_layer: layers, n_head: heads, vocab_size: vocab, n_positions: length };
   const tensors = new Map(
     gptStart(shape).map(({ name, shape: sizes, values }) => [`transformer.${name}`, stored(device, sizes, values)] as const),
   );
-  return new Gpt2(config, tensors);
+  return modelOf(config, tensors);
 }
 
 /** LoRA on the query and value parts of the fused projection; A by the formula, B zero. Scaling is alpha / rank, with alpha 16. */
-export function adapt(model: Gpt2, shape: ModelShape): Adapter {
+export function adapt(model: CausalLM, shape: ModelShape): Adapter {
   const adapter = applyAdapter(model, { method: "lora", rank: shape.rank, alpha: loraAlpha, targets: ["c_attn.q", "c_attn.v"] });
   // In the adapter's order: A and B of queries, A and B of values, layer after layer.
   const starts = loraStart(shape);

@@ -32,12 +32,12 @@ const rates: Readonly<Record<string, Rate>> = {
 const pairRate: Rate = { at576: 2e-3, power: 1 };
 
 /** The sizes of a model that its defaults depend on. */
-export type Sizes = Pick<CausalLM, "lm_head" | "namedParameters">;
+export type Sizes = Pick<CausalLM, "head" | "namedParameters">;
 
 /** Peak learning rate for a method when none is given, with two digits. Pairs are scaled by alpha / rank, so that the rank does not enter. */
-export function defaultLearningRate(method: string, model: Pick<Sizes, "lm_head">): number {
+export function defaultLearningRate(method: string, model: Pick<Sizes, "head">): number {
   const { at576, power } = rates[methodOf(method)] ?? pairRate;
-  return Number((at576 * (576 / model.lm_head.inFeatures) ** power).toPrecision(2));
+  return Number((at576 * (576 / model.head.inFeatures) ** power).toPrecision(2));
 }
 
 /** Parameters below which a model has so little to build on that a task takes it several times as many rows. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { defaultEpochs, defaultLearningRate, defaultWarmup } from "../src/defaults.js";
 
-const wide = (width: number): Parameters<typeof defaultLearningRate>[1] => ({ lm_head: { inFeatures: width } }) as never;
+const wide = (width: number): Parameters<typeof defaultLearningRate>[1] => ({ head: { inFeatures: width } }) as never;
 
 describe("default learning rates", () => {
   it.each([

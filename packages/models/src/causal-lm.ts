@@ -7,6 +7,7 @@ import {
   type FileSystem,
   ignoredLabel,
   linearCrossEntropy,
+  type Shape,
   ShapeError,
   showShape,
   sum,
@@ -41,16 +42,29 @@ export interface VisiblePrefix {
   readonly layers: readonly { readonly keys: Tensor; readonly values: Tensor }[];
 }
 
-/** The names of a transformer block's parts among the model's modules, norms in front: x + attention(norm(x)), then x + mlp(norm(x)). */
+/**
+ * The names of a layer's parts among the model's modules: attention, or what mixes tokens in its place, the feed-forward, and the norms in
+ * front of them, which read the residual stream. Null where there is none: a sublayer without a norm in front reads the stream itself.
+ */
 export interface BlockNames {
   readonly name: string;
-  readonly attentionNorm: string;
+  readonly attentionNorm: string | null;
   readonly attention: string;
-  readonly mlpNorm: string;
-  readonly mlp: string;
+  readonly mlpNorm: string | null;
+  readonly mlp: string | null;
 }
 
-/** Sizes of what a key-value cache holds. */
+/**
+ * What a layer keeps of a text between the passes over it: keys and values of its tokens, a state of a fixed size, both, or nothing.
+ * `cache.append` adds the former, `cache.state` and `cache.keep` read and replace the latter.
+ */
+export interface Kept {
+  readonly keysValues?: { readonly kvHeads: number; readonly keyDim: number; readonly valueDim: number; readonly window?: number | null };
+  /** f32 tensors by name, each of this shape behind the batch's axis; zeros in front of a text's first token. */
+  readonly state?: Readonly<Record<string, Shape>>;
+}
+
+/** Sizes of the keys and values of layers that are all alike. */
 export interface CacheShape {
   readonly layers: number;
   readonly kvHeads: number;
@@ -75,10 +89,16 @@ export interface CausalLM extends nn.Module {
   readonly vocabSize: number;
   /** Most tokens that it can look at. */
   readonly contextLength: number;
-  readonly cacheShape: CacheShape;
-  /** Its transformer blocks, first to last. */
+  /** What each of its layers keeps of a text between passes. */
+  readonly keeps: readonly Kept[];
+  /** Null where layers keep other things than keys and values, or of several sizes. */
+  readonly cacheShape: CacheShape | null;
+  /** Its layers, first to last. */
   readonly blocks: readonly BlockNames[];
-  readonly lm_head: nn.Linear;
+  /** Dense layers, by the last parts of their names, that adapters go on where nobody says which. */
+  readonly usualTargets: readonly string[];
+  /** The projection to the vocabulary. */
+  readonly head: nn.Linear;
   /** Null for a model made by `initModel`. */
   origin: ModelOrigin | null;
   /** Where prefix and prompt methods enter. */
@@ -87,6 +107,8 @@ export interface CausalLM extends nn.Module {
   readonly batchLayout: BatchLayout;
   /** Hidden states before the head: ids i32 [batch, seq] → f32 [batch, seq, width]. */
   hidden(ids: Tensor, options?: ForwardOptions): Tensor;
+  /** Hidden states [..., width] → logits f32 [..., vocab]. */
+  logits(hidden: Tensor): Tensor;
   /** ids i32 [batch, seq] → logits f32 [batch, seq, vocab]. */
   forward(ids: Tensor, options?: ForwardOptions): Tensor;
   /**
@@ -150,8 +172,17 @@ export function checkTokenIds(ids: ArrayLike<number>, vocabSize: number): void {
   }
 }
 
-/** `CausalLM.loss` from the hidden states; without materialising the logits while the head is a plain matrix. */
-export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor, packed: PackedRows | null = null): Tensor {
+/**
+ * `CausalLM.loss` from the hidden states; without materialising the logits while the head is a plain matrix. `shaped` is what becomes of
+ * the logits, element by element.
+ */
+export function causalLoss(
+  hidden: Tensor,
+  head: nn.Linear,
+  labels: Tensor,
+  packed: PackedRows | null = null,
+  shaped: ((logits: Tensor) => Tensor) | null = null,
+): Tensor {
   const [batch = 0, length = 0, width = 0] = hidden.shape;
   const labelLength = labels.shape[1] ?? 0;
   if (labels.rank !== 2 || labels.shape[0] !== batch || labelLength > length || labels.dtype !== "i32") {
@@ -176,8 +207,13 @@ export function causalLoss(hidden: Tensor, head: nn.Linear, labels: Tensor, pack
     .reshape([batch * length]);
   const rows = hidden.reshape([batch * length, width]);
   const isPlain = head.wrappers.length === 0 && head.bias === null && !head.isTransposed;
-  if (!isPlain) return crossEntropy(head.forward(rows), targets);
-  return sum(linearCrossEntropy(rows, head.weight, targets)).div(sum(targets.notEqual(ignoredLabel).cast("f32")));
+  if (!isPlain) {
+    const logits = head.forward(rows);
+    return crossEntropy(shaped?.(logits) ?? logits, targets);
+  }
+  return sum(linearCrossEntropy(rows, head.weight, targets, shaped ? { logits: shaped } : {})).div(
+    sum(targets.notEqual(ignoredLabel).cast("f32")),
+  );
 }
 
 /** [batch, seq, heads · dim] → [batch, heads, seq, dim]. */

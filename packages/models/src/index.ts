@@ -5,6 +5,7 @@ export {
   type CausalLM,
   checkTokenIds,
   type ForwardOptions,
+  type Kept,
   type ModelOrigin,
   type VisiblePrefix,
 } from "./causal-lm.js";
@@ -15,13 +16,9 @@ export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";
 export { type GenerateOptions, type GeneratorOptions, generate, TextGenerator } from "./generate/generate.js";
 export { type SamplingOptions, sample } from "./generate/sample.js";
-export { type Gpt2Config, gpt2Config } from "./gpt2/config.js";
-export { Gpt2 } from "./gpt2/model.js";
 export { initModel } from "./init-model.js";
-export { type LlamaConfig, llamaConfig } from "./llama/config.js";
-export { Llama } from "./llama/model.js";
 export { JsonNumber, parseLossless } from "./lossless.js";
-export { modelOutline } from "./model-outline.js";
+export { modelOf, modelOutline } from "./model-outline.js";
 export type { PackedRows } from "./packed-rows.js";
 export type { ChatMessage, ChatOptions, ChatTemplates, RenderedChat } from "./tokenizer/chat.js";
 export { TokenizerError } from "./tokenizer/error.js";

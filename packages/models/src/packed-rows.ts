@@ -33,9 +33,11 @@ export function withoutFirst(labels: Tensor, { positions }: PackedRows): Tensor 
  * Packed where the device's attention visits only the keys that each token sees. Where attention is made of matrix products, the scores
  * between rows would be computed too; and a prompt stands before each row of the batch, where all rows see one prefix.
  */
-export function bestLayout({ device, virtualTokens, cacheShape }: CausalLM): BatchLayout {
+export function bestLayout({ device, virtualTokens, keeps }: CausalLM): BatchLayout {
   if (virtualTokens.prompt) return "padded";
-  const heads = iota([1, cacheShape.kvHeads, 128, cacheShape.headDim], 2, device);
+  const sizes = keeps.find(({ keysValues }) => keysValues)?.keysValues;
+  if (!sizes) return "padded";
+  const heads = iota([1, sizes.kvHeads, 128, sizes.keyDim], 2, device);
   const packed = attention(heads, heads, heads, { isCausal: true, starts: iota([1, 128], 1, device) });
   return hasOwnKernel(packed) ? "packed" : "padded";
 }

@@ -1,4 +1,5 @@
-import { CheckpointError, type Shape, showValue, type Tensor } from "@lowrank/tensor";
+import { nn } from "@lowrank/autograd";
+import { CheckpointError, type Device, fromStorage, type Shape, Storage, showValue, sizeOf, type Tensor } from "@lowrank/tensor";
 
 /** How a parameter starts when a model is trained from nothing; normal has the config's `initializer_range`, times `scale`. */
 export type ParameterInit = { readonly kind: "zeros" | "ones" } | { readonly kind: "normal"; readonly scale: number };
@@ -13,29 +14,112 @@ export const zeros: ParameterInit = { kind: "zeros" };
 export const ones: ParameterInit = { kind: "ones" };
 export const normal: ParameterInit = { kind: "normal", scale: 1 };
 
-/** Tensors by checkpoint name, taken while a model is put together. */
+/** What a dense layer may have besides its sizes. */
+export interface DenseOptions {
+  readonly bias?: boolean;
+  /** The weight is [in, out], as transformers' Conv1D has it. */
+  readonly isTransposed?: boolean;
+  readonly init?: ParameterInit;
+  /** What it computes where it is several projections in one. */
+  readonly parts?: readonly nn.FusedPart[];
+}
+
+/** Where the tensors of a model come from while it is put together, and what it is made of. */
+interface Assembly {
+  readonly take: (name: string, shape: Shape, init: ParameterInit) => Tensor;
+  readonly modules: Map<string, nn.Module>;
+}
+
+/**
+ * Tensors by checkpoint name, taken while a model is put together. A part says the shape and the initialization of each parameter where it
+ * takes it, and nowhere else: `parametersOf` collects them. Modules stand below the model under the names at which they were made.
+ */
 export class Weights {
   constructor(
-    private readonly tensors: ReadonlyMap<string, Tensor>,
-    private readonly prefix: string = "",
+    private readonly assembly: Assembly,
+    private readonly path: string = "",
   ) {}
 
   /** The tensors below a dotted name. */
   at(name: string): Weights {
-    return new Weights(this.tensors, `${this.prefix}${name}.`);
+    return new Weights(this.assembly, this.#full(name));
   }
 
-  /** Throws CheckpointError when there is none. */
-  get(name: string): Tensor {
-    const found = this.optional(name);
-    if (!found)
-      throw new CheckpointError(`The tensor "${this.prefix}${name}" is missing. Fetch the checkpoint again.`, `${this.prefix}${name}`);
+  /** A parameter of the module that is being made: keep it as a property of this name. Throws CheckpointError when there is none. */
+  tensor(name: string, shape: Shape, init: ParameterInit = normal): Tensor {
+    return nn.parameter(this.assembly.take(this.#full(name), shape, init));
+  }
+
+  /** A module below this name, which is made of the weights there. */
+  module<M extends nn.Module>(name: string, make: (weights: Weights) => M): M {
+    const module = make(this.at(name));
+    this.assembly.modules.set(this.#full(name), module);
+    return module;
+  }
+
+  /** y = x Wᵀ + b. */
+  dense(name: string, inFeatures: number, outFeatures: number, options: DenseOptions = {}): nn.Linear {
+    const { bias = false, isTransposed = false, init = normal, parts } = options;
+    const shape = isTransposed ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
+    return this.module(name, (weights) => {
+      const weight = weights.tensor("weight", shape, init);
+      return new nn.Linear(weight, bias ? weights.tensor("bias", [outFeatures], zeros) : null, {
+        isTransposed,
+        ...(parts && { fusedParts: parts }),
+      });
+    });
+  }
+
+  embedding(name: string, count: number, width: number): nn.Embedding {
+    return this.module(name, (weights) => new nn.Embedding(weights.tensor("weight", [count, width])));
+  }
+
+  #full(name: string): string {
+    return this.path === "" ? name : `${this.path}.${name}`;
+  }
+}
+
+/** A module that only holds others. */
+class Group extends nn.Module {}
+
+/**
+ * Makes a model: `root` with everything that `make` takes of the weights below it, under the checkpoint's names. Throws CheckpointError for a
+ * tensor that is missing.
+ */
+export function assembled<M extends nn.Module>(tensors: ReadonlyMap<string, Tensor>, make: (weights: Weights) => M): M {
+  return assemble((name) => {
+    const found = tensors.get(name);
+    if (!found) throw new CheckpointError(`The tensor "${name}" is missing. Fetch the checkpoint again.`, name);
     return found;
-  }
+  }, make);
+}
 
-  optional(name: string): Tensor | null {
-    return this.tensors.get(this.prefix + name) ?? null;
-  }
+/** The parameters that `make` takes, by name, in its order; nothing is allocated on the device. */
+export function parametersOf(device: Device, make: (weights: Weights) => nn.Module): Map<string, ParameterSpec> {
+  const specs = new Map<string, ParameterSpec>();
+  assemble((name, shape, init) => {
+    specs.set(name, { shape, init });
+    return fromStorage(new Storage(device, "f32", sizeOf(shape)), shape);
+  }, make);
+  return specs;
+}
+
+function assemble<M extends nn.Module>(take: Assembly["take"], make: (weights: Weights) => M): M {
+  const modules = new Map<string, nn.Module>();
+  const root = make(new Weights({ take, modules }));
+  const nodes = new Map<string, nn.Module>([["", root]]);
+  const nodeAt = (path: string): nn.Module => {
+    const known = nodes.get(path);
+    if (known) return known;
+    const node = modules.get(path) ?? new Group();
+    nodes.set(path, node);
+    const dot = path.lastIndexOf(".");
+    const parent = nodeAt(path.slice(0, Math.max(dot, 0)));
+    Reflect.defineProperty(parent, path.slice(dot + 1), { value: node, enumerable: true });
+    return node;
+  };
+  for (const path of modules.keys()) nodeAt(path);
+  return root;
 }
 
 /** Throws CheckpointError for a dtype, or another choice, that weights cannot be stored as. `what` names the call. */

@@ -20,7 +20,7 @@ const expected =
     input === undefined ? `is missing (${what})` : `is ${shown(input)}, not ${what}`;
 
 /** A field that fits a test; `what` is how errors call it. Null counts as absent, as in transformers; then it is `fallback`, where there is one. */
-function field<T>(what: string, fits: (value: unknown) => boolean, fallback?: T): z.ZodMiniType<T, unknown> {
+export function field<T>(what: string, fits: (value: unknown) => boolean, fallback?: T): z.ZodMiniType<T, unknown> {
   return z.pipe(
     z.transform((value: unknown): unknown => value ?? fallback),
     z.custom<T, unknown>(fits, { error: expected(what) }),

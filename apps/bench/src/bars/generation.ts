@@ -1,5 +1,5 @@
 import { merge } from "@lowrank/lora";
-import type { Gpt2 } from "@lowrank/models";
+import type { CausalLM } from "@lowrank/models";
 import { adapt, buildModel, shapes } from "../shapes.js";
 import { compareDecode } from "../steps/compare.js";
 import { type Decoder, decoder } from "../steps/decode.js";
@@ -47,7 +47,7 @@ export const generationBars: readonly Bar[] = [
         };
         const baseCount = await counted(() => base.tokens());
 
-        const mergedModel = (): Gpt2 => {
+        const mergedModel = (): CausalLM => {
           const model = buildModel(shapes.small, dev);
           merge(adapt(model, shapes.small));
           return model;

@@ -1,4 +1,4 @@
-import type { Gpt2 } from "@lowrank/models";
+import type { CausalLM } from "@lowrank/models";
 import { type GeneratorOptions, TextGenerator } from "@lowrank/models";
 import { inputIds } from "../formula.js";
 import type { Side } from "../timing.js";
@@ -16,7 +16,7 @@ export interface Decoder {
 }
 
 /** Continues a prompt of 8 ids by `count` tokens, batch 1, the likeliest token each time; one repetition is one whole text. */
-export function decoder(model: Gpt2, count: number, name = "lowrank"): Decoder {
+export function decoder(model: CausalLM, count: number, name = "lowrank"): Decoder {
   const generator = new TextGenerator(model);
   const prompt = [...inputIds(promptLength, model.vocabSize)];
   const tokens = async (): Promise<number[]> => {
@@ -42,7 +42,13 @@ export function decoder(model: Gpt2, count: number, name = "lowrank"): Decoder {
  * Greedy decoding of some texts at once whose middle token has `context` others before it; reading the prompts is not timed. One repetition
  * is one further token of each.
  */
-export function decodingAt(model: Gpt2, name: string, batch: number, context: number, options: GeneratorOptions = {}): Side & Disposable {
+export function decodingAt(
+  model: CausalLM,
+  name: string,
+  batch: number,
+  context: number,
+  options: GeneratorOptions = {},
+): Side & Disposable {
   const count = 24;
   const generator = new TextGenerator(model, options);
   const ids = [...inputIds(batch * context, model.vocabSize)];

@@ -21,6 +21,14 @@ export function initDevice(what: string, { generator, device }: LayerInit): Devi
   return generator.device;
 }
 
+/** One of the projections that a fused layer computes: `size` of its outputs from `start` on, in each `period` of them, or once. */
+export interface FusedPart {
+  readonly name: string;
+  readonly start: number;
+  readonly size: number;
+  readonly period?: number;
+}
+
 /** y = x Wᵀ + b over the last axis: x [..., in] → [..., out]. torch.nn.Linear, or transformers' Conv1D when `isTransposed`. */
 export class Linear extends Module {
   /** [out, in], or [in, out] when `isTransposed`; as in the checkpoint. */
@@ -31,10 +39,17 @@ export class Linear extends Module {
   readonly isTransposed: boolean;
   readonly inFeatures: number;
   readonly outFeatures: number;
+  /** The projections that it computes in one, where it is several; adapters may go on some of them. */
+  readonly fusedParts: readonly FusedPart[];
 
   /** Throws ShapeError when the weight is not a matrix or the bias does not fit it. */
-  constructor(weight: Tensor, bias: Tensor | null = null, options: { readonly isTransposed?: boolean } = {}) {
+  constructor(
+    weight: Tensor,
+    bias: Tensor | null = null,
+    options: { readonly isTransposed?: boolean; readonly fusedParts?: readonly FusedPart[] } = {},
+  ) {
     super();
+    this.fusedParts = options.fusedParts ?? [];
     this.isTransposed = options.isTransposed ?? false;
     const [rows = 0, columns = 0] = weight.shape;
     this.inFeatures = this.isTransposed ? rows : columns;

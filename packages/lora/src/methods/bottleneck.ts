@@ -47,7 +47,8 @@ export interface BottleneckOptions {
 /** A sublayer of a block: f = sublayer(norm(h)), and h + f goes on. */
 export interface BottleneckPlace {
   readonly sublayer: AdaptableModule;
-  readonly norm: AdaptableModule;
+  /** Null where the sublayer reads h itself. */
+  readonly norm: AdaptableModule | null;
   readonly width: number;
 }
 
@@ -90,10 +91,12 @@ function places(model: AdaptableModel, { attention, mlp }: BottleneckOptions): M
   const width = widthOf(model);
   const found = new Map<string, BottleneckPlace>();
   const add = (block: BlockNames, place: string, which: "attention" | "mlp"): void => {
-    const sublayer = modules.get(block[which]);
-    const norm = modules.get(block[`${which}Norm`]);
-    if (!sublayer || !norm)
-      throw new AdapterError(`The model has no module ${block[which]} or ${block[`${which}Norm`]}. Correct its list of blocks.`);
+    const [name, normName] = [block[which], block[`${which}Norm`]];
+    if (name === null) return;
+    const sublayer = modules.get(name);
+    const norm = normName === null ? null : modules.get(normName);
+    if (!sublayer || norm === undefined)
+      throw new AdapterError(`The model has no module ${name} or ${normName}. Correct its list of blocks.`);
     found.set(`${block.name}.${place}`, { sublayer, norm, width });
   };
   for (const block of blocks) {
@@ -143,14 +146,15 @@ function attached({ sublayer, norm, width }: BottleneckPlace, options: Bottlenec
   };
   const beside: Wrapper = (x, next) => {
     const f = next(x);
-    const read = { sublayer: () => f, sum: () => residual().add(f), residual, norm: () => x } as const;
+    const h = norm ? residual : () => x;
+    const read = { sublayer: () => f, sum: () => h().add(f), residual: h, norm: () => x } as const;
     return f.add(bypass(read[options.input]()));
   };
   const needsStream = options.input === "sum" || options.input === "residual";
   return {
     parameters: trained,
     enable: () => {
-      const removers = [sublayer.use(beside), ...(needsStream ? [norm.use(watching)] : [])];
+      const removers = [sublayer.use(beside), ...(needsStream && norm ? [norm.use(watching)] : [])];
       return () => {
         for (const remove of removers) remove();
       };

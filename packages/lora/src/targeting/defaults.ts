@@ -52,7 +52,10 @@ export const normTargets: Readonly<Record<string, readonly string[]>> = {
   qwen3: ["post_attention_layernorm"],
 };
 
-/** The family's default targets. Throws AdapterError, listing the dense layers, for a family without an entry. */
+/**
+ * The family's default targets, or for LoRA's those that the model says are usual. Throws AdapterError, listing the dense layers, where
+ * neither has any.
+ */
 export function targetsFor(
   model: AdaptableModel,
   table: Readonly<Record<string, readonly string[]>> = defaultTargets,
@@ -61,6 +64,7 @@ export function targetsFor(
   const type = modelType(model);
   const targets = familyNames(model, table);
   if (targets) return targets;
+  if (table === defaultTargets && model.usualTargets && model.usualTargets.length > 0) return model.usualTargets;
   throw new AdapterError(
     `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its layers: ${names.join(", ")}.`,
     names,

@@ -38,13 +38,16 @@ export interface VirtualTokenSlots {
   readonly length: number;
 }
 
-/** The names of a transformer block's parts among the model's modules, norms in front: x + attention(norm(x)), then x + mlp(norm(x)). */
+/**
+ * The names of a layer's parts among the model's modules: attention, or what mixes tokens in its place, the feed-forward, and the norms in
+ * front of them, which read the residual stream. Null where there is none: a sublayer without a norm in front reads the stream itself.
+ */
 export interface BlockNames {
   readonly name: string;
-  readonly attentionNorm: string;
+  readonly attentionNorm: string | null;
   readonly attention: string;
-  readonly mlpNorm: string;
-  readonly mlp: string;
+  readonly mlpNorm: string | null;
+  readonly mlp: string | null;
 }
 
 /** All that an adapter needs of a model: its parts and parameters by the checkpoint's names, and where virtual tokens enter, if it has that. */
@@ -52,12 +55,14 @@ export interface AdaptableModel {
   namedModules(): ReadonlyMap<string, AdaptableModule>;
   namedParameters(): ReadonlyMap<string, Tensor>;
   readonly virtualTokens?: VirtualTokenSlots;
-  /** Sizes of a layer's keys and values. */
-  readonly cacheShape?: { readonly layers: number; readonly kvHeads: number; readonly headDim: number };
+  /** Sizes of a layer's keys and values; null where layers differ. */
+  readonly cacheShape?: { readonly layers: number; readonly kvHeads: number; readonly headDim: number } | null;
   /** Positions that the model can look at. */
   readonly contextLength?: number;
   /** Its transformer blocks, first to last; what bottleneck adapters go on. */
   readonly blocks?: readonly BlockNames[];
+  /** Dense layers, by the last parts of their names, that adapters go on where PEFT has none for the family and nobody says which. */
+  readonly usualTargets?: readonly string[];
 }
 
 /** True for a dense layer, by its shape: no class of another package is asked for. */

@@ -10,13 +10,14 @@ import {
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
-import { architectureOf } from "../architectures.js";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
+import { decoderOf } from "../families/family.js";
+import { readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { readConfig, readJson, readTokenizer } from "./folder.js";
+import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
 import { readWeights } from "./weights.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
@@ -40,6 +41,8 @@ export interface LoadedModel {
   readonly config: ModelConfig;
   /** Digests of what the folder holds, by which a later load can be told from this one: of weights and configuration, and of the tokenizer. */
   readonly hashes: { readonly model: string; readonly tokenizer: string | null };
+  /** What the model may lack, a sentence each: fields of config.json that nobody reads. */
+  readonly warnings: readonly string[];
 }
 
 /** What is read of a generation_config.json. */
@@ -68,20 +71,21 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkFiles(files, "loadModel");
   const json = await readConfig(files, folder);
   const path = files.join(folder, "config.json");
-  const architecture = architectureOf(json, path);
-  const config = architecture.config(json, path);
-  const tied = config.tie_word_embeddings ? ["lm_head.weight"] : [];
+  const read = readFamily(json, path);
+  const { config } = read;
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { tensors, digest, dtypes } = await readWeights(files, folder, architecture, config, {
-    device,
-    dtype,
-    tied,
-  });
-  const model = architecture.build(config, tensors);
+  const { tensors, digest, dtypes } = await readWeights(files, folder, read, { device, dtype });
+  const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };
   model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
   const hashes = { model: digestOf(digest + configDigest(config)), tokenizer: tokenizer?.digest ?? null };
-  return { model, tokenizer, config, hashes };
+  const warnings =
+    read.unknown.length === 0
+      ? []
+      : [
+          `${path}: ${listed(read.unknown.map((name) => `"${name}"`))}: unknown to this family and not read. Compare a few answers with transformers' before you rely on them.`,
+        ];
+  return { model, tokenizer, config, hashes, warnings };
 }

@@ -14,8 +14,8 @@ import {
   type Tensor,
   tensorDType,
 } from "@lowrank/tensor";
-import type { Architecture } from "../architectures.js";
-import type { ModelConfig } from "../config.js";
+import { type Family, parametersIn } from "../families/family.js";
+import type { FamilyConfig } from "../families/read.js";
 import type { ParameterSpec } from "../parameters.js";
 import { shardsOf, weightFiles } from "./files.js";
 import { listed, readJson } from "./folder.js";
@@ -29,27 +29,28 @@ interface Place {
 /**
  * Reads the tensors that the config asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
  * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
- * in one CheckpointError, and so is a weight that is not finite. `tied` names tensors that may be there without being asked for. The digest is
- * that of all tensors' contents as the files hold them; `dtypes` are those that they have there.
+ * in one CheckpointError, and so is a weight that is not finite. The digest is that of all tensors' contents as the files hold them;
+ * `dtypes` are those that they have there.
  */
 export async function readWeights(
   files: FileSystem,
   folder: string,
-  architecture: Architecture,
-  config: ModelConfig,
-  options: { readonly device: Device; readonly dtype: DType | "auto"; readonly tied: readonly string[] },
+  read: FamilyConfig,
+  options: { readonly device: Device; readonly dtype: DType | "auto" },
 ): Promise<{ readonly tensors: Map<string, Tensor>; readonly dtypes: ReadonlyMap<string, DType>; readonly digest: string }> {
   const opened = await openFiles(files, folder);
   try {
     // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
     const count = opened.reduce((sum, { entries }) => sum + entries.size, 0);
-    const layers = architecture.layers(config);
+    const layers = read.options.layers.count;
     if (layers > count)
       throw new CheckpointError(
         `${folder}: the tensors do not fit config.json: it asks for ${layers} layers, and there are ${count} tensors. Fetch config and weights of one checkpoint.`,
         folder,
       );
-    const places = match(opened, folder, architecture, architecture.parameters(config), options.tied);
+    const { name: head, isTied } = read.options.head;
+    const tied = isTied ? [`${head}.weight`] : [];
+    const places = match(opened, folder, read.family, parametersIn(read, options.device), tied);
     const tensors = new Map<string, Tensor>();
     const dtypes = new Map<string, DType>();
     const digests = new Map<string, string>();
@@ -70,7 +71,7 @@ export async function readWeights(
 function match(
   opened: readonly SafetensorsFile[],
   folder: string,
-  { prefix, ignored }: Architecture,
+  { prefixes, ignored }: Family,
   specs: ReadonlyMap<string, ParameterSpec>,
   tied: readonly string[],
 ): Map<string, Place> {
@@ -78,9 +79,8 @@ function match(
   const problems: string[] = [];
   for (const file of opened) {
     for (const name of file.entries.keys()) {
-      if (ignored.test(name)) continue;
-      // Saved from the bare model, the names lack their first part.
-      const full = specs.has(name) || tied.includes(name) || !specs.has(prefix + name) ? name : prefix + name;
+      if (ignored?.test(name)) continue;
+      const full = specs.has(name) || tied.includes(name) ? name : ownName(name, prefixes, specs);
       if (available.has(full)) problems.push(`"${name}" is there twice`);
       available.set(full, { file, name });
     }
@@ -106,6 +106,15 @@ function match(
     );
   }
   return places;
+}
+
+/** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */
+function ownName(name: string, prefixes: Family["prefixes"], specs: ReadonlyMap<string, ParameterSpec>): string {
+  for (const [stored, own] of prefixes) {
+    const full = own + name.slice(stored.length);
+    if (name.startsWith(stored) && specs.has(full)) return full;
+  }
+  return name;
 }
 
 function listedProblems(problems: readonly string[]): string {

@@ -162,18 +162,28 @@ export class TextGenerator {
     const known = this.#stages.get(key);
     if (known) return known;
     const { model } = this;
-    const { device, lm_head: head } = model;
-    const cache = new KeyValueCache(model.cacheShape, batch, capacity, device, this.options.cacheDType);
-    const width = head.inFeatures;
+    const { device } = model;
+    const cache = new KeyValueCache(model.keeps, batch, capacity, device, this.options.cacheDType);
+    const width = model.head.inFeatures;
     const last = fromBytes(new Uint8Array(4 * batch * width), "f32", [batch, width], device);
     const stage: Stage = {
       cache,
       last,
       read: compile((ids: Tensor, positions: Tensor, ends: Tensor, isFirst: boolean) => {
-        cache.begin(positions, isFirst);
+        const size = ids.shape[1] ?? 0;
+        const virtual = isFirst ? model.virtualTokens.length : 0;
+        const lengths = positions.add(ends).add(1 + virtual);
+        cache.begin({
+          positions,
+          isFirst,
+          lengths,
+          counts: lengths
+            .sub(positions)
+            .maximum(0)
+            .minimum(size + virtual),
+        });
         const hidden = model.hidden(ids, { cache });
         const [, length = 0] = hidden.shape;
-        const size = ids.shape[1] ?? 0;
         const starts = ends
           .add(length - size)
           .reshape([batch, 1])
@@ -185,11 +195,11 @@ export class TextGenerator {
         const isHere = ends.greaterEqual(0).and(ends.less(size)).reshape([batch, 1]);
         last.assign(isHere.where(own, last));
       }),
-      begin: compile((kind: ChoiceKind, k: Tensor | null) => chosen(head.forward(last), kind, k)),
+      begin: compile((kind: ChoiceKind, k: Tensor | null) => chosen(model.logits(last), kind, k)),
       decode: compile((ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor | null) => {
-        cache.begin(positions, false);
+        cache.begin({ positions, isFirst: false, lengths: positions.add(1), counts: positions.mul(0).add(1) });
         const hidden = model.hidden(ids, { cache });
-        return chosen(head.forward(hidden.reshape([batch, width])), kind, k);
+        return chosen(model.logits(hidden.reshape([batch, width])), kind, k);
       }),
     };
     this.#stages.set(key, stage);

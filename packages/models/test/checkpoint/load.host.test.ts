@@ -103,8 +103,8 @@ const badConfigs: readonly (readonly [name: string, config: unknown, says: RegEx
   ["an unknown activation", { ...llama, hidden_act: "mish" }, /"hidden_act" is "mish", not one of gelu/],
   [
     "an unsupported rope type",
-    { ...llama, rope_scaling: { rope_type: "yarn", factor: 4 } },
-    /type "yarn", supported are default, linear and llama3/,
+    { ...llama, rope_scaling: { rope_type: "spiral", factor: 4 } },
+    /type "spiral", supported are default, linear,/,
   ],
   ["rope scaling without factor", { ...llama, rope_scaling: { type: "linear" } }, /"rope_scaling\.factor" is missing/],
   ["GPT-2 with cross-attention", { ...gpt2, add_cross_attention: true }, /add_cross_attention/],

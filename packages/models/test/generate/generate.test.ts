@@ -109,7 +109,7 @@ describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
 
   test("a prefix and a virtual prompt give the same with and without cache", async () => {
     const model = await initModel(config, { device: dev, seed: 8 });
-    const { kvHeads, headDim } = model.cacheShape;
+    const { kvHeads, headDim } = model.cacheShape ?? expect.fail("layers differ");
     const wave = (count: number, phase: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(i * 3 + phase));
     const plain = await withoutCache(model, [1, 2, 3], 8);
     const block = (phase: number) => tensor(wave(3 * kvHeads * headDim, phase), { device: dev, shape: [1, kvHeads, 3, headDim] });
@@ -169,12 +169,12 @@ describe.each(Object.entries(tiny))("the cache of a random %s", (_name, config) 
   test("stored in bf16 gives logits near those of f32, and texts", async () => {
     const model = await initModel(config, { device: dev, seed: 14 });
     const logitsWith = async (dtype: "f32" | "bf16"): Promise<ArrayLike<number>> => {
-      const cache = new KeyValueCache(model.cacheShape, 1, 32, dev, dtype);
+      const cache = new KeyValueCache(model.keeps, 1, 32, dev, dtype);
       const ints = (values: readonly number[] | readonly (readonly number[])[]) =>
         tensor(values as number[], { device: dev, dtype: "i32" });
-      cache.begin(ints([0]), true);
+      cache.begin({ positions: ints([0]), counts: ints([20]), lengths: ints([20]), isFirst: true });
       await model.forward(ints([Array.from({ length: 20 }, (_, i) => (i * 11) % 40)]), { cache }).data();
-      cache.begin(ints([20]), false);
+      cache.begin({ positions: ints([20]), counts: ints([1]), lengths: ints([21]), isFirst: false });
       return model.forward(ints([[7]]), { cache }).data();
     };
     const [want, got] = [await logitsWith("f32"), await logitsWith("bf16")];

@@ -1,11 +1,20 @@
 import { CheckpointError } from "@lowrank/tensor";
 import { describe, expect, test } from "vitest";
-import { llamaConfig, ropeOf } from "../../src/llama/config.js";
-import { ropeFrequencies } from "../../src/llama/rope.js";
+import { ropeFrequencies } from "../../src/decoder/rope.js";
+import { type RotaryConfig, readRope } from "../../src/families/rope.js";
 
-const sizes = { vocab_size: 8, hidden_size: 128, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1 };
-const frequencies = (fields: Readonly<Record<string, unknown>>): number[] =>
-  ropeFrequencies(ropeOf(llamaConfig({ ...sizes, ...fields }, "config.json")), 128);
+const config: RotaryConfig = {
+  hidden_size: 128,
+  num_attention_heads: 1,
+  head_dim: null,
+  max_position_embeddings: 2048,
+  rope_theta: null,
+  rope_scaling: null,
+  rope_parameters: null,
+  partial_rotary_factor: null,
+  original_max_position_embeddings: null,
+};
+const frequencies = (fields: Partial<RotaryConfig>): number[] => ropeFrequencies(readRope({ ...config, ...fields }, "config.json"), 128);
 
 describe("rotary frequencies", () => {
   test("theta^(-2i/d), theta from either place of config.json", () => {
@@ -33,8 +42,8 @@ describe("rotary frequencies", () => {
     expect(scaled.filter((f, i) => f !== plain[i] && f !== (plain[i] ?? 0) / 8).length).toBeGreaterThan(3);
   });
   test("others are refused by name", () => {
-    expect(() => frequencies({ rope_parameters: { rope_type: "longrope" } })).toThrow(CheckpointError);
-    expect(() => frequencies({ rope_parameters: { rope_type: "longrope" } })).toThrow(/"longrope"/);
+    expect(() => frequencies({ rope_parameters: { rope_type: "spiral" } })).toThrow(CheckpointError);
+    expect(() => frequencies({ rope_parameters: { rope_type: "spiral" } })).toThrow(/"spiral", supported are default, linear/);
     expect(() => frequencies({ partial_rotary_factor: 0.5 })).toThrow(/partial_rotary_factor/);
   });
 });

@@ -1,0 +1,179 @@
+import { nn } from "@lowrank/autograd";
+import type { Tensor } from "@lowrank/tensor";
+import { attend } from "../attend.js";
+import { joinHeads, type Kept, splitHeads } from "../causal-lm.js";
+import { normal, type ParameterInit, type Weights } from "../parameters.js";
+import type { Mixer, Part, Place } from "./mixer.js";
+import { Norm, type NormOptions } from "./norm.js";
+import type { Pass } from "./pass.js";
+import type { RopeOptions, Rotary } from "./rope.js";
+
+/** What the projections are called below the attention's own name: one each, or one for queries, keys and values. */
+export type ProjectionNames =
+  | { readonly q: string; readonly k: string; readonly v: string; readonly out: string }
+  | {
+      readonly qkv: string;
+      readonly out: string;
+      /**
+       * How the outputs of the fused one lie: all queries, all keys, all values ("parts"); those of one key head beside each other, its
+       * queries, its key, its value ("heads").
+       */
+      readonly order: "parts" | "heads";
+    };
+
+/** Norms of queries and keys. */
+export interface QueryKeyNorm {
+  readonly q: string;
+  readonly k: string;
+  readonly norm: NormOptions;
+  /** Of each head's numbers, or of all heads' together. */
+  readonly over: "head" | "projection";
+  /** After the rotation instead of before it. */
+  readonly isAfterRope?: boolean;
+}
+
+/** Causal self-attention of one layer. */
+export interface AttentionOptions {
+  readonly heads: number;
+  /** Heads of keys and values, of which `heads` is a multiple (Ainslie et al. 2023). */
+  readonly kvHeads: number;
+  /** Of queries, keys and values; free of the model's width. */
+  readonly headDim: number;
+  readonly names: ProjectionNames;
+  readonly bias?: { readonly q?: boolean; readonly k?: boolean; readonly v?: boolean; readonly out?: boolean };
+  /** Weights are [in, out]. */
+  readonly isTransposed?: boolean;
+  readonly outInit?: ParameterInit;
+  /** Multiplies the scores; 1/√headDim when absent. */
+  readonly scale?: number;
+  /** Queries at position p are multiplied by 1 + beta · ln(1 + ⌊p / length⌋). */
+  readonly queryScaling?: { readonly beta: number; readonly length: number } | null;
+  /** Null for a layer without positions. */
+  readonly rope: RopeOptions | null;
+  readonly queryKeyNorm?: QueryKeyNorm | null;
+  /** How many keys each query sees, its own included; null for all. */
+  readonly window?: number | null;
+  /** Scores s become cap · tanh(s / cap) (Bello et al. 2017). */
+  readonly cap?: number | null;
+  /** The name of a learned logit a head, [heads], that takes part in the softmax and has no value (Xiao et al. 2024, as gpt-oss). */
+  readonly sinks?: string | null;
+}
+
+/** softmax(q kᵀ · scale) v of each head, causal, projected back: out(concat(heads)). */
+export class Attention extends nn.Module implements Mixer {
+  readonly keeps: Kept;
+  readonly takesPacked: boolean = true;
+  readonly #options: AttentionOptions;
+  readonly #layer: number;
+  readonly #project: (x: Tensor) => readonly [q: Tensor, k: Tensor, v: Tensor];
+  readonly #out: nn.Linear;
+  readonly #queryNorm: Norm | null;
+  readonly #keyNorm: Norm | null;
+  readonly #rotary: Rotary | null;
+  readonly #sinks: string | null;
+
+  constructor(weights: Weights, { layer, width, rotary }: Place, options: AttentionOptions) {
+    super();
+    const {
+      heads,
+      kvHeads,
+      headDim,
+      names,
+      bias = {},
+      isTransposed = false,
+      outInit = normal,
+      queryKeyNorm,
+      rope,
+      sinks = null,
+      window = null,
+    } = options;
+    this.keeps = { keysValues: { kvHeads, keyDim: headDim, valueDim: headDim, window } };
+    this.#options = options;
+    this.#layer = layer;
+    this.#project = "qkv" in names ? fused(weights, width, names, options) : separate(weights, width, names, options);
+    const over = (count: number): number => (queryKeyNorm?.over === "projection" ? count * headDim : headDim);
+    const norm = (name: string, count: number, of: NormOptions): Norm => weights.module(name, (at) => new Norm(at, over(count), of));
+    this.#queryNorm = queryKeyNorm ? norm(queryKeyNorm.q, heads, queryKeyNorm.norm) : null;
+    this.#keyNorm = queryKeyNorm ? norm(queryKeyNorm.k, kvHeads, queryKeyNorm.norm) : null;
+    this.#out = weights.dense(names.out, heads * headDim, width, { bias: bias.out ?? false, isTransposed, init: outInit });
+    this.#rotary = rope && rotary(rope);
+    this.#sinks = sinks;
+    if (sinks !== null) Reflect.set(this, sinks, weights.tensor(sinks, [heads]));
+  }
+
+  get usualTargets(): readonly string[] {
+    const { names } = this.#options;
+    return "qkv" in names ? [names.qkv] : [names.q, names.v];
+  }
+
+  /** [batch, seq, width] → the same shape. */
+  forward(x: Tensor, pass: Pass): Tensor {
+    return this.through(x, (input) => {
+      const { heads, kvHeads, headDim, scale = 1 / Math.sqrt(headDim), window = null, cap = null } = this.#options;
+      const [q, k, v] = this.#project(input);
+      const queries = this.#scaled(this.#placed(q, heads, this.#queryNorm, pass), pass);
+      const keys = this.#placed(k, kvHeads, this.#keyNorm, pass);
+      const sinks = this.#sinks === null ? null : (Reflect.get(this, this.#sinks) as Tensor);
+      const out = attend(queries, keys, splitHeads(v, kvHeads), { layer: this.#layer, scale, window, cap, sinks }, pass);
+      return this.#out.forward(joinHeads(out));
+    });
+  }
+
+  /** Queries or keys [batch, seq, heads · dim] → [batch, heads, seq, dim], normed and turned in the order of the options. */
+  #placed(x: Tensor, heads: number, norm: Norm | null, pass: Pass): Tensor {
+    const { queryKeyNorm } = this.#options;
+    const rotary = this.#rotary;
+    const turned = (t: Tensor): Tensor => (rotary ? rotary.turn(t, pass.waves(rotary)) : t);
+    if (!norm) return turned(splitHeads(x, heads));
+    if (queryKeyNorm?.over === "projection") return turned(splitHeads(norm.forward(x), heads));
+    const split = splitHeads(x, heads);
+    return queryKeyNorm?.isAfterRope ? norm.forward(turned(split)) : turned(norm.forward(split));
+  }
+
+  #scaled(queries: Tensor, { positions, length }: Pass): Tensor {
+    const { queryScaling } = this.#options;
+    if (!queryScaling) return queries;
+    const rounds = positions.cast("f32").div(queryScaling.length).floor();
+    const factors = rounds.add(1).log().mul(queryScaling.beta).add(1);
+    return queries.mul(factors.reshape([positions.rank === 2 ? (positions.shape[0] ?? 1) : 1, 1, length, 1]));
+  }
+}
+
+type Projected = readonly [q: Tensor, k: Tensor, v: Tensor];
+type Separate = Extract<ProjectionNames, { readonly q: string }>;
+type Fused = Extract<ProjectionNames, { readonly qkv: string }>;
+
+function separate(weights: Weights, width: number, names: Separate, options: AttentionOptions): (x: Tensor) => Projected {
+  const { heads, kvHeads, headDim, bias = {}, isTransposed = false } = options;
+  const dense = (which: "q" | "k" | "v", count: number): nn.Linear =>
+    weights.dense(names[which], width, count * headDim, { bias: bias[which] ?? false, isTransposed });
+  const [q, k, v] = [dense("q", heads), dense("k", kvHeads), dense("v", kvHeads)];
+  return (x) => [q.forward(x), k.forward(x), v.forward(x)];
+}
+
+function fused(weights: Weights, width: number, { qkv, order }: Fused, options: AttentionOptions): (x: Tensor) => Projected {
+  const { heads, kvHeads, headDim, bias = {}, isTransposed = false } = options;
+  const outputs = (heads + 2 * kvHeads) * headDim;
+  // What lies beside each other: the whole, or what belongs to one key head.
+  const period = order === "parts" ? outputs : outputs / kvHeads;
+  const own = order === "parts" ? heads * headDim : (heads / kvHeads) * headDim;
+  const each = order === "parts" ? kvHeads * headDim : headDim;
+  const parts = [
+    { name: "q", start: 0, size: own, period },
+    { name: "k", start: own, size: each, period },
+    { name: "v", start: own + each, size: each, period },
+  ] as const;
+  const whole = weights.dense(qkv, width, outputs, { bias: bias.q ?? false, isTransposed, parts });
+  return (x) => {
+    const result = whole.forward(x);
+    const [batch = 0, length = 0] = result.shape;
+    if (order === "parts") return parts.map(({ start, size }) => result.narrow(-1, start, size)) as unknown as Projected;
+    const groups = result.reshape([batch, length, kvHeads, period]);
+    return parts.map(({ start, size }) => groups.narrow(-1, start, size).reshape([batch, length, kvHeads * size])) as unknown as Projected;
+  };
+}
+
+/** Attention as the mixer of a layer. */
+export function attention(options: AttentionOptions): Part<Mixer> {
+  return (weights, place) => new Attention(weights, place, options);
+}

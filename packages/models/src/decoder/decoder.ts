@@ -1,0 +1,188 @@
+import { nn } from "@lowrank/autograd";
+import { type Device, ShapeError, type Tensor } from "@lowrank/tensor";
+import {
+  attentionContext,
+  type BlockNames,
+  type CacheShape,
+  type CausalLM,
+  causalLoss,
+  checkIds,
+  type ForwardOptions,
+  type Kept,
+  type ModelOrigin,
+  withPrompt,
+} from "../causal-lm.js";
+import { endTokens, type ModelConfig } from "../config.js";
+import type { BatchLayout } from "../data/batches.js";
+import { bestLayout } from "../packed-rows.js";
+import type { Weights } from "../parameters.js";
+import { VirtualTokens } from "../virtual-tokens.js";
+import { Layer, type LayerOptions } from "./layer.js";
+import { Norm, type NormOptions } from "./norm.js";
+import { passOf } from "./pass.js";
+import { dependsOnLength, type RopeOptions, Rotary } from "./rope.js";
+
+/** A decoder: embeddings, a list of layers, a norm and a head. Names are the checkpoint's. */
+export interface DecoderOptions {
+  readonly vocabSize: number;
+  readonly width: number;
+  /** Most positions that it looks at. */
+  readonly contextLength: number;
+  readonly embedding: {
+    readonly name: string;
+    /** Embeddings are multiplied by this; 1 when absent. */
+    readonly scale?: number;
+    /** A learned vector a position is added: the name of that table. */
+    readonly positions?: string;
+    /** A norm stands behind. */
+    readonly norm?: { readonly name: string; readonly options: NormOptions };
+  };
+  readonly layers: { readonly name: string; readonly count: number; readonly at: (layer: number) => LayerOptions };
+  /** The last norm. */
+  readonly norm: { readonly name: string; readonly options: NormOptions };
+  readonly head: {
+    readonly name: string;
+    /** The head is the embedding. */
+    readonly isTied: boolean;
+    readonly bias?: boolean;
+    /** Logits are multiplied by this; 1 when absent. */
+    readonly scale?: number;
+    /** Logits l become cap · tanh(l / cap), after the scale. */
+    readonly cap?: number | null;
+  };
+}
+
+/** A language model of one token after the other, put together as its family says. */
+export class Decoder extends nn.Module implements CausalLM {
+  readonly device: Device;
+  readonly virtualTokens: VirtualTokens = new VirtualTokens();
+  stopTokens: readonly number[];
+  origin: ModelOrigin | null = null;
+  readonly #options: DecoderOptions;
+  readonly #embedding: nn.Embedding;
+  readonly #positions: nn.Embedding | null;
+  readonly #embeddingNorm: Norm | null;
+  readonly #layers: readonly Layer[];
+  readonly #norm: Norm;
+  readonly #head: nn.Linear;
+  readonly #rotaries: Map<string, Rotary> = new Map();
+
+  constructor(
+    weights: Weights,
+    readonly config: ModelConfig,
+    options: DecoderOptions,
+  ) {
+    super();
+    this.#options = options;
+    const { vocabSize, width, contextLength, embedding, layers, norm, head } = options;
+    const normAt = (name: string, of: NormOptions): Norm => weights.module(name, (below) => new Norm(below, width, of));
+    this.#embedding = weights.embedding(embedding.name, vocabSize, width);
+    this.device = this.#embedding.weight.device;
+    this.#positions = embedding.positions === undefined ? null : weights.embedding(embedding.positions, contextLength, width);
+    this.#embeddingNorm = embedding.norm ? normAt(embedding.norm.name, embedding.norm.options) : null;
+    const rotary = (of: RopeOptions): Rotary => this.#rotary(of);
+    this.#layers = Array.from({ length: layers.count }, (_, layer) => {
+      const name = `${layers.name}.${layer}`;
+      return weights.module(name, (below) => new Layer(below, name, { layer, width, rotary }, layers.at(layer)));
+    });
+    this.#norm = normAt(norm.name, norm.options);
+    this.#head = head.isTied
+      ? weights.module(head.name, () => new nn.Linear(this.#embedding.weight))
+      : weights.dense(head.name, width, vocabSize, { bias: head.bias ?? false });
+    this.stopTokens = endTokens(config.eos_token_id);
+  }
+
+  get head(): nn.Linear {
+    return this.#head;
+  }
+
+  get vocabSize(): number {
+    return this.#options.vocabSize;
+  }
+
+  get contextLength(): number {
+    return this.#options.contextLength;
+  }
+
+  get keeps(): readonly Kept[] {
+    return this.#layers.map(({ mixer }) => mixer.keeps);
+  }
+
+  get cacheShape(): CacheShape | null {
+    const [first] = this.keeps;
+    if (!first?.keysValues) return null;
+    const { kvHeads, keyDim: headDim } = first.keysValues;
+    const isSame = ({ keysValues: own, state }: Kept): boolean =>
+      own?.kvHeads === kvHeads && own.keyDim === headDim && own.valueDim === headDim && state === undefined;
+    return this.keeps.every(isSame) ? { layers: this.#layers.length, kvHeads, headDim } : null;
+  }
+
+  get batchLayout(): BatchLayout {
+    return this.#takesPacked ? bestLayout(this) : "padded";
+  }
+
+  get blocks(): readonly BlockNames[] {
+    return this.#layers.map(({ names }) => names);
+  }
+
+  get usualTargets(): readonly string[] {
+    return [...new Set(this.#layers.flatMap(({ mixer }) => mixer.usualTargets))];
+  }
+
+  hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    this.checkAlive(ids);
+    checkIds(ids);
+    const context = attentionContext(this.virtualTokens, options);
+    if (context.packed && !this.#takesPacked)
+      throw new ShapeError("Rows of this model cannot be packed: its layers do not tell them apart. Use a row of the batch for each.");
+    const { embedding, contextLength } = this.#options;
+    const tokens = this.#embedding.forward(ids);
+    const embedded = withPrompt(embedding.scale === undefined ? tokens : tokens.mul(embedding.scale), context);
+    const [batch = 0, length = 0] = embedded.shape;
+    const pass = passOf(batch, length, context, contextLength, ids.device);
+    let x = this.#positions ? embedded.add(this.#positions.forward(pass.positions)) : embedded;
+    if (this.#embeddingNorm) x = this.#embeddingNorm.forward(x);
+    for (const layer of this.#layers) x = layer.forward(x, pass);
+    return this.#norm.forward(x);
+  }
+
+  logits(hidden: Tensor): Tensor {
+    const logits = this.#head.forward(hidden);
+    return this.#shaped?.(logits) ?? logits;
+  }
+
+  forward(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    return this.logits(this.hidden(ids, options));
+  }
+
+  loss(ids: Tensor, labels: Tensor, { packed = null }: Pick<ForwardOptions, "packed"> = {}): Tensor {
+    return causalLoss(this.hidden(ids, { packed }), this.#head, labels, packed, this.#shaped);
+  }
+
+  /** What becomes of the head's logits. */
+  get #shaped(): ((logits: Tensor) => Tensor) | null {
+    const { scale = 1, cap = null } = this.#options.head;
+    if (scale === 1 && cap === null) return null;
+    return (logits) => {
+      const scaled = scale === 1 ? logits : logits.mul(scale);
+      return cap === null ? scaled : scaled.div(cap).tanh().mul(cap);
+    };
+  }
+
+  get #takesPacked(): boolean {
+    const isFree = [...this.#rotaries.values()].every(({ options }) => !dependsOnLength(options));
+    const hidesPrefix = ({ keysValues }: Kept): boolean => this.virtualTokens.prefix !== null && keysValues?.window != null;
+    return isFree && this.#layers.every(({ mixer }) => mixer.takesPacked && !hidesPrefix(mixer.keeps));
+  }
+
+  #rotary(options: RopeOptions): Rotary {
+    const key = JSON.stringify(options);
+    const rotary = this.#rotaries.get(key) ?? new Rotary(options, this.device);
+    this.#rotaries.set(key, rotary);
+    return rotary;
+  }
+
+  protected override disposeOthers(): void {
+    for (const rotary of this.#rotaries.values()) rotary.dispose();
+  }
+}

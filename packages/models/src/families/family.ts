@@ -1,0 +1,82 @@
+import type { Device, Tensor } from "@lowrank/tensor";
+import * as z from "zod/mini";
+import type { ModelConfig } from "../config.js";
+import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
+import { assembled, type ParameterSpec, parametersOf } from "../parameters.js";
+import { checked, rule } from "../schema.js";
+import { inert } from "./fields.js";
+
+/** Fields of a config.json by name, each with its check and its default. */
+export type Fields = Readonly<Record<string, z.ZodMiniType<unknown, unknown>>>;
+
+/** What a family's fields hold when they are checked. */
+export type Checked<F extends Fields> = { readonly [name in keyof F]: z.output<F[name]> };
+
+/** How a family is written down. */
+interface FamilyDescription<F extends Fields> {
+  /** The class in `architectures` of config.json. */
+  readonly className: string;
+  /** What the model is made by. */
+  readonly fields: F;
+  /** Rules over several fields: what is wrong, or null. */
+  readonly rules?: readonly ((config: Checked<F>) => string | null)[];
+  /** The model's parts and their names. `path` is the file's, for errors. */
+  readonly decoder: (config: Checked<F>, path: string) => DecoderOptions;
+  /** Tensors that checkpoints hold and that are no parameters of the text model: buffers of old files, other towers. */
+  readonly ignored?: RegExp;
+  /** What names begin with in some checkpoints, and in the model: saved from the bare model, or inside of a larger one. */
+  readonly prefixes?: readonly (readonly [stored: string, own: string])[];
+  /** Fields that change nothing of what the model computes. */
+  readonly remarks?: readonly string[];
+}
+
+/** A config.json that was read. */
+export interface ReadConfig {
+  /** As it was, with the defaults filled in. */
+  readonly config: ModelConfig;
+  /** What the decoder is made by. */
+  readonly options: DecoderOptions;
+  /** Fields that are in no table. */
+  readonly unknown: readonly string[];
+}
+
+/** A model family: how its config.json is read, and what its checkpoints call the tensors. */
+export interface Family {
+  readonly className: string;
+  readonly ignored: RegExp | null;
+  readonly prefixes: readonly (readonly [stored: string, own: string])[];
+  /** Throws CheckpointError naming the fields that are wrong. `type` is the `model_type` that the family stands under. */
+  readonly read: (json: Readonly<Record<string, unknown>>, path: string, type: string) => ReadConfig;
+}
+
+/** A family from its description. */
+export function defineFamily<F extends Fields>(description: FamilyDescription<F>): Family {
+  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [] } = description;
+  const schema = z.object(fields).check(...rules.map((problem) => rule<unknown>((values) => problem(values as Checked<F>))));
+  const known = new Set([...Object.keys(fields), ...inert, ...remarks]);
+  return {
+    className,
+    ignored,
+    prefixes,
+    read: (json, path, type) => {
+      const values = checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
+      // Only looked at: what the file does not say is not added.
+      const added = Object.entries(values).filter(([name, value]) => !(name === "eos_token_id" || (value === null && !(name in json))));
+      return {
+        config: { ...json, ...Object.fromEntries(added), model_type: type } as unknown as ModelConfig,
+        options: description.decoder(values, path),
+        unknown: Object.keys(json).filter((name) => !known.has(name)),
+      };
+    },
+  };
+}
+
+/** The parameters of a model by the checkpoint's names; nothing is allocated on the device. */
+export function parametersIn({ config, options }: ReadConfig, device: Device): Map<string, ParameterSpec> {
+  return parametersOf(device, (weights) => new Decoder(weights, config, options));
+}
+
+/** The model of these tensors, named as `parametersIn` names them. */
+export function decoderOf({ config, options }: ReadConfig, tensors: ReadonlyMap<string, Tensor>): Decoder {
+  return assembled(tensors, (weights) => new Decoder(weights, config, options));
+}

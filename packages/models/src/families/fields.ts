@@ -1,0 +1,107 @@
+import type * as z from "zod/mini";
+import { type ActivationName, activationNames } from "../activation.js";
+import { choice, count, countOrNull, field, flag, positive, tokenIds } from "../schema.js";
+
+/** Fields of a config.json that change nothing of what a model computes when it is not trained with dropout. */
+export const inert: readonly string[] = [
+  ...["architectures", "model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "auto_map", "unsloth_version"],
+  ...["bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "use_cache", "cache_implementation", "pretraining_tp"],
+  ...["attention_dropout", "hidden_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop", "residual_dropout", "embedding_dropout"],
+  ...["classifier_dropout", "output_router_logits", "router_aux_loss_coef", "router_z_loss_coef", "num_logits_to_keep"],
+  ...["output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "is_decoder", "id2label", "label2id", "num_labels"],
+  ...["task_specific_params", "_attn_implementation", "attn_implementation", "_flash_attn_2_enabled", "rope_interleaved", "torchscript"],
+  ...["finetuning_task", "problem_type", "name", "tokenizer_class", "gradient_checkpointing", "keys_to_ignore_at_inference"],
+];
+
+/** Checks of fields that hold these values. */
+export type FieldsOf<Values> = { readonly [name in keyof Values]: z.ZodMiniType<Values[name], unknown> };
+
+/** What nearly every family has, under transformers' names. */
+export interface Sizes {
+  readonly vocab_size: number;
+  readonly hidden_size: number;
+  readonly intermediate_size: number;
+  readonly num_hidden_layers: number;
+  readonly num_attention_heads: number;
+  /** As many as there are heads when null. */
+  readonly num_key_value_heads: number | null;
+  /** The width over the heads when null. */
+  readonly head_dim: number | null;
+  readonly max_position_embeddings: number;
+  readonly initializer_range: number;
+  readonly rms_norm_eps: number;
+  readonly hidden_act: ActivationName;
+  readonly eos_token_id: number | readonly number[] | null;
+  readonly tie_word_embeddings: boolean;
+}
+
+/** With the defaults that most families have; a family whose own differ says so behind them. */
+export const sizes: FieldsOf<Sizes> = {
+  vocab_size: count(),
+  hidden_size: count(),
+  intermediate_size: count(),
+  num_hidden_layers: count(),
+  num_attention_heads: count(),
+  num_key_value_heads: countOrNull(),
+  head_dim: countOrNull(),
+  max_position_embeddings: count(2048),
+  initializer_range: positive(0.02),
+  rms_norm_eps: positive(1e-6),
+  hidden_act: choice(activationNames, "silu"),
+  eos_token_id: tokenIds(),
+  tie_word_embeddings: flag(false),
+};
+
+/** Where rotary parameters stand: `readRope` reads them. */
+export interface RopeFields {
+  readonly rope_theta: number | null;
+  readonly rope_scaling: Json | null;
+  readonly rope_parameters: Json | null;
+  readonly partial_rotary_factor: number | null;
+  readonly original_max_position_embeddings: number | null;
+}
+
+export const rotary: FieldsOf<RopeFields> = {
+  rope_theta: field<number | null>(
+    "a number above 0",
+    (value) => value === null || (Number.isFinite(value) && (value as number) > 0),
+    null,
+  ),
+  rope_scaling: object(),
+  rope_parameters: object(),
+  partial_rotary_factor: numberOrNull(),
+  original_max_position_embeddings: countOrNull(),
+};
+
+/** Layers that see only so many tokens. */
+export interface Windows {
+  readonly sliding_window: number | null;
+  readonly layer_types: readonly string[] | null;
+}
+
+export const windows: FieldsOf<Windows> = {
+  sliding_window: countOrNull(),
+  layer_types: list<string>("a list of layer types", (item) => typeof item === "string"),
+};
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** A JSON object, or null. */
+export function object(): z.ZodMiniType<Json | null, unknown> {
+  return field<Json | null>("an object", (value) => value === null || (typeof value === "object" && !Array.isArray(value)), null);
+}
+
+/** A list, or null. */
+export function list<T>(what: string, fits: (item: unknown) => boolean): z.ZodMiniType<readonly T[] | null, unknown> {
+  return field<readonly T[] | null>(what, (value) => value === null || (Array.isArray(value) && value.every(fits)), null);
+}
+
+/** A number, or null where the file does not say. */
+export function numberOrNull(): z.ZodMiniType<number | null, unknown> {
+  return field<number | null>("a number", (value) => value === null || Number.isFinite(value), null);
+}
+
+/** A field that is there in some files, of which we have one value only: the others are refused. */
+export function only<T>(value: T): z.ZodMiniType<T, unknown> {
+  return field<T>(`${JSON.stringify(value)}, the only one that is supported`, (given) => given === value, value);
+}

@@ -1,0 +1,25 @@
+import { flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { rotary, sizes } from "./fields.js";
+import { contextOf, readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+
+/** Llama (Touvron et al. 2023), and SmolLM2: transformers' LlamaForCausalLM. */
+export const llama: Family = defineFamily({
+  className: "LlamaForCausalLM",
+  fields: { ...sizes, ...rotary, attention_bias: flag(false), mlp_bias: flag(false) },
+  rules: headRules,
+  prefixes: [["", "model."]],
+  ignored: /\.rotary_emb\.inv_freq$/,
+  decoder: (config, path) => {
+    const rope = readRope(config, path);
+    const [norm, { attention_bias: has, mlp_bias: hasInner }] = [rmsNorm(config), config];
+    const layer = {
+      mixer: selfAttention(config, { rope, bias: { q: has, k: has, v: has, out: has } }),
+      feedForward: gatedMlp(config, { bias: { up: hasInner, down: hasInner } }),
+      norm,
+      norms: normsInFront,
+    };
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
+  },
+});

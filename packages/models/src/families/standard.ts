@@ -1,0 +1,65 @@
+import { type AttentionOptions, attention } from "../decoder/attention.js";
+import type { DecoderOptions } from "../decoder/decoder.js";
+import { type FeedForward, type FeedForwardOptions, feedForward } from "../decoder/feed-forward.js";
+import type { LayerOptions, NamedPart } from "../decoder/layer.js";
+import type { Mixer } from "../decoder/mixer.js";
+import type { NormOptions } from "../decoder/norm.js";
+import type { Sizes } from "./fields.js";
+
+/** Heads fit each other and the width. */
+export const headRules: readonly ((config: Sizes) => string | null)[] = [
+  ({ num_attention_heads: heads, num_key_value_heads: kvHeads }) =>
+    kvHeads === null || heads % kvHeads === 0
+      ? null
+      : `"num_attention_heads" ${heads} is not a multiple of "num_key_value_heads" ${kvHeads}`,
+  ({ head_dim: given, hidden_size: width, num_attention_heads: heads }) =>
+    given === null && width % heads !== 0 ? `"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}` : null,
+];
+
+export function headDimOf({ head_dim: given, hidden_size: width, num_attention_heads: heads }: Sizes): number {
+  return given ?? width / heads;
+}
+
+/** Attention as most families have it: `self_attn` with q_proj, k_proj, v_proj and o_proj. */
+export function selfAttention(config: Sizes, options: Partial<AttentionOptions> & Pick<AttentionOptions, "rope">): NamedPart<Mixer> {
+  const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
+  const names = { q: "q_proj", k: "k_proj", v: "v_proj", out: "o_proj" };
+  return {
+    name: "self_attn",
+    part: attention({ heads, kvHeads: kvHeads ?? heads, headDim: headDimOf(config), names, ...options }),
+  };
+}
+
+/** The gated feed-forward layer of most families: `mlp` with gate_proj, up_proj and down_proj. */
+export function gatedMlp(config: Sizes, options: Partial<FeedForwardOptions> = {}): NamedPart<FeedForward> {
+  const { intermediate_size: inner, hidden_act: activation } = config;
+  const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
+  return { name: "mlp", part: feedForward({ inner, activation, names, ...options }) };
+}
+
+/** Norms in front of both sublayers, under the names of most families. */
+export const normsInFront = { beforeMixer: "input_layernorm", beforeFeedForward: "post_attention_layernorm" } as const;
+
+/** Root mean square norms, with a weight. */
+export function rmsNorm({ rms_norm_eps: eps }: { readonly rms_norm_eps: number }): NormOptions {
+  return { kind: "rms", eps };
+}
+
+/** A decoder under the names of most families: `model.embed_tokens`, `model.layers`, `model.norm`, `lm_head`. */
+export function decoderNamed(
+  config: Sizes,
+  norm: NormOptions,
+  layer: (index: number) => LayerOptions,
+  more: { readonly [part in "embedding" | "norm" | "head"]?: Partial<DecoderOptions[part]> } & { readonly contextLength?: number } = {},
+): DecoderOptions {
+  const { vocab_size: vocabSize, hidden_size: width, num_hidden_layers: layers, tie_word_embeddings: isTied } = config;
+  return {
+    vocabSize,
+    width,
+    contextLength: more.contextLength ?? config.max_position_embeddings,
+    embedding: { name: "model.embed_tokens", ...more.embedding },
+    layers: { name: "model.layers", count: layers, at: layer },
+    norm: { name: "model.norm", options: norm, ...more.norm },
+    head: { name: "lm_head", isTied, ...more.head },
+  };
+}
