@@ -36,6 +36,29 @@ const everyShape = [
   { name: "many rows, columns that fill no panel", m: 9, n: 19, k: 32 },
 ];
 
+/** Sizes at which the cpu takes a loop in parts, rows in fours, or more steps than it keeps values of. */
+const largeShapes =
+  testBackend() === "cpu"
+    ? [
+        { name: "one row, columns in fours", m: 1, n: 300, k: 256 },
+        { name: "two rows, columns in fours", m: 2, n: 131, k: 128 },
+        { name: "four rows, columns in fours", m: 4, n: 129, k: 256 },
+        { name: "one row, seven blocks of columns", m: 1, n: 257, k: 224 },
+        { name: "one row, very deep", m: 1, n: 2, k: 33_024 },
+      ]
+    : [];
+
+describe("a large weight in blocks of 4 bits", () => {
+  for (const [way, unpack] of Object.entries(unpackings).filter((_, i) => i === 0 || i === 4)) {
+    for (const { name, m, n, k } of largeShapes) {
+      test(`${way}, forward, ${name} = the float64 reference`, () =>
+        same((dev) => matrix(m, k, dev).matmul(unpack(blockWeight(n, k, dev)).transpose()), Math.sqrt(k)));
+      test(`${way}, for the input's gradient, ${name} = the float64 reference`, () =>
+        same((dev) => matrix(m, n, dev).matmul(unpack(blockWeight(n, k, dev))), Math.sqrt(n)));
+    }
+  }
+});
+
 /** A program is compiled for each, which takes a software adapter seconds. */
 const shapes = testBackend() === "cpu" ? everyShape : everyShape.slice(2, 4);
 

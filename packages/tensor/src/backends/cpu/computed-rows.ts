@@ -3,15 +3,16 @@ import { epilogueLoop } from "../../kernels/epilogue.js";
 import { type Expr, ExprMakers, type Index } from "../../kernels/expr.js";
 import type { LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../../kernels/kernel.js";
 import { isComputed } from "../../kernels/products.js";
-import { lowerRows } from "../../kernels/wasm/lower.js";
+import { type LoopProgram, lowerRows } from "../../kernels/wasm/lower.js";
 import { SmallIntegers } from "../../kernels/wasm/small-integers.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { elementOf, walks } from "./computed.js";
+import { type Factored, factored, grouped } from "./factored.js";
 import { fewRows } from "./few-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps, rowsStep } from "./loop.js";
-import type { StepList } from "./steps.js";
+import type { Step, StepList, Word } from "./steps.js";
 
 /** Sums that a loop keeps in registers at most. */
 const mostSums = 16;
@@ -21,6 +22,16 @@ interface Sums {
   readonly kernel: LoopKernel;
   /** What the lanes of its last outer axis are: elements of the result, parts of the sum of one, or nothing in particular. */
   readonly lanes: "elements" | "parts" | null;
+  /** What is made of the left operand before, in scratch memory. */
+  readonly before?: Before;
+}
+
+/** A loop over the left operand's blocks, which it lays out and adds up as the sums read them. */
+interface Before {
+  readonly kernel: LoopKernel;
+  /** Where each of its results lies in scratch memory, in bytes. */
+  readonly places: ReadonlyMap<Slot, number>;
+  readonly bytes: number;
 }
 
 /**
@@ -29,30 +40,43 @@ interface Sums {
  */
 export function fewComputedSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
   if (!isComputed(kernel.b) || kernel.m > fewRows || kernel.plus || kernel.k === 0) return null;
-  const { kernel: sums, lanes } = sumsOf(kernel, new SmallIntegers(dtypeOf));
-  const first = lanes ? laneSteps(sums, lanes, dtypeOf, library) : loopSteps(sums, firstFree, dtypeOf, library);
+  const sums = sumsOf(kernel, dtypeOf);
+  const first = sums.lanes ? laneSteps(sums, sums.lanes, dtypeOf, library) : loopSteps(sums.kernel, firstFree, dtypeOf, library);
   if (!kernel.epilogue) return first;
   const then = loopSteps(epilogueLoop(kernel, kernel.epilogue), firstFree, dtypeOf, library);
   return { steps: [...first.steps, ...then.steps], scratchBytes: Math.max(first.scratchBytes, then.scratchBytes) };
 }
 
-/** The step of a kernel whose last outer axis are lanes. */
-function laneSteps(kernel: LoopKernel, lanes: "elements" | "parts", dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+/** The steps of a kernel whose last outer axis are lanes. */
+function laneSteps(
+  { kernel, before }: Sums,
+  lanes: "elements" | "parts",
+  dtypeOf: (slot: Slot) => DType,
+  library: KernelLibrary,
+): StepList {
+  const places = before?.places;
+  const wordOf = (slot: Slot): Word => {
+    const offset = places?.get(slot);
+    return offset === undefined ? { kind: "slot", slot } : { kind: "scratch", offset };
+  };
+  const typeOf = (slot: Slot): DType => (places?.has(slot) ? "f32" : dtypeOf(slot));
+  const whole = (program: LoopProgram, count: number): Step => rowsStep(program, { first: 0, count, all: count }, wordOf, typeOf, library);
   const program = lowerRows(kernel, "outer", lanes === "parts");
-  const count = sizeOf(program.kernel.outer.slice(0, -1));
-  const step = rowsStep(program, { first: 0, count, all: count }, (slot) => ({ kind: "slot", slot }), dtypeOf, library);
-  return { steps: [step], scratchBytes: 0 };
+  const step = whole(program, sizeOf(program.kernel.outer.slice(0, -1)));
+  if (!before) return { steps: [step], scratchBytes: 0 };
+  const first = whole(lowerRows(before.kernel, "inner"), sizeOf(before.kernel.outer));
+  return { steps: [first, step], scratchBytes: before.bytes };
 }
 
 /** Above the slots of any plan. */
 const firstFree = 2 ** 30;
 
-function sumsOf(kernel: MatmulKernel, small: SmallIntegers): Sums {
+function sumsOf(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
   if (!isComputed(b)) throw new Error("The right operand is not computed.");
   const { row: down, column: across } = walks(b, batch, k, n);
-  if (down && !(across && across.cost < down.cost)) return sumsAlongDepth(kernel, down.blocks, small);
-  if (across) return sumsAlongColumns(kernel, across.blocks, small);
+  if (down && !(across && across.cost < down.cost)) return sumsAlongDepth(kernel, down.blocks, dtypeOf);
+  if (across) return sumsAlongColumns(kernel, across.blocks, dtypeOf);
   const make = new ExprMakers();
   const outer = [...batch, n];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
@@ -77,118 +101,161 @@ const times = (make: ExprMakers, a: Expr, b: Expr): Expr => make.binary("mul", a
 
 const rowsOf = (m: number): number[] => Array.from({ length: m }, (_, r) => r);
 
+/** Where an element of a tensor of some sizes lies in row-major order. */
+const placeIn = (make: ExprMakers, sizes: readonly number[], at: readonly Index[]): Index =>
+  at.reduce<Index>((index, position, axis) => make.add(make.mul(index, make.int(sizes[axis] ?? 1)), position), make.int(0));
+
 /** Where an element of the product lies in row-major order. */
 function placeOf(make: ExprMakers, { batch, m, n }: MatmulKernel, batchAt: readonly Index[], row: Index, column: Index): Index {
-  const matrix = batch.reduce<Index>(
-    (index, size, axis) => make.add(make.mul(index, make.int(size)), batchAt[axis] ?? make.int(0)),
-    make.int(0),
-  );
-  return make.add(make.mul(make.add(make.mul(matrix, make.int(m)), row), make.int(n)), column);
+  return placeIn(make, [...batch, m, n], [...batchAt, row, column]);
 }
+
+/** Slots of what is made of the left operand. */
+const laidOutSlot: Slot = -1;
+const sumsSlot: Slot = -2;
 
 /**
  * Blocks of the depth: lanes are positions of the depth, which are added up at the end. Some columns share what is
- * read of the rows where that takes more than a load, and there are registers for their sums.
+ * read of the rows where there are registers for their sums.
  */
-function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
+function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
+  const small = new SmallIntegers(dtypeOf);
   const make = new ExprMakers();
-  const mayTake = (count: number): boolean => n % count === 0 && (count * m * blocks.lanes) / 4 <= mostSums;
-  const abreast = blocks.step > 1 && mayTake(4) ? 4 : mayTake(2) && m === 1 ? 2 : 1;
+  const abreast = m === 1 && n % 2 === 0 && blocks.lanes / 2 <= mostSums ? 2 : 1;
   const outer = [...batch, n / abreast, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const lane = make.variable(batch.length + 1, blocks.lanes);
-  const block = make.variable(outer.length, k / blocks.size);
-  const units = Array.from({ length: unitsOf(blocks) }, (_, unit) => positionIn(make, blocks, block, unit, lane));
+  const blockCount = k / blocks.size;
+  const block = make.variable(outer.length, blockCount);
+  const unitCount = unitsOf(blocks);
+  const units = Array.from({ length: unitCount }, (_, unit) => positionIn(make, blocks, block, unit, lane));
+  const columns = Array.from({ length: abreast }, (_, c) => {
+    const column = make.add(make.mul(make.variable(batch.length, n / abreast), make.int(abreast)), make.int(c));
+    const parts = units.map((depth) => factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small));
+    return { column, parts, groups: grouped(make, parts) };
+  });
+  const groups = columns[0]?.groups ?? [];
+  const isLaidOut = blocks.step > 1 || isComputed(a) || a.columnStride !== 1 || dtypeOf(a.slot) !== "f32";
+  const hasSums = groups.some(({ constant }) => constant !== null);
+  const before = isLaidOut || hasSums ? leftBlocks(kernel, blocks, isLaidOut, hasSums ? groups.map(({ units: list }) => list) : []) : null;
+  const rowAt = (r: number): Index => placeIn(make, [...batch, m, blockCount], [...batchAt, make.int(r), block]);
+  const leftOf = (r: number, unit: number): Expr => {
+    if (!isLaidOut) return elementOf(make, a, batch, { batch: batchAt, row: make.int(r), column: units[unit] as Index }); // one a unit
+    const start = make.add(make.mul(rowAt(r), make.int(blocks.size)), lane);
+    return make.load("f32", laidOutSlot, make.add(start, make.int(unit * blocks.lanes)));
+  };
   const reductions: Reduction[] = [];
   const stores: Store[] = [];
-  for (let c = 0; c < abreast; c++) {
-    const column = make.add(make.mul(make.variable(batch.length, n / abreast), make.int(abreast)), make.int(c));
-    const rights = units.map((depth) => {
-      return factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
-    });
+  const sum = (value: Expr): Expr => {
+    reductions.push({ combine: "sum", value });
+    return make.accumulator("f32", reductions.length - 1);
+  };
+  for (const { column, parts, groups: own } of columns) {
     // Units of one weight are mostly alike.
-    const scale = rights[0]?.scale ?? 1;
+    const scale = parts[0]?.scale ?? 1;
     for (const r of rowsOf(m)) {
       // Units that share a factor are added up before they are multiplied with it.
-      const groups = new Map<Expr | null, Expr[]>();
-      for (const [unit, depth] of units.entries()) {
-        const { rest, factor, scale: own } = rights[unit] as Factored;
-        const left = elementOf(make, a, batch, { batch: batchAt, row: make.int(r), column: depth });
-        const group = groups.get(factor);
-        const term = times(make, left, own === scale ? rest : times(make, rest, make.constant("f32", own / scale)));
-        if (group) group.push(term);
-        else groups.set(factor, [term]);
-      }
-      const sums = [...groups].map(([factor, terms]) => (factor ? times(make, sumOf(make, terms), factor) : sumOf(make, terms)));
-      const index = placeOf(make, kernel, batchAt, make.int(r), column);
-      stores.push({ scope: "row", slot: kernel.out, index, value: scaled(make, reductions.length, scale) });
-      reductions.push({ combine: "sum", value: sumOf(make, sums) });
+      const terms = own.map(({ units: list, factor }) => {
+        const products = list.map((unit) => {
+          const { rest, scale: its } = parts[unit] as Factored; // one a unit
+          return times(make, leftOf(r, unit), its === scale ? rest : times(make, rest, make.constant("f32", its / scale)));
+        });
+        return factor ? times(make, sumOf(make, products), factor) : sumOf(make, products);
+      });
+      let value = scaled(make, sum(sumOf(make, terms)), scale);
+      const constants = own.flatMap(({ constant }, g) => {
+        if (!constant) return [];
+        const index = make.add(make.mul(rowAt(r), make.int(own.length)), make.int(g));
+        return times(make, constant, make.load("f32", sumsSlot, index));
+      });
+      if (constants.length > 0) value = make.binary("add", value, sum(sumOf(make, constants)));
+      stores.push({ scope: "row", slot: kernel.out, index: placeOf(make, kernel, batchAt, make.int(r), column), value });
     }
   }
-  return { kernel: { kind: "loop", outer, inner: k / blocks.size, reductions, stores }, lanes: "parts" };
+  return { kernel: { kind: "loop", outer, inner: blockCount, reductions, stores }, lanes: "parts", ...(before && { before }) };
+}
+
+/** The left operand's blocks unit by unit, and the sum of each block over the units of each group. */
+function leftBlocks({ m, k, batch, a }: MatmulKernel, blocks: Blocks, isLaidOut: boolean, groups: readonly (readonly number[])[]): Before {
+  const make = new ExprMakers();
+  const outer = [...batch, m, k / blocks.size];
+  const at = outer.map((size, axis) => make.variable(axis, size));
+  const [row, block] = at.slice(-2) as [Index, Index];
+  const lane = make.variable(outer.length, blocks.lanes);
+  const values = Array.from({ length: unitsOf(blocks) }, (_, unit) => {
+    const column = positionIn(make, blocks, block, unit, lane);
+    return elementOf(make, a, batch, { batch: at.slice(0, -2), row, column });
+  });
+  const place = placeIn(make, outer, at);
+  const stores: Store[] = [];
+  if (isLaidOut) {
+    for (const [unit, value] of values.entries()) {
+      const index = make.add(make.add(make.mul(place, make.int(blocks.size)), lane), make.int(unit * blocks.lanes));
+      stores.push({ scope: "element", slot: laidOutSlot, index, value });
+    }
+  }
+  const reductions = groups.map((units, g): Reduction => {
+    const index = make.add(make.mul(place, make.int(groups.length)), make.int(g));
+    stores.push({ scope: "row", slot: sumsSlot, index, value: make.accumulator("f32", g) });
+    return {
+      combine: "sum",
+      value: sumOf(
+        make,
+        units.map((unit) => values[unit] as Expr),
+      ),
+    }; // one a unit
+  });
+  const rows = sizeOf(outer);
+  const laidOutBytes = isLaidOut ? rows * blocks.size * 4 : 0;
+  const places = new Map([
+    ...(isLaidOut ? [[laidOutSlot, 0] as const] : []),
+    ...(groups.length > 0 ? [[sumsSlot, laidOutBytes] as const] : []),
+  ]);
+  return {
+    kernel: { kind: "loop", outer, inner: blocks.lanes, reductions, stores },
+    places,
+    bytes: laidOutBytes + rows * groups.length * 4,
+  };
 }
 
 /** Blocks of the columns: lanes are columns. Rows share a block's elements while there are registers for all their sums. */
-function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, small: SmallIntegers): Sums {
+function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
+  const small = new SmallIntegers(dtypeOf);
   const make = new ExprMakers();
-  const units = unitsOf(blocks);
-  const isShared = (m * units * blocks.lanes) / 4 <= mostSums;
+  const isShared = (m * blocks.size) / 4 <= mostSums;
   const outer = [...batch, ...(isShared ? [] : [m]), n / blocks.size, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const block = make.variable(outer.length - 2, n / blocks.size);
   const lane = make.variable(outer.length - 1, blocks.lanes);
   const depth = make.variable(outer.length, k);
+  const columns = Array.from({ length: unitsOf(blocks) }, (_, unit) => positionIn(make, blocks, block, unit, lane));
+  const parts = columns.map((column) => factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small));
+  const groups = grouped(make, parts);
   const reductions: Reduction[] = [];
   const stores: Store[] = [];
+  const sum = (value: Expr): Expr => {
+    reductions.push({ combine: "sum", value });
+    return make.accumulator("f32", reductions.length - 1);
+  };
   for (const row of isShared ? rowsOf(m).map((r) => make.int(r)) : [make.variable(batch.length, m)]) {
     const left = elementOf(make, a, batch, { batch: batchAt, row, column: depth });
-    for (let unit = 0; unit < units; unit++) {
-      const column = positionIn(make, blocks, block, unit, lane);
-      const { rest, factor, scale } = factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small);
-      const index = placeOf(make, kernel, batchAt, row, column);
-      stores.push({ scope: "row", slot: kernel.out, index, value: scaled(make, reductions.length, scale) });
-      reductions.push({ combine: "sum", value: times(make, factor ? times(make, left, factor) : left, rest) });
+    for (const { units, factor, constant } of groups) {
+      const shift = constant && sum(times(make, left, constant));
+      for (const unit of units) {
+        const { rest, scale } = parts[unit] as Factored; // one a unit
+        const value = scaled(make, sum(times(make, factor ? times(make, left, factor) : left, rest)), scale);
+        const index = placeOf(make, kernel, batchAt, row, columns[unit] as Index);
+        stores.push({ scope: "row", slot: kernel.out, index, value: shift ? make.binary("add", value, shift) : value });
+      }
     }
   }
   return { kernel: { kind: "loop", outer, inner: k, reductions, stores }, lanes: "elements" };
 }
 
-interface Split {
-  readonly rest: Expr;
-  /** The same in all lanes. */
-  readonly factor: Expr | null;
-}
-
-interface Factored extends Split {
-  /** By what a sum of such elements is multiplied at its end. */
-  readonly scale: number;
-}
-
-/** An element as a factor that is the same in all lanes, times the rest. Of a small integer, the rest is what a lane's top byte makes of it. */
-function factored(make: ExprMakers, value: Expr, lane: Index, small: SmallIntegers): Factored {
-  const { rest, factor } = split(make, value, lane);
-  const isByte = small.of(rest);
-  if (rest.dtype !== "f32" || !isByte || isByte.high > 127) return { rest, factor, scale: 1 };
-  const shifted = make.binary("shl", make.cast("i32", rest), make.int(24));
-  return { rest: make.cast("f32", shifted), factor, scale: 2 ** -24 };
-}
-
 /** A finished sum times a scale. */
-function scaled(make: ExprMakers, sum: number, scale: number): Expr {
-  const value = make.accumulator("f32", sum);
-  return scale === 1 ? value : times(make, value, make.constant("f32", scale));
-}
-
-function split(make: ExprMakers, value: Expr, lane: Index): Split {
-  if (value.op !== "binary" || value.kind !== "mul") return { rest: value, factor: null };
-  const [a, b] = [split(make, value.a, lane), split(make, value.b, lane)];
-  const isSame = (x: Expr): boolean => (x.axes & lane.axes) === 0;
-  if (isSame(value.a)) return { rest: b.rest, factor: b.factor ? times(make, value.a, b.factor) : value.a };
-  if (isSame(value.b)) return { rest: a.rest, factor: a.factor ? times(make, value.b, a.factor) : value.b };
-  return { rest: value, factor: null };
-}
+const scaled = (make: ExprMakers, sum: Expr, scale: number): Expr => (scale === 1 ? sum : times(make, sum, make.constant("f32", scale)));
 
 /** Neighbours are added first. */
 function sumOf(make: ExprMakers, terms: readonly Expr[]): Expr {

@@ -83,6 +83,15 @@ export function shuffle32(a: Code, b: Code, lanes: readonly [number, number, num
   return [a, b, opcodeBytes(0xfd0d), lanes.flatMap((lane) => [lane * 4, lane * 4 + 1, lane * 4 + 2, lane * 4 + 3])];
 }
 
+/** Lanes of two vectors by turns, of their low or high halves: of bytes or of pairs of bytes. */
+export function interleave(bytes: 1 | 2, half: "low" | "high", a: Code, b: Code): Code {
+  const lanes = Array.from({ length: 16 }, (_, i) => {
+    const lane = Math.floor(i / bytes / 2) * bytes + (i % bytes) + (half === "low" ? 0 : 8);
+    return Math.floor(i / bytes) % 2 === 0 ? lane : lane + 16;
+  });
+  return [a, b, opcodeBytes(0xfd0d), lanes];
+}
+
 export function i32(value: number): Code {
   return [0x41, signed(BigInt(value | 0))];
 }

@@ -1,12 +1,13 @@
 import type { DType } from "../../tensor/dtype.js";
-import { type Expr, expressionsBelow } from "../expr.js";
+import { expressionsBelow } from "../expr.js";
 import { type Reduction, rootsOf, type Slot, type Store } from "../kernel.js";
 import { Analysis } from "./analysis.js";
 import { splat } from "./arithmetic.js";
-import { type Code, extractLane, type FunctionBuilder, i32, i32x4, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
+import { type Code, type FunctionBuilder, i32, i32x4, type Local, type ModuleBuilder, memory, op } from "./assembler.js";
+import { ColumnSums, type Columns, type Parts, partsOf, totalOf } from "./column-sums.js";
 import { groupsOf, type LoopProgram, reductionGroups } from "./lower.js";
 import { choose } from "./math.js";
-import { combine, combineScalar, identity, tree } from "./reduction.js";
+import { combine, identity } from "./reduction.js";
 import type { ScalarMath } from "./scalar-math.js";
 import type { Segment } from "./segments.js";
 import { newScope, type Position, Values } from "./values.js";
@@ -30,12 +31,6 @@ export function printLoop(
   name: string,
 ): void {
   new LoopPrinter(module.function([...kernelParams], [], name), scalarMath, program, dtypes, 0).print();
-}
-
-/** A value as a factor that is the same in all lanes, times the rest. */
-interface SharedFactor {
-  readonly factor: Expr;
-  readonly rest: Expr;
 }
 
 /** Rows and columns (ends exclusive) of the loops that a tile covers. */
@@ -65,6 +60,9 @@ class LoopPrinter {
   readonly #isTurned: boolean;
   readonly #innerStart: Local;
   readonly #innerEnd: Local;
+  readonly #columns: Columns;
+  /** How the inner loop is cut, where all rows of a tile take a part of it before the next. */
+  readonly #parts: Parts | null;
 
   constructor(
     readonly f: FunctionBuilder,
@@ -83,6 +81,19 @@ class LoopPrinter {
     this.#innerEnd = f.local("i32");
     this.#isTurned = program.vectorAxis !== kernel.outer.length;
     this.#values = new Values(f, program, new Analysis(), scalarMath, dtypes, pointers, this.#outer);
+    this.#columns = {
+      f,
+      program,
+      scalarMath,
+      dtypes,
+      pointers,
+      values: this.#values,
+      outer: this.#outer,
+      inner: this.#inner,
+      innerStart: this.#innerStart,
+      innerEnd: this.#innerEnd,
+    };
+    this.#parts = partsOf(this.#columns);
   }
 
   print(): void {
@@ -100,6 +111,10 @@ class LoopPrinter {
     const end = f.let("i32", limit);
     const last = f.let("i32", program.isRanged ? given(1) : i32(rows));
     f.if(op("i32.gt_u", end.get, last.get), () => f.emit(end.set(last.get)));
+    if (this.#parts) {
+      this.#printParts(this.#parts, row, end, sizes);
+      return;
+    }
     f.while(row, end.get, i32(1), () => {
       this.#unpackRow(row, sizes);
       const { chunk } = program;
@@ -114,6 +129,27 @@ class LoopPrinter {
       }
       if (!this.#isTurned) this.#printRow();
       else this.#printGroup(wide, narrow, single);
+    });
+  }
+
+  /** A part of the inner loop for each row, then the next part. */
+  #printParts({ steps, row: number, saved, savedBytes }: Parts, row: Local, end: Local, sizes: readonly number[]): void {
+    const { f, program } = this;
+    const { outer, inner } = program.kernel;
+    const { wide, narrow, single } = groupsOf(outer.at(-1) ?? 1, program.units);
+    const first = f.let("i32", row.get);
+    f.for(this.#innerStart, i32(inner), i32(steps), () => {
+      f.emit(this.#innerEnd.set(op("i32.add", this.#innerStart.get, i32(steps))));
+      f.if(op("i32.gt_u", this.#innerEnd.get, i32(inner)), () => f.emit(this.#innerEnd.set(i32(inner))));
+      f.emit(row.set(first.get));
+      f.emit(saved.set(f.param(2).get));
+      f.emit(number.set(i32(0)));
+      f.while(row, end.get, i32(1), () => {
+        this.#unpackRow(row, sizes);
+        this.#printGroup(wide, narrow, single);
+        f.emit(saved.set(op("i32.add", saved.get, i32(savedBytes))));
+        f.emit(number.set(op("i32.add", number.get, i32(1))));
+      });
     });
   }
 
@@ -168,7 +204,8 @@ class LoopPrinter {
       });
       for (const [k, reduction] of reductions.entries())
         this.#values.accumulators[group[k] ?? 0] = [
-          this.#total(
+          totalOf(
+            f,
             reduction,
             (accumulators[k] ?? []).map((part) => part.get),
           ),
@@ -248,38 +285,6 @@ class LoopPrinter {
     this.f.emit(loopCode);
   }
 
-  /** What all lanes of some vectors come to. */
-  #total(reduction: Reduction, parts: readonly Code[]): Local {
-    const vector = this.f.let(
-      "v128",
-      tree(parts, (a, b) => combine(reduction, a, b)),
-    );
-    const type = reduction.value.dtype === "f32" ? "f32" : "i32";
-    const lanes = [0, 1, 2, 3].map((lane) => this.f.let(type, extractLane(type, lane, vector.get)).get);
-    return this.f.let(
-      type,
-      tree(lanes, (a, b) => combineScalar(reduction, a, b)),
-    );
-  }
-
-  /**
-   * What all lanes of each reduction's vectors come to. They pass through the thread's own memory: where registers are added up after a loop,
-   * V8 finds fewer of them in it, and a loop over bytes takes up to 1.7 times as long.
-   */
-  #totals(reductions: readonly Reduction[], accumulators: readonly (readonly Local[])[]): Local[][] {
-    const { f } = this;
-    const scratch = f.param(2);
-    const places = accumulators.map((parts, k) => parts.map((_, unit) => (k * parts.length + unit) * 16));
-    for (const [k, parts] of accumulators.entries())
-      for (const [unit, part] of parts.entries()) f.emit(memory("v128.store", places[k]?.[unit] ?? 0, scratch.get, part.get));
-    return reductions.map((reduction, k) => [
-      this.#total(
-        reduction,
-        (places[k] ?? []).map((place) => memory("v128.load", place, scratch.get)),
-      ),
-    ]);
-  }
-
   /** Lanes along the last outer axis: one group of columns, the inner loop one step at a time. */
   #printGroup(wide: number, narrow: number, single: number): void {
     const { f, program } = this;
@@ -306,69 +311,43 @@ class LoopPrinter {
     print(0);
   }
 
-  /** For each reduction that ends as the sum of all lanes the factor that all of these share; null where one has none. */
-  #sharedFactors(reductions: readonly Reduction[]): SharedFactor[] | null {
-    // With more, what units share no longer fits in registers.
-    if (!this.program.addsLanes || reductions.length > 2) return null;
-    const factors = reductions.flatMap(({ combine, value }) => (combine === "sum" && this.#values.sharedFactor(value)) || []);
-    return factors.length === reductions.length ? factors : null;
-  }
-
-  /** One step, unit by unit, so that what reductions share of a unit is in a register for all of them; then the factors. */
-  #addWithFactors(factors: readonly SharedFactor[], accumulators: readonly (readonly Local[])[], at: Position): void {
-    const { f } = this;
-    const steps = factors.map(({ rest }) => f.let("v128", this.#values.vector(rest, 0, at)));
-    for (let unit = 1; unit < at.units; unit++)
-      for (const [k, step] of steps.entries()) f.emit(step.set(this.#values.added(step, (factors[k] as SharedFactor).rest, unit, at)));
-    for (const [k, step] of steps.entries()) {
-      const [total] = accumulators[k] ?? [];
-      if (total) f.emit(total.set(f.multiplyAdd(step.get, this.#values.vector((factors[k] as SharedFactor).factor, 0, at), total.get)));
-    }
-  }
-
-  #addUnits(reductions: readonly Reduction[], accumulators: readonly (readonly Local[])[], at: Position): void {
-    for (const [k, reduction] of reductions.entries()) {
-      for (const [unit, local] of (accumulators[k] ?? []).entries()) {
-        const isSum = reduction.combine === "sum" && reduction.value.dtype === "f32";
-        const sum = isSum
-          ? this.#values.added(local, reduction.value, unit, at)
-          : combine(reduction, local.get, this.#values.vector(reduction.value, unit, at));
-        this.f.emit(local.set(sum));
-      }
-    }
-  }
-
   #printColumns(column: Local, units: number, lanes: 4 | 1): void {
     const { f, program } = this;
     const { kernel } = program;
     const base: Position = { row: newScope(), rowCode: f.here, step: null, inner: this.#inner, vector: column, lanes, units };
+    const loop = (end: Local, body: (at: Position) => void): void => this.#loop(base, end, 1, body);
     const innerLoop = (body: (at: Position) => void): void => {
       f.emit(this.#inner.set(this.#innerStart.get));
-      this.#loop(base, this.#innerEnd, 1, body);
+      loop(this.#innerEnd, body);
     };
-    for (const group of reductionGroups(kernel)) {
-      const reductions = group.map((k) => kernel.reductions[k] as Reduction);
-      const factors = this.#sharedFactors(reductions);
-      const accumulators = reductions.map((reduction) =>
-        new Array(factors ? 1 : units).fill(0).map(() => f.let("v128", identity(reduction))),
+    const finish = (): void => {
+      if (program.addsLanes) {
+        this.#storeRow(base);
+        return;
+      }
+      const elements = kernel.stores.filter((store) => store.scope === "element");
+      if (elements.length > 0) innerLoop((at) => this.#storeAll(elements, at, units));
+      this.#storeAll(
+        kernel.stores.filter((store) => store.scope === "row"),
+        base,
+        units,
       );
-      innerLoop((at) => {
-        if (factors) this.#addWithFactors(factors, accumulators, at);
-        else this.#addUnits(reductions, accumulators, at);
+    };
+    const groups = reductionGroups(kernel);
+    if (this.#parts) {
+      const sums = new ColumnSums(this.#columns, groups[0] ?? [], base, this.#parts);
+      sums.print(loop);
+      f.if(op("i32.ge_u", this.#innerEnd.get, i32(kernel.inner)), () => {
+        sums.finish();
+        finish();
       });
-      const results = program.addsLanes ? this.#totals(reductions, accumulators) : accumulators;
-      for (const [k, locals] of results.entries()) this.#values.accumulators[group[k] ?? 0] = locals;
-    }
-    if (program.addsLanes) {
-      this.#storeRow(base);
       return;
     }
-    const elements = kernel.stores.filter((store) => store.scope === "element");
-    if (elements.length > 0) innerLoop((at) => this.#storeAll(elements, at, units));
-    this.#storeAll(
-      kernel.stores.filter((store) => store.scope === "row"),
-      base,
-      units,
-    );
+    for (const group of groups) {
+      const sums = new ColumnSums(this.#columns, group, base, null);
+      sums.print(loop);
+      sums.finish();
+    }
+    finish();
   }
 }

@@ -188,7 +188,9 @@ export function lowerRows(given: LoopKernel, lanes: "outer" | "inner", addsLanes
   const rows = product(kernel.outer.slice(0, -1));
   // Of the instructions that its expressions would take alone, a block of them takes a quarter: units share loads, bytes are sixteen to a vector.
   const work = (rows * kernel.inner * new Analysis().cost(kernel, vectorAxis) * (given.outer.at(-1) ?? 4)) / 16;
-  const rowsPerTile = Math.max(1, Math.min(Math.ceil(rows / 16), Math.round((tileWork * rows) / Math.max(work, 1))));
+  const most = Math.max(1, Math.min(Math.ceil(rows / 16), Math.round((tileWork * rows) / Math.max(work, 1))));
+  // Rows of neighbouring columns read the same lines of memory.
+  const rowsPerTile = kernel.reductions.length > 0 && !addsLanes && most > 1 ? Math.ceil(most / 4) * 4 : most;
   const tileCount = Math.ceil(rows / rowsPerTile);
   const units = (given.outer.at(-1) ?? 4) / 4;
   return { ...program, segments: wholeLoop(kernel), vectorAxis, units, rowsPerTile, tileCount, work };

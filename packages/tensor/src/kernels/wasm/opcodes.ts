@@ -147,6 +147,7 @@ export const opcodes = {
   "i16x8.narrow_i32x4_u": 0xfd86,
   "i8x16.add": 0xfd6e,
   "i8x16.sub": 0xfd71,
+  "i16x8.shl": 0xfd8b,
   "i16x8.shr_u": 0xfd8d,
   "i16x8.extend_low_i8x16_s": 0xfd87,
   "i16x8.extend_high_i8x16_s": 0xfd88,

@@ -30,6 +30,19 @@ export class SmallIntegers {
     return found;
   }
 
+  /** A small integer as another, which is not negative, plus a number. */
+  based(expr: Expr): { readonly base: Expr; readonly high: number; readonly offset: number } | null {
+    const small = this.of(expr);
+    if (!small) return null;
+    const { operation, low, high } = small;
+    if (operation.op === "add" || operation.op === "sub" || operation.op === "same") {
+      const below = this.based(operation.x);
+      const by = operation.op === "same" ? 0 : operation.op === "add" ? operation.value : -operation.value;
+      if (below) return { ...below, offset: below.offset + by };
+    }
+    return low < 0 ? null : { base: expr, high, offset: 0 };
+  }
+
   #find(expr: Expr): SmallInteger | null {
     switch (expr.op) {
       case "load":

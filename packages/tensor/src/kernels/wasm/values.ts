@@ -62,6 +62,8 @@ export interface Position {
 /** Writes the code of expressions, as scalars or as vectors of four lanes, each value once and as far out as it can be. */
 export class Values {
   readonly accumulators: Local[][] = [];
+  /** What loads a value that was computed ahead into all lanes. */
+  ahead: ReadonlyMap<Expr, () => Code> = new Map();
   readonly #innerAxis: number;
   readonly #isTurned: boolean;
   readonly #atStart = new Map<Expr, Expr>();
@@ -173,7 +175,8 @@ export class Values {
     if (expr.op === "given") return this.vector(expr.x, unit, at);
     const scope = this.#scopeOf(expr, at);
     if (!this.isLanewise(expr)) {
-      return this.#keep(scope.splats, expr, scope, at, "v128", () => splat(expr.dtype, this.scalar(expr, at)));
+      const load = this.ahead.get(expr);
+      return this.#keep(scope.splats, expr, scope, at, "v128", load ?? (() => splat(expr.dtype, this.scalar(expr, at))));
     }
     if (expr.op === "accumulator") {
       const local = this.accumulators[expr.index]?.[unit];
