@@ -80,7 +80,12 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };
   model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
-  const hashes = { model: digestOf(digest + configDigest(config)), tokenizer: tokenizer?.digest ?? null };
+  const hashes = {
+    model: digestOf(digest + configDigest(config)),
+    get tokenizer() {
+      return tokenizer?.digest ?? null;
+    },
+  };
   const warnings =
     read.unknown.length === 0
       ? []

@@ -16,20 +16,18 @@ export class Tokenizer {
   readonly longestToken: number;
   /** The Jinja template that turns a conversation into text; null where none ships. */
   readonly chatTemplate: string | null;
-  /** A digest of what it was made of. */
-  readonly digest: string;
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: TokenizerConfig;
   readonly #chat: ChatRenderer;
+  #contents: string | (() => string);
 
   /**
    * From the contents of tokenizer.json and tokenizer_config.json, and chat_template.jinja or the templates by name, which go before those of
    * tokenizer_config.json. Throws CheckpointError when they do not make a tokenizer.
    */
   constructor(json: Json, config: Json = {}, chatTemplate: string | ChatTemplates | null = null, path = "tokenizer.json", known?: Known) {
-    const { config: checked, digest } = known ?? { config: checkFiles(json, config, path), digest: contentsOf(json, config, chatTemplate) };
-    this.#config = checked;
-    this.digest = digest;
+    this.#config = known?.config ?? checkFiles(json, config, path);
+    this.#contents = () => contentsOf(json, config, chatTemplate);
     try {
       this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
     } catch (error) {
@@ -62,9 +60,13 @@ export class Tokenizer {
   static async open(json: Json, config: Json, chatTemplate: string | ChatTemplates | null, path: string): Promise<Tokenizer> {
     const checked = checkFiles(json, config, path);
     await eventLoopTurn();
-    const digest = contentsOf(json, config, chatTemplate);
-    await eventLoopTurn();
-    return new Tokenizer(json, config, chatTemplate, path, { config: checked, digest });
+    return new Tokenizer(json, config, chatTemplate, path, { config: checked });
+  }
+
+  /** A digest of what it was made of, found when it is first asked for: of a large vocabulary it takes longer than to parse it. */
+  get digest(): string {
+    if (typeof this.#contents !== "string") this.#contents = this.#contents();
+    return this.#contents;
   }
 
   /**
@@ -130,7 +132,6 @@ export class Tokenizer {
 /** What is found out of a tokenizer's files before it is made of them. */
 interface Known {
   readonly config: TokenizerConfig;
-  readonly digest: string;
 }
 
 function checkFiles(json: Json, config: Json, path: string): TokenizerConfig {

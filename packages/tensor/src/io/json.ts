@@ -13,16 +13,22 @@ export function jsonObject(text: string): Json | string {
     return `no valid JSON (${error instanceof Error ? error.message : String(error)})`;
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) return "JSON, but not an object";
-  return isDeep(value) ? `JSON of more than ${deepest} levels` : (value as Json);
+  return isDeep(text) ? `JSON of more than ${deepest} levels` : (value as Json);
 }
 
-function isDeep(root: object): boolean {
-  let level: object[] = [root];
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth === deepest) return true;
-    const below: object[] = [];
-    for (const value of level) for (const item of Object.values(value)) if (typeof item === "object" && item !== null) below.push(item);
-    level = below;
+/** Of a text that is JSON. Its brackets are counted: the lists of all values would be longer than the text. */
+function isDeep(text: string): boolean {
+  const [quote, backslash, open, close] = [0x22, 0x5c, 0x5b, 0x5d];
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === quote) {
+      // To the quote that ends it; a character after a backslash is none.
+      for (at++; text.charCodeAt(at) !== quote; at++) if (text.charCodeAt(at) === backslash) at++;
+      // Braces are brackets with one bit more.
+    } else if ((code & ~0x20) === open) {
+      if (++depth > deepest) return true;
+    } else if ((code & ~0x20) === close) depth--;
   }
   return false;
 }
