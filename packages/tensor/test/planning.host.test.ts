@@ -1,5 +1,5 @@
 // Planning grows no faster than n log n with the nodes of any graph: what it looks at is counted, not its seconds.
-import { device, type PlannedFor, planningDevice, realize, type Tensor, tensor } from "@lowrank/tensor";
+import { device, dynamicUpdateSlice, type PlannedFor, planningDevice, realize, type Tensor, tensor } from "@lowrank/tensor";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { work } from "../src/schedule/work.js";
@@ -42,6 +42,15 @@ const graphs: Readonly<Record<string, (n: number, t: (...values: number[]) => Te
   "a chain of softmaxes": (n, t) => [repeated(n / 8, t(1, 2, 3, 4).reshape([2, 2]), (x) => x.softmax(-1).mul(2))],
   "parts of a chain": (n, t) => [repeated(n / 2, t(1, 2, 3, 4), (x) => x.mul(1.5).add(x.narrow(0, 0, 1).expand([4])))],
   "casts there and back": (n, t) => [repeated(n, t(1, 2), (x) => x.cast(x.dtype === "f32" ? "i32" : "f32"))],
+  "updates of many tensors whose old contents are read as well": (n, t) => {
+    const start = t(1).cast("i32");
+    return Array.from({ length: n / 8 }, (_, i) => {
+      const x = t(1, 2, 3, 4);
+      const old = x.mul(2);
+      x.assign(dynamicUpdateSlice(x, t(i), start));
+      return old;
+    });
+  },
   "views of views": (n, t) => [repeated(n / 4, t(1, 2, 3, 4, 5, 6).reshape([2, 3]), (x) => x.permute([1, 0]).reshape([2, 3]))],
 };
 

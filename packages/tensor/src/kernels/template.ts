@@ -1,6 +1,6 @@
 import type { DType } from "../tensor/dtype.js";
 import type { Expr } from "./expr.js";
-import type { Kernel, SingleKernel, Slot } from "./kernel.js";
+import type { SingleKernel, Slot } from "./kernel.js";
 import { changingIn, note, readsOf, renamedKernel, writesOf } from "./slots.js";
 
 /**
@@ -14,12 +14,50 @@ export interface Template {
   readonly dtypes: readonly DType[];
   /** Expressions of the kernel that change with its slots, operands first. */
   readonly changing: readonly Expr[];
+  /** The operands that it reads and that it writes. */
+  readonly reads: readonly number[];
+  readonly writes: readonly number[];
 }
 
 /** A kernel as a template and the slot of each of its operands, all different. */
-export interface Bound {
-  readonly template: Template;
-  readonly slots: readonly Slot[];
+export class Bound {
+  readonly reads: readonly Slot[];
+  readonly writes: readonly Slot[];
+  #kernel: SingleKernel | null;
+
+  constructor(
+    readonly template: Template,
+    readonly slots: readonly Slot[],
+    kernel: SingleKernel | null = null,
+  ) {
+    this.reads = slotsOf(template.reads, slots);
+    this.writes = slotsOf(template.writes, slots);
+    this.#kernel = kernel;
+  }
+
+  get kind(): SingleKernel["kind"] {
+    return this.template.kernel.kind;
+  }
+
+  /** The kernel itself, made when it is first asked for. */
+  get kernel(): SingleKernel {
+    this.#kernel ??= this.#made();
+    return this.#kernel;
+  }
+
+  #made(): SingleKernel {
+    const slotOf = (operand: number): Slot => this.slots[operand] as Slot; // a template has a slot for each operand
+    const kernel = renamedKernel(this.template.kernel, slotOf, slotOf, this.template.changing);
+    note(kernel, this.reads, this.writes);
+    known.set(kernel, this);
+    return kernel;
+  }
+}
+
+function slotsOf(operands: readonly number[], slots: readonly Slot[]): Slot[] {
+  const found = new Array<Slot>(operands.length);
+  for (let i = 0; i < operands.length; i++) found[i] = slots[operands[i] as number] as Slot; // a template has a slot for each operand
+  return found;
 }
 
 /** Templates that are remembered; beyond it all are forgotten, which costs time and nothing else. */
@@ -52,28 +90,32 @@ export function boundOf(kernel: SingleKernel, dtypeOf: (slot: Slot) => DType): B
   let template = templates.get(key);
   if (!template) {
     if (templates.size >= maxTemplates) templates.clear();
-    template = { id: nextId++, kernel: local, dtypes, changing: changingIn(local) };
+    template = { id: nextId++, kernel: local, dtypes, changing: changingIn(local), reads: readsOf(local), writes: writesOf(local) };
     templates.set(key, template);
   }
-  const bound = { template, slots };
+  const bound = new Bound(template, slots, kernel);
   known.set(kernel, bound);
   return bound;
 }
 
 /** The kernel of a template over slots. */
-export function bind(template: Template, slots: readonly Slot[]): SingleKernel {
-  if (new Set(slots).size < slots.length) return aliased(template, slots);
-  const slotOf = (operand: number): Slot => slots[operand] as Slot; // a template has a slot for each operand
-  const kernel = renamedKernel(template.kernel, slotOf, slotOf, template.changing);
-  note(kernel, readsOf(template.kernel).map(slotOf), writesOf(template.kernel).map(slotOf));
-  known.set(kernel, { template, slots });
-  return kernel;
+export function bind(template: Template, slots: readonly Slot[]): Bound {
+  return areApart(slots) ? new Bound(template, slots) : aliased(template, slots);
+}
+
+/** Lists of so many are compared one by one. */
+const few = 12;
+
+function areApart(slots: readonly Slot[]): boolean {
+  if (slots.length > few) return new Set(slots).size === slots.length;
+  for (let i = 1; i < slots.length; i++) for (let j = 0; j < i; j++) if (slots[i] === slots[j]) return false;
+  return true;
 }
 
 /** For each template its forms where some operands lie in one slot, by which those are. */
 const aliases = new WeakMap<Template, Map<string, { readonly template: Template; readonly operands: readonly number[] }>>();
 
-function aliased(template: Template, slots: readonly Slot[]): SingleKernel {
+function aliased(template: Template, slots: readonly Slot[]): Bound {
   const firsts = slots.map((slot) => slots.indexOf(slot));
   const key = firsts.join();
   let forms = aliases.get(template);
@@ -84,23 +126,25 @@ function aliased(template: Template, slots: readonly Slot[]): SingleKernel {
     const bound = boundOf(renamedKernel(template.kernel, first, first), (operand) => template.dtypes[operand] as DType);
     forms.set(key, (form = { template: bound.template, operands: bound.slots }));
   }
-  return bind(
-    form.template,
-    form.operands.map((operand) => slots[operand] as Slot),
-  );
+  return new Bound(form.template, slotsOf(form.operands, slots));
 }
 
-/** The same kernel over other slots. */
-export function withSlots(kernel: Kernel, reads: (slot: Slot) => Slot, writes: (slot: Slot) => Slot): SingleKernel {
-  if (kernel.kind === "group") throw new Error("Kernels are grouped last.");
-  const bound = known.get(kernel);
-  if (!bound) return renamedKernel(kernel, reads, writes);
-  const [read, written] = [new Set(readsOf(kernel)), new Set(writesOf(kernel))];
-  if (bound.slots.some((slot) => read.has(slot) && written.has(slot) && reads(slot) !== writes(slot)))
-    return renamedKernel(kernel, reads, writes);
+/** The same kernel over other slots, of the same types. */
+export function withSlots(bound: Bound, reads: (slot: Slot) => Slot, writes: (slot: Slot) => Slot): Bound {
+  const { template, slots } = bound;
+  const [read, written] = [new Set(bound.reads), new Set(bound.writes)];
+  if (slots.some((slot) => read.has(slot) && written.has(slot) && reads(slot) !== writes(slot))) {
+    const dtypes = new Map<Slot, DType>();
+    for (const [operand, slot] of slots.entries()) {
+      const dtype = template.dtypes[operand] as DType; // one for each operand
+      if (read.has(slot)) dtypes.set(reads(slot), dtype);
+      if (written.has(slot)) dtypes.set(writes(slot), dtype);
+    }
+    return boundOf(renamedKernel(bound.kernel, reads, writes), (slot) => dtypes.get(slot) as DType);
+  }
   return bind(
-    bound.template,
-    bound.slots.map((slot) => (written.has(slot) ? writes(slot) : reads(slot))),
+    template,
+    slots.map((slot) => (written.has(slot) ? writes(slot) : reads(slot))),
   );
 }
 

@@ -1,10 +1,11 @@
 import { inputsOf, type Node } from "../graph/node.js";
 import type { NumberedGraph } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
+import { codeOf } from "../graph/words.js";
 import type { AddedProduct, MatrixOperand, PlanSlot, SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
+import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
-import { sizeOf, stridesOf } from "../tensor/shape.js";
+import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
 import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
 import { isRepeating, loadOperand } from "./operands.js";
 import { KnownParts, type Lowering, Parts } from "./part.js";
@@ -21,7 +22,7 @@ export interface DraftSlot {
 
 /** Kernels in order over slots whose memory is not planned yet. */
 export interface Draft {
-  readonly kernels: SingleKernel[];
+  readonly kernels: Bound[];
   readonly slots: DraftSlot[];
 }
 
@@ -51,12 +52,15 @@ export function buildKernels(
   return new Builder(graph, targets, inputs, options).build();
 }
 
+/** In the words of a kernel: that of a composite, unlike the number of bindings that parts begin with. */
+const asComposite = -1;
+
 /** A slot with its contents seen as a tensor. */
 type SlotView = StridedView & { readonly slot: Slot };
 
 /** Kernels of one node, by its number, and the nodes that they compute. */
 interface Built {
-  kernel: SingleKernel | null;
+  kernel: Bound | null;
   readonly node: number;
   readonly slot: Slot;
   nodes: readonly number[];
@@ -181,7 +185,7 @@ class Builder {
     this.#store(number);
   }
 
-  #lowered(number: number, slot: Slot): Lowering {
+  #lowered(number: number, slot: Slot): Lowering<SingleKernel> {
     const node = this.graph.node(number);
     const lowered = lower(node, slot, this.#findSlot);
     if ("store" in lowered) return { store: lowered.store.map((missing) => this.#numberOf(missing)) };
@@ -228,7 +232,7 @@ class Builder {
         this.#force(this.#numberOf(found.store), number);
       }
     });
-    const kernel: SingleKernel = {
+    const kernel = this.#boundComposite(number, inputs, outputs, () => ({
       kind: "composite",
       name: node.name,
       attributes: node.attributes,
@@ -238,8 +242,31 @@ class Builder {
       outputShapes: node.outputs.map((output) => output.shape),
       ...(node.bodies && { bodies: lowerBodies(node.bodies, node.inputs.slice(own), this.#findSlot) }),
       ...(isStrided ? { views: { inputs: inputs.map(withoutSlot), outputs: outputs.map(withoutSlot) } } : {}),
-    };
+    }));
     this.#built.push({ kernel, node: number, slot: -1, nodes: [] });
+  }
+
+  /** The kernel of a composite over views of memory, which `make` makes unless an equal one is known. */
+  #boundComposite(number: number, inputs: readonly SlotView[], outputs: readonly SlotView[], make: () => SingleKernel): Bound {
+    const node = this.graph.node(number) as Node & { readonly op: "composite" };
+    const words = [asComposite, this.graph.forms[number] as number, Number(this.#strided.has(node.name))];
+    const slots: Slot[] = [];
+    const push = ({ slot, offset, strides }: SlotView, shape: Shape): void => {
+      let operand = slots.indexOf(slot);
+      if (operand < 0) operand = slots.push(slot) - 1;
+      words.push(operand, codeOf(this.#dtypeOf(slot)), offset, strides.length, ...strides, shape.length, ...shape);
+    };
+    for (const [i, view] of inputs.entries()) push(view, (node.inputs[i] as Node).shape);
+    for (const [i, view] of outputs.entries()) push(view, (node.outputs[i] as (typeof node.outputs)[number]).shape);
+    // Bodies read what they captured through its views.
+    for (let i = ownInputs(node); i < inputs.length; i++) {
+      let view = this.graph.input(number, i);
+      for (; isView(this.graph.node(view)); view = this.graph.input(view)) words.push(this.graph.forms[view] as number);
+      words.push(asComposite);
+    }
+    const lowered = this.#known.lowered({ words, nodes: [], slots }, this.#dtypeOf, () => ({ kernel: make() }));
+    if ("store" in lowered) throw new Error("build: a composite waits for what is there.");
+    return lowered.kernel;
   }
 
   /** The memory of a composite's result: in the order of axes in which it is read, where its last axis stays the last. */
@@ -274,9 +301,18 @@ class Builder {
   }
 
   /** Copies of results that are not computed where they belong. */
-  #copyResults(kernels: SingleKernel[]): void {
+  #copyResults(kernels: Bound[]): void {
     const written = new Set(this.targets.map((target) => target.binding));
-    const before: SingleKernel[] = [];
+    const before: Bound[] = [];
+    const templates = new Map<string, Template>();
+    const copy = (bytes: number, from: Slot, to: Slot): Bound => {
+      const key = `${bytes} ${this.#dtypeOf(from)} ${this.#dtypeOf(to)}`;
+      const template = templates.get(key);
+      if (template) return bind(template, [from, to]);
+      const bound = boundOf({ kind: "copy", bytes, from, to }, this.#dtypeOf);
+      templates.set(key, bound.template);
+      return bound;
+    };
     for (const [i, { dtype, binding }] of this.targets.entries()) {
       const number = this.#results[i] as number; // one for each target
       const node = this.graph.node(number);
@@ -288,11 +324,11 @@ class Builder {
       if (node.op === "buffer" && written.has(from)) {
         // Its old contents are wanted, but another result replaces them: keep a copy from before.
         const kept = this.#newSlot(dtype, count, null);
-        before.push({ kind: "copy", bytes, from, to: kept });
+        before.push(copy(bytes, from, kept));
         from = kept;
       }
       const to = binding < this.inputs.length ? binding : this.#newSlot(dtype, count, binding);
-      if (from !== to && count > 0) kernels.push({ kind: "copy", bytes, from, to });
+      if (from !== to && count > 0) kernels.push(copy(bytes, from, to));
     }
     for (const kernel of [...before, ...kernels.splice(0)]) kernels.push(kernel);
   }
@@ -304,13 +340,13 @@ function withoutSlot({ offset, strides }: SlotView): StridedView {
 }
 
 /** The kernels without those of which nothing reads a result. */
-function withoutUnread(kernels: readonly SingleKernel[], slots: readonly DraftSlot[]): SingleKernel[] {
-  const read = new Set<Slot>();
-  const kept: SingleKernel[] = [];
+function withoutUnread(kernels: readonly Bound[], slots: readonly DraftSlot[]): Bound[] {
+  const read = new Uint8Array(slots.length);
+  const kept: Bound[] = [];
   for (let i = kernels.length - 1; i >= 0; i--) {
-    const kernel = kernels[i] as SingleKernel;
-    if (!writesOf(kernel).some((slot) => read.has(slot) || slots[slot]?.binding !== null)) continue;
-    for (const slot of readsOf(kernel)) read.add(slot);
+    const kernel = kernels[i] as Bound;
+    if (!kernel.writes.some((slot) => read[slot] === 1 || slots[slot]?.binding !== null)) continue;
+    for (const slot of kernel.reads) read[slot] = 1;
     kept.push(kernel);
   }
   return kept.reverse();

@@ -1,11 +1,11 @@
-import type { SingleKernel, Slot } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
+import type { Slot } from "../kernels/kernel.js";
+import type { Bound } from "../kernels/template.js";
 
 /** A kernel of a plan with the kernels that must run before and after it. */
 export interface Task {
   /** Place in the order that the dependencies were read from. */
   readonly index: number;
-  readonly kernel: SingleKernel;
+  readonly kernel: Bound;
   readonly reads: readonly Slot[];
   readonly writes: readonly Slot[];
   /** Both, each once. */
@@ -15,7 +15,7 @@ export interface Task {
 }
 
 /** Which kernels of an order must keep theirs: those where one writes what the other reads or writes. */
-export function dependencies(kernels: readonly SingleKernel[]): Task[] {
+export function dependencies(kernels: readonly Bound[]): Task[] {
   const writer = new Map<Slot, Task>();
   const readers = new Map<Slot, Task[]>();
   return kernels.map((kernel, index) => {
@@ -42,7 +42,7 @@ export function dependencies(kernels: readonly SingleKernel[]): Task[] {
 }
 
 /** A kernel as a task that depends on nothing yet. */
-function taskOf(kernel: SingleKernel, index: number): Task {
-  const [reads, writes] = [readsOf(kernel), writesOf(kernel)];
+function taskOf(kernel: Bound, index: number): Task {
+  const { reads, writes } = kernel;
   return { index, kernel, reads, writes, slots: [...new Set([...reads, ...writes])], before: new Set(), after: new Set() };
 }

@@ -1,14 +1,5 @@
 import { type Expr, ExprMakers, expressionsBelow } from "../kernels/expr.js";
-import {
-  type LoopKernel,
-  type MatmulKernel,
-  type Reduction,
-  rootsOf,
-  type SingleKernel,
-  type Slot,
-  type Store,
-} from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
+import { type LoopKernel, type MatmulKernel, type Reduction, rootsOf, type Slot, type Store } from "../kernels/kernel.js";
 import { substitute } from "../kernels/substitute.js";
 import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import { computeDType, type DType } from "../tensor/dtype.js";
@@ -27,7 +18,7 @@ const maxExpressions = 600;
  * stays in a register, and is stored as well if others need it. Works on plans that write each slot once.
  */
 export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY, known: KnownJoins = new KnownJoins()): Draft {
-  const sequence = new Sequence<SingleKernel>(draft.kernels);
+  const sequence = new Sequence<Bound>(draft.kernels);
   const index = new Index(sequence);
   for (let place = sequence.first; place; ) {
     const joined = joinedWithProducer(place, index, draft, maxBindings, known);
@@ -39,20 +30,20 @@ export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINI
 
 /** Two kernels as one, and the kernels between them that come after it. */
 interface Joined {
-  readonly first: Place<SingleKernel>;
-  readonly kernel: SingleKernel;
-  readonly dependents: readonly Place<SingleKernel>[];
+  readonly first: Place<Bound>;
+  readonly kernel: Bound;
+  readonly dependents: readonly Place<Bound>[];
 }
 
 /** A kernel joined with the nearest of those that it reads from with which that is possible. */
-function joinedWithProducer(place: Place<SingleKernel>, index: Index, draft: Draft, maxBindings: number, known: KnownJoins): Joined | null {
+function joinedWithProducer(place: Place<Bound>, index: Index, draft: Draft, maxBindings: number, known: KnownJoins): Joined | null {
   const second = place.item;
   if (second.kind !== "loop") return null;
   for (const producer of index.producersOf(place)) {
     const first = producer.item;
-    if ((first.kind !== "loop" && first.kind !== "matmul") || !mayJoin(first, second)) continue;
+    if (!mayJoin(first, second) || !known.mayAlign(first.template, second.template)) continue;
     const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
-    let dependents: Place<SingleKernel>[] | null | undefined;
+    let dependents: Place<Bound>[] | null | undefined;
     const findDependents = (): typeof dependents =>
       dependents === undefined ? (dependents = index.dependentsOf(producer, place)) : dependents;
     const made = known.joined(first, second, draft, isNeeded, () => findDependents() !== null);
@@ -71,33 +62,46 @@ const maxPairs = 16384;
 /** What became of pairs of kernels, so that equal ones are joined once. */
 export class KnownJoins {
   readonly #known = new Map<string, Outcome>();
+  /** By the numbers of two templates. */
+  readonly #mayAlign = new Map<number, boolean>();
+
+  /** Whether kernels of two templates run over the same loops, whatever they compute there. */
+  mayAlign(first: Template, second: Template): boolean {
+    const key = first.id * 2 ** 26 + second.id;
+    let answer = this.#mayAlign.get(key);
+    if (answer === undefined) {
+      if (this.#mayAlign.size >= maxPairs) this.#mayAlign.clear();
+      answer = mayAlign(first.kernel as LoopKernel | MatmulKernel, second.kernel as LoopKernel); // mayJoin ruled out others
+      this.#mayAlign.set(key, answer);
+    }
+    return answer;
+  }
 
   /**
    * Two kernels as one that stores what of the first one's results `isNeeded`; null where they stay apart. What is not known is found out
    * only if `isOfUse`.
    */
   joined(
-    first: LoopKernel | MatmulKernel,
-    second: LoopKernel,
+    a: Bound,
+    b: Bound,
     draft: Draft,
     isNeeded: (slot: Slot) => boolean,
     isOfUse: () => boolean,
-  ): Bound | null {
-    if (!mayAlign(first, second)) return null;
-    const dtypeOf = (slot: Slot): DType => (draft.slots[slot] as Draft["slots"][number]).dtype; // the plan's own number
-    const [a, b] = [boundOf(first, dtypeOf), boundOf(second, dtypeOf)];
+  ): { readonly template: Template; readonly slots: readonly Slot[] } | null {
     const operands = new Map(a.slots.map((slot, operand) => [slot, operand]));
     const places = b.slots.map((slot) => {
       const operand = operands.get(slot) ?? operands.size;
       operands.set(slot, operand);
       return operand;
     });
-    const needed = writesOf(first).map((slot) => Number(isNeeded(slot)));
+    const needed = a.writes.map((slot) => Number(isNeeded(slot)));
     const key = `${a.template.id} ${b.template.id} ${places.join()} ${needed.join("")}`;
     let outcome = this.#known.get(key);
     if (outcome === undefined) {
       if (!isOfUse()) return null;
       work.joined++;
+      const dtypeOf = (slot: Slot): DType => (draft.slots[slot] as Draft["slots"][number]).dtype; // the plan's own number
+      const [first, second] = [a.kernel as LoopKernel | MatmulKernel, b.kernel as LoopKernel]; // mayJoin ruled out others
       const made = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       const bound = made && boundOf(made, dtypeOf);
       outcome = bound && { template: bound.template, operands: bound.slots.map((slot) => operands.get(slot) as number) }; // those of the two
@@ -111,9 +115,11 @@ export class KnownJoins {
 }
 
 /** What is written over something else is complete only after its kernel; what is read from it whole is not at hand. */
-function mayJoin(first: LoopKernel | MatmulKernel, second: LoopKernel): boolean {
-  if (first.kind === "loop" && first.over !== undefined) return false;
-  return second.over === undefined || (first.kind === "loop" && !writesOf(first).includes(second.over.from));
+function mayJoin({ template: { kernel: first }, writes }: Bound, second: Bound): boolean {
+  if ((first.kind !== "loop" && first.kind !== "matmul") || (first.kind === "loop" && first.over !== undefined)) return false;
+  const { kernel } = second.template;
+  if (kernel.kind !== "loop" || kernel.over === undefined) return true;
+  return first.kind === "loop" && !writes.includes(second.slots[kernel.over.from] as Slot);
 }
 
 /** Kernels between two that are looked at to find those that need the first one's results; with more of them the two stay apart. */
@@ -121,50 +127,50 @@ const maxBetween = 192;
 
 /** Who writes and who reads each slot, as kernels are joined. */
 class Index {
-  readonly #writers = new Map<Slot, Place<SingleKernel>>();
-  readonly #readers = new Map<Slot, Set<Place<SingleKernel>>>();
+  readonly #writers = new Map<Slot, Place<Bound>>();
+  readonly #readers = new Map<Slot, Set<Place<Bound>>>();
 
-  constructor(readonly sequence: Sequence<SingleKernel>) {
+  constructor(readonly sequence: Sequence<Bound>) {
     for (let place = sequence.first; place; place = place.next) this.#enter(place);
   }
 
-  #enter(place: Place<SingleKernel>): void {
-    for (const slot of writesOf(place.item)) this.#writers.set(slot, place);
-    for (const slot of readsOf(place.item)) {
+  #enter(place: Place<Bound>): void {
+    for (const slot of place.item.writes) this.#writers.set(slot, place);
+    for (const slot of place.item.reads) {
       const readers = this.#readers.get(slot);
       if (readers) readers.add(place);
       else this.#readers.set(slot, new Set([place]));
     }
   }
 
-  #leave(place: Place<SingleKernel>): void {
-    for (const slot of readsOf(place.item)) this.#readers.get(slot)?.delete(place);
+  #leave(place: Place<Bound>): void {
+    for (const slot of place.item.reads) this.#readers.get(slot)?.delete(place);
     this.sequence.remove(place);
   }
 
   /** The kernels before one that write what it reads, the nearest first. */
-  producersOf(place: Place<SingleKernel>): Place<SingleKernel>[] {
-    const producers = new Set<Place<SingleKernel>>();
-    for (const slot of readsOf(place.item)) {
+  producersOf(place: Place<Bound>): Place<Bound>[] {
+    const producers = new Set<Place<Bound>>();
+    for (const slot of place.item.reads) {
       const writer = this.#writers.get(slot);
       if (writer && writer.label < place.label) producers.add(writer);
     }
     return [...producers].sort((a, b) => b.label - a.label);
   }
 
-  isReadByOthers(slot: Slot, first: Place<SingleKernel>, second: Place<SingleKernel>): boolean {
+  isReadByOthers(slot: Slot, first: Place<Bound>, second: Place<Bound>): boolean {
     for (const reader of this.#readers.get(slot) ?? []) if (reader !== first && reader !== second) return true;
     return false;
   }
 
   /** The kernels between two that need the first one's results, in order; null when the second needs one of them, or they are many. */
-  dependentsOf(first: Place<SingleKernel>, second: Place<SingleKernel>): Place<SingleKernel>[] | null {
-    const dependents = new Set<Place<SingleKernel>>();
+  dependentsOf(first: Place<Bound>, second: Place<Bound>): Place<Bound>[] | null {
+    const dependents = new Set<Place<Bound>>();
     const stack = [first];
     let left = maxBetween;
     while (stack.length > 0) {
-      const place = stack.pop() as Place<SingleKernel>;
-      for (const slot of writesOf(place.item)) {
+      const place = stack.pop() as Place<Bound>;
+      for (const slot of place.item.writes) {
         for (const reader of this.#readers.get(slot) ?? []) {
           work.kernels++;
           if (--left < 0) return null;
@@ -179,7 +185,7 @@ class Index {
   }
 
   /** Puts a joined kernel where the second one stood, and behind it what needs the first. Returns its place. */
-  replace({ first, kernel, dependents }: Joined, second: Place<SingleKernel>): Place<SingleKernel> {
+  replace({ first, kernel, dependents }: Joined, second: Place<Bound>): Place<Bound> {
     const made = this.sequence.insertAfter(second, kernel);
     let last = made;
     for (const dependent of dependents) {

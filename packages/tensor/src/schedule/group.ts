@@ -1,5 +1,6 @@
-import type { Kernel, MatmulKernel } from "../kernels/kernel.js";
+import type { MatmulKernel } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
+import type { Bound } from "../kernels/template.js";
 import { largest } from "../tensor/extremes.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Draft, DraftSlot } from "./build.js";
@@ -18,18 +19,11 @@ const packedElements = 2 ** 20;
  * The plan with independent kernels grouped, so that it takes few turns: small ones that lie near each other in its order, where that
  * raises the peak of memory not at all, and those of `lastTasks` by their distance from the first.
  */
-export function grouped(draft: Draft): { readonly kernels: readonly Kernel[]; readonly slots: readonly DraftSlot[] } {
-  const { slots } = draft;
-  const order = dependencies(draft.kernels);
+export function grouped({ kernels, slots }: Draft): Bound[][] {
+  const order = dependencies(kernels);
   const last = lastTasks(order, slots);
   const groups = [...nearby(order, slots, last), ...levels(order.filter((task) => last.has(task)))];
-  return { slots, kernels: groups.map(join) };
-}
-
-function join(tasks: readonly Task[]): Kernel {
-  const members = tasks.map(({ kernel }) => kernel);
-  const [only] = members;
-  return only && members.length === 1 ? only : { kind: "group", members };
+  return groups.map((tasks) => tasks.map(({ kernel }) => kernel));
 }
 
 function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: ReadonlySet<Task>): Task[][] {
@@ -89,7 +83,7 @@ function levels(order: readonly Task[]): Task[][] {
   return groups;
 }
 
-function isSmall(kernel: Kernel): boolean {
+function isSmall({ template: { kernel } }: Bound): boolean {
   switch (kernel.kind) {
     case "loop":
       return sizeOf(kernel.outer) * kernel.inner * (kernel.reductions.length + kernel.stores.length) * 16 <= smallWork;
@@ -99,12 +93,11 @@ function isSmall(kernel: Kernel): boolean {
       return kernel.bytes * 4 <= smallWork;
     case "scatterAdd":
     case "composite":
-    case "group":
       return false;
   }
 }
 
-function packedBy(kernel: Kernel): number {
+function packedBy({ template: { kernel } }: Bound): number {
   return kernel.kind === "matmul" ? depthOf(kernel) * kernel.n : 0;
 }
 

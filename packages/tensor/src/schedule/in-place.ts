@@ -1,7 +1,6 @@
 import { expressionsBelow } from "../kernels/expr.js";
-import type { LoopKernel, SingleKernel, Slot } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
-import { boundOf, type Template, withSlots } from "../kernels/template.js";
+import type { CopyKernel, LoopKernel, Slot } from "../kernels/kernel.js";
+import { type Bound, type Template, withSlots } from "../kernels/template.js";
 import type { Draft } from "./build.js";
 import { sameIndex } from "./space.js";
 
@@ -10,10 +9,11 @@ import { sameIndex } from "./space.js";
  * input and reads each element only where it writes it.
  */
 export function updateInPlace({ kernels, slots }: Draft): Draft {
-  const made: (SingleKernel | null)[] = [...kernels];
+  const made: (Bound | null)[] = [...kernels];
   const writers = new Map<Slot, number>();
   const touching = new Map<Slot, Set<number>>();
-  const copied = new Set(kernels.flatMap((kernel) => (kernel.kind === "copy" ? [kernel.from, kernel.to] : [])));
+  const copied = new Set<Slot>();
+  for (const kernel of kernels) if (kernel.kind === "copy") for (const slot of kernel.slots) copied.add(slot);
   const touch = (slot: Slot, step: number): void => {
     if (!copied.has(slot)) return;
     const steps = touching.get(slot);
@@ -21,21 +21,22 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
     else touching.set(slot, new Set([step]));
   };
   for (const [step, kernel] of kernels.entries()) {
-    for (const slot of writesOf(kernel)) {
+    for (const slot of kernel.writes) {
       if (copied.has(slot) && !writers.has(slot)) writers.set(slot, step);
       touch(slot, step);
     }
-    for (const slot of readsOf(kernel)) touch(slot, step);
+    for (const slot of kernel.reads) touch(slot, step);
   }
   for (const step of kernels.keys()) {
     const copy = made[step];
-    if (copy?.kind !== "copy" || slots[copy.to]?.binding === null || slots[copy.from]?.binding !== null) continue;
-    const { from, to } = copy;
+    if (copy?.kind !== "copy") continue;
+    const { from, to } = slotsOfCopy(copy);
+    if (slots[to]?.binding === null || slots[from]?.binding !== null) continue;
     const producer = writers.get(from) ?? -1;
     const kernel = made[producer];
     if (kernel?.kind !== "loop" || slots[from]?.dtype !== slots[to]?.dtype) continue;
     const touchesLater = [...(touching.get(to) ?? [])].some((other) => other !== step && other > producer);
-    if (touchesLater || !readsOnlyWhereItWrites(kernel, to, from, slots)) continue;
+    if (touchesLater || !readsOnlyWhereItWrites(kernel, to, from)) continue;
     const swap = (slot: Slot): Slot => (slot === from ? to : slot);
     made[step] = null;
     touching.get(to)?.delete(step);
@@ -49,12 +50,17 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
   return { slots, kernels: made.filter((kernel) => kernel !== null) };
 }
 
+/** Where a copy reads and writes. */
+export function slotsOfCopy({ template, slots }: Bound): { readonly from: Slot; readonly to: Slot } {
+  const { from, to } = template.kernel as CopyKernel; // of that kind
+  return { from: slots[from] as Slot, to: slots[to] as Slot };
+}
+
 /** For each template the answers of `isReadOnlyWhereWritten`, by operands. */
 const known = new WeakMap<Template, Map<string, boolean>>();
 
-function readsOnlyWhereItWrites(kernel: LoopKernel, read: Slot, written: Slot, slots: Draft["slots"]): boolean {
-  const { template, slots: bound } = boundOf(kernel, (slot) => (slots[slot] as Draft["slots"][number]).dtype); // the plan's own number
-  const [readOperand, writtenOperand] = [bound.indexOf(read), bound.indexOf(written)];
+function readsOnlyWhereItWrites({ template, slots }: Bound, read: Slot, written: Slot): boolean {
+  const [readOperand, writtenOperand] = [slots.indexOf(read), slots.indexOf(written)];
   const key = `${readOperand} ${writtenOperand}`;
   let answers = known.get(template);
   if (!answers) known.set(template, (answers = new Map()));

@@ -1,5 +1,5 @@
-import type { Kernel, Slot } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
+import type { Slot } from "../kernels/kernel.js";
+import type { Bound } from "../kernels/template.js";
 import type { DraftSlot } from "./build.js";
 import { alignedBytes } from "./liveness.js";
 import { work } from "./work.js";
@@ -21,12 +21,12 @@ interface Life {
 }
 
 /**
- * Gives inner slots places by liveness: those alive at the same time do not overlap. Largest first, equals in the order of their lives (so
+ * Gives inner slots places by liveness, where the kernels of a group run at the same time: those alive at the same time do not overlap. Largest first, equals in the order of their lives (so
  * that equals alone take no more than is alive at a time), at the lowest free offset.
  */
-export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]): Layout {
-  const lives = livesOf(kernels, slots);
-  const occupied = new Occupied(kernels.length);
+export function layOut(groups: readonly (readonly Bound[])[], slots: readonly DraftSlot[]): Layout {
+  const lives = livesOf(groups, slots);
+  const occupied = new Occupied(groups.length);
   const offsets = new Map<Slot, number>();
   let arenaBytes = 0;
   for (const { slot, first, last, bytes } of [...lives].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
@@ -35,22 +35,25 @@ export function layOut(kernels: readonly Kernel[], slots: readonly DraftSlot[]):
     offsets.set(slot, start);
     arenaBytes = Math.max(arenaBytes, start + bytes);
   }
-  return { offsets, arenaBytes, lowerBoundBytes: mostAlive(lives, kernels.length) };
+  return { offsets, arenaBytes, lowerBoundBytes: mostAlive(lives, groups.length) };
 }
 
-function livesOf(kernels: readonly Kernel[], slots: readonly DraftSlot[]): Life[] {
-  const lives = new Map<Slot, Life>();
-  for (const [step, kernel] of kernels.entries()) {
-    for (const touched of [writesOf(kernel), readsOf(kernel)]) {
-      for (const slot of touched) {
-        const info = slots[slot];
-        const life = lives.get(slot);
-        if (life) life.last = step;
-        else if (info?.binding === null) lives.set(slot, { slot, first: step, last: step, bytes: alignedBytes(info) });
-      }
-    }
+function livesOf(groups: readonly (readonly Bound[])[], slots: readonly DraftSlot[]): Life[] {
+  const known: (Life | undefined)[] = new Array(slots.length);
+  const lives: Life[] = [];
+  const touch = (slot: Slot, step: number): void => {
+    const life = known[slot];
+    if (life) life.last = step;
+    const info = slots[slot];
+    if (life || info?.binding !== null) return;
+    lives.push((known[slot] = { slot, first: step, last: step, bytes: alignedBytes(info) }));
+  };
+  for (let step = 0; step < groups.length; step++) {
+    const group = groups[step] as readonly Bound[]; // within bounds
+    for (const { writes } of group) for (let i = 0; i < writes.length; i++) touch(writes[i] as Slot, step);
+    for (const { reads } of group) for (let i = 0; i < reads.length; i++) touch(reads[i] as Slot, step);
   }
-  return [...lives.values()];
+  return lives;
 }
 
 function mostAlive(lives: readonly Life[], stepCount: number): number {

@@ -1,7 +1,7 @@
 import type { NumberedGraph } from "../graph/numbered.js";
 import { codeOf, hashOf } from "../graph/words.js";
 import type { SingleKernel, Slot } from "../kernels/kernel.js";
-import { bind, boundOf, type Template } from "../kernels/template.js";
+import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import type { DType } from "../tensor/dtype.js";
 import { work } from "./work.js";
 
@@ -43,7 +43,7 @@ export class Parts {
   of(root: number, slot: Slot): Part {
     const { graph } = this;
     const own = ++this.#count;
-    const words: number[] = [this.maxBindings, codeOf(this.dtypeOf(slot))];
+    const words: number[] = [Number.isFinite(this.maxBindings) ? this.maxBindings : 0, codeOf(this.dtypeOf(slot))];
     const nodes: number[] = [];
     const slots: Slot[] = [slot];
     const stack: number[] = [root];
@@ -74,7 +74,7 @@ export class Parts {
 }
 
 /** What became of a part: a kernel over some of its slots, or nodes of its graph that have to be stored first. */
-export type Lowering = { readonly kernel: SingleKernel } | { readonly store: readonly number[] };
+export type Lowering<Kernel = Bound> = { readonly kernel: Kernel } | { readonly store: readonly number[] };
 
 /** The same of all equal parts: a template over some of the part's slots, or which of the part's nodes have to be stored first. */
 type Outcome = { readonly template: Template; readonly operands: readonly number[] } | { readonly store: readonly number[] };
@@ -93,7 +93,7 @@ export class KnownParts {
   #count = 0;
 
   /** What `make` makes of a part, or has made of an equal one. */
-  lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowering): Lowering {
+  lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowering<SingleKernel>): Lowering {
     const hash = hashOf(part.words);
     const known = this.#known.get(hash)?.find(({ words }) => areEqual(words, part.words));
     if (known) return again(known.outcome, part);
@@ -111,7 +111,7 @@ export class KnownParts {
   }
 }
 
-function outcomeOf(made: Lowering, part: Part, dtypeOf: (slot: Slot) => DType): Outcome {
+function outcomeOf(made: Lowering<SingleKernel>, part: Part, dtypeOf: (slot: Slot) => DType): Outcome {
   if ("store" in made) return { store: made.store.map((node) => part.nodes.indexOf(node)) };
   const { template, slots } = boundOf(made.kernel, dtypeOf);
   return { template, operands: slots.map((slot) => part.slots.indexOf(slot)) };

@@ -3,7 +3,7 @@ import type { Device } from "../graph/device.js";
 import type { Executor, Program, Target } from "../graph/executor.js";
 import type { Storage } from "../graph/storage.js";
 import { Forms } from "../graph/words.js";
-import type { Plan } from "../kernels/kernel.js";
+import type { Kernel, Plan } from "../kernels/kernel.js";
 import { slotAlignment } from "../kernels/kernel.js";
 import { buildKernels, type Draft, type DraftTarget, finishSlots } from "./build.js";
 import { canonicalize } from "./canonical.js";
@@ -85,10 +85,13 @@ export function plan(device: Device, targets: readonly Target[], live: LiveGraph
 /** Kernels that can no longer change, grouped where groups may be, with a place for every slot. */
 function finished(single: Draft, bindingCount: number, maxBindings: number | undefined): Plan {
   // A group would bind all that its members do.
-  const draft = maxBindings === undefined ? grouped(single) : single;
-  const { offsets, arenaBytes } = layOut(draft.kernels, draft.slots);
-  const slots = finishSlots(draft.slots, offsets);
-  return { slots, kernels: draft.kernels, names: draft.kernels.map((kernel) => nameOf(kernel)), bindingCount, arenaBytes };
+  const groups = maxBindings === undefined ? grouped(single) : single.kernels.map((kernel) => [kernel]);
+  const { offsets, arenaBytes } = layOut(groups, single.slots);
+  const kernels = groups.map(([first, ...others]): Kernel => {
+    if (!first) throw new Error("plan: a group without kernels.");
+    return others.length === 0 ? first.kernel : { kind: "group", members: [first, ...others].map(({ kernel }) => kernel) };
+  });
+  return { slots: finishSlots(single.slots, offsets), kernels, names: kernels.map(nameOf), bindingCount, arenaBytes };
 }
 
 /**

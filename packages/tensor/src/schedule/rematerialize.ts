@@ -1,7 +1,7 @@
-import type { SingleKernel, Slot } from "../kernels/kernel.js";
-import { readsOf, writesOf } from "../kernels/slots.js";
+import type { Slot } from "../kernels/kernel.js";
 import { operationsOf } from "../kernels/statistics.js";
-import { withSlots } from "../kernels/template.js";
+import { type Bound, boundOf, withSlots } from "../kernels/template.js";
+import type { DType } from "../tensor/dtype.js";
 import type { Draft, DraftSlot } from "./build.js";
 import { alignedBytes } from "./liveness.js";
 
@@ -66,7 +66,7 @@ function independent(sorted: readonly Choice[], goal: number, lives: Lives): Cho
   let left = goal;
   for (const choice of sorted) {
     if (choice.freed > left) continue;
-    const slots = choice.runs.flatMap((run) => [run, ...(lives.equals.get(run) ?? []), ...readsOf(producerOf(run, lives) as SingleKernel)]);
+    const slots = choice.runs.flatMap((run) => [run, ...(lives.equals.get(run) ?? []), ...(producerOf(run, lives) as Bound).reads]);
     if (slots.some((slot) => touched.has(slot) && lives.uses.has(slot))) continue;
     for (const slot of slots) touched.add(slot);
     taken.push(choice);
@@ -107,7 +107,7 @@ class Lives {
   readonly bytesAt: readonly number[];
   readonly peakBytes: number;
   readonly peak: number;
-  readonly kernels: readonly SingleKernel[];
+  readonly kernels: readonly Bound[];
   readonly slots: readonly DraftSlot[];
 
   constructor(
@@ -118,8 +118,8 @@ class Lives {
     this.kernels = kernels;
     this.slots = slots;
     for (const [step, kernel] of kernels.entries()) {
-      const written = new Set(writesOf(kernel));
-      for (const slot of new Set([...written, ...readsOf(kernel)])) {
+      const written = new Set(kernel.writes);
+      for (const slot of new Set([...written, ...kernel.reads])) {
         const isInner = slots[slot]?.binding === null;
         if (isInner || written.has(slot)) append(isInner ? this.uses : this.overwritten, slot, step);
       }
@@ -190,21 +190,21 @@ function choiceFor(slot: Slot, lives: Lives): Choice | null {
   if (freed <= 0) return null;
   let work = 0;
   for (const run of runs) {
-    const kernel = producerOf(run, lives) as SingleKernel; // canRun saw it
-    work += operationsOf(kernel) / operationsPerByte;
-    for (const touched of [...readsOf(kernel), ...writesOf(kernel)]) work += alignedBytes(lives.slots[touched] as DraftSlot);
+    const kernel = producerOf(run, lives) as Bound; // canRun saw it
+    work += operationsOf(kernel.template.kernel) / operationsPerByte;
+    for (const touched of [...kernel.reads, ...kernel.writes]) work += alignedBytes(lives.slots[touched] as DraftSlot);
   }
   return { slot, next, runs, freed, price: work / freed };
 }
 
 /** The kernel that can compute a slot a second time, if there is one. */
-function producerOf(slot: Slot, { kernels, slots, uses }: Lives): SingleKernel | null {
+function producerOf(slot: Slot, { kernels, slots, uses }: Lives): Bound | null {
   const [first = -1, ...later] = uses.get(slot) ?? [];
   const kernel = kernels[first];
   if (!kernel || kernel.kind === "copy") return null;
-  const writes = writesOf(kernel);
+  const writes = kernel.writes;
   if (!writes.includes(slot) || writes.some((other) => slots[other]?.binding !== null)) return null;
-  return later.some((step) => writesOf(kernels[step] as SingleKernel).includes(slot)) ? null : kernel;
+  return later.some((step) => (kernels[step] as Bound).writes.includes(slot)) ? null : kernel;
 }
 
 /**
@@ -216,7 +216,7 @@ function canRun(slot: Slot, next: number, lives: Lives, runs: Slot[], kept: Set<
   const producer = producerOf(slot, lives);
   const first = lives.uses.get(slot)?.[0] ?? 0;
   if (!producer || runs.length >= maxRuns) return false;
-  for (const read of readsOf(producer)) {
+  for (const read of producer.reads) {
     if (lives.overwritten.get(read)?.some((step) => step > first && step < next)) return false;
     if (!lives.uses.has(read) || lives.holder(read, next) !== null) continue;
     if (lives.bytes(read) * keptShare > lives.bytes(slot) && canRun(read, next, lives, runs, kept)) continue;
@@ -239,8 +239,8 @@ function repeated(
   /** What later kernels read instead: the value itself, and operands that would be computed a third time. */
   const replaced = new Map<Slot, Slot>();
   const again = runs.map((run) => {
-    const producer = producerOf(run, lives) as SingleKernel; // canRun saw it
-    const results = new Map(writesOf(producer).map((old) => [old, grown.push(slots[old] as DraftSlot) - 1]));
+    const producer = producerOf(run, lives) as Bound; // canRun saw it
+    const results = new Map(producer.writes.map((old) => [old, grown.push(slots[old] as DraftSlot) - 1]));
     const copy = results.get(run) as Slot; // the producer writes it
     const kernel = withSlots(
       producer,
@@ -251,11 +251,11 @@ function repeated(
     const group = equals.get(run) ?? [run];
     for (const other of group) if (other === slot || (lives.uses.get(other)?.[0] ?? 0) > next) replaced.set(other, copy);
     for (const other of [...group, copy]) equals.set(other, [...group, copy]);
-    return onlyStores(kernel, copy);
+    return onlyStores(kernel, copy, grown);
   });
-  const later = kernels.slice(next).filter((kernel) => !writesOf(kernel).every((written) => written !== slot && replaced.has(written)));
+  const later = kernels.slice(next).filter((kernel) => !kernel.writes.every((written) => written !== slot && replaced.has(written)));
   const swapped = later.map((kernel) =>
-    readsOf(kernel).some((read) => replaced.has(read))
+    kernel.reads.some((read) => replaced.has(read))
       ? withSlots(
           kernel,
           (read) => replaced.get(read) ?? read,
@@ -268,8 +268,9 @@ function repeated(
 }
 
 /** The kernel without results that nobody asked for, where they are stores of their own and no sum may be taken in another order without them. */
-function onlyStores(kernel: SingleKernel, slot: Slot): SingleKernel {
-  return kernel.kind === "loop" && kernel.reductions.length === 0
-    ? { ...kernel, stores: kernel.stores.filter((store) => store.slot === slot) }
-    : kernel;
+function onlyStores(bound: Bound, slot: Slot, slots: readonly DraftSlot[]): Bound {
+  const { kernel } = bound;
+  if (kernel.kind !== "loop" || kernel.reductions.length > 0 || kernel.stores.length === 1) return bound;
+  const dtypeOf = (touched: Slot): DType => (slots[touched] as DraftSlot).dtype; // the plan's own number
+  return boundOf({ ...kernel, stores: kernel.stores.filter((store) => store.slot === slot) }, dtypeOf);
 }

@@ -52,6 +52,15 @@ export class Sequence<T> {
     return place;
   }
 
+  /** Puts an item in front of a member; returns its place. */
+  insertBefore(after: Place<T>, item: T): Place<T> {
+    if (after.previous) return this.insertAfter(after.previous, item);
+    const place: Place<T> = { item, label: after.label - spacing, previous: null, next: after };
+    after.previous = place;
+    this.#first = place;
+    return place;
+  }
+
   /** Spreads the members around one over the smallest range of labels that is thinly enough occupied. */
   #spread(around: Place<T>): void {
     let [left, right, count] = [around, around, 1];

@@ -1,7 +1,7 @@
 import type { TunedClass, Tuning } from "../../graph/backend.js";
 import type { Kernel, MatmulKernel, Plan, PlanSlot, Slot } from "../../kernels/kernel.js";
 import { slotsOfOperand } from "../../kernels/products.js";
-import { withSlots } from "../../kernels/template.js";
+import { renamedKernel } from "../../kernels/slots.js";
 import { matmulClass, modelledChoice } from "../../kernels/wgsl/choice.js";
 import { type MatmulVariant, matmulVariants } from "../../kernels/wgsl/matmul.js";
 import type { Target } from "../../kernels/wgsl/program.js";
@@ -84,7 +84,7 @@ function alone({ epilogue: _, ...kernel }: MatmulKernel, slots: readonly PlanSlo
       const { dtype, elementCount, bytes } = slots[slot] as PlanSlot;
       return { kind: "bound", dtype, elementCount, bytes, binding };
     }),
-    kernels: [withSlots(kernel, at, at)],
+    kernels: [renamedKernel(kernel, at, at)],
     names: ["matmul"],
     bindingCount: used.length,
     arenaBytes: 0,
