@@ -5,6 +5,8 @@ import type { AttentionContext, VisiblePrefix } from "./causal-lm.js";
 export interface AttendOptions {
   /** The layer's number: its place in a prefix and in a cache. */
   readonly layer: number;
+  /** True where keys and values are another layer's, which is `layer`: its cache has them already. */
+  readonly isShared?: boolean;
   readonly scale: number;
   /** How many keys a query sees, its own included; null for all. */
   readonly window: number | null;
@@ -20,7 +22,7 @@ export interface AttendOptions {
  * queries [batch, heads, seq, dim], keys and values [batch, kvHeads, seq, dim]; the queries' shape.
  */
 export function attend(queries: Tensor, keys: Tensor, values: Tensor, options: AttendOptions, context: AttentionContext): Tensor {
-  const { layer, scale, window, cap, sinks } = options;
+  const { layer, isShared = false, scale, window, cap, sinks } = options;
   const { cache, prefix, packed } = context;
   const k = prefix ? withPrefix(keys, "keys", layer, prefix) : keys;
   const v = prefix ? withPrefix(values, "values", layer, prefix) : values;
@@ -31,7 +33,7 @@ export function attend(queries: Tensor, keys: Tensor, values: Tensor, options: A
     ...(cap !== null && { scores: (scores: Tensor): Tensor => scores.div(cap).tanh().mul(cap) }),
   };
   if (cache) {
-    const all = cache.append(layer, k, v);
+    const all = isShared ? cache.keysValues(layer) : cache.append(layer, k, v);
     const positions = prefix ? cache.positions.add(prefix.length) : cache.positions;
     return cachedAttention(queries, all.keys, all.values, positions, shared);
   }

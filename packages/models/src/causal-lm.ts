@@ -18,6 +18,7 @@ import type { ModelConfig } from "./config.js";
 import type { BatchLayout } from "./data/batches.js";
 import { checkLabels } from "./labels.js";
 import { type PackedRows, type VisibleRows, visibleRows, withoutFirst } from "./packed-rows.js";
+import type { StoredPiece } from "./parameters.js";
 import type { VirtualPrompt, VirtualTokens } from "./virtual-tokens.js";
 
 /** What a forward pass is told besides the token ids. */
@@ -101,6 +102,8 @@ export interface CausalLM extends nn.Module {
   readonly head: nn.Linear;
   /** Null for a model made by `initModel`. */
   origin: ModelOrigin | null;
+  /** What checkpoints call a parameter, and the pieces in which they hold it, if they do. */
+  savedAs(name: string): { readonly name: string; readonly pieces: readonly StoredPiece[] };
   /** Where prefix and prompt methods enter. */
   readonly virtualTokens: VirtualTokens;
   /** How batches are best laid out for it as it is now, on its device. */

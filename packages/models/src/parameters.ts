@@ -8,6 +8,14 @@ export type ParameterInit = { readonly kind: "zeros" | "ones" } | { readonly kin
 export interface ParameterSpec {
   readonly shape: Shape;
   readonly init: ParameterInit;
+  /** The tensors whose contents one after another are the parameter's, where checkpoints hold these instead of it. */
+  readonly pieces?: readonly StoredPiece[];
+}
+
+/** A tensor of a checkpoint that is a parameter, or a piece of one. */
+export interface StoredPiece {
+  readonly name: string;
+  readonly shape: Shape;
 }
 
 export const zeros: ParameterInit = { kind: "zeros" };
@@ -26,8 +34,10 @@ export interface DenseOptions {
 
 /** Where the tensors of a model come from while it is put together, and what it is made of. */
 interface Assembly {
-  readonly take: (name: string, shape: Shape, init: ParameterInit) => Tensor;
+  readonly take: (name: string, spec: ParameterSpec) => Tensor;
   readonly modules: Map<string, nn.Module>;
+  /** Of the parameters that checkpoints hold in pieces. */
+  readonly pieces: Map<string, readonly StoredPiece[]>;
 }
 
 /**
@@ -45,9 +55,14 @@ export class Weights {
     return new Weights(this.assembly, this.#full(name));
   }
 
-  /** A parameter of the module that is being made: keep it as a property of this name. Throws CheckpointError when there is none. */
-  tensor(name: string, shape: Shape, init: ParameterInit = normal): Tensor {
-    return nn.parameter(this.assembly.take(this.#full(name), shape, init));
+  /**
+   * A parameter of the module that is being made: keep it as a property of this name. `pieces`: what checkpoints hold instead, by names from
+   * here on, or from one level above with `../`. Throws CheckpointError when there is none.
+   */
+  tensor(name: string, shape: Shape, init: ParameterInit = normal, pieces: readonly StoredPiece[] = []): Tensor {
+    const own = pieces.map((piece) => ({ ...piece, name: this.#stored(piece.name) }));
+    if (own.length > 0) this.assembly.pieces.set(this.#full(name), own);
+    return nn.parameter(this.assembly.take(this.#full(name), { shape, init, ...(own.length > 0 && { pieces: own }) }));
   }
 
   /** A module below this name, which is made of the weights there. */
@@ -74,6 +89,15 @@ export class Weights {
     return this.module(name, (weights) => new nn.Embedding(weights.tensor("weight", [count, width])));
   }
 
+  /** The pieces in which checkpoints hold parameters, by the parameters' names: of those that were taken so far, and of later ones. */
+  get pieces(): ReadonlyMap<string, readonly StoredPiece[]> {
+    return this.assembly.pieces;
+  }
+
+  #stored(name: string): string {
+    return name.startsWith("../") ? `${this.path.slice(0, this.path.lastIndexOf("."))}.${name.slice(3)}` : this.#full(name);
+  }
+
   #full(name: string): string {
     return this.path === "" ? name : `${this.path}.${name}`;
   }
@@ -97,16 +121,16 @@ export function assembled<M extends nn.Module>(tensors: ReadonlyMap<string, Tens
 /** The parameters that `make` takes, by name, in its order; nothing is allocated on the device. */
 export function parametersOf(device: Device, make: (weights: Weights) => nn.Module): Map<string, ParameterSpec> {
   const specs = new Map<string, ParameterSpec>();
-  assemble((name, shape, init) => {
-    specs.set(name, { shape, init });
-    return fromStorage(new Storage(device, "f32", sizeOf(shape)), shape);
+  assemble((name, spec) => {
+    specs.set(name, spec);
+    return fromStorage(new Storage(device, "f32", sizeOf(spec.shape)), spec.shape);
   }, make);
   return specs;
 }
 
 function assemble<M extends nn.Module>(take: Assembly["take"], make: (weights: Weights) => M): M {
   const modules = new Map<string, nn.Module>();
-  const root = make(new Weights({ take, modules }));
+  const root = make(new Weights({ take, modules, pieces: new Map() }));
   const nodes = new Map<string, nn.Module>([["", root]]);
   const nodeAt = (path: string): nn.Module => {
     const known = nodes.get(path);

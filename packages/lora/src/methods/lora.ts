@@ -1,11 +1,13 @@
 import { type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { targetsFor } from "../targeting/defaults.js";
+import { type ExpertPlace, expertWeights, wrappedNames } from "../targeting/experts.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
-import { type AdaptableModel, type DenseLayer, denseLayers, type EmbeddingLayer, isDense, isEmbedding } from "../targeting/model.js";
+import { type AdaptableModel, type DenseLayer, type EmbeddingLayer, isDense, isEmbedding, isRouter } from "../targeting/model.js";
 import { type FusedPlace, LayerPart, namesParts, partsOf } from "../targeting/parts.js";
 import { embeddingPair } from "./embedding.js";
 import { initializeEva } from "./eva.js";
+import { expertPairs, withoutFormer } from "./experts.js";
 import { type EvaOptions, evaOptions } from "./init/eva-options.js";
 import { type InitName, initNamed } from "./init/table.js";
 import { type Attachment, defineMethod, type MergedWeight, type Method, type PlaceContext, wrapping } from "./method.js";
@@ -95,8 +97,8 @@ export function inLayout(layer: DenseLayer, matrix: Tensor): Tensor {
   return layer.isTransposed ? matrix.t() : matrix;
 }
 
-/** What LoRA goes on: a dense layer or some parts of a fused one, an embedding, or the weight of a dense layer by its own name. */
-export type LoraPlace = DenseLayer | FusedPlace | EmbeddingLayer | NamedWeight;
+/** What LoRA goes on: a dense layer or some parts of a fused one, an embedding, or a weight by its own name, of a dense layer or of experts. */
+export type LoraPlace = DenseLayer | FusedPlace | EmbeddingLayer | NamedWeight | ExpertPlace;
 
 /** A weight of `targetParameters`. */
 export interface NamedWeight {
@@ -115,8 +117,10 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
     const candidates = new Map<string, LoraPlace>();
     const hasParts = Array.isArray(targets) && namesParts(targets);
     for (const [name, module] of model.namedModules()) {
-      if (!isDense(module) && (isAll || !isEmbedding(module))) continue;
-      candidates.set(name, module);
+      if (isDense(module)) {
+        if (isRouter(module)) continue;
+        candidates.set(name, module);
+      } else if (!isAll && isEmbedding(module)) candidates.set(name, module);
       if (hasParts && isDense(module)) for (const [path, part] of partsOf(name, module)) candidates.set(path, part);
     }
     for (const [name, place] of matchAmong(candidates, targets ?? targetsFor(model), options, isStrict, "dense layer")) {
@@ -124,18 +128,33 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
       else places.set(name, place);
     }
   }
+  addWeights(places, model, targetParameters);
+  return places;
+}
+
+/** The weights that `targetParameters` name, those of experts under the names of PEFT's wrappers. */
+function addWeights(places: Map<string, LoraPlace>, model: AdaptableModel, targetParameters: readonly string[]): void {
   const unused = new Set(targetParameters);
-  for (const [name, layer] of denseLayers(model)) {
+  const isNamed = (path: string): boolean => {
+    const entries = targetParameters.filter((end) => path === end || path.endsWith(`.${end}`));
+    for (const entry of entries) unused.delete(entry);
+    return entries.length > 0;
+  };
+  for (const [name, layer] of model.namedModules()) {
     const path = `${name}.weight`;
-    const entry = targetParameters.find((end) => path === end || path.endsWith(`.${end}`));
-    if (entry === undefined) continue;
-    unused.delete(entry);
+    if (!isDense(layer) || !isNamed(path)) continue;
     if (places.has(name)) throw new AdapterError(`${path} is in targetParameters and its layer in targets. Keep one of them.`, [path]);
     places.set(name, { layer, path });
   }
+  const held = new Map<string, ExpertPlace[]>();
+  for (const [path, { holder, projection }] of expertWeights(model))
+    if (isNamed(path)) held.set(holder, [...(held.get(holder) ?? []), { projection, path }]);
+  for (const [holder, own] of held)
+    for (const [i, name] of wrappedNames(holder, own.length).entries()) places.set(name, own[i] as ExpertPlace);
   if (unused.size > 0)
-    throw new AdapterError(`targetParameters ${[...unused].join(", ")} name no weight of a dense layer. Check the names.`, [...unused]);
-  return places;
+    throw new AdapterError(`targetParameters ${[...unused].join(", ")} name no weight of a dense layer or of experts. Check the names.`, [
+      ...unused,
+    ]);
 }
 
 /** Parts of one layer are one place, under the layer's name. Throws AdapterError where the whole layer is a place as well. */
@@ -202,6 +221,10 @@ export function attachPairs(
           name,
           partsAttachment(place, options, (part, path) => onDense(part, options, { ...context, name: path })),
         );
+      } else if ("projection" in place) {
+        if (hasMagnitude)
+          throw new AdapterError(`${place.path}: DoRA's norms are of layers, not of experts' weights. Use method lora.`, [place.path]);
+        attachments.set(name, expertPairs(place, options, here));
       } else if ("path" in place) attachments.set(name, weightPair(place, options, here));
       else if (isDense(place)) attachments.set(name, onDense(place, options, here));
       else attachments.set(name, embeddingPair(place, options, here, hasMagnitude));
@@ -212,7 +235,7 @@ export function attachPairs(
 
 /** LoRA (Hu et al. 2021, eq. 3): h = W0 x + (alpha / r) B A x, with W0 frozen, and A random and B zero at first (`init` has others). Merged: W = W0 + (alpha / r) B A. */
 export const lora: Method<LoraOptions, LoraPlace> = defineMethod("lora", {
-  options: loraOptions,
+  options: (given, model) => withoutFormer(loraOptions(given), model),
   places: loraPlaces,
   riders: ["bias", "modulesToSave", "trainableTokens", "ensureWeightTying"],
   attach: attachPairs((layer, options, context) => {

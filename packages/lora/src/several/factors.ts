@@ -35,10 +35,10 @@ export function factorsOf(adapter: Adapter, what: string): Map<string, Factors> 
   for (const [name, { parameters, constants, pair }] of adapter.attachments) {
     const { "lora_A.weight": _a, "lora_B.weight": _b, ...rest } = { ...parameters, ...constants };
     for (const key of Object.keys(rest)) others.push(`${name}.${key}`);
-    if (!pair) continue;
     // LoRA's own places: a pair of matrices is on a dense layer, or on a weight by its name.
     const place = adapter.places.get(name) as LoraPlace;
     if ("path" in place) others.push(place.path);
+    if (!pair) continue;
     const { a, b } = pair.plain();
     factors.set(name, { layer: place as DenseLayer, a, b, rank: a.shape[0] ?? 1, scaling: pair.scaling });
   }

@@ -22,7 +22,7 @@ export interface TargetOptions {
 }
 
 /** The layers that project to the vocabulary, which "all-linear" leaves out. */
-const outputLayers: ReadonlySet<string> = new Set(["lm_head", "embed_out", "output"]);
+export const outputLayers: ReadonlySet<string> = new Set(["lm_head", "embed_out", "output"]);
 
 /**
  * The dense layers that the options choose, in the model's order. `isStrict`: every entry of a list must fit a layer.

@@ -71,10 +71,15 @@ export function isDense(module: AdaptableModule): module is DenseLayer {
   return layer.weight instanceof Tensor && typeof layer.inFeatures === "number" && typeof layer.outFeatures === "number";
 }
 
-/** The model's dense layers by name. */
+/** True for a router of experts, which is adapted only where its weight is named: transformers has it as a parameter and not as a layer. */
+export function isRouter(layer: DenseLayer): boolean {
+  return (layer as { readonly isRouter?: unknown }).isRouter === true;
+}
+
+/** The model's dense layers by name, without routers. */
 export function denseLayers(model: AdaptableModel): Map<string, DenseLayer> {
   const layers = new Map<string, DenseLayer>();
-  for (const [name, module] of model.namedModules()) if (isDense(module)) layers.set(name, module);
+  for (const [name, module] of model.namedModules()) if (isDense(module) && !isRouter(module)) layers.set(name, module);
   return layers;
 }
 

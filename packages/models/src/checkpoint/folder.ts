@@ -16,12 +16,12 @@ import { Tokenizer } from "../tokenizer/tokenizer.js";
 /** Bytes of a JSON file; the largest tokenizers have some tens of millions. */
 const mostBytes = 2 ** 28;
 
-/** Reads a JSON object; null where the file is absent, or a host gives a page in its place. Rejects with CheckpointError when it is no JSON object. */
-export async function readJson(files: FileSystem, path: string): Promise<Json | null> {
+/** Reads a JSON object; null where the file is absent, or a host gives a page in its place. Rejects with CheckpointError when it is no JSON object. `written` may change the text first. */
+export async function readJson(files: FileSystem, path: string, written: (text: string) => string = (text) => text): Promise<Json | null> {
   const source = await openFile(files, path);
   if (!source) return null;
   const found =
-    source.byteLength > mostBytes ? `${source.byteLength} bytes long, more than ${mostBytes}` : jsonObject(await readText(source));
+    source.byteLength > mostBytes ? `${source.byteLength} bytes long, more than ${mostBytes}` : jsonObject(written(await readText(source)));
   if (typeof found === "string") throw new CheckpointError(`${path}: this is ${found}. Correct the file or fetch it again.`, path);
   return found;
 }
@@ -29,7 +29,7 @@ export async function readJson(files: FileSystem, path: string): Promise<Json | 
 /** The config.json of a folder. Rejects with CheckpointError when it is missing or no JSON object. */
 export async function readConfig(files: FileSystem, folder: string): Promise<Json> {
   const path = files.join(folder, "config.json");
-  const json = await readJson(files, path);
+  const json = await readJson(files, path, withoutInfinities);
   if (json) return json;
   const page = await pageError(files, path);
   if (page) throw page;
@@ -42,6 +42,12 @@ export async function readConfig(files: FileSystem, folder: string): Promise<Jso
   const found =
     names === null ? "There is no such folder" : names.length === 0 ? "The folder is empty" : `The folder holds ${listed(names)}`;
   throw new CheckpointError(`${path} is missing. ${found}; give the folder of a Hugging Face checkpoint.`, path);
+}
+
+/** JSON of what Python writes: its bare Infinity, -Infinity and NaN become what transformers 5 writes in their place. */
+function withoutInfinities(text: string): string {
+  if (!/Infinity|NaN/.test(text)) return text;
+  return text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : `{"__float__":"${token}"}`));
 }
 
 /** The tokenizer of a folder, or null where none ships. Rejects with CheckpointError when its files are damaged. */

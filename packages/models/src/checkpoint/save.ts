@@ -1,4 +1,4 @@
-import { checkFiles, checkPath, type FileSystem, joined, openFile, type Tensor, writeWeights } from "@lowrank/tensor";
+import { checkFiles, checkPath, type DType, type FileSystem, joined, openFile, sizeOf, type Tensor, writeWeights } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
 import { checkWeightDType } from "../parameters.js";
 
@@ -37,12 +37,18 @@ export interface SaveModelOptions {
  * model's and are not saved; merge them first. Rejects with CheckpointError when the disk is full and where a weight is not finite.
  */
 export async function saveModel(model: CausalLM, folder: string, options: SaveModelOptions): Promise<void> {
-  const { files, tensors = model.namedParameters(), dtype: asked }: Partial<SaveModelOptions> = options ?? {};
+  const { files, tensors: parameters = model.namedParameters(), dtype: asked }: Partial<SaveModelOptions> = options ?? {};
   checkPath(folder, "saveModel");
   checkFiles(files, "saveModel");
   checkWeightDType(asked ?? "as-stored", ["as-stored", "f32", "f16", "bf16"], "saveModel");
   const stored = model.origin?.dtypes;
-  const dtypes = new Map([...tensors].map(([name, t]) => [name, (asked === "as-stored" ? stored?.get(name) : asked) ?? t.dtype] as const));
+  const tensors = new Map<string, Tensor>();
+  const dtypes = new Map<string, DType>();
+  for (const [name, parameter] of parameters)
+    for (const [piece, tensor] of piecesOf(name, parameter, model)) {
+      tensors.set(piece, tensor);
+      dtypes.set(piece, (asked === "as-stored" ? stored?.get(name) : asked) ?? parameter.dtype);
+    }
   const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";
   const { torch_dtype: _old, ...config } = model.config;
   const origin = model.origin;
@@ -63,4 +69,17 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
     files.join(folder, "config.json"),
     await joined([new TextEncoder().encode(`${JSON.stringify({ ...config, dtype }, null, 2)}\n`)]),
   );
+}
+
+/** A parameter as checkpoints of the family have it: under another name, or in pieces. */
+function piecesOf(name: string, parameter: Tensor, model: CausalLM): readonly (readonly [name: string, tensor: Tensor])[] {
+  const { name: saved, pieces } = model.savedAs(name);
+  if (pieces.length === 0) return [[saved, parameter]];
+  const flat = parameter.reshape([parameter.size]);
+  let end = 0;
+  return pieces.map(({ name: piece, shape }) => {
+    const size = sizeOf(shape);
+    end += size;
+    return [piece, flat.narrow(0, end - size, size).reshape(shape)] as const;
+  });
 }

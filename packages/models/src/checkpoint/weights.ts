@@ -4,19 +4,25 @@ import {
   type Device,
   type DType,
   type FileSystem,
+  fromStorage,
   isAddress,
   isFloat,
   openFile,
   pageError,
   readSafetensors,
+  type SafetensorsEntry,
   type SafetensorsFile,
+  type Shape,
+  Storage,
   showShape,
+  sizeOf,
   type Tensor,
   tensorDType,
 } from "@lowrank/tensor";
+import type { DecoderOptions } from "../decoder/decoder.js";
 import { type Family, parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
-import type { ParameterSpec } from "../parameters.js";
+import type { ParameterSpec, StoredPiece } from "../parameters.js";
 import { shardsOf, weightFiles } from "./files.js";
 import { listed, readJson } from "./folder.js";
 
@@ -50,17 +56,21 @@ export async function readWeights(
       );
     const { name: head, isTied } = read.options.head;
     const tied = isTied ? [`${head}.weight`] : [];
-    const places = match(opened, folder, read.family, parametersIn(read, options.device), tied);
+    const places = match(opened, folder, read, parametersIn(read, options.device), tied);
     const tensors = new Map<string, Tensor>();
     const dtypes = new Map<string, DType>();
     const digests = new Map<string, string>();
-    for (const [name, { file, name: stored }] of places) {
-      const dtype = options.dtype === "auto" ? {} : { dtype: options.dtype };
-      const { tensor, digest } = await file.weight(stored, { device: options.device, ...dtype });
-      tensors.set(name, tensor);
-      digests.set(name, digest);
-      const entry = file.entries.get(stored);
-      if (entry) dtypes.set(name, tensorDType(entry, file.name));
+    const dtype = options.dtype === "auto" ? {} : { dtype: options.dtype };
+    for (const [name, { shape, pieces }] of places) {
+      const [first] = pieces;
+      if (!first) continue;
+      if (pieces.length > 1) tensors.set(name, await joinedWeights(pieces, shape, { device: options.device, ...dtype }, digests));
+      else {
+        const { tensor, digest } = await first.file.weight(first.name, { device: options.device, ...dtype });
+        tensors.set(name, tensor);
+        digests.set(name, digest);
+      }
+      dtypes.set(name, storedDType(pieces));
     }
     return { tensors, dtypes, digest: combinedDigest(digests) };
   } finally {
@@ -68,36 +78,77 @@ export async function readWeights(
   }
 }
 
+/** One tensor of several whose contents follow each other. */
+async function joinedWeights(
+  pieces: readonly Place[],
+  shape: Shape,
+  { device, dtype }: { readonly device: Device; readonly dtype?: DType },
+  digests: Map<string, string>,
+): Promise<Tensor> {
+  const storage = new Storage(device, dtype ?? storedDType(pieces), sizeOf(shape));
+  let at = 0;
+  try {
+    for (const { file, name } of pieces) {
+      digests.set(name, await file.weightInto(name, storage, at));
+      at += sizeOf(file.entries.get(name)?.shape ?? []);
+    }
+  } catch (error) {
+    storage.dispose();
+    throw error;
+  }
+  return fromStorage(storage, shape);
+}
+
+/** The dtype that a parameter's pieces have, f32 where they differ. */
+function storedDType(pieces: readonly Place[]): DType {
+  const [first = "f32", ...others] = pieces.map(({ file, name }) => tensorDType(file.entries.get(name) as SafetensorsEntry, file.name)); // they were found there
+  return others.every((other) => other === first) ? first : "f32";
+}
+
+/** A parameter, and where its pieces lie: one, for most. */
+interface Found {
+  readonly shape: Shape;
+  readonly pieces: readonly Place[];
+}
+
 function match(
   opened: readonly SafetensorsFile[],
   folder: string,
-  { prefixes, ignored }: Family,
+  { family, options }: FamilyConfig,
   specs: ReadonlyMap<string, ParameterSpec>,
   tied: readonly string[],
-): Map<string, Place> {
+): Map<string, Found> {
   const available = new Map<string, Place>();
   const problems: string[] = [];
+  const known = new Set([...tied, ...[...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)])]);
   for (const file of opened) {
     for (const name of file.entries.keys()) {
-      if (ignored?.test(name)) continue;
-      const full = specs.has(name) || tied.includes(name) ? name : ownName(name, prefixes, specs);
+      if (family.ignored?.test(name)) continue;
+      const full = known.has(name) ? name : ownName(name, family, options.savedNames ?? null, known);
       if (available.has(full)) problems.push(`"${name}" is there twice`);
       available.set(full, { file, name });
     }
   }
-  const missing = [...specs.keys()].filter((name) => !available.has(name));
-  const unexpected = [...available.keys()].filter((name) => !specs.has(name) && !tied.includes(name));
+  const wanted = new Map([...specs].map(([name, spec]) => [name, piecesOf(name, spec, available)] as const));
+  const names = new Set([...wanted.values()].flatMap((pieces) => pieces.map((piece) => piece.name)));
+  const missing = [...names].filter((name) => !available.has(name));
+  const unexpected = [...available.keys()].filter((name) => !names.has(name) && !tied.includes(name));
   if (missing.length > 0) problems.push(`missing: ${listed(missing)}`);
   if (unexpected.length > 0) problems.push(`unexpected: ${listed(unexpected)}`);
-  const places = new Map<string, Place>();
-  for (const [name, { shape }] of specs) {
-    const place = available.get(name);
-    const entry = place?.file.entries.get(place.name);
-    if (!place || !entry) continue;
-    if (showShape(entry.shape) !== showShape(shape)) {
-      problems.push(`"${name}" has the shape ${showShape(entry.shape)}, config.json asks for ${showShape(shape)}`);
-    } else if (!isFloat(tensorDType(entry, place.file.name))) problems.push(`"${name}" is ${entry.dtype}, not a floating-point tensor`);
-    places.set(name, place);
+  const places = new Map<string, Found>();
+  for (const [name, pieces] of wanted) {
+    const found: Place[] = [];
+    for (const piece of pieces) {
+      const place = available.get(piece.name);
+      const entry = place?.file.entries.get(place.name);
+      if (!place || !entry) continue;
+      if (showShape(entry.shape) !== showShape(piece.shape)) {
+        problems.push(`"${piece.name}" has the shape ${showShape(entry.shape)}, config.json asks for ${showShape(piece.shape)}`);
+      } else if (!isFloat(tensorDType(entry, place.file.name)))
+        problems.push(`"${piece.name}" is ${entry.dtype}, not a floating-point tensor`);
+      found.push(place);
+    }
+    places.set(name, { shape: specs.get(name)?.shape ?? [], pieces: found });
   }
   if (problems.length > 0) {
     throw new CheckpointError(
@@ -108,11 +159,18 @@ function match(
   return places;
 }
 
+/** The tensors that a parameter is read from: those of its pieces, where it is not there itself. */
+function piecesOf(name: string, { shape, pieces }: ParameterSpec, available: ReadonlyMap<string, Place>): readonly StoredPiece[] {
+  return pieces && !available.has(name) ? pieces : [{ name, shape }];
+}
+
 /** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */
-function ownName(name: string, prefixes: Family["prefixes"], specs: ReadonlyMap<string, ParameterSpec>): string {
+function ownName(name: string, { prefixes }: Family, savedNames: DecoderOptions["savedNames"] | null, known: ReadonlySet<string>): string {
+  const spelt = savedNames ? name.replace(savedNames[1], savedNames[0]) : name;
+  if (known.has(spelt)) return spelt;
   for (const [stored, own] of prefixes) {
-    const full = own + name.slice(stored.length);
-    if (name.startsWith(stored) && specs.has(full)) return full;
+    const full = own + spelt.slice(stored.length);
+    if (spelt.startsWith(stored) && known.has(full)) return full;
   }
   return name;
 }

@@ -55,6 +55,14 @@ export interface AttentionOptions {
   readonly window?: number | null;
   /** Scores s become cap · tanh(s / cap) (Bello et al. 2017). */
   readonly cap?: number | null;
+  /** The queries' projection gives each head as many numbers g again, and its result is multiplied by sigmoid(g) (Qwen3-Next). */
+  readonly isGated?: boolean;
+  /** Values are normed too, each head's. */
+  readonly valueNorm?: { readonly name: string; readonly norm: NormOptions } | null;
+  /** Values are what the keys' projection gives; there is none of their own. */
+  readonly areKeysValues?: boolean;
+  /** Keys and values are those of an earlier layer, which has as many heads of the same size; only queries are projected (Gemma 3n). */
+  readonly sharesWith?: number | null;
   /** The name of a learned logit a head, [heads], that takes part in the softmax and has no value (Xiao et al. 2024, as gpt-oss). */
   readonly sinks?: string | null;
 }
@@ -65,10 +73,11 @@ export class Attention extends nn.Module implements Mixer {
   readonly takesPacked: boolean = true;
   readonly #options: AttentionOptions;
   readonly #layer: number;
-  readonly #project: (x: Tensor) => readonly [q: Tensor, k: Tensor, v: Tensor];
+  readonly #project: (x: Tensor) => Projected;
   readonly #out: nn.Linear;
   readonly #queryNorm: Norm | null;
   readonly #keyNorm: Norm | null;
+  readonly #valueNorm: Norm | null;
   readonly #rotary: Rotary | null;
   readonly #sinks: string | null;
 
@@ -86,15 +95,19 @@ export class Attention extends nn.Module implements Mixer {
       rope,
       sinks = null,
       window = null,
+      valueNorm = null,
+      sharesWith = null,
     } = options;
-    this.keeps = { keysValues: { kvHeads, keyDim: headDim, valueDim: headDim, window } };
+    this.keeps = sharesWith === null ? { keysValues: { kvHeads, keyDim: headDim, valueDim: headDim, window } } : {};
     this.#options = options;
     this.#layer = layer;
     this.#project = "qkv" in names ? fused(weights, width, names, options) : separate(weights, width, names, options);
     const over = (count: number): number => (queryKeyNorm?.over === "projection" ? count * headDim : headDim);
     const norm = (name: string, count: number, of: NormOptions): Norm => weights.module(name, (at) => new Norm(at, over(count), of));
     this.#queryNorm = queryKeyNorm ? norm(queryKeyNorm.q, heads, queryKeyNorm.norm) : null;
-    this.#keyNorm = queryKeyNorm ? norm(queryKeyNorm.k, kvHeads, queryKeyNorm.norm) : null;
+    this.#keyNorm = queryKeyNorm && sharesWith === null ? norm(queryKeyNorm.k, kvHeads, queryKeyNorm.norm) : null;
+    this.#valueNorm =
+      valueNorm && sharesWith === null ? weights.module(valueNorm.name, (at) => new Norm(at, headDim, valueNorm.norm)) : null;
     this.#out = weights.dense(names.out, heads * headDim, width, { bias: bias.out ?? false, isTransposed, init: outInit });
     this.#rotary = rope && rotary(rope);
     this.#sinks = sinks;
@@ -102,20 +115,27 @@ export class Attention extends nn.Module implements Mixer {
   }
 
   get usualTargets(): readonly string[] {
-    const { names } = this.#options;
-    return "qkv" in names ? [names.qkv] : [names.q, names.v];
+    const { names, sharesWith = null, areKeysValues = false } = this.#options;
+    if ("qkv" in names) return [names.qkv];
+    return sharesWith === null ? [names.q, areKeysValues ? names.k : names.v] : [names.q];
   }
 
   /** [batch, seq, width] → the same shape. */
   forward(x: Tensor, pass: Pass): Tensor {
     return this.through(x, (input) => {
       const { heads, kvHeads, headDim, scale = 1 / Math.sqrt(headDim), window = null, cap = null } = this.#options;
-      const [q, k, v] = this.#project(input);
+      const { q: projected, kv } = this.#project(input);
+      const [q, gate] = this.#options.isGated ? gated(projected, heads) : [projected, null];
       const queries = this.#scaled(this.#placed(q, heads, this.#queryNorm, pass), pass);
-      const keys = this.#placed(k, kvHeads, this.#keyNorm, pass);
+      const own = kv && { keys: this.#placed(kv.k, kvHeads, this.#keyNorm, pass), values: this.#valued(splitHeads(kv.v, kvHeads)) };
+      if (own) pass.keysValues.set(this.#layer, own);
+      const layer = this.#options.sharesWith ?? this.#layer;
+      const seen = own ?? pass.keysValues.get(layer);
+      if (!seen) throw new Error(`Attention: layer ${this.#layer} shares keys with layer ${layer}, which is not before it.`);
       const sinks = this.#sinks === null ? null : (Reflect.get(this, this.#sinks) as Tensor);
-      const out = attend(queries, keys, splitHeads(v, kvHeads), { layer: this.#layer, scale, window, cap, sinks }, pass);
-      return this.#out.forward(joinHeads(out));
+      const out = attend(queries, seen.keys, seen.values, { layer, isShared: !own, scale, window, cap, sinks }, pass);
+      const joined = joinHeads(out);
+      return this.#out.forward(gate ? joined.mul(gate.sigmoid()) : joined);
     });
   }
 
@@ -130,6 +150,10 @@ export class Attention extends nn.Module implements Mixer {
     return queryKeyNorm?.isAfterRope ? norm.forward(turned(split)) : turned(norm.forward(split));
   }
 
+  #valued(values: Tensor): Tensor {
+    return this.#valueNorm?.forward(values) ?? values;
+  }
+
   #scaled(queries: Tensor, { positions, length }: Pass): Tensor {
     const { queryScaling } = this.#options;
     if (!queryScaling) return queries;
@@ -139,16 +163,36 @@ export class Attention extends nn.Module implements Mixer {
   }
 }
 
-type Projected = readonly [q: Tensor, k: Tensor, v: Tensor];
+/** Each head's queries and gates, which lie beside each other: [batch, seq, heads · 2 · dim] → twice [batch, seq, heads · dim]. */
+function gated(x: Tensor, heads: number): readonly [queries: Tensor, gate: Tensor] {
+  const [batch = 0, length = 0, width = 0] = x.shape;
+  const dim = width / heads / 2;
+  const pairs = x.reshape([batch, length, heads, 2, dim]);
+  const half = (index: number): Tensor => pairs.narrow(3, index, 1).reshape([batch, length, heads * dim]);
+  return [half(0), half(1)];
+}
+
+/** Queries, keys and values, [batch, seq, heads · dim]; queries alone where another layer's keys and values are seen. */
+interface Projected {
+  readonly q: Tensor;
+  readonly kv: { readonly k: Tensor; readonly v: Tensor } | null;
+}
+
 type Separate = Extract<ProjectionNames, { readonly q: string }>;
 type Fused = Extract<ProjectionNames, { readonly qkv: string }>;
 
 function separate(weights: Weights, width: number, names: Separate, options: AttentionOptions): (x: Tensor) => Projected {
-  const { heads, kvHeads, headDim, bias = {}, isTransposed = false } = options;
+  const { heads, kvHeads, headDim, bias = {}, isTransposed = false, isGated = false, sharesWith = null, areKeysValues = false } = options;
   const dense = (which: "q" | "k" | "v", count: number): nn.Linear =>
     weights.dense(names[which], width, count * headDim, { bias: bias[which] ?? false, isTransposed });
-  const [q, k, v] = [dense("q", heads), dense("k", kvHeads), dense("v", kvHeads)];
-  return (x) => [q.forward(x), k.forward(x), v.forward(x)];
+  const q = dense("q", isGated ? 2 * heads : heads);
+  if (sharesWith !== null) return (x) => ({ q: q.forward(x), kv: null });
+  const k = dense("k", kvHeads);
+  const v = areKeysValues ? null : dense("v", kvHeads);
+  return (x) => {
+    const keys = k.forward(x);
+    return { q: q.forward(x), kv: { k: keys, v: v?.forward(x) ?? keys } };
+  };
 }
 
 function fused(weights: Weights, width: number, { qkv, order }: Fused, options: AttentionOptions): (x: Tensor) => Projected {
@@ -167,9 +211,11 @@ function fused(weights: Weights, width: number, { qkv, order }: Fused, options: 
   return (x) => {
     const result = whole.forward(x);
     const [batch = 0, length = 0] = result.shape;
-    if (order === "parts") return parts.map(({ start, size }) => result.narrow(-1, start, size)) as unknown as Projected;
-    const groups = result.reshape([batch, length, kvHeads, period]);
-    return parts.map(({ start, size }) => groups.narrow(-1, start, size).reshape([batch, length, kvHeads * size])) as unknown as Projected;
+    const groups = result.reshape([batch, length, kvHeads, outputs / kvHeads]);
+    const [q, k, v] = parts.map(({ start, size }) =>
+      order === "parts" ? result.narrow(-1, start, size) : groups.narrow(-1, start, size).reshape([batch, length, kvHeads * size]),
+    ) as [Tensor, Tensor, Tensor];
+    return { q, kv: { k, v } };
   };
 }
 

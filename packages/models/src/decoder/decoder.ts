@@ -15,11 +15,12 @@ import {
 import { endTokens, type ModelConfig } from "../config.js";
 import type { BatchLayout } from "../data/batches.js";
 import { bestLayout } from "../packed-rows.js";
-import type { Weights } from "../parameters.js";
+import type { StoredPiece, Weights } from "../parameters.js";
 import { VirtualTokens } from "../virtual-tokens.js";
 import { Layer, type LayerOptions } from "./layer.js";
 import { Norm, type NormOptions } from "./norm.js";
 import { passOf } from "./pass.js";
+import { PerLayerInputs, type PerLayerOptions } from "./per-layer-inputs.js";
 import { dependsOnLength, type RopeOptions, Rotary } from "./rope.js";
 
 /** A decoder: embeddings, a list of layers, a norm and a head. Names are the checkpoint's. */
@@ -50,6 +51,10 @@ export interface DecoderOptions {
     /** Logits l become cap · tanh(l / cap), after the scale. */
     readonly cap?: number | null;
   };
+  /** What each layer is told of each token beside the hidden state. */
+  readonly perLayer?: PerLayerOptions;
+  /** What of a name is another in checkpoints. */
+  readonly savedNames?: readonly [own: string, stored: string];
 }
 
 /** A language model of one token after the other, put together as its family says. */
@@ -59,9 +64,11 @@ export class Decoder extends nn.Module implements CausalLM {
   stopTokens: readonly number[];
   origin: ModelOrigin | null = null;
   readonly #options: DecoderOptions;
+  readonly #pieces: ReadonlyMap<string, readonly StoredPiece[]>;
   readonly #embedding: nn.Embedding;
   readonly #positions: nn.Embedding | null;
   readonly #embeddingNorm: Norm | null;
+  readonly #perLayer: PerLayerInputs | null;
   readonly #layers: readonly Layer[];
   readonly #norm: Norm;
   readonly #head: nn.Linear;
@@ -74,11 +81,13 @@ export class Decoder extends nn.Module implements CausalLM {
   ) {
     super();
     this.#options = options;
+    this.#pieces = weights.pieces;
     const { vocabSize, width, contextLength, embedding, layers, norm, head } = options;
     const normAt = (name: string, of: NormOptions): Norm => weights.module(name, (below) => new Norm(below, width, of));
     this.#embedding = weights.embedding(embedding.name, vocabSize, width);
     this.device = this.#embedding.weight.device;
     this.#positions = embedding.positions === undefined ? null : weights.embedding(embedding.positions, contextLength, width);
+    this.#perLayer = options.perLayer ? new PerLayerInputs(weights, width, layers.count, options.perLayer) : null;
     this.#embeddingNorm = embedding.norm ? normAt(embedding.norm.name, embedding.norm.options) : null;
     const rotary = (of: RopeOptions): Rotary => this.#rotary(of);
     this.#layers = Array.from({ length: layers.count }, (_, layer) => {
@@ -129,6 +138,12 @@ export class Decoder extends nn.Module implements CausalLM {
     return [...new Set(this.#layers.flatMap(({ mixer }) => mixer.usualTargets))];
   }
 
+  savedAs(name: string): { readonly name: string; readonly pieces: readonly StoredPiece[] } {
+    const { savedNames } = this.#options;
+    const saved = (own: string): string => (savedNames ? own.replace(...savedNames) : own);
+    return { name: saved(name), pieces: (this.#pieces.get(name) ?? []).map((piece) => ({ ...piece, name: saved(piece.name) })) };
+  }
+
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     this.checkAlive(ids);
     checkIds(ids);
@@ -139,7 +154,9 @@ export class Decoder extends nn.Module implements CausalLM {
     const tokens = this.#embedding.forward(ids);
     const embedded = withPrompt(embedding.scale === undefined ? tokens : tokens.mul(embedding.scale), context);
     const [batch = 0, length = 0] = embedded.shape;
-    const pass = passOf(batch, length, context, contextLength, ids.device);
+    if (this.#perLayer && context.prompt)
+      throw new ShapeError("A virtual prompt has no token ids, which this model's layers look up. Use a method that goes on layers.");
+    const pass = passOf(batch, length, context, contextLength, ids.device, this.#perLayer?.forward(ids, embedded));
     let x = this.#positions ? embedded.add(this.#positions.forward(pass.positions)) : embedded;
     if (this.#embeddingNorm) x = this.#embeddingNorm.forward(x);
     for (const layer of this.#layers) x = layer.forward(x, pass);

@@ -24,16 +24,19 @@ export interface FeedForwardOptions {
   /** Weights are [in, out]. */
   readonly isTransposed?: boolean;
   readonly downInit?: ParameterInit;
+  /** What the gate is multiplied by in front of the activation, and the result (Falcon-H1). */
+  readonly multipliers?: { readonly gate: number; readonly down: number } | null;
 }
 
 /** down(act(up(x))), or gated (Shazeer 2020): down(act(gate(x)) · up(x)). */
 export class DenseFeedForward extends nn.Module implements FeedForward {
   readonly #widened: (x: Tensor) => Tensor;
   readonly #down: nn.Linear;
+  readonly #factor: number | undefined;
 
   constructor(weights: Weights, { width }: Place, options: FeedForwardOptions) {
     super();
-    const { inner, names, bias = {}, isTransposed = false, downInit = normal } = options;
+    const { inner, names, bias = {}, isTransposed = false, downInit = normal, multipliers = null } = options;
     const activation = activations[options.activation];
     const wide = (name: string, size: number, parts?: readonly nn.FusedPart[]): nn.Linear =>
       weights.dense(name, width, size, { bias: bias.up ?? false, isTransposed, ...(parts && { parts }) });
@@ -49,14 +52,19 @@ export class DenseFeedForward extends nn.Module implements FeedForward {
     } else {
       const gate = "gate" in names ? wide(names.gate, inner) : null;
       const up = wide(names.up, inner);
-      this.#widened = (x) => (gate ? activation(gate.forward(x)).mul(up.forward(x)) : activation(up.forward(x)));
+      this.#widened = (x) => (gate ? activation(times(gate.forward(x), multipliers?.gate)).mul(up.forward(x)) : activation(up.forward(x)));
     }
+    this.#factor = multipliers?.down;
     this.#down = weights.dense(names.down, inner, width, { bias: bias.down ?? false, isTransposed, init: downInit });
   }
 
   forward(x: Tensor): Tensor {
-    return this.through(x, (input) => this.#down.forward(this.#widened(input)));
+    return this.through(x, (input) => times(this.#down.forward(this.#widened(input)), this.#factor));
   }
+}
+
+function times(x: Tensor, factor = 1): Tensor {
+  return factor === 1 ? x : x.mul(factor);
 }
 
 /** A plain or gated feed-forward layer. */

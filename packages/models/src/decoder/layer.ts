@@ -1,16 +1,24 @@
 import { nn } from "@lowrank/autograd";
 import type { Tensor } from "@lowrank/tensor";
 import type { BlockNames } from "../causal-lm.js";
-import type { Weights } from "../parameters.js";
+import { ones, type Weights } from "../parameters.js";
+import { ExpertBranch, type ExpertBranchOptions } from "./expert-branch.js";
 import type { FeedForward } from "./feed-forward.js";
 import type { Mixer, Part, Place } from "./mixer.js";
 import { Norm, type NormOptions } from "./norm.js";
 import type { Pass } from "./pass.js";
+import { PerLayerBranch, type PerLayerBranchOptions } from "./per-layer-inputs.js";
 
-/** A part and what it is called below its layer. */
+/** A part and what it is called below its layer. What is made of several such parts has no name of its own, but one that adapters go on. */
 export interface NamedPart<M> {
   readonly name: string;
   readonly part: Part<M>;
+  readonly isSeveral?: boolean;
+}
+
+/** Makes a part of a layer. */
+export function made<M extends nn.Module>({ name, part, isSeveral = false }: NamedPart<M>, weights: Weights, place: Place): M {
+  return isSeveral ? part(weights, place) : weights.module(name, (below) => part(below, place));
 }
 
 /** A layer: what it is made of, and where its norms stand. */
@@ -28,6 +36,12 @@ export interface LayerOptions {
   };
   /** Both read the layer's input: x + mixer(norm(x)) + feedForward(norm(x)), with the mixer's norm where the feed-forward has none. */
   readonly isParallel?: boolean;
+  /** Experts beside the feed-forward (Gemma 4). */
+  readonly experts?: ExpertBranchOptions;
+  /** What the layer is told of each token is added at its end (Gemma 3n). */
+  readonly perLayer?: PerLayerBranchOptions;
+  /** The name of a number, [1], that the layer's result is multiplied by. */
+  readonly scalar?: string;
   /** What is added to the residual stream is multiplied by this; 1 when absent. */
   readonly residualScale?: number;
 }
@@ -37,6 +51,8 @@ export class Layer extends nn.Module {
   readonly names: BlockNames;
   readonly #mixer: Mixer;
   readonly #feedForward: FeedForward | null;
+  readonly #experts: ExpertBranch | null;
+  readonly #perLayer: PerLayerBranch | null;
   readonly #options: LayerOptions;
   readonly #norms: { readonly [at in keyof LayerOptions["norms"]]: Norm } = {};
 
@@ -44,17 +60,21 @@ export class Layer extends nn.Module {
     super();
     this.#options = options;
     const { mixer, feedForward, norms, isParallel = false } = options;
-    const made: Partial<Record<keyof LayerOptions["norms"], Norm>> = this.#norms;
+    const own: Partial<Record<keyof LayerOptions["norms"], Norm>> = this.#norms;
     const norm = (at: keyof LayerOptions["norms"]): void => {
-      const own = norms[at];
-      if (own !== undefined) made[at] = weights.module(own, (below) => new Norm(below, place.width, options.norm));
+      const called = norms[at];
+      if (called !== undefined) own[at] = weights.module(called, (below) => new Norm(below, place.width, options.norm));
     };
     norm("beforeMixer");
-    this.#mixer = weights.module(mixer.name, (below) => mixer.part(below, place));
+    this.#mixer = made(mixer, weights, place);
     norm("afterMixer");
     norm("beforeFeedForward");
-    this.#feedForward = feedForward && weights.module(feedForward.name, (below) => feedForward.part(below, place));
+    this.#feedForward = feedForward && made(feedForward, weights, place);
     norm("afterFeedForward");
+    const { experts, perLayer, scalar } = options;
+    this.#experts = experts ? new ExpertBranch(weights, place.width, experts) : null;
+    this.#perLayer = perLayer ? new PerLayerBranch(weights, place.layer, place.width, perLayer) : null;
+    if (scalar !== undefined) Reflect.set(this, scalar, weights.tensor(scalar, [1], ones));
     const full = (below: string | undefined): string | null => (below === undefined ? null : `${name}.${below}`);
     const { beforeMixer, beforeFeedForward = isParallel ? beforeMixer : undefined } = norms;
     this.names = {
@@ -73,16 +93,29 @@ export class Layer extends nn.Module {
   /** [batch, seq, width] → the same shape. */
   forward(x: Tensor, pass: Pass): Tensor {
     return this.through(x, (input) => {
-      const { beforeMixer, afterMixer, beforeFeedForward, afterFeedForward } = this.#norms;
-      const { isParallel = false, residualScale = 1 } = this.#options;
-      const scaled = (t: Tensor): Tensor => (residualScale === 1 ? t : t.mul(residualScale));
+      const { beforeMixer, afterMixer } = this.#norms;
       const normed = beforeMixer?.forward(input) ?? input;
       const result = this.#mixer.forward(normed, pass);
-      const mixed = input.add(scaled(afterMixer?.forward(result) ?? result));
-      if (!this.#feedForward) return mixed;
-      const read = isParallel ? input : mixed;
-      const inner = this.#feedForward.forward(beforeFeedForward?.forward(read) ?? (isParallel ? normed : read));
-      return mixed.add(scaled(afterFeedForward?.forward(inner) ?? inner));
+      const mixed = input.add(this.#scaled(afterMixer?.forward(result) ?? result));
+      const fed = this.#feedForward ? mixed.add(this.#fed(this.#feedForward, input, normed, mixed)) : mixed;
+      const told = this.#perLayer ? fed.add(this.#perLayer.forward(fed, pass.perLayer)) : fed;
+      const { scalar } = this.#options;
+      return scalar === undefined ? told : told.mul(Reflect.get(this, scalar) as Tensor);
     });
+  }
+
+  /** What the feed-forward adds. */
+  #fed(feedForward: FeedForward, input: Tensor, normed: Tensor, mixed: Tensor): Tensor {
+    const { beforeFeedForward, afterFeedForward } = this.#norms;
+    const { isParallel = false } = this.#options;
+    const read = isParallel ? input : mixed;
+    const inner = feedForward.forward(beforeFeedForward?.forward(read) ?? (isParallel ? normed : read));
+    const joined = this.#experts?.forward(inner, read) ?? inner;
+    return this.#scaled(afterFeedForward?.forward(joined) ?? joined);
+  }
+
+  #scaled(x: Tensor): Tensor {
+    const { residualScale = 1 } = this.#options;
+    return residualScale === 1 ? x : x.mul(residualScale);
   }
 }

@@ -105,3 +105,13 @@ export function numberOrNull(): z.ZodMiniType<number | null, unknown> {
 export function only<T>(value: T): z.ZodMiniType<T, unknown> {
   return field<T>(`${JSON.stringify(value)}, the only one that is supported`, (given) => given === value, value);
 }
+
+/** The type of each layer, of which only these are known; null where the file does not say. */
+export function layerTypes<T extends string>(kinds: readonly T[]): z.ZodMiniType<readonly T[] | null, unknown> {
+  return list<T>(`a list of ${kinds.join(" and ")}`, (item) => kinds.includes(item as T));
+}
+
+/** True, false, or null where the file does not say. */
+export function flagOrNull(): z.ZodMiniType<boolean | null, unknown> {
+  return field<boolean | null>("true or false", (value) => value === null || typeof value === "boolean", null);
+}

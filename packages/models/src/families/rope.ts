@@ -17,6 +17,8 @@ export interface ReadRopeOptions {
   /** The part that turns where the file does not say; 1 when absent. */
   readonly partial?: number;
   readonly headDim?: number;
+  /** What the file means where it names no type; "default" when absent. */
+  readonly kind?: "default" | "proportional";
   readonly pairing?: RopeOptions["pairing"];
   readonly isReversed?: boolean;
 }
@@ -76,7 +78,7 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   if (share !== 1 && !isPartial)
     throw new CheckpointError(`${path}: "partial_rotary_factor" is ${share}, only 1 is supported for this family.`, path);
   const headDim = options.headDim ?? config.head_dim ?? config.hidden_size / config.num_attention_heads;
-  const kind = kindOf(own["rope_type"] ?? own["type"] ?? "default", place, path);
+  const kind = kindOf(own["rope_type"] ?? own["type"] ?? options.kind ?? "default", place, path);
   const dims = kind === "proportional" ? headDim : Math.floor(headDim * share);
   if (dims % 2 !== 0 || dims === 0)
     throw new CheckpointError(
@@ -140,4 +142,13 @@ function kindOf(type: unknown, place: string, path: string): (typeof kinds)[numb
     `${path}: "${place}" has the type ${shown(type)}, supported are ${kinds.slice(0, -1).join(", ")} and ${kinds.at(-1)}. Use a checkpoint with one of these.`,
     path,
   );
+}
+
+/** The scale of scores of latent attention: 1/√dim, times the square of what YaRN stretches them by where the file has `mscale_all_dim`. */
+export function latentScale(config: RotaryConfig, dim: number): number {
+  const own = (config.rope_scaling ?? config.rope_parameters ?? {}) as Readonly<Record<string, unknown>>;
+  const { mscale_all_dim: all = 0, factor = 1 } = own;
+  const isScaled = (own["rope_type"] ?? own["type"] ?? "default") !== "default";
+  const stretch = isScaled && Number(all) !== 0 && Number(factor) > 1 ? 0.1 * Number(all) * Math.log(Number(factor)) + 1 : 1;
+  return (stretch * stretch) / Math.sqrt(dim);
 }

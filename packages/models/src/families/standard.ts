@@ -6,8 +6,11 @@ import type { Mixer } from "../decoder/mixer.js";
 import type { NormOptions } from "../decoder/norm.js";
 import type { Sizes } from "./fields.js";
 
+/** The fields that say an attention's sizes. */
+type HeadSizes = Pick<Sizes, "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim">;
+
 /** Heads fit each other and the width. */
-export const headRules: readonly ((config: Sizes) => string | null)[] = [
+export const headRules: readonly ((config: HeadSizes) => string | null)[] = [
   ({ num_attention_heads: heads, num_key_value_heads: kvHeads }) =>
     kvHeads === null || heads % kvHeads === 0
       ? null
@@ -16,12 +19,12 @@ export const headRules: readonly ((config: Sizes) => string | null)[] = [
     given === null && width % heads !== 0 ? `"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}` : null,
 ];
 
-export function headDimOf({ head_dim: given, hidden_size: width, num_attention_heads: heads }: Sizes): number {
+export function headDimOf({ head_dim: given, hidden_size: width, num_attention_heads: heads }: HeadSizes): number {
   return given ?? width / heads;
 }
 
 /** Attention as most families have it: `self_attn` with q_proj, k_proj, v_proj and o_proj. */
-export function selfAttention(config: Sizes, options: Partial<AttentionOptions> & Pick<AttentionOptions, "rope">): NamedPart<Mixer> {
+export function selfAttention(config: HeadSizes, options: Partial<AttentionOptions> & Pick<AttentionOptions, "rope">): NamedPart<Mixer> {
   const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
   const names = { q: "q_proj", k: "k_proj", v: "v_proj", out: "o_proj" };
   return {
@@ -31,7 +34,10 @@ export function selfAttention(config: Sizes, options: Partial<AttentionOptions> 
 }
 
 /** The gated feed-forward layer of most families: `mlp` with gate_proj, up_proj and down_proj. */
-export function gatedMlp(config: Sizes, options: Partial<FeedForwardOptions> = {}): NamedPart<FeedForward> {
+export function gatedMlp(
+  config: Pick<Sizes, "intermediate_size" | "hidden_act">,
+  options: Partial<FeedForwardOptions> = {},
+): NamedPart<FeedForward> {
   const { intermediate_size: inner, hidden_act: activation } = config;
   const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
   return { name: "mlp", part: feedForward({ inner, activation, names, ...options }) };
@@ -47,7 +53,7 @@ export function rmsNorm({ rms_norm_eps: eps }: { readonly rms_norm_eps: number }
 
 /** A decoder under the names of most families: `model.embed_tokens`, `model.layers`, `model.norm`, `lm_head`. */
 export function decoderNamed(
-  config: Sizes,
+  config: Pick<Sizes, "vocab_size" | "hidden_size" | "num_hidden_layers" | "tie_word_embeddings" | "max_position_embeddings">,
   norm: NormOptions,
   layer: (index: number) => LayerOptions,
   more: { readonly [part in "embedding" | "norm" | "head"]?: Partial<DecoderOptions[part]> } & { readonly contextLength?: number } = {},

@@ -80,7 +80,7 @@ const badConfigs: readonly (readonly [name: string, config: unknown, says: RegEx
     { ...llama, rope_scaling: { type: "linear", factor: "2" } },
     /"rope_scaling\.factor" is "2", not a number above 0/,
   ],
-  ["no model_type", without("model_type"), /"model_type" is missing.*gpt2 \(GPT2LMHeadModel\), llama \(LlamaForCausalLM\)/],
+  ["no model_type", without("model_type"), /"model_type" is missing.*gpt2 \(GPT2LMHeadModel\), .*llama \(LlamaForCausalLM\)/],
   [
     "an unsupported architecture",
     { model_type: "bert", architectures: ["BertForMaskedLM"] },

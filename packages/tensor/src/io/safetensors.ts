@@ -56,6 +56,8 @@ export interface SafetensorsFile {
     name: string,
     options: { readonly device: Device; readonly dtype?: DType },
   ): Promise<{ readonly tensor: Tensor; readonly digest: string }>;
+  /** As `weight`, into a storage of its dtype that several weights make together, from element `at` on. Gives the digest. */
+  weightInto(name: string, storage: Storage, at: number): Promise<string>;
   /** The digest that `weight` gives, where the tensor itself is not wanted. Rejects as `weight` does. */
   digest(name: string): Promise<string>;
   /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
@@ -87,6 +89,16 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
       try {
         const tensor = await readTensor(source, entry, device, dtype, scan);
         return { tensor, digest: tensorDigest(entry, scan) };
+      } finally {
+        scan.close();
+      }
+    },
+    weightInto: async (name, storage, at) => {
+      const entry = entryOf(name);
+      const scan = new ContentScan(entry.dtype);
+      try {
+        await readInto(source, entry, storage, at, scan);
+        return tensorDigest(entry, scan);
       } finally {
         scan.close();
       }
@@ -131,24 +143,33 @@ async function readTensor(
   asked: DType | undefined,
   scan: ContentScan | null = null,
 ): Promise<Tensor> {
-  const natural = tensorDType(entry, source.name);
-  const dtype = asked ?? natural;
-  const storage = new Storage(device, dtype, sizeOf(entry.shape));
-  const isPlain = dtype === natural && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
-  // What fits the file's dtype may be beyond the largest number of a narrower one.
-  const isNarrowed = !isPlain && isFloat(dtype) && (dtype !== "f32" || entry.dtype === "F64");
+  const storage = new Storage(device, asked ?? tensorDType(entry, source.name), sizeOf(entry.shape));
   try {
-    for await (const { at, bytes, numbers } of chunks(source, entry, scan)) {
-      if (scan) refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
-      const stored = isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype);
-      if (scan && isNarrowed) refuseOverflow(source.name, entry, at, numbers(), stored, dtype);
-      device.backend.write(storage.buffer, stored, at * dtypeBytes[dtype]);
-    }
+    await readInto(source, entry, storage, 0, scan);
   } catch (error) {
     storage.dispose();
     throw error;
   }
   return fromStorage(storage, entry.shape);
+}
+
+/** Reads a tensor's elements, as the storage's dtype, into part of it. */
+async function readInto(
+  source: ByteSource,
+  entry: SafetensorsEntry,
+  { device, dtype, buffer }: Storage,
+  from: number,
+  scan: ContentScan | null,
+): Promise<void> {
+  const isPlain = dtype === tensorDType(entry, source.name) && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
+  // What fits the file's dtype may be beyond the largest number of a narrower one.
+  const isNarrowed = !isPlain && isFloat(dtype) && (dtype !== "f32" || entry.dtype === "F64");
+  for await (const { at, bytes, numbers } of chunks(source, entry, scan)) {
+    if (scan) refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
+    const stored = isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype);
+    if (scan && isNarrowed) refuseOverflow(source.name, entry, at, numbers(), stored, dtype);
+    device.backend.write(buffer, stored, (from + at) * dtypeBytes[dtype]);
+  }
 }
 
 function convert(bytes: Uint8Array, numbers: () => ArrayLike<number>, from: string, to: DType): Uint8Array {

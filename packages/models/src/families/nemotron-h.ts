@@ -1,0 +1,153 @@
+import { activationNames } from "../activation.js";
+import { attention } from "../decoder/attention.js";
+import { experts } from "../decoder/experts.js";
+import { feedForward } from "../decoder/feed-forward.js";
+import { mamba } from "../decoder/mamba.js";
+import type { Mixer, Part } from "../decoder/mixer.js";
+import { asMixer } from "../decoder/together.js";
+import { choice, count, countOrNull, field, flag, positive } from "../schema.js";
+import { type Checked, defineFamily, type Family } from "./family.js";
+import { layerTypes, only, sizes } from "./fields.js";
+
+const { rms_norm_eps: _eps, hidden_act: _act, num_hidden_layers: _layers, ...own } = sizes;
+const kinds = ["linear_attention", "mamba", "full_attention", "attention", "mlp", "moe"] as const;
+
+const fields = {
+  ...own,
+  head_dim: count(128),
+  layer_norm_epsilon: positive(1e-5),
+  hybrid_override_pattern: field<string | null>(
+    "a text of M, E, * and -",
+    (value) => value === null || (typeof value === "string" && /^[ME*-]+$/.test(value)),
+    null,
+  ),
+  layers_block_type: layerTypes(kinds),
+  layer_types: layerTypes(kinds),
+  attention_bias: flag(false),
+  sliding_window: countOrNull(),
+  mlp_hidden_act: choice(activationNames, "relu2"),
+  mlp_bias: flag(false),
+  ssm_state_size: count(128),
+  mamba_num_heads: count(128),
+  mamba_head_dim: count(64),
+  mamba_hidden_act: choice(activationNames, "silu"),
+  n_groups: count(8),
+  conv_kernel: count(4),
+  chunk_size: count(128),
+  use_conv_bias: flag(true),
+  use_bias: flag(false),
+  time_step_min: positive(0.001),
+  n_routed_experts: countOrNull(),
+  num_local_experts: countOrNull(),
+  num_experts_per_tok: count(2),
+  moe_intermediate_size: count(7688),
+  moe_shared_expert_intermediate_size: count(7688),
+  moe_latent_size: only(null),
+  n_group: count(1),
+  topk_group: count(1),
+  norm_topk_prob: flag(true),
+  routed_scaling_factor: positive(1),
+};
+type Config = Checked<typeof fields>;
+
+/** Nemotron-H (NVIDIA 2025), one mixer per layer: transformers' NemotronHForCausalLM. */
+export const nemotronH: Family = defineFamily({
+  className: "NemotronHForCausalLM",
+  fields,
+  ignored: /^(backbone|model)\.mtp\.|^mtp\./,
+  remarks: [
+    ...["num_hidden_layers", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "time_step_floor", "time_step_limit", "time_step_max"],
+    ...["use_mamba_kernels", "rescale_prenorm_residual", "residual_in_fp32", "num_nextn_predict_layers", "mtp_layers_block_type"],
+    ...[
+      "moe_shared_expert_overlap",
+      "n_shared_experts",
+      "time_step_rank",
+      "mamba_n_groups",
+      "layer_norm_eps",
+      "rms_norm_eps",
+      "hidden_act",
+    ],
+  ],
+  decoder: (config) => {
+    const norm = { kind: "rms", eps: config.layer_norm_epsilon } as const;
+    const types = typesOf(config);
+    return {
+      vocabSize: config.vocab_size,
+      width: config.hidden_size,
+      contextLength: config.max_position_embeddings,
+      embedding: { name: "model.embeddings" },
+      layers: {
+        name: "model.layers",
+        count: types.length,
+        at: (layer) => ({
+          mixer: { name: "mixer", part: mixerOf(config, types[layer] ?? "") },
+          feedForward: null,
+          norm,
+          norms: { beforeMixer: "norm" },
+        }),
+      },
+      norm: { name: "model.norm_f", options: norm },
+      head: { name: "lm_head", isTied: config.tie_word_embeddings },
+      savedNames: ["model.", "backbone."],
+    };
+  },
+});
+
+const letters: Readonly<Record<string, string>> = { M: "mamba", E: "moe", "*": "attention", "-": "mlp" };
+
+function typesOf({ hybrid_override_pattern: pattern, layers_block_type: blocks, layer_types: types }: Config): readonly string[] {
+  return blocks ?? types ?? [...(pattern ?? "ME*-")].map((letter) => letters[letter] ?? "");
+}
+
+function mixerOf(config: Config, type: string): Part<Mixer> {
+  const { mlp_hidden_act: activation, mlp_bias: hasBias, attention_bias: has, num_attention_heads: heads } = config;
+  const names = { up: "up_proj", down: "down_proj" };
+  const bias = { up: hasBias, down: hasBias };
+  switch (type) {
+    case "mlp":
+      return asMixer(feedForward({ inner: config.intermediate_size, activation, names, bias }));
+    case "moe":
+      return asMixer(
+        experts({
+          count: config.n_routed_experts ?? config.num_local_experts ?? 8,
+          inner: config.moe_intermediate_size,
+          activation: { kind: "plain", activation },
+          stored: { kind: "each", ...names },
+          router: { name: "gate", correction: "e_score_correction_bias" },
+          routing: {
+            kind: "sigmoid",
+            choices: config.num_experts_per_tok,
+            isNormalized: config.norm_topk_prob,
+            epsilon: 1e-20,
+            scale: config.routed_scaling_factor,
+            groups: { count: config.n_group, chosen: config.topk_group },
+          },
+          shared: { name: "shared_experts", options: { inner: config.moe_shared_expert_intermediate_size, activation, names, bias } },
+        }),
+      );
+    case "attention":
+    case "full_attention":
+      return attention({
+        heads,
+        kvHeads: config.num_key_value_heads ?? heads,
+        headDim: config.head_dim,
+        names: { q: "q_proj", k: "k_proj", v: "v_proj", out: "o_proj" },
+        bias: { q: has, k: has, v: has, out: has },
+        rope: null,
+        window: config.sliding_window,
+      });
+    default:
+      return mamba({
+        heads: config.mamba_num_heads,
+        headDim: config.mamba_head_dim,
+        stateDim: config.ssm_state_size,
+        groups: config.n_groups,
+        convSize: config.conv_kernel,
+        bias: { conv: config.use_conv_bias, in: config.use_bias, out: config.use_bias },
+        activation: config.mamba_hidden_act,
+        chunk: config.chunk_size,
+        timeStepLimit: [config.time_step_min, Number.POSITIVE_INFINITY],
+        norm: { eps: config.layer_norm_epsilon, groups: config.n_groups, isBeforeGate: false },
+      });
+  }
+}

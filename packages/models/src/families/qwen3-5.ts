@@ -1,0 +1,33 @@
+import { flag } from "../schema.js";
+import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
+import { defineFamily, type Family } from "./family.js";
+import { rotary, sizes } from "./fields.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention } from "./standard.js";
+
+/** Qwen3.5's text model: transformers' Qwen3_5ForCausalLM. */
+export const qwen35: Family = defineFamily({
+  className: "Qwen3_5ForCausalLM",
+  fields: { ...sizes, ...rotary, ...deltaFields, attention_bias: flag(false) },
+  rules: [...headRules, ...deltaRules],
+  prefixes: [["", "model."]],
+  remarks: ["mamba_ssm_dtype", "attn_output_gate", "mlp_only_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
+  decoder: (config, path) => {
+    const rope = readRope(config, path, { isPartial: true, partial: 0.25 });
+    const norm = { kind: "rms", eps: config.rms_norm_eps, weight: "1 + w" } as const;
+    const { attention_bias: has } = config;
+    const attention = selfAttention(config, {
+      rope,
+      isGated: true,
+      bias: { q: has, k: has, v: has, out: has },
+      queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+    });
+    const delta = deltaNet(config, "apart");
+    return decoderNamed(config, norm, (layer) => ({
+      mixer: isLinear(config, layer) ? delta : attention,
+      feedForward: gatedMlp(config),
+      norm,
+      norms: normsInFront,
+    }));
+  },
+});

@@ -1,0 +1,49 @@
+import { count, countOrNull, flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { only, rotary, sizes } from "./fields.js";
+import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+
+/** Qwen3 with experts (Yang et al. 2025): transformers' Qwen3MoeForCausalLM. */
+export const qwen3Moe: Family = defineFamily({
+  className: "Qwen3MoeForCausalLM",
+  fields: {
+    ...sizes,
+    ...rotary,
+    ...sparseLayers,
+    attention_bias: flag(false),
+    use_sliding_window: flag(false),
+    sliding_window: countOrNull(),
+    num_experts: countOrNull(),
+    num_local_experts: countOrNull(),
+    num_experts_per_tok: count(8),
+    moe_intermediate_size: count(768),
+    norm_topk_prob: flag(false),
+    output_router_logits: only(false),
+  },
+  rules: [...headRules, fewerChoices("num_experts_per_tok", "num_experts"), fewerChoices("num_experts_per_tok", "num_local_experts")],
+  prefixes: [["", "model."]],
+  remarks: ["max_window_layers"],
+  decoder: (config, path) => {
+    const rope = readRope(config, path);
+    const norm = rmsNorm(config);
+    const { attention_bias: has, hidden_act: activation, norm_topk_prob: isNormalized } = config;
+    const experts = {
+      count: config.num_experts ?? config.num_local_experts ?? 128,
+      choices: config.num_experts_per_tok,
+      inner: config.moe_intermediate_size,
+    };
+    return decoderNamed(config, norm, (layer) => ({
+      mixer: selfAttention(config, {
+        rope,
+        bias: { q: has, k: has, v: has, out: has },
+        window: config.use_sliding_window ? config.sliding_window : null,
+        queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+      }),
+      feedForward: isSparse(layer, config) ? mixture({ ...experts, activation, isNormalized }) : gatedMlp(config),
+      norm,
+      norms: normsInFront,
+    }));
+  },
+});
