@@ -221,7 +221,12 @@ export function applyMethod(
   model: AdaptableModel,
   name: string,
   options: Readonly<Record<string, unknown>>,
-  settings: { readonly seed: number; readonly baseModel: string; readonly onWarning: (message: string) => void },
+  settings: {
+    readonly seed: number;
+    readonly baseModel: string;
+    readonly revision?: string;
+    readonly onWarning: (message: string) => void;
+  },
 ): Adapter {
   // The library checks names and values; the types of all methods' options together are of no use to a command line.
   return applyAdapter(model, { method: methodOf(name), ...options, ...settings } as AdapterOptions);

@@ -5,6 +5,7 @@ import { type DataSet, type DataSource, type Examples, type LoadedModel, loadMod
 import { type Device, type DeviceOptions, device, fileSource } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
+import { adapterFolder, type Fetching, modelFolder } from "./hub.js";
 import { tellMainThread } from "./main-thread.js";
 import type { Output } from "./output.js";
 import { contextOf } from "./runs.js";
@@ -22,7 +23,7 @@ export const adapterFlag = {
   type: "text",
   value: "DIR",
   path: "read",
-  help: "folder of an adapter, ours or PEFT's",
+  help: "folder of an adapter, ours or PEFT's, or its name on the hub",
 } as const satisfies Flags[string];
 export const deviceFlag = {
   type: "choice",
@@ -59,9 +60,9 @@ export async function withDevice<R>(
 export async function openModel(
   path: string,
   dev: Device,
-  options: { readonly dtype?: "f32" } = {},
+  { dtype, ...fetching }: Fetching & { readonly dtype?: "f32" } = {},
 ): Promise<LoadedModel & { readonly tokenizer: Tokenizer }> {
-  const loaded = await loadModel(path, { device: dev, ...options });
+  const loaded = await loadModel(await modelFolder(path, fetching), { device: dev, ...(dtype && { dtype }) });
   const { tokenizer } = loaded;
   if (!tokenizer)
     throw new UsageError(
@@ -71,8 +72,16 @@ export async function openModel(
 }
 
 /** Puts the adapter of a folder on a model, if one is given. */
-export async function openAdapter(model: LoadedModel["model"], path: string | undefined, output: Output): Promise<Adapter | null> {
-  return path === undefined ? null : loadAdapter(model, path, { onWarning: (message: string) => output.note(`warning: ${message}`) });
+export async function openAdapter(
+  model: LoadedModel["model"],
+  path: string | undefined,
+  output: Output,
+  signal?: AbortSignal,
+): Promise<Adapter | null> {
+  if (path === undefined) return null;
+  return loadAdapter(model, await adapterFolder(path, { output, signal }), {
+    onWarning: (message: string) => output.note(`warning: ${message}`),
+  });
 }
 
 /**

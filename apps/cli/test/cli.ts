@@ -24,6 +24,8 @@ export function lowrank(
     readonly killAfterMs?: number;
     readonly interruptAt?: string;
     readonly killAt?: string;
+    /** Looked at again and again; SIGKILL follows once it is true. */
+    readonly killWhen?: () => boolean;
     readonly env?: NodeJS.ProcessEnv;
   } = {},
 ): Promise<Outcome> {
@@ -32,6 +34,8 @@ export function lowrank(
     const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, LOWRANK_DEBUG: undefined, ...options.env } });
     let [stdout, stderr] = ["", ""];
     const timer = options.killAfterMs === undefined ? null : setTimeout(() => child.kill("SIGKILL"), options.killAfterMs);
+    const { killWhen } = options;
+    const watch = killWhen && setInterval(() => killWhen() && child.kill("SIGKILL"), 20);
     let isInterrupted = false;
     const look = (): void => {
       if (signalAt === undefined || isInterrupted || !`${stdout}${stderr}`.includes(signalAt)) return;
@@ -48,6 +52,7 @@ export function lowrank(
     });
     child.on("close", (code) => {
       if (timer) clearTimeout(timer);
+      clearInterval(watch);
       resolve({ code, stdout, stderr });
     });
   });

@@ -25,6 +25,8 @@ export interface ApplyOptions extends RiderOptions {
   readonly dropoutGenerator?: Generator;
   /** Path or hub name of the base, written into adapter_config.json. */
   readonly baseModel?: string;
+  /** The base's branch, tag or commit on the hub, for the adapter's file. */
+  readonly revision?: string;
   /** Told what is unusual but allowed; `console.warn` when absent. */
   readonly onWarning?: (message: string) => void;
 }
@@ -234,7 +236,7 @@ export class Adapter {
  * peft.get_peft_model.
  */
 export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Adapter {
-  const { method: name, seed = 0, dropoutGenerator, baseModel = null, onWarning = console.warn, ...given } = options;
+  const { method: name, seed = 0, dropoutGenerator, baseModel = null, revision = null, onWarning = console.warn, ...given } = options;
   const method = methodNamed(name);
   if (!method) {
     throw new AdapterError(
@@ -242,7 +244,7 @@ export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Ad
       Object.keys(methods),
     );
   }
-  const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null };
+  const origin: AdapterOrigin = { baseModel, revision, taskType: "CAUSAL_LM", autoMapping: null };
   const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn: onWarning, isLoaded: false });
   adapter.enable();
   return adapter;

@@ -2,6 +2,7 @@ import { adapterFiles, adapterOutline, type CombineMethod, combineAdapters, comb
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { adapterFolder } from "../hub.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
@@ -33,13 +34,15 @@ function weightsOf(given: readonly string[] | undefined, count: number): readonl
 }
 
 async function runCombine(context: CommandContext<typeof flags>): Promise<number> {
-  const { values, positionals: folders, output } = context;
-  if (folders.length === 0) throw new UsageError(`lowrank combine needs folders of adapters. Write: ${program()} combine A B --out DIR.`);
+  const { values, positionals: paths, output, signal } = context;
+  if (paths.length === 0) throw new UsageError(`lowrank combine needs folders of adapters. Write: ${program()} combine A B --out DIR.`);
   const { out, density, rank } = values;
-  const weights = weightsOf(values.weights, folders.length);
-  const claim = { command: "combine", path: out, inputs: inputsOf(flags, values, folders), writes: adapterFiles, mode: "new" } as const;
+  const weights = weightsOf(values.weights, paths.length);
+  const claim = { command: "combine", path: out, inputs: inputsOf(flags, values, paths), writes: adapterFiles, mode: "new" } as const;
   return withOutFolder(context, claim, ({ files }) =>
     withDevice(values.device, output, async (device) => {
+      const folders: string[] = [];
+      for (const path of paths) folders.push(await adapterFolder(path, { output, signal }));
       // The adapters' own tensors say all that is needed of the base.
       const outline = await adapterOutline(folders, { device });
       const onWarning = (message: string): void => output.note(`warning: ${message}`);

@@ -48,8 +48,11 @@ async function compareIn(folder: OutFolder, context: CompareContext): Promise<nu
   const rates = givenRates(asked, values.lr);
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  const { start, left } = await onFreshModel(values, {}, (loaded, description) =>
-    begin(folder, context, { asked, rates }, loaded, description),
+  const { start, left } = await onFreshModel(
+    values,
+    {},
+    (loaded, description) => begin(folder, context, { asked, rates }, loaded, description),
+    { output, signal: folder.signal },
   );
 
   const names = asked.filter((name) => !left.has(name));

@@ -2,11 +2,13 @@ import { evaluationSequence, evaluator, longestLength } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import { exactMatch, failedLines } from "../exact-match.js";
 import type { Flags } from "../flags.js";
+import { revisionFlag } from "../hub.js";
 import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openData, openModel, withDevice } from "../session.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
+  revision: revisionFlag,
   adapter: adapterFlag,
   data: { type: "text", value: "FILE.jsonl", path: "read", help: "rows as for train", required: true },
   generate: { type: "switch", help: "also answer every prompt greedily and count the exact matches" },
@@ -20,8 +22,8 @@ const flags = {
 
 async function runEval({ values, output, signal }: CommandContext<typeof flags>): Promise<number> {
   return withDevice(values.device, output, async (dev) => {
-    const loaded = await openModel(values.model, dev);
-    await openAdapter(loaded.model, values.adapter, output);
+    const loaded = await openModel(values.model, dev, { revision: values.revision, output, signal });
+    await openAdapter(loaded.model, values.adapter, output, signal);
     const data = await openData(values.data, loaded, output, { maxLength: values["max-length"], rowLimit: values.rows });
     const meter = evaluator(loaded.model);
     const shape = { layout: loaded.model.batchLayout, lengthLimit: longestLength(data.examples) };

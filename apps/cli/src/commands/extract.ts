@@ -2,6 +2,7 @@ import { adapterFiles, extractAdapter, saveAdapter } from "@lowrank/lora";
 import { loadModel } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import type { Flags } from "../flags.js";
+import { modelFolder } from "../hub.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { rankChoice, rankFlags, sayKept } from "../rank-choice.js";
@@ -17,14 +18,14 @@ const flags = {
 } as const satisfies Flags;
 
 async function runExtract(context: CommandContext<typeof flags>): Promise<number> {
-  const { values, output } = context;
+  const { values, output, signal } = context;
   const choice = rankChoice(values);
   const { out } = values;
   const claim = { command: "extract", path: out, inputs: inputsOf(flags, values), writes: adapterFiles, mode: "new" } as const;
   return withOutFolder(context, claim, ({ files }) =>
     withDevice(values.device, output, async (device) => {
-      const { model: base } = await loadModel(values.base, { device });
-      const { model: tuned } = await loadModel(values.tuned, { device });
+      const { model: base } = await loadModel(await modelFolder(values.base, { output, signal }), { device });
+      const { model: tuned } = await loadModel(await modelFolder(values.tuned, { output, signal }), { device });
       const { adapter, report } = await extractAdapter(base, tuned, {
         ...choice,
         baseModel: values.base,

@@ -4,6 +4,7 @@ import { largest } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
 import { StreamedTexts } from "../streamed-texts.js";
@@ -11,11 +12,12 @@ import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
+  revision: revisionFlag,
   adapter: {
     type: "texts",
     value: "DIR",
     path: "read",
-    help: "folder of an adapter; one for all prompts or one for each, in their order, none for the base",
+    help: "folder of an adapter, or its name on the hub; one for all prompts or one for each, in their order, none for the base",
   },
   prompt: { type: "texts", value: "TEXT", help: "what the model goes on from; several are answered in one batch", required: true },
   "max-new-tokens": { type: "integer", min: 1, help: "at most this many tokens; the end token ends earlier", default: 128 },
@@ -27,7 +29,7 @@ const flags = {
   json: jsonFlag,
 } as const satisfies Flags;
 
-async function runGenerate({ values, output }: CommandContext<typeof flags>): Promise<number> {
+async function runGenerate({ values, output, signal }: CommandContext<typeof flags>): Promise<number> {
   const { prompt: texts = [], adapter: folders = [] } = values;
   if (folders.length > 1 && folders.length !== texts.length) {
     throw new UsageError(
@@ -35,8 +37,8 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
     );
   }
   return withDevice(values.device, output, async (dev) => {
-    const { model, tokenizer } = await openModel(values.model, dev);
-    await openAdapters(model, folders, output);
+    const { model, tokenizer } = await openModel(values.model, dev, { revision: values.revision, output, signal });
+    await openAdapters(model, folders, output, signal);
     const prompts = texts.map((text) => encoded(text, tokenizer, model.contextLength));
     const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - largest(prompts.map(({ length }) => length)));
     const generator = new TextGenerator(model);
@@ -78,11 +80,11 @@ async function runGenerate({ values, output }: CommandContext<typeof flags>): Pr
 }
 
 /** Puts the adapter of all prompts, or a batch of one for each, on the model. Each folder is read once. */
-async function openAdapters(model: CausalLM, folders: readonly string[], output: Output): Promise<void> {
+async function openAdapters(model: CausalLM, folders: readonly string[], output: Output, signal: AbortSignal): Promise<void> {
   const distinct = [...new Set(folders)].filter((folder) => folder !== "none");
   const adapters: Adapter[] = [];
   for (const folder of distinct) {
-    const adapter = await openAdapter(model, folder, output);
+    const adapter = await openAdapter(model, folder, output, signal);
     if (adapter) adapters.push(adapter);
   }
   // One adapter for all may be of any method; a batch of several needs LoRA.

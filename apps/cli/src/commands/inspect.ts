@@ -6,6 +6,7 @@ import { type Device, device, fileSource, nodeFiles, readSafetensors, type Safet
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { anyFolder, revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
 import { program } from "../program.js";
 import { jsonFlag } from "../session.js";
@@ -15,6 +16,7 @@ import { shownName } from "../terminal/printable.js";
 const flags = {
   targets: { type: "list", value: "q_proj,v_proj", help: "say what LoRA on these layers would train; all-linear for every dense layer" },
   rank: { type: "integer", min: 1, help: "rank of that LoRA", default: 8 },
+  revision: revisionFlag,
   headers: { type: "switch", help: "read the files' headers only: whether all numbers are finite is then not looked at" },
   json: jsonFlag,
 } as const satisfies Flags;
@@ -137,11 +139,13 @@ function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Content
   return model;
 }
 
-async function runInspect({ values, positionals, output }: CommandContext<typeof flags>): Promise<number> {
+async function runInspect({ values, positionals, output, signal }: CommandContext<typeof flags>): Promise<number> {
   const [path, ...surplus] = positionals;
   if (path === undefined || surplus.length > 0)
-    throw new UsageError(`lowrank inspect takes one folder or file, and got ${positionals.length}. Write: ${program()} inspect DIR|FILE.`);
-  const { config, adapter, entries, files } = await contentsOf(path);
+    throw new UsageError(
+      `lowrank inspect takes one folder or file, and got ${positionals.length}. Write: ${program()} inspect DIR|FILE|NAME.`,
+    );
+  const { config, adapter, entries, files } = await contentsOf(await anyFolder(path, { revision: values.revision, output, signal }));
   const lines = linesOf(entries);
   const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);
   const size = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
@@ -208,7 +212,7 @@ export const inspectCommand = defineCommand({
   name: "inspect",
   makes: "text",
   summary: "What a checkpoint or an adapter holds: parameters by module, shapes, dtypes, and what LoRA would train.",
-  positionals: "DIR|FILE",
+  positionals: "DIR|FILE|NAME",
   flags,
   examples: ["lowrank inspect ./model --targets q_proj,v_proj --rank 8"],
   run: runInspect,

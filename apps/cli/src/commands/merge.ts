@@ -2,13 +2,21 @@ import { merge } from "@lowrank/lora";
 import { checkpointFiles, loadModel, saveModel } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
 import type { Flags } from "../flags.js";
+import { modelFolder, revisionFlag } from "../hub.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
   model: modelFlag,
-  adapter: { type: "text", value: "DIR", path: "read", help: "folder of an adapter, ours or PEFT's", required: true },
+  revision: revisionFlag,
+  adapter: {
+    type: "text",
+    value: "DIR",
+    path: "read",
+    help: "folder of an adapter, ours or PEFT's, or its name on the hub",
+    required: true,
+  },
   dtype: {
     type: "choice",
     choices: ["as-stored", "f32", "bf16", "f16"],
@@ -21,14 +29,15 @@ const flags = {
 } as const satisfies Flags;
 
 async function runMerge(context: CommandContext<typeof flags>): Promise<number> {
-  const { values, output } = context;
+  const { values, output, signal } = context;
   const { out } = values;
   const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes: checkpointFiles, mode: "new" } as const;
   return withOutFolder(context, claim, ({ files }) =>
     withDevice(values.device, output, async (dev) => {
       const { dtype } = values;
-      const { model } = await loadModel(values.model, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
-      const adapter = await openAdapter(model, values.adapter, output);
+      const folder = await modelFolder(values.model, { revision: values.revision, output, signal });
+      const { model } = await loadModel(folder, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
+      const adapter = await openAdapter(model, values.adapter, output, signal);
       if (adapter) merge(adapter);
       await saveModel(model, out, { files });
       const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);

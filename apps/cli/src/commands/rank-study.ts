@@ -14,6 +14,7 @@ import { trainInFolder } from "../compare/training.js";
 import { defaultLearningRate } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import { baseOf, revisionFlag } from "../hub.js";
 import { interruptedCode } from "../interruption.js";
 import { applyMethod } from "../method.js";
 import { inputsOf } from "../out/inputs.js";
@@ -32,6 +33,7 @@ import { grouped, shellWord, tableLines } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
+  revision: revisionFlag,
   data: comparedFlags.data,
   "eval-data": comparedFlags["eval-data"],
   ranks: { type: "list", value: "1,2,4,8,16,64", help: "ranks to train (default 1,2,4,8,16,64)" },
@@ -149,7 +151,7 @@ async function runResult(
     const lengthLimit = lengthOf(loaded, rows);
     const options = { rank, alpha: 2 * rank, targets: set.targets };
     // A rank above a layer's own costs more and learns no more; a study may well ask for it, and its page shows it.
-    const adapter = applyMethod(model, "lora", options, { seed, baseModel: values.model, onWarning: () => {} });
+    const adapter = applyMethod(model, "lora", options, { seed, ...baseOf(values), onWarning: () => {} });
     const trained = await trainInFolder({
       model,
       adapter,
@@ -199,7 +201,10 @@ async function studyIn(outFolder: OutFolder, context: StudyContext): Promise<num
   const largest = ranks.at(-1) as number; // there is at least one
   if (values.warmup >= values.steps)
     throw new UsageError(`--warmup ${values.warmup} leaves nothing of ${values.steps} steps. Warm up for fewer.`);
-  const start = await onFreshModel(values, {}, (loaded, description) => begin(outFolder, context, loaded, description));
+  const start = await onFreshModel(values, {}, (loaded, description) => begin(outFolder, context, loaded, description), {
+    output,
+    signal: outFolder.signal,
+  });
   const { sets, baseLoss, lr } = start;
   const [first] = sets as [TargetSet]; // `targetSets` gives at least one
   const plans: Plan[] = [

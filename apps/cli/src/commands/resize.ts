@@ -2,6 +2,7 @@ import { adapterFiles, adapterOutline, loadAdapter, resizeAdapter, saveAdapter }
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { adapterFolder } from "../hub.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
@@ -16,9 +17,9 @@ const flags = {
 } as const satisfies Flags;
 
 async function runResize(context: CommandContext<typeof flags>): Promise<number> {
-  const { values, positionals, output } = context;
-  const [folder, ...surplus] = positionals;
-  if (folder === undefined || surplus.length > 0)
+  const { values, positionals, output, signal } = context;
+  const [path, ...surplus] = positionals;
+  if (path === undefined || surplus.length > 0)
     throw new UsageError(
       `lowrank resize takes one adapter's folder, and got ${positionals.length}. Write: ${program()} resize DIR --rank 4 --out DIR.`,
     );
@@ -28,6 +29,7 @@ async function runResize(context: CommandContext<typeof flags>): Promise<number>
   return withOutFolder(context, claim, ({ files }) =>
     withDevice(values.device, output, async (device) => {
       const onWarning = (message: string): void => output.note(`warning: ${message}`);
+      const folder = await adapterFolder(path, { output, signal });
       const adapter = await loadAdapter(await adapterOutline([folder], { device }), folder, { onWarning });
       const { adapter: resized, report } = await resizeAdapter(adapter, { ...choice, onWarning });
       await saveAdapter(resized, out, { files });

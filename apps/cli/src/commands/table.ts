@@ -15,5 +15,6 @@ export const commands: Readonly<Record<string, () => Promise<Command>>> = {
   extract: async () => (await import("./extract.js")).extractCommand,
   resize: async () => (await import("./resize.js")).resizeCommand,
   inspect: async () => (await import("./inspect.js")).inspectCommand,
+  models: async () => (await import("./models.js")).modelsCommand,
   doctor: async () => (await import("./doctor.js")).doctorCommand,
 };

@@ -1,4 +1,5 @@
 import type { Flags } from "../flags.js";
+import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
 import { deviceFlag, jsonFlag, modelFlag } from "../session.js";
 
@@ -28,6 +29,7 @@ export const comparedFlags = {
 /** The flags of `lowrank compare`. */
 export const compareFlags = {
   model: modelFlag,
+  revision: revisionFlag,
   data: comparedFlags.data,
   "eval-data": comparedFlags["eval-data"],
   methods: { type: "list", value: "full,lora,dora", help: `methods, of ${methodNames.join(", ")} (default: the usual ones of these)` },

@@ -6,6 +6,7 @@ import { splitRows } from "./held-out.js";
 /** What says where each run of a comparison begins. */
 export interface Beginning {
   readonly model: string;
+  readonly revision: string | undefined;
   readonly device: "auto" | "cpu" | "webgpu";
   readonly data: string;
   readonly "eval-data": string | undefined;
@@ -18,11 +19,14 @@ export type Opened = Awaited<ReturnType<typeof openModel>>;
 
 /** A fresh device with the model on it: the same start for each run, and a peak of memory of its own. `use` is told what the device is. */
 export function onFreshModel<R>(
-  { model, device }: Beginning,
+  { model, revision, device }: Beginning,
   dtype: { readonly dtype?: "f32" },
   use: (loaded: Opened, description: string) => Promise<R>,
+  told: { readonly output?: Output; readonly signal?: AbortSignal } = {},
 ): Promise<R> {
-  return withDevice(device, null, async (dev) => use(await openModel(model, dev, dtype), `${dev.name} (${dev.description})`));
+  return withDevice(device, null, async (dev) =>
+    use(await openModel(model, dev, { ...dtype, revision, ...told }), `${dev.name} (${dev.description})`),
+  );
 }
 
 /** The rows to train on and those that are held out. `told`: who hears of them, the first time, and may stop the reading. */

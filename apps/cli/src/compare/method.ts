@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Adapter } from "@lowrank/lora";
 import type { DataSet, Example, Examples, RunState } from "@lowrank/models";
 import type { CommandContext } from "../command.js";
+import { baseOf } from "../hub.js";
 import { applyMethod, fullMethod, methodOf, optionSettings } from "../method.js";
 import { adapterRunFiles, fullRunFiles } from "../out/mark.js";
 import type { OutFolder } from "../out-folder.js";
@@ -77,7 +78,7 @@ export function methodResult(
       const { model } = loaded;
       const { data, heldOut } = await rowsOf(values, loaded, null);
       const onWarning = (message: string): void => output.note(`warning: ${message}`);
-      const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, baseModel: values.model, onWarning });
+      const adapter = isFull ? null : applyMethod(model, name, own, { seed: values.seed, ...baseOf(values), onWarning });
       const batches = { batchSize: values["batch-size"], seed: values.seed, lengthLimit: start.context };
       if (adapter) await initializeAdapter(adapter, model, data.examples, batches, output);
       const trained = await trainInFolder({
@@ -145,7 +146,7 @@ async function measureMethod(
   const task: DecodingTask = { prompt, tokenCount: Math.min(decodedTokens, contextOf(model) - prompt.length), seconds, signal };
   stage(`time of a decoded token, for about ${seconds} s`);
   const besideBase = async (): Promise<DecodingResult> => {
-    using base = (await openModel(values.model, model.device, { dtype: "f32" })).model;
+    using base = (await openModel(values.model, model.device, { dtype: "f32", revision: values.revision })).model;
     return await fullDecoding(model, base, task);
   };
   const decoding = await (adapter ? adapterDecoding(model, adapter, task) : besideBase());

@@ -3,6 +3,7 @@ import { nodeFiles, type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
+import { modelFolder } from "../hub.js";
 import type { methodFlags } from "../method.js";
 import { openData } from "../session.js";
 import { outlinedStep, type outlineFlags } from "./outline.js";
@@ -10,6 +11,7 @@ import { outlinedStep, type outlineFlags } from "./outline.js";
 /** What says which steps a run makes. */
 export type StepFlags = Values<typeof methodFlags> & {
   readonly model: string;
+  readonly revision: string | undefined;
   readonly data: string;
   readonly method: string;
   readonly "batch-size": number;
@@ -69,8 +71,9 @@ async function leastBytes(
   flags: StepFlags,
   context: Pick<CommandContext<typeof outlineFlags>, "given" | "output" | "signal" | "args">,
 ): Promise<{ readonly bytes: number; readonly isLeast: boolean } | null> {
-  const config = await readJson(nodeFiles, nodeFiles.join(flags.model, "config.json"));
-  const tokenizer = await readTokenizer(nodeFiles, flags.model);
+  const folder = await modelFolder(flags.model, { revision: flags.revision, signal: context.signal });
+  const config = await readJson(nodeFiles, nodeFiles.join(folder, "config.json"));
+  const tokenizer = await readTokenizer(nodeFiles, folder);
   if (!config || !tokenizer) return null;
   const model = modelOutline(config, { device: planningDevice(like).device });
   const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { maxLength: flags["max-length"] });

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
@@ -7,6 +8,7 @@ import { type DType, nodeFiles, type Plan, type PlannedFor, planningDevice } fro
 import type { CommandContext } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
+import { configFolder, type Fetching, revisionFlag } from "../hub.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
 import { jsonFlag, memoryFlag } from "../session.js";
 
@@ -18,9 +20,10 @@ export const outlineFlags = {
     type: "text",
     value: "DIR|config.json",
     path: "read",
-    help: "a model's folder or its config.json alone; weights are not read",
+    help: "a model's folder, its config.json alone, or its name on the hub; weights are not read",
     required: true,
   },
+  revision: revisionFlag,
   method: { type: "choice", choices: methodNames, help: "what would be trained", default: "lora" },
   ...methodFlags,
   batch: { type: "integer", min: 1, help: "rows a step", default: 8 },
@@ -31,12 +34,13 @@ export const outlineFlags = {
 } as const satisfies Flags;
 
 /** The config.json of a folder, or of a path to it. Rejects with UsageError where there is none. */
-async function configAt(path: string): Promise<Readonly<Record<string, unknown>>> {
+async function configAt(path: string, fetching: Fetching): Promise<Readonly<Record<string, unknown>>> {
   const isFolder = await stat(path).then(
     (found) => found.isDirectory(),
     () => false,
   );
-  const file = isFolder ? join(path, "config.json") : path;
+  const isFile = existsSync(path) || path.endsWith(".json");
+  const file = isFile && !isFolder ? path : join(await configFolder(path, fetching), "config.json");
   const config = await readJson(nodeFiles, file);
   if (!config) throw new UsageError(`There is no ${file}. Give a model's folder or the path of its config.json.`);
   return config;
@@ -66,10 +70,10 @@ export interface StepOutline {
 /** Plans a step of training for the kernels of a device, within --memory or else `budgetBytes`. Rejects with UsageError where the flags ask for what cannot be. */
 export async function outlinedStep(
   like: PlannedFor,
-  { values, given, output }: CommandContext<typeof outlineFlags>,
+  { values, given, output, signal }: CommandContext<typeof outlineFlags>,
   budgetBytes?: number,
 ): Promise<StepOutline> {
-  const config = await configAt(values.model);
+  const config = await configAt(values.model, { revision: values.revision, output, signal });
   const isFull = methodOf(values.method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
   const { device, plans } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);

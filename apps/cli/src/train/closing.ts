@@ -43,7 +43,9 @@ function sayFinished(
   const note = riseNote({ heldOut, training }, { flag: "--lr ", rate: peak });
   if (note !== null) output.note(`warning: ${note}`);
   if (heldOut) output.say(`held-out loss ${heldOut.before.toFixed(4)} → ${heldOut.after.toFixed(4)}`);
-  const tuned = adapter ? ["--model", values.model, "--adapter", out] : ["--model", out];
+  const tuned = adapter
+    ? ["--model", values.model, ...(values.revision === undefined ? [] : ["--revision", values.revision]), "--adapter", out]
+    : ["--model", out];
   output.say(`${adapter ? "adapter" : "model"} in ${out}. Try:`, `${program()} generate ${tuned.map(shellWord).join(" ")} --prompt "…"`);
 }
 

@@ -1,4 +1,5 @@
 import type { Flags } from "../flags.js";
+import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
 import type { WithNeeded } from "../resume.js";
 import { deviceFlag, jsonFlag, memoryFlag, modelFlag } from "../session.js";
@@ -6,6 +7,7 @@ import { deviceFlag, jsonFlag, memoryFlag, modelFlag } from "../session.js";
 /** The flags of `lowrank train`. */
 export const trainFlags = {
   model: { ...modelFlag, required: false },
+  revision: revisionFlag,
   data: { type: "text", value: "FILE.jsonl", path: "read", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}' },
   "eval-data": { type: "text", value: "FILE.jsonl", path: "read", help: "held-out rows: the loss before and after" },
   method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },

@@ -4,6 +4,7 @@ import type { Device, Tensor } from "@lowrank/tensor";
 import { contentsOf } from "../changes.js";
 import { defaultEpochs, defaultLearningRate, defaultWarmup } from "../defaults.js";
 import { UsageError } from "../failure.js";
+import { baseOf } from "../hub.js";
 import { applyMethod, fullMethod, hasPlainForm, methodOf, methodOptions, optionSettings, refuseMethodFlags } from "../method.js";
 import type { Output } from "../output.js";
 import { contextOf, initializeAdapter } from "../runs.js";
@@ -89,11 +90,11 @@ export async function setUp(values: TrainValues, { device, given, output, signal
     );
   if (values["as-plain-lora"] && !hasPlainForm(method))
     throw new UsageError(`--as-plain-lora is for methods with pairs of LoRA, and ${method} has none. Leave it out.`);
-  const loaded = await openModel(values.model, device, isFull ? { dtype: "f32" } : {});
+  const loaded = await openModel(values.model, device, { ...(isFull && { dtype: "f32" }), revision: values.revision, output, signal });
   const { model } = loaded;
   const onWarning = (message: string): void => output.note(`warning: ${message}`);
   const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn: onWarning });
-  const adapter = isFull ? null : applyMethod(model, method, options, { seed, baseModel: values.model, onWarning });
+  const adapter = isFull ? null : applyMethod(model, method, options, { seed, ...baseOf(values), onWarning });
   const maxLength = values["max-length"];
   const data = await openData(values.data, loaded, output, { maxLength, signal });
   const evalPath = values["eval-data"];

@@ -4,7 +4,7 @@ import { type CachedRepository, isHubId, repositoryIn } from "./cache.js";
 import { type Hub, type HubOptions, hubOf } from "./environment.js";
 import { withLock } from "./lock.js";
 import { checkRevision } from "./repository.js";
-import { fetchSnapshot } from "./snapshot.js";
+import { fetchSnapshot, OtherKindError } from "./snapshot.js";
 import { type Cached, lookUp, type Wanted } from "./wanted.js";
 
 /**
@@ -24,6 +24,19 @@ export function resolveAdapter(pathOrId: string, options: HubOptions = {}): Prom
 /** A folder with a model's config.json: a path as it is, or a hub id, of which nothing else is fetched. */
 export function resolveConfig(pathOrId: string, options: HubOptions = {}): Promise<string> {
   return resolveFolder(pathOrId, "config", options);
+}
+
+/** The folder of a model or an adapter, whichever has the name, likewise. */
+export async function resolveEither(pathOrId: string, options: HubOptions = {}): Promise<string> {
+  if (isHubId(pathOrId) && (await stat(pathOrId).catch(() => null)) === null) {
+    const hub = hubOf(options, pathOrId);
+    const cached = await lookUp(repositoryIn(hub.cache, pathOrId), options.revision ?? "main", "adapter");
+    if (cached && isWhole(cached)) return cached.folder;
+  }
+  return resolveModel(pathOrId, options).catch((error: unknown) => {
+    if (error instanceof OtherKindError && error.kind === "adapter") return resolveAdapter(pathOrId, options);
+    throw error;
+  });
 }
 
 const examples: Readonly<Record<Wanted, string>> = {

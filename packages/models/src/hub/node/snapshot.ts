@@ -10,6 +10,17 @@ import { commitOf, filesAt, type HubFile } from "./repository.js";
 import { fetchBlob } from "./transfer.js";
 import { neededOf, shardsIn, type Wanted } from "./wanted.js";
 
+/** What has the name is something else than was asked for. */
+export class OtherKindError extends CheckpointError {
+  constructor(
+    message: string,
+    id: string,
+    readonly kind: "model" | "adapter",
+  ) {
+    super(message, id);
+  }
+}
+
 /** Files that are fetched at the same time. */
 const parallelCount = 4;
 
@@ -40,8 +51,8 @@ export async function fetchSnapshot(
   if (absent.length > 0) throw notOfThatKind(hub, id, wanted, absent[0] ?? "", files);
   await makeFolder(repository.blobs);
   const work: Fetch = { hub, repository, commit, options };
-  const names = [...required, ...optional.filter((name) => files.has(name))];
-  if (wanted === "model") names.push(...(await weightsOf(work, files)));
+  const weights = wanted === "model" ? await weightsOf(work, files) : [];
+  const names = [...required, ...optional.filter((name) => files.has(name)), ...weights];
   await fetchFiles(
     work,
     [...new Set(names)].map((name) => files.get(name) ?? missingShard(id, name)),
@@ -57,13 +68,12 @@ export async function fetchSnapshot(
 }
 
 function notOfThatKind(hub: Hub, id: string, wanted: Wanted, name: string, files: ReadonlyMap<string, HubFile>): CheckpointError {
-  const other =
-    wanted === "adapter" && files.has("config.json")
-      ? "It is a model: give it as --model"
-      : wanted !== "adapter" && files.has("adapter_config.json")
-        ? "It is an adapter: give it as --adapter, with its base as the model"
-        : "Check the path or the id";
-  return new CheckpointError(`${id}: it is no folder, and the hub has no ${name} for it at ${hub.endpoint}. ${other}.`, id);
+  const fact = `${id}: it is no folder, and the hub has no ${name} for it at ${hub.endpoint}.`;
+  if (wanted === "adapter" && files.has("config.json"))
+    return new OtherKindError(`${fact} It is a model: give it as --model.`, id, "model");
+  if (wanted !== "adapter" && files.has("adapter_config.json"))
+    return new OtherKindError(`${fact} It is an adapter: give it as --adapter, with its base as the model.`, id, "adapter");
+  return new CheckpointError(`${fact} Check the path or the id.`, id);
 }
 
 function missingShard(id: string, name: string): never {

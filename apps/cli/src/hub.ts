@@ -1,0 +1,74 @@
+import { stat } from "node:fs/promises";
+import { type HubOptions, isHubId, resolveAdapter, resolveConfig, resolveEither, resolveModel } from "@lowrank/models";
+import { FetchProgress } from "./fetch-progress.js";
+import type { Flags } from "./flags.js";
+import type { Output } from "./output.js";
+
+export const revisionFlag = {
+  type: "text",
+  value: "NAME",
+  help: "branch, tag or commit of a model of the hub (default: main)",
+} as const satisfies Flags[string];
+
+/** What a command that may fetch something knows: where it speaks, what stops it, and which revision is meant. */
+export interface Fetching {
+  readonly output?: Output | null;
+  readonly signal?: AbortSignal | undefined;
+  readonly revision?: string | undefined;
+}
+
+/** What an adapter's file says of the model that it is for. */
+export function baseOf({ model, revision }: { readonly model: string; readonly revision: string | undefined }): {
+  readonly baseModel: string;
+  readonly revision?: string;
+} {
+  return { baseModel: model, ...(revision !== undefined && { revision }) };
+}
+
+/** The folder of a model: a path as it is, or one of the hub's, which is fetched with a bar where the cache lacks it. */
+export function modelFolder(path: string, fetching: Fetching): Promise<string> {
+  return fetched(path, fetching, resolveModel);
+}
+
+/** A folder with a model's config.json, likewise. */
+export function configFolder(path: string, fetching: Fetching): Promise<string> {
+  return fetched(path, fetching, resolveConfig);
+}
+
+/** The folder of an adapter, likewise. A path that is no name on the hub stays as it is, and is found missing where it is read. */
+export async function adapterFolder(path: string, fetching: Fetching): Promise<string> {
+  return (await isOnHub(path)) ? fetched(path, fetching, resolveAdapter) : path;
+}
+
+/** The folder of whatever has a name on the hub, a model or an adapter, likewise. */
+export async function anyFolder(path: string, fetching: Fetching): Promise<string> {
+  return (await isOnHub(path)) ? fetched(path, fetching, resolveEither) : path;
+}
+
+/** Whether a text is no path of something, and can be "user/name" on the hub. */
+async function isOnHub(path: string): Promise<boolean> {
+  return path.includes("/") && isHubId(path) && (await stat(path).catch(() => null)) === null;
+}
+
+async function fetched(
+  path: string,
+  { output = null, signal, revision }: Fetching,
+  resolve: (path: string, options: HubOptions) => Promise<string>,
+): Promise<string> {
+  const progress = output ? new FetchProgress(output) : null;
+  try {
+    const folder = await resolve(path, {
+      ...(signal && { signal }),
+      ...(revision !== undefined && { revision }),
+      ...(progress && { onProgress: (step) => progress.step(step) }),
+      onNote: (message) => output?.note(message),
+    });
+    progress?.finish();
+    return folder;
+  } catch (error) {
+    output?.draw("");
+    if (signal?.aborted && error === signal.reason)
+      output?.note(`Stopped while ${path} was fetched; what came of it is kept, and the next call continues.`);
+    throw error;
+  }
+}

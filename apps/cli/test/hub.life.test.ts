@@ -1,0 +1,171 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { TestHub } from "test-support";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { lowrank, lowrankHere, type Outcome, scratchFolder, tinyProject } from "./cli.js";
+
+const folder = scratchFolder();
+const { model, train } = await tinyProject(folder);
+const files = Object.fromEntries(readdirSync(model).map((name) => [name, readFileSync(join(model, name))]));
+const at = (name: string): string => join(folder, name);
+const id = "org/tiny";
+let hub: TestHub;
+let cache = "";
+
+beforeAll(async () => {
+  hub = await TestHub.start();
+  hub.push(id, files);
+});
+afterAll(async () => {
+  await hub.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+beforeEach(() => {
+  hub.reset();
+  cache = mkdtempSync(at("cache-"));
+  vi.stubEnv("HF_ENDPOINT", hub.endpoint);
+  vi.stubEnv("HF_HUB_CACHE", cache);
+  vi.stubEnv("HF_TOKEN", hub.token);
+});
+afterEach(() => void vi.unstubAllEnvs());
+
+const training = ["--data", train, "--device", "cpu", "--steps", "2", "--batch-size", "2"];
+
+function expectDone({ code, stdout, stderr }: Outcome): string {
+  expect(code, stderr).toBe(0);
+  expect(`${stdout}${stderr}`).not.toContain(hub.token);
+  return `${stdout}${stderr}`;
+}
+
+describe("a name of the hub in place of a folder", () => {
+  test("is fetched by the command that wants it, and all others find it", async () => {
+    const commit = hub.push(id, files, { branch: "v1" });
+    const said = expectDone(await lowrankHere(["train", "--model", id, "--revision", "v1", ...training, "--out", at("run")]));
+    expect(said).toMatch(/fetching org\/tiny from the hub: 4 files, 0 B of .* kB here …/);
+    expect(said).toMatch(/org\/tiny: .* kB in the cache, after \d+ s/);
+    expect(said).toContain("generate --model org/tiny --revision v1 --adapter");
+    const config = JSON.parse(readFileSync(at("run/adapter_config.json"), "utf8"));
+    expect(config).toMatchObject({ base_model_name_or_path: id, revision: "v1" });
+    hub.reset();
+    const revised = ["--model", id, "--revision", commit];
+    expectDone(await lowrankHere(["eval", ...revised, "--adapter", at("run"), "--data", train, "--rows", "2", "--device", "cpu"]));
+    expectDone(
+      await lowrankHere(["generate", ...revised, "--adapter", at("run"), "--prompt", "red", "--max-new-tokens", "2", "--device", "cpu"]),
+    );
+    expectDone(await lowrankHere(["merge", ...revised, "--adapter", at("run"), "--out", at("merged"), "--device", "cpu"]));
+    expectDone(await lowrankHere(["inspect", id, "--revision", "v1"]));
+    expectDone(await lowrankHere(["plan", ...revised, "--batch", "1", "--seq", "8"]));
+    expect(hub.asked).toEqual([]);
+    expect(existsSync(at("merged/tokenizer.json"))).toBe(true);
+    // A run that is resumed knows its model's revision.
+    expectDone(await lowrankHere(["train", "--resume", "--steps", "3", "--out", at("run"), "--allow-changed"]));
+    expect(hub.asked).toEqual([]);
+  });
+
+  test("plan fetches the config alone", async () => {
+    expectDone(await lowrankHere(["plan", "--model", id, "--batch", "1", "--seq", "8"]));
+    expect(hub.asked.flatMap(({ file }) => file ?? [])).toEqual(["config.json"]);
+  });
+
+  test("an adapter by its name", async () => {
+    expectDone(await lowrankHere(["train", "--model", model, ...training, "--out", at("mine")]));
+    hub.push(
+      "user/adapter",
+      Object.fromEntries(["adapter_config.json", "adapter_model.safetensors"].map((name) => [name, readFileSync(at(`mine/${name}`))])),
+    );
+    const ask = ["generate", "--model", model, "--prompt", "red", "--max-new-tokens", "4", "--device", "cpu", "--json"];
+    const [here, there] = [await lowrankHere([...ask, "--adapter", at("mine")]), await lowrankHere([...ask, "--adapter", "user/adapter"])];
+    expectDone(there);
+    expect(there.stdout).toBe(here.stdout);
+    expectDone(await lowrankHere(["inspect", "user/adapter"]));
+    expectDone(await lowrankHere(["resize", "user/adapter", "--rank", "2", "--out", at("resized")]));
+    expectDone(await lowrankHere(["combine", "user/adapter", at("mine"), "--method", "cat", "--out", at("both")]));
+  });
+
+  test("what is not there, and what is of another kind, is told in a line with exit code 2", async () => {
+    const { code, stderr } = await lowrankHere(["train", "--model", "org/none", ...training, "--out", at("none")]);
+    expect([code, stderr.trim().split("\n").at(-1)]).toEqual([
+      2,
+      expect.stringMatching(
+        /^error: org\/none: it is no folder, and the hub has no model of that name at .*\. Check the path or the id\.$/,
+      ),
+    ]);
+    expect(existsSync(at("none"))).toBe(false);
+    const adapter = await lowrankHere(["eval", "--model", model, "--adapter", id, "--data", train, "--device", "cpu"]);
+    expect([adapter.code, adapter.stderr]).toEqual([2, expect.stringMatching(/It is a model: give it as --model/)]);
+  });
+});
+
+describe("lowrank models", () => {
+  test("lists what is cached: family, size, dtype, whether it fits, what lacks; and removes it", async () => {
+    hub.push("user/adapter", {
+      "adapter_config.json": '{"peft_type": "LORA"}',
+      "adapter_model.safetensors": files["model.safetensors"] ?? "",
+    });
+    expect(expectDone(await lowrankHere(["models"]))).toMatch(/The hub's cache holds no model/);
+    expectDone(await lowrankHere(["plan", "--model", id, "--batch", "1", "--seq", "8"]));
+    expect(expectDone(await lowrankHere(["models"]))).toMatch(/org\/tiny +llama +\d+ B +in part +main/);
+    expectDone(await lowrankHere(["inspect", id]));
+    expectDone(await lowrankHere(["inspect", "user/adapter"]));
+    const { stdout } = await lowrankHere(["models", "--json"]);
+    const bytes = Object.values(files).reduce((sum, { length }) => sum + length, 0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      models: [
+        { id, kind: "model", family: "llama", dtype: "F32", fits: true, missing: [], revisions: ["main"], sizeBytes: bytes + 40 },
+        { id: "user/adapter", kind: "adapter", family: "LORA", fits: null },
+      ],
+    });
+    expect(expectDone(await lowrankHere(["models"]))).toMatch(/org\/tiny +llama +[\d.]+ kB +F32 +fits +main\n/);
+    expect(expectDone(await lowrankHere(["models", "rm", id]))).toMatch(/org\/tiny removed from the cache: [\d.]+ kB free/);
+    expect(readdirSync(cache).filter((name) => name.includes("tiny"))).toEqual([]);
+    expect(readdirSync(join(cache, ".locks"))).toEqual(["models--user--adapter"]);
+    const again = await lowrankHere(["models", "rm", id]);
+    expect([again.code, again.stderr]).toEqual([2, expect.stringMatching(/the cache .* does not have it/)]);
+    for (const args of [["rm"], ["prune"], ["rm", "../../x"]]) expect((await lowrankHere(["models", ...args])).code).toBe(2);
+  });
+});
+
+describe("processes", () => {
+  const env = (): NodeJS.ProcessEnv => ({ HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache, HF_TOKEN: hub.token });
+
+  test("two at once fetch a model once", async () => {
+    const results = await Promise.all([1, 2].map(() => lowrank(["inspect", id, "--headers"], { env: env() })));
+    for (const result of results) expectDone(result);
+    expect(hub.asked.filter(({ at, file }) => at === "store" && file === "model.safetensors").length).toBe(1);
+  });
+
+  test("one that is interrupted while it fetches says so, leaves no run, and what came is continued after a kill too", async () => {
+    /** Half of the weights, and then nothing. */
+    const half = (): void =>
+      hub.failWith(({ at, file }, response, content) => {
+        if (at !== "store" || file !== "model.safetensors" || !content) return false;
+        response.writeHead(200, { etag: '"x"', "content-length": content.length }).write(content.subarray(0, content.length / 2));
+        return true;
+      });
+    const command = ["train", "--model", id, ...training, "--out", at("stopped")];
+    half();
+    const stopped = await lowrank(command, { env: env(), interruptAt: "fetching org/tiny" });
+    expect([stopped.code, stopped.stderr]).toEqual([
+      130,
+      expect.stringMatching(/Stopped while org\/tiny was fetched; what came of it is kept/),
+    ]);
+    expect(existsSync(at("stopped"))).toBe(false);
+    half();
+    const blobs = join(cache, "models--org--tiny", "blobs");
+    const hasPart = (): boolean =>
+      readdirSync(blobs).some(
+        (name) => name.endsWith(".lowrank") && (statSync(join(blobs, name), { throwIfNoEntry: false })?.size ?? 0) > 0,
+      );
+    const killed = await lowrank(command, { env: env(), killWhen: hasPart });
+    expect(killed.code).toBe(null);
+    hub.reset();
+    hub.failWith(({ at, file, headers }, response, content) => {
+      if (at !== "store" || file !== "model.safetensors" || !content) return false;
+      hub.send({ headers, method: "GET" }, response, content, { etag: '"x"' });
+      return true;
+    });
+    expectDone(await lowrank(["inspect", id, "--headers"], { env: env() }));
+    expect(hub.asked.find(({ at, file }) => at === "store" && file === "model.safetensors")?.headers.range).toMatch(/^bytes=\d+-$/);
+    expect(readdirSync(blobs).filter((name) => !/^[0-9a-f]+$/.test(name))).toEqual([]);
+  });
+});
