@@ -21,7 +21,7 @@ export interface FamilyCase {
 const refused: ReadonlyMap<string, string> = new Map(
   [
     "qwen2 qwen3 mistral ministral3 smollm3 granite gemma gemma2 gemma3 gemma3_text phi3 olmo2 olmo3",
-    "phi gpt_neox starcoder2 stablelm cohere cohere2 exaone4 glm4 ernie4_5 hunyuan_v1_dense nanochat mistral3",
+    "mistral3",
     "qwen3_5 gemma4",
     "gemma3n gemma3n_text",
   ].flatMap((group) =>

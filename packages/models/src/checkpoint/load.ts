@@ -41,7 +41,7 @@ export interface LoadedModel {
   readonly config: ModelConfig;
   /** Digests of what the folder holds, by which a later load can be told from this one: of weights and configuration, and of the tokenizer. */
   readonly hashes: { readonly model: string; readonly tokenizer: string | null };
-  /** What the model may lack, a sentence each: fields of config.json that nobody reads. */
+  /** What the model may lack, a sentence each: fields of config.json that nobody reads, and parts of the checkpoint that are no text model. */
   readonly warnings: readonly string[];
 }
 
@@ -54,6 +54,20 @@ const remarks: ReadonlySet<string> = new Set(["architectures", "transformers_ver
 function configDigest(config: ModelConfig): string {
   const entries = Object.entries(config).filter(([name]) => !remarks.has(name));
   return digestOf(JSON.stringify(entries.sort(([a], [b]) => (a < b ? -1 : 1))));
+}
+
+function unknownFields(path: string, names: readonly string[]): string[] {
+  if (names.length === 0) return [];
+  const fields = listed(names.map((name) => `"${name}"`));
+  return [`${path}: ${fields}: unknown to this family and not read. Compare a few answers with transformers' before you rely on them.`];
+}
+
+function foreignTensors(folder: string, names: readonly string[]): string[] {
+  if (names.length === 0) return [];
+  const towers = listed([...new Set(names.map((name) => /^(?:model\.)?([^.]+)/.exec(name)?.[1] ?? name))]);
+  return [
+    `${folder}: ${towers} (${names.length} tensors) belong to no text model and are not read. What is saved is the text model alone.`,
+  ];
 }
 
 /**
@@ -76,7 +90,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { tensors, digest, dtypes } = await readWeights(files, folder, read, { device, dtype });
+  const { tensors, digest, dtypes, foreign } = await readWeights(files, folder, read, { device, dtype });
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };
   model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
@@ -86,11 +100,6 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
       return tokenizer?.digest ?? null;
     },
   };
-  const warnings =
-    read.unknown.length === 0
-      ? []
-      : [
-          `${path}: ${listed(read.unknown.map((name) => `"${name}"`))}: unknown to this family and not read. Compare a few answers with transformers' before you rely on them.`,
-        ];
+  const warnings = [...unknownFields(path, read.unknown), ...foreignTensors(folder, foreign)];
   return { model, tokenizer, config, hashes, warnings };
 }

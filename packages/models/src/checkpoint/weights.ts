@@ -36,14 +36,19 @@ interface Place {
  * Reads the tensors that the config asks for from `model.safetensors`, or from the shards that `model.safetensors.index.json` names.
  * Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of another shape is listed
  * in one CheckpointError, and so is a weight that is not finite. The digest is that of all tensors' contents as the files hold them;
- * `dtypes` are those that they have there.
+ * `dtypes` are those that they have there, `foreign` the tensors of what is no text model.
  */
 export async function readWeights(
   files: FileSystem,
   folder: string,
   read: FamilyConfig,
   options: { readonly device: Device; readonly dtype: DType | "auto" },
-): Promise<{ readonly tensors: Map<string, Tensor>; readonly dtypes: ReadonlyMap<string, DType>; readonly digest: string }> {
+): Promise<{
+  readonly tensors: Map<string, Tensor>;
+  readonly dtypes: ReadonlyMap<string, DType>;
+  readonly digest: string;
+  readonly foreign: readonly string[];
+}> {
   const opened = await openFiles(files, folder);
   try {
     // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
@@ -72,7 +77,8 @@ export async function readWeights(
       }
       dtypes.set(name, storedDType(pieces));
     }
-    return { tensors, dtypes, digest: combinedDigest(digests) };
+    const foreign = opened.flatMap(({ entries }) => [...entries.keys()]).filter((name) => read.family.foreign?.test(name));
+    return { tensors, dtypes, digest: combinedDigest(digests), foreign };
   } finally {
     for (const file of opened) await file.close();
   }
@@ -123,7 +129,7 @@ function match(
   const known = new Set([...tied, ...[...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)])]);
   for (const file of opened) {
     for (const name of file.entries.keys()) {
-      if (family.ignored?.test(name)) continue;
+      if (family.ignored?.test(name) || family.foreign?.test(name)) continue;
       const full = known.has(name) ? name : ownName(name, family, options.savedNames ?? null, known);
       if (available.has(full)) problems.push(`"${name}" is there twice`);
       available.set(full, { file, name });

@@ -4,7 +4,7 @@ import { attend } from "../attend.js";
 import { joinHeads, type Kept, splitHeads } from "../causal-lm.js";
 import { normal, type ParameterInit, type Weights } from "../parameters.js";
 import type { Mixer, Part, Place } from "./mixer.js";
-import { Norm, type NormOptions } from "./norm.js";
+import { HeadNorms, Norm, type NormOptions } from "./norm.js";
 import type { Pass } from "./pass.js";
 import type { RopeOptions, Rotary } from "./rope.js";
 
@@ -26,8 +26,11 @@ export interface QueryKeyNorm {
   readonly q: string;
   readonly k: string;
   readonly norm: NormOptions;
-  /** Of each head's numbers, or of all heads' together. */
-  readonly over: "head" | "projection";
+  /**
+   * Of each head's numbers, or of all heads' together; with a weight for each head, in one tensor [heads, headDim] or in one a head,
+   * `norms.0` and so on.
+   */
+  readonly over: "head" | "projection" | "each head" | "each head apart";
   /** After the rotation instead of before it. */
   readonly isAfterRope?: boolean;
 }
@@ -75,8 +78,8 @@ export class Attention extends nn.Module implements Mixer {
   readonly #layer: number;
   readonly #project: (x: Tensor) => Projected;
   readonly #out: nn.Linear;
-  readonly #queryNorm: Norm | null;
-  readonly #keyNorm: Norm | null;
+  readonly #queryNorm: Norm | HeadNorms | null;
+  readonly #keyNorm: Norm | HeadNorms | null;
   readonly #valueNorm: Norm | null;
   readonly #rotary: Rotary | null;
   readonly #sinks: string | null;
@@ -102,10 +105,9 @@ export class Attention extends nn.Module implements Mixer {
     this.#options = options;
     this.#layer = layer;
     this.#project = "qkv" in names ? fused(weights, width, names, options) : separate(weights, width, names, options);
-    const over = (count: number): number => (queryKeyNorm?.over === "projection" ? count * headDim : headDim);
-    const norm = (name: string, count: number, of: NormOptions): Norm => weights.module(name, (at) => new Norm(at, over(count), of));
-    this.#queryNorm = queryKeyNorm ? norm(queryKeyNorm.q, heads, queryKeyNorm.norm) : null;
-    this.#keyNorm = queryKeyNorm && sharesWith === null ? norm(queryKeyNorm.k, kvHeads, queryKeyNorm.norm) : null;
+    this.#queryNorm = queryKeyNorm ? weights.module(queryKeyNorm.q, (at) => headNorm(at, heads, headDim, queryKeyNorm)) : null;
+    this.#keyNorm =
+      queryKeyNorm && sharesWith === null ? weights.module(queryKeyNorm.k, (at) => headNorm(at, kvHeads, headDim, queryKeyNorm)) : null;
     this.#valueNorm =
       valueNorm && sharesWith === null ? weights.module(valueNorm.name, (at) => new Norm(at, headDim, valueNorm.norm)) : null;
     this.#out = weights.dense(names.out, heads * headDim, width, { bias: bias.out ?? false, isTransposed, init: outInit });
@@ -140,7 +142,7 @@ export class Attention extends nn.Module implements Mixer {
   }
 
   /** Queries or keys [batch, seq, heads · dim] → [batch, heads, seq, dim], normed and turned in the order of the options. */
-  #placed(x: Tensor, heads: number, norm: Norm | null, pass: Pass): Tensor {
+  #placed(x: Tensor, heads: number, norm: Norm | HeadNorms | null, pass: Pass): Tensor {
     const { queryKeyNorm } = this.#options;
     const rotary = this.#rotary;
     const turned = (t: Tensor): Tensor => (rotary ? rotary.turn(t, pass.waves(rotary)) : t);
@@ -176,6 +178,11 @@ function gated(x: Tensor, heads: number): readonly [queries: Tensor, gate: Tenso
 interface Projected {
   readonly q: Tensor;
   readonly kv: { readonly k: Tensor; readonly v: Tensor } | null;
+}
+
+function headNorm(weights: Weights, heads: number, headDim: number, { over, norm }: QueryKeyNorm): Norm | HeadNorms {
+  if (over === "each head apart") return new HeadNorms(weights, heads, headDim, norm);
+  return new Norm(weights, over === "projection" ? heads * headDim : headDim, norm, over === "each head" ? heads : null);
 }
 
 type Separate = Extract<ProjectionNames, { readonly q: string }>;

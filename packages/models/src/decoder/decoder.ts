@@ -15,7 +15,7 @@ import {
 import { endTokens, type ModelConfig } from "../config.js";
 import type { BatchLayout } from "../data/batches.js";
 import { bestLayout } from "../packed-rows.js";
-import type { StoredPiece, Weights } from "../parameters.js";
+import { type StoredPiece, type Weights, zeros } from "../parameters.js";
 import { VirtualTokens } from "../virtual-tokens.js";
 import { Layer, type LayerOptions } from "./layer.js";
 import { Norm, type NormOptions } from "./norm.js";
@@ -96,7 +96,10 @@ export class Decoder extends nn.Module implements CausalLM {
     });
     this.#norm = normAt(norm.name, norm.options);
     this.#head = head.isTied
-      ? weights.module(head.name, () => new nn.Linear(this.#embedding.weight))
+      ? weights.module(
+          head.name,
+          (below) => new nn.Linear(this.#embedding.weight, head.bias ? below.tensor("bias", [vocabSize], zeros) : null),
+        )
       : weights.dense(head.name, width, vocabSize, { bias: head.bias ?? false });
     this.stopTokens = endTokens(config.eos_token_id);
   }

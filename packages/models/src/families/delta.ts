@@ -2,7 +2,7 @@ import { type GatedDeltaOptions, gatedDelta } from "../decoder/gated-delta.js";
 import type { NamedPart } from "../decoder/layer.js";
 import type { Mixer } from "../decoder/mixer.js";
 import { count } from "../schema.js";
-import { type FieldsOf, layerTypes, type Sizes } from "./fields.js";
+import { type FieldsOf, layerTypes, type RmsSizes } from "./fields.js";
 
 /** Sizes of gated delta nets, and which layers have one, under Qwen's names. */
 export interface DeltaSizes {
@@ -38,7 +38,7 @@ export function isLinear({ layer_types: types, full_attention_interval: interval
 
 /** The gated delta net of a layer: `linear_attn`. */
 export function deltaNet(
-  config: DeltaSizes & Pick<Sizes, "hidden_act" | "rms_norm_eps">,
+  config: DeltaSizes & Pick<RmsSizes, "hidden_act" | "rms_norm_eps">,
   projections: GatedDeltaOptions["projections"],
 ): NamedPart<Mixer> {
   return {

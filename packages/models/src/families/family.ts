@@ -26,6 +26,8 @@ interface FamilyDescription<F extends Fields> {
   readonly ignored?: RegExp;
   /** What names begin with in some checkpoints, and in the model: saved from the bare model, or inside of a larger one. */
   readonly prefixes?: readonly (readonly [stored: string, own: string])[];
+  /** Tokens that end a text where the file does not say. */
+  readonly endTokens?: readonly number[];
   /** Fields that change nothing of what the model computes. */
   readonly remarks?: readonly string[];
 }
@@ -44,6 +46,8 @@ export interface ReadConfig {
 export interface Family {
   readonly className: string;
   readonly ignored: RegExp | null;
+  /** Tensors of what is no text model, a vision tower: skipped with a word. */
+  readonly foreign: RegExp | null;
   readonly prefixes: readonly (readonly [stored: string, own: string])[];
   /** Throws CheckpointError naming the fields that are wrong. `type` is the `model_type` that the family stands under. */
   readonly read: (json: Readonly<Record<string, unknown>>, path: string, type: string) => ReadConfig;
@@ -51,19 +55,25 @@ export interface Family {
 
 /** A family from its description. */
 export function defineFamily<F extends Fields>(description: FamilyDescription<F>): Family {
-  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [] } = description;
+  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [], endTokens } = description;
   const schema = z.object(fields).check(...rules.map((problem) => rule<unknown>((values) => problem(values as Checked<F>))));
   const known = new Set([...Object.keys(fields), ...inert, ...remarks]);
   return {
     className,
     ignored,
+    foreign: null,
     prefixes,
     read: (json, path, type) => {
       const values = checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
       // Only looked at: what the file does not say is not added.
       const added = Object.entries(values).filter(([name, value]) => !(name === "eos_token_id" || (value === null && !(name in json))));
       return {
-        config: { ...json, ...Object.fromEntries(added), model_type: type } as unknown as ModelConfig,
+        config: {
+          ...json,
+          ...(endTokens && { eos_token_id: json["eos_token_id"] ?? endTokens }),
+          ...Object.fromEntries(added),
+          model_type: type,
+        } as unknown as ModelConfig,
         options: description.decoder(values, path),
         unknown: Object.keys(json).filter((name) => !known.has(name)),
       };

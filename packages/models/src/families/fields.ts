@@ -1,4 +1,4 @@
-import type * as z from "zod/mini";
+import * as z from "zod/mini";
 import { type ActivationName, activationNames } from "../activation.js";
 import { choice, count, countOrNull, field, flag, positive, tokenIds } from "../schema.js";
 
@@ -29,14 +29,13 @@ export interface Sizes {
   readonly head_dim: number | null;
   readonly max_position_embeddings: number;
   readonly initializer_range: number;
-  readonly rms_norm_eps: number;
   readonly hidden_act: ActivationName;
   readonly eos_token_id: number | readonly number[] | null;
   readonly tie_word_embeddings: boolean;
 }
 
 /** With the defaults that most families have; a family whose own differ says so behind them. */
-export const sizes: FieldsOf<Sizes> = {
+export const plainSizes: FieldsOf<Sizes> = {
   vocab_size: count(),
   hidden_size: count(),
   intermediate_size: count(),
@@ -46,11 +45,20 @@ export const sizes: FieldsOf<Sizes> = {
   head_dim: countOrNull(),
   max_position_embeddings: count(2048),
   initializer_range: positive(0.02),
-  rms_norm_eps: positive(1e-6),
   hidden_act: choice(activationNames, "silu"),
   eos_token_id: tokenIds(),
   tie_word_embeddings: flag(false),
 };
+
+/** Of families with root mean square norms. */
+export interface RmsSizes extends Sizes {
+  readonly rms_norm_eps: number;
+}
+
+export const sizes: FieldsOf<RmsSizes> = { ...plainSizes, rms_norm_eps: positive(1e-6) };
+
+/** Of families with layer norms. */
+export const layerNormSizes: FieldsOf<Sizes & { readonly layer_norm_eps: number }> = { ...plainSizes, layer_norm_eps: positive(1e-5) };
 
 /** Where rotary parameters stand: `readRope` reads them. */
 export interface RopeFields {
@@ -99,6 +107,14 @@ export function list<T>(what: string, fits: (item: unknown) => boolean): z.ZodMi
 /** A number, or null where the file does not say. */
 export function numberOrNull(): z.ZodMiniType<number | null, unknown> {
   return field<number | null>("a number", (value) => value === null || Number.isFinite(value), null);
+}
+
+/** What another check takes; null for none, and the default where the file does not say. */
+export function orNone<T>(fallback: T, check: z.ZodMiniType<T | null, unknown>): z.ZodMiniType<T | null, unknown> {
+  return z.pipe(
+    z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
+    check,
+  );
 }
 
 /** A field that is there in some files, of which we have one value only: the others are refused. */

@@ -1,10 +1,12 @@
+import { CheckpointError } from "@lowrank/tensor";
 import { type AttentionOptions, attention } from "../decoder/attention.js";
 import type { DecoderOptions } from "../decoder/decoder.js";
 import { type FeedForward, type FeedForwardOptions, feedForward } from "../decoder/feed-forward.js";
 import type { LayerOptions, NamedPart } from "../decoder/layer.js";
 import type { Mixer } from "../decoder/mixer.js";
 import type { NormOptions } from "../decoder/norm.js";
-import type { Sizes } from "./fields.js";
+import { shown } from "../schema.js";
+import type { Sizes, Windows } from "./fields.js";
 
 /** The fields that say an attention's sizes. */
 type HeadSizes = Pick<Sizes, "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim">;
@@ -49,6 +51,32 @@ export const normsInFront = { beforeMixer: "input_layernorm", beforeFeedForward:
 /** Root mean square norms, with a weight. */
 export function rmsNorm({ rms_norm_eps: eps }: { readonly rms_norm_eps: number }): NormOptions {
   return { kind: "rms", eps };
+}
+
+/** Layer norms with weight and bias. */
+export function layerNorm({ layer_norm_eps: eps }: { readonly layer_norm_eps: number }): NormOptions {
+  return { kind: "layer", eps, bias: true };
+}
+
+/**
+ * Which layers slide: by `layer_types`, or by the layer's number where the file has none. Throws CheckpointError for another number of types
+ * than of layers, and for a type that is neither full_attention nor sliding_attention.
+ */
+export function slidingLayers(
+  { layer_types: given, num_hidden_layers: layers }: Pick<Sizes & Windows, "layer_types" | "num_hidden_layers">,
+  path: string,
+  isSliding: (layer: number) => boolean,
+): readonly boolean[] {
+  if (given && given.length !== layers)
+    throw new CheckpointError(
+      `${path}: "layer_types" has ${given.length} entries for ${layers} layers. Correct the file or fetch it again.`,
+      path,
+    );
+  return Array.from({ length: layers }, (_, layer) => {
+    const type = given?.[layer] ?? (isSliding(layer) ? "sliding_attention" : "full_attention");
+    if (type === "full_attention" || type === "sliding_attention") return type === "sliding_attention";
+    throw new CheckpointError(`${path}: "layer_types" holds ${shown(type)}; this family has full_attention and sliding_attention.`, path);
+  });
 }
 
 /** A decoder under the names of most families: `model.embed_tokens`, `model.layers`, `model.norm`, `lm_head`. */

@@ -1,0 +1,60 @@
+import { activationNames } from "../activation.js";
+import { attention } from "../decoder/attention.js";
+import { feedForward } from "../decoder/feed-forward.js";
+import { choice, flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, headRules, layerNorm, normsInFront } from "./standard.js";
+
+/** GPT-NeoX (Black et al. 2022) and Pythia: transformers' GPTNeoXForCausalLM. Queries, keys and values of a head lie beside each other. */
+export const gptNeoX: Family = defineFamily({
+  className: "GPTNeoXForCausalLM",
+  fields: {
+    ...layerNormSizes,
+    ...rotary,
+    hidden_act: choice(activationNames, "gelu"),
+    rotary_pct: numberOrNull(),
+    rotary_emb_base: numberOrNull(),
+    attention_bias: flag(true),
+    use_parallel_residual: flag(true),
+  },
+  rules: headRules,
+  prefixes: [["", "gpt_neox."]],
+  ignored: /\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$/,
+  decoder: (config, path) => {
+    const norm = layerNorm(config);
+    const {
+      hidden_size: width,
+      num_attention_heads: heads,
+      attention_bias: hasBias,
+      intermediate_size: inner,
+      hidden_act: activation,
+    } = config;
+    const old = {
+      rope_theta: config.rope_theta ?? config.rotary_emb_base,
+      partial_rotary_factor: config.partial_rotary_factor ?? config.rotary_pct,
+    };
+    const mixer = attention({
+      heads,
+      kvHeads: heads,
+      headDim: width / heads,
+      names: { qkv: "query_key_value", out: "dense", order: "heads" },
+      bias: { q: hasBias, out: hasBias },
+      rope: readRope({ ...config, ...old, head_dim: null }, path, { isPartial: true, partial: 0.25 }),
+    });
+    const names = { up: "dense_h_to_4h", down: "dense_4h_to_h" };
+    const layer = {
+      mixer: { name: "attention", part: mixer },
+      feedForward: { name: "mlp", part: feedForward({ inner, activation, names, bias: { up: true, down: true } }) },
+      norm,
+      norms: normsInFront,
+      isParallel: config.use_parallel_residual,
+    };
+    const options = decoderNamed(config, norm, () => layer, {
+      embedding: { name: "gpt_neox.embed_in" },
+      norm: { name: "gpt_neox.final_layer_norm" },
+    });
+    return { ...options, layers: { ...options.layers, name: "gpt_neox.layers" }, savedNames: ["lm_head.", "embed_out."] };
+  },
+});

@@ -1,0 +1,41 @@
+import { flag, positive } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { rotary, sizes } from "./fields.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+
+/** Hunyuan dense (Tencent 2025): transformers' HunYuanDenseV1ForCausalLM. Queries and keys are normed behind the rope. */
+export const hunyuanV1Dense: Family = defineFamily({
+  className: "HunYuanDenseV1ForCausalLM",
+  fields: { ...sizes, ...rotary, rms_norm_eps: positive(1e-5), attention_bias: flag(false) },
+  rules: headRules,
+  remarks: [
+    "eod_token_id",
+    "eod_id",
+    "im_end_id",
+    "im_newline_id",
+    "im_start_id",
+    "pad_id",
+    "org_vocab_size",
+    "use_qk_norm",
+    "use_cla",
+    "cla_share_factor",
+  ],
+  prefixes: [["", "model."]],
+  decoder: (config, path) => {
+    const norm = rmsNorm(config);
+    const { attention_bias: has } = config;
+    const read = readRope(config, path);
+    const alpha = Number((config.rope_scaling ?? config.rope_parameters)?.["alpha"] ?? 0);
+    const { dims, theta } = read;
+    // With alpha, dynamic means one larger θ, whatever the length.
+    const isLarger = read.scaling.kind === "dynamic" && alpha > 0;
+    const rope = isLarger ? { ...read, theta: theta * alpha ** (dims / (dims - 2)), scaling: { kind: "default" } as const } : read;
+    const mixer = selfAttention(config, {
+      rope,
+      bias: { q: has, k: has, v: has, out: has },
+      queryKeyNorm: { q: "query_layernorm", k: "key_layernorm", norm, over: "head", isAfterRope: true },
+    });
+    return decoderNamed(config, norm, () => ({ mixer, feedForward: gatedMlp(config), norm, norms: normsInFront }));
+  },
+});

@@ -1,0 +1,35 @@
+import { count, flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { layerNormSizes, rotary } from "./fields.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, layerNorm, normsInFront, selfAttention } from "./standard.js";
+
+/** StableLM (Bellagente et al. 2024): transformers' StableLmForCausalLM. */
+export const stablelm: Family = defineFamily({
+  className: "StableLmForCausalLM",
+  fields: {
+    ...layerNormSizes,
+    ...rotary,
+    max_position_embeddings: count(4096),
+    use_qkv_bias: flag(false),
+    qk_layernorm: flag(false),
+    use_parallel_residual: flag(false),
+  },
+  rules: headRules,
+  prefixes: [["", "model."]],
+  ignored: /\.rotary_emb\.inv_freq$/,
+  decoder: (config, path) => {
+    const norm = layerNorm(config);
+    const { use_qkv_bias: has, use_parallel_residual: isParallel } = config;
+    const mixer = selfAttention(config, {
+      rope: readRope(config, path, { isPartial: true, partial: 0.25 }),
+      bias: { q: has, k: has, v: has },
+      queryKeyNorm: config.qk_layernorm
+        ? { q: "q_layernorm", k: "k_layernorm", norm: { ...norm, bias: false }, over: "each head apart" }
+        : null,
+    });
+    const { beforeMixer } = normsInFront;
+    const layer = { mixer, feedForward: gatedMlp(config), norm, norms: isParallel ? { beforeMixer } : normsInFront, isParallel };
+    return decoderNamed(config, norm, () => layer);
+  },
+});

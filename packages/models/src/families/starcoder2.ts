@@ -1,0 +1,32 @@
+import { activationNames } from "../activation.js";
+import { feedForward } from "../decoder/feed-forward.js";
+import { choice, count, countOrNull, flag, positive } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { plainSizes, rotary } from "./fields.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, headRules, normsInFront, selfAttention } from "./standard.js";
+
+/** StarCoder 2 (Lozhkov et al. 2024): transformers' Starcoder2ForCausalLM. */
+export const starcoder2: Family = defineFamily({
+  className: "Starcoder2ForCausalLM",
+  fields: {
+    ...plainSizes,
+    ...rotary,
+    max_position_embeddings: count(4096),
+    initializer_range: positive(0.018042),
+    norm_epsilon: positive(1e-5),
+    hidden_act: choice(activationNames, "gelu_pytorch_tanh"),
+    sliding_window: countOrNull(),
+    use_bias: flag(true),
+    tie_word_embeddings: flag(true),
+  },
+  rules: headRules,
+  prefixes: [["", "model."]],
+  decoder: (config, path) => {
+    const norm = { kind: "layer", eps: config.norm_epsilon, bias: true } as const;
+    const { use_bias: has, intermediate_size: inner, hidden_act: activation, sliding_window: window } = config;
+    const mixer = selfAttention(config, { rope: readRope(config, path), window, bias: { q: has, k: has, v: has, out: has } });
+    const mlp = feedForward({ inner, activation, names: { up: "c_fc", down: "c_proj" }, bias: { up: has, down: has } });
+    return decoderNamed(config, norm, () => ({ mixer, feedForward: { name: "mlp", part: mlp }, norm, norms: normsInFront }));
+  },
+});
