@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -50,5 +50,31 @@ describe("a diff of CONTRIBUTING.md", () => {
     const places = lines.map((line) => found.indexOf(line));
     expect(places, lines.join("\n")).not.toContain(-1);
     expect(places).toEqual([...places].sort((a, b) => a - b));
+  });
+});
+
+describe("a model family", () => {
+  const folder = join(root, "packages/models/src/families");
+  const read = (name: string): string => readFileSync(join(folder, name), "utf8");
+  /** The shared files beside them. */
+  const shared = new Set(["delta.ts", "family.ts", "fields.ts", "mamba.ts", "mixture.ts", "read.ts", "rope.ts", "standard.ts", "table.ts"]);
+  const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && !shared.has(name));
+  /** Those of several kinds of mixers or experts, with fields for each. */
+  const longer = ["deepseek-v3.ts", "falcon-h1.ts", "gemma4.ts", "granitemoehybrid.ts", "nemotron-h.ts"];
+  test("is a file of at most 80 lines, and one like Qwen2 of at most 60", () => {
+    expect(names.length).toBeGreaterThan(10);
+    expect(names.filter((name) => read(name).split("\n").length > 81 && !longer.includes(name))).toEqual([]);
+    expect(read("qwen2.ts").split("\n").length).toBeLessThan(60);
+  });
+  test("is shown in CONTRIBUTING.md as it is", () => {
+    const text = read("qwen2.ts");
+    expect(readFileSync(join(root, "CONTRIBUTING.md"), "utf8")).toContain(text.slice(text.indexOf("/** Qwen2")));
+  });
+  test("is named nowhere else in the package", () => {
+    const words = new RegExp(`["'.](${names.map((name) => name.slice(0, -3).replaceAll("-", "_")).join("|")})["'.]`);
+    const files = readdirSync(join(folder, ".."), { recursive: true, encoding: "utf8" }).filter(
+      (name) => name.endsWith(".ts") && !name.startsWith("families"),
+    );
+    expect(files.filter((name) => words.test(readFileSync(join(folder, "..", name), "utf8")))).toEqual([]);
   });
 });

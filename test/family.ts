@@ -15,16 +15,11 @@ export interface FamilyCase {
 }
 
 /**
- * What is still refused: families by `model_type`, cases by their names, which hold a hyphen, with the word that the error says. One that is read loses its word
- * here, and its cases are held to their values.
+ * What is still refused, by `model_type`, with the word that the error says. One that is read loses its word here, and its cases are held to
+ * their values.
  */
 const refused: ReadonlyMap<string, string> = new Map(
-  [
-    "qwen2 qwen3 mistral ministral3 smollm3 granite gemma gemma2 gemma3 gemma3_text phi3 olmo2 olmo3",
-    "mistral3",
-    "qwen3_5 gemma4",
-    "gemma3n gemma3n_text",
-  ].flatMap((group) =>
+  ["gemma3 mistral3", "qwen3_5 gemma4", "gemma3n gemma3n_text"].flatMap((group) =>
     group.split(" ").map((entry): [string, string] => {
       const [name = "", word = `"${entry}"`] = entry.split(":");
       return [name, word];
@@ -56,12 +51,7 @@ function casesIn(root: string | null, label: string): FamilyCase[] {
       const folder = join(root, name);
       const config = JSON.parse(readFileSync(join(folder, "model", "config.json"), "utf8")) as { readonly model_type: string };
       const family = config.model_type;
-      return {
-        name: `${label}/${name}`,
-        folder,
-        family,
-        refused: refused.get(family) ?? (name.includes("-") ? refused.get(name) : null) ?? null,
-      };
+      return { name: `${label}/${name}`, folder, family, refused: refused.get(family) ?? null };
     });
 }
 

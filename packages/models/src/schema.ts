@@ -31,9 +31,12 @@ export function field<T>(what: string, fits: (value: unknown) => boolean, fallba
 export const count = (fallback?: number): z.ZodMiniType<number, unknown> =>
   field("a positive integer", (value) => Number.isSafeInteger(value) && (value as number) > 0, fallback);
 
-/** A positive integer, or null. */
-export const countOrNull = (): z.ZodMiniType<number | null, unknown> =>
-  field<number | null>("a positive integer", (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0), null);
+/** A positive integer, or null; `fallback` where the file does not say. */
+export const countOrNull = (fallback: number | null = null): z.ZodMiniType<number | null, unknown> =>
+  z.pipe(
+    z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
+    field<number | null>("a positive integer", (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0), null),
+  );
 
 /** A finite number above 0. */
 export const positive = (fallback?: number): z.ZodMiniType<number, unknown> =>

@@ -84,12 +84,25 @@ export const rotary: FieldsOf<RopeFields> = {
 /** Layers that see only so many tokens. */
 export interface Windows {
   readonly sliding_window: number | null;
-  readonly layer_types: readonly string[] | null;
+  readonly layer_types: readonly ("full_attention" | "sliding_attention")[] | null;
 }
 
 export const windows: FieldsOf<Windows> = {
   sliding_window: countOrNull(),
-  layer_types: list<string>("a list of layer types", (item) => typeof item === "string"),
+  layer_types: layerTypes(["full_attention", "sliding_attention"]),
+};
+
+/** Windows of Qwen's models: layers from `max_window_layers` on have one, where `use_sliding_window` says so. */
+export interface QwenWindows extends Windows {
+  readonly use_sliding_window: boolean;
+  readonly max_window_layers: number;
+}
+
+export const qwenWindows: FieldsOf<QwenWindows> = {
+  ...windows,
+  sliding_window: countOrNull(4096),
+  use_sliding_window: flag(false),
+  max_window_layers: field("a whole number", (value) => Number.isSafeInteger(value) && (value as number) >= 0, 28),
 };
 
 type Json = Readonly<Record<string, unknown>>;
@@ -104,9 +117,12 @@ export function list<T>(what: string, fits: (item: unknown) => boolean): z.ZodMi
   return field<readonly T[] | null>(what, (value) => value === null || (Array.isArray(value) && value.every(fits)), null);
 }
 
-/** A number, or null where the file does not say. */
-export function numberOrNull(): z.ZodMiniType<number | null, unknown> {
-  return field<number | null>("a number", (value) => value === null || Number.isFinite(value), null);
+/** A number, or null; `fallback` where the file does not say. */
+export function numberOrNull(fallback: number | null = null): z.ZodMiniType<number | null, unknown> {
+  return z.pipe(
+    z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
+    field<number | null>("a number", (value) => value === null || Number.isFinite(value), null),
+  );
 }
 
 /** What another check takes; null for none, and the default where the file does not say. */

@@ -2,7 +2,7 @@ import { flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Llama (Touvron et al. 2023), and SmolLM2: transformers' LlamaForCausalLM. */
 export const llama: Family = defineFamily({
@@ -12,11 +12,10 @@ export const llama: Family = defineFamily({
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\.inv_freq$/,
   decoder: (config, path) => {
-    const rope = readRope(config, path);
-    const [norm, { attention_bias: has, mlp_bias: hasInner }] = [rmsNorm(config), config];
+    const [rope, norm, { mlp_bias: has }] = [readRope(config, path), rmsNorm(config), config];
     const layer = {
-      mixer: selfAttention(config, { rope, bias: { q: has, k: has, v: has, out: has } }),
-      feedForward: gatedMlp(config, { bias: { up: hasInner, down: hasInner } }),
+      mixer: selfAttention(config, { rope, bias: everyBias(config.attention_bias) }),
+      feedForward: gatedMlp(config, { bias: { up: has, down: has } }),
       norm,
       norms: normsInFront,
     };

@@ -21,11 +21,13 @@ export interface ReadRopeOptions {
   readonly kind?: "default" | "proportional";
   readonly pairing?: RopeOptions["pairing"];
   readonly isReversed?: boolean;
+  /** What this family means by a type. */
+  readonly aliases?: Readonly<Record<string, RopeScaling["kind"]>>;
 }
 
 const kinds = ["default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional"] as const;
 /** Other names: "su" of older Phi-3 files, and "mrope", whose three positions are one in a text. */
-const aliases: Readonly<Record<string, (typeof kinds)[number]>> = { su: "longrope", mrope: "default" };
+const otherNames: Readonly<Record<string, RopeScaling["kind"]>> = { su: "longrope", mrope: "default" };
 
 const factors = (): z.ZodMiniType<readonly number[], unknown> =>
   field<readonly number[]>("a list of numbers above 0", (value) => Array.isArray(value) && value.every((item) => item > 0));
@@ -78,7 +80,7 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   if (share !== 1 && !isPartial)
     throw new CheckpointError(`${path}: "partial_rotary_factor" is ${share}, only 1 is supported for this family.`, path);
   const headDim = options.headDim ?? config.head_dim ?? config.hidden_size / config.num_attention_heads;
-  const kind = kindOf(own["rope_type"] ?? own["type"] ?? options.kind ?? "default", place, path);
+  const kind = kindOf(own["rope_type"] ?? own["type"] ?? options.kind ?? "default", { ...otherNames, ...options.aliases }, place, path);
   const dims = kind === "proportional" ? headDim : Math.floor(headDim * share);
   if (dims % 2 !== 0 || dims === 0)
     throw new CheckpointError(
@@ -134,9 +136,9 @@ export function contextOf({ max_position_embeddings: most }: RotaryConfig, { sca
   return scaling.kind === "yarn" ? Math.max(most, Math.floor(scaling.length * scaling.factor)) : most;
 }
 
-function kindOf(type: unknown, place: string, path: string): (typeof kinds)[number] {
-  const found =
-    kinds.find((kind) => kind === type) ?? (typeof type === "string" && Object.hasOwn(aliases, type) ? aliases[type] : undefined);
+function kindOf(type: unknown, aliases: Readonly<Record<string, RopeScaling["kind"]>>, place: string, path: string): RopeScaling["kind"] {
+  const alias = typeof type === "string" && Object.hasOwn(aliases, type) ? aliases[type] : undefined;
+  const found = alias ?? kinds.find((kind) => kind === type);
   if (found) return found;
   throw new CheckpointError(
     `${path}: "${place}" has the type ${shown(type)}, supported are ${kinds.slice(0, -1).join(", ")} and ${kinds.at(-1)}. Use a checkpoint with one of these.`,

@@ -1,12 +1,12 @@
 import { CheckpointError } from "@lowrank/tensor";
-import { type AttentionOptions, attention } from "../decoder/attention.js";
+import { type AttentionOptions, attention, type QueryKeyNorm } from "../decoder/attention.js";
 import type { DecoderOptions } from "../decoder/decoder.js";
 import { type FeedForward, type FeedForwardOptions, feedForward } from "../decoder/feed-forward.js";
 import type { LayerOptions, NamedPart } from "../decoder/layer.js";
 import type { Mixer } from "../decoder/mixer.js";
 import type { NormOptions } from "../decoder/norm.js";
 import { shown } from "../schema.js";
-import type { Sizes, Windows } from "./fields.js";
+import type { QwenWindows, Sizes, Windows } from "./fields.js";
 
 /** The fields that say an attention's sizes. */
 type HeadSizes = Pick<Sizes, "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim">;
@@ -20,6 +20,29 @@ export const headRules: readonly ((config: HeadSizes) => string | null)[] = [
   ({ head_dim: given, hidden_size: width, num_attention_heads: heads }) =>
     given === null && width % heads !== 0 ? `"hidden_size" ${width} is not a multiple of "num_attention_heads" ${heads}` : null,
 ];
+
+/** Layers are as many as their types, where a file lists these. */
+export function layerTypeRule({
+  num_hidden_layers: layers,
+  layer_types: types,
+}: Pick<Sizes, "num_hidden_layers"> & { readonly layer_types: readonly string[] | null }): string | null {
+  return types === null || types.length >= layers ? null : `"layer_types" has ${types.length} entries for ${layers} layers`;
+}
+
+/** True for a layer with a window: by `layer_types` or, where the file has none, where `isSliding` says so. */
+export function slides({ layer_types: types }: Windows, layer: number, isSliding: (layer: number) => boolean): boolean {
+  return types ? types[layer] === "sliding_attention" : isSliding(layer);
+}
+
+/** How many tokens a layer sees; null for all. */
+export function windowOf(config: Windows, layer: number, isSliding: (layer: number) => boolean): number | null {
+  return slides(config, layer, isSliding) ? config.sliding_window : null;
+}
+
+/** The same for Qwen's models. */
+export function qwenWindowOf({ use_sliding_window: has, max_window_layers: first, ...config }: QwenWindows, layer: number): number | null {
+  return has ? windowOf(config, layer, () => layer >= first) : null;
+}
 
 export function headDimOf({ head_dim: given, hidden_size: width, num_attention_heads: heads }: HeadSizes): number {
   return given ?? width / heads;
@@ -47,6 +70,17 @@ export function gatedMlp(
 
 /** Norms in front of both sublayers, under the names of most families. */
 export const normsInFront = { beforeMixer: "input_layernorm", beforeFeedForward: "post_attention_layernorm" } as const;
+
+/** Norms around both sublayers, under the names of Gemma. */
+export const normsAround = {
+  beforeMixer: "input_layernorm",
+  afterMixer: "post_attention_layernorm",
+  beforeFeedForward: "pre_feedforward_layernorm",
+  afterFeedForward: "post_feedforward_layernorm",
+} as const;
+
+/** Norms behind both sublayers, under the names of OLMo 2. */
+export const normsBehind = { afterMixer: "post_attention_layernorm", afterFeedForward: "post_feedforward_layernorm" } as const;
 
 /** Root mean square norms, with a weight. */
 export function rmsNorm({ rms_norm_eps: eps }: { readonly rms_norm_eps: number }): NormOptions {
@@ -77,6 +111,16 @@ export function slidingLayers(
     if (type === "full_attention" || type === "sliding_attention") return type === "sliding_attention";
     throw new CheckpointError(`${path}: "layer_types" holds ${shown(type)}; this family has full_attention and sliding_attention.`, path);
   });
+}
+
+/** Of queries and keys, under the names of most families. */
+export function queryKeyNorm(norm: NormOptions, over: QueryKeyNorm["over"]): QueryKeyNorm {
+  return { q: "q_norm", k: "k_norm", norm, over };
+}
+
+/** The same bias for all projections of attention. */
+export function everyBias(has: boolean): NonNullable<AttentionOptions["bias"]> {
+  return { q: has, k: has, v: has, out: has };
 }
 
 /** A decoder under the names of most families: `model.embed_tokens`, `model.layers`, `model.norm`, `lm_head`. */

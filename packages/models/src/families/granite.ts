@@ -1,0 +1,38 @@
+import { flag, positive } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { rotary, sizes } from "./fields.js";
+import { contextOf, readRope } from "./rope.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+
+/** Granite 3 and 4, with multipliers of embeddings, scores, residuals and logits: transformers' GraniteForCausalLM. */
+export const granite: Family = defineFamily({
+  className: "GraniteForCausalLM",
+  fields: {
+    ...sizes,
+    ...rotary,
+    attention_bias: flag(false),
+    mlp_bias: flag(false),
+    embedding_multiplier: positive(1),
+    attention_multiplier: positive(1),
+    residual_multiplier: positive(1),
+    /** Logits are divided by it. */
+    logits_scaling: positive(1),
+  },
+  rules: headRules,
+  prefixes: [["", "model."]],
+  decoder: (config, path) => {
+    const [rope, norm, { mlp_bias: has }] = [readRope(config, path), rmsNorm(config), config];
+    const layer = {
+      mixer: selfAttention(config, { rope, bias: everyBias(config.attention_bias), scale: config.attention_multiplier }),
+      feedForward: gatedMlp(config, { bias: { up: has, down: has } }),
+      norm,
+      norms: normsInFront,
+      residualScale: config.residual_multiplier,
+    };
+    return decoderNamed(config, norm, () => layer, {
+      contextLength: contextOf(config, rope),
+      embedding: { scale: config.embedding_multiplier },
+      head: { scale: 1 / config.logits_scaling },
+    });
+  },
+});

@@ -1,0 +1,48 @@
+import type { LayerOptions } from "../decoder/layer.js";
+import { count, countOrNull, flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
+import { list, rotary, sizes, windows } from "./fields.js";
+import { contextOf, readRope } from "./rope.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, layerTypeRule, normsInFront, rmsNorm, selfAttention, windowOf } from "./standard.js";
+
+/** SmolLM3, of whose layers every fourth has no positions: transformers' SmolLM3ForCausalLM. */
+export const smollm3: Family = defineFamily({
+  className: "SmolLM3ForCausalLM",
+  fields: {
+    ...sizes,
+    num_key_value_heads: countOrNull(4),
+    max_position_embeddings: count(32768),
+    tie_word_embeddings: flag(true),
+    ...rotary,
+    ...windows,
+    use_sliding_window: flag(false),
+    /** 1 where a layer has positions, against what the name says. */
+    no_rope_layers: list<number>("a list of 0 and 1", (item) => item === 0 || item === 1),
+    no_rope_layer_interval: count(4),
+    attention_bias: flag(false),
+    mlp_bias: flag(false),
+  },
+  rules: [
+    ...headRules,
+    layerTypeRule,
+    ({ no_rope_layers: has, num_hidden_layers: layers }) =>
+      has === null || has.length >= layers ? null : `"no_rope_layers" has ${has.length} entries for ${layers} layers`,
+  ],
+  prefixes: [["", "model."]],
+  decoder: (config, path) => {
+    const [rope, norm, bias] = [readRope(config, path, { theta: 2e6 }), rmsNorm(config), config.mlp_bias];
+    const { no_rope_layers: has, no_rope_layer_interval: interval, use_sliding_window: slides } = config;
+    const hasRope = (layer: number): boolean => (has ? has[layer] === 1 : (layer + 1) % interval !== 0);
+    const layer = (index: number): LayerOptions => ({
+      mixer: selfAttention(config, {
+        rope: hasRope(index) ? rope : null,
+        bias: everyBias(config.attention_bias),
+        window: slides ? windowOf(config, index, () => !hasRope(index)) : null,
+      }),
+      feedForward: gatedMlp(config, { bias: { up: bias, down: bias } }),
+      norm,
+      norms: normsInFront,
+    });
+    return decoderNamed(config, norm, layer, { contextLength: contextOf(config, rope) });
+  },
+});
