@@ -19,7 +19,7 @@ export interface FamilyCase {
  * their values.
  */
 const refused: ReadonlyMap<string, string> = new Map(
-  ["gemma3 mistral3", "qwen3_5 gemma4", "gemma3n gemma3n_text"].flatMap((group) =>
+  ["gemma3n gemma3n_text"].flatMap((group) =>
     group.split(" ").map((entry): [string, string] => {
       const [name = "", word = `"${entry}"`] = entry.split(":");
       return [name, word];

@@ -252,8 +252,8 @@ CASES = {
     "gemma4": case(
         "the text model under text_config, beside a vision tower; per-layer embeddings, two layers that share keys and values.",
         "Gemma4ForConditionalGeneration",
-        dict(model_type="gemma4", audio_config=None, image_token_id=26, video_token_id=25, audio_token_id=24, boi_token_id=23, eoi_token_id=22,
-             boa_token_id=21, eoa_token_index=20,
+        dict(model_type="gemma4", audio_config=None, image_token_id=1006, video_token_id=1005, audio_token_id=1004, boi_token_id=1003,
+             eoi_token_id=1002, boa_token_id=1001, eoa_token_index=1000,
              text_config=text("gemma4_text", num_hidden_layers=4, head_dim=6, global_head_dim=8, hidden_size_per_layer_input=3,
                               layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
                               num_kv_shared_layers=2, use_double_wide_mlp=True, sliding_window=4, vocab_size_per_layer_input=VOCAB,

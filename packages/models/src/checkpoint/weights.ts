@@ -172,11 +172,12 @@ function piecesOf(name: string, { shape, pieces }: ParameterSpec, available: Rea
 
 /** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */
 function ownName(name: string, { prefixes }: Family, savedNames: DecoderOptions["savedNames"] | null, known: ReadonlySet<string>): string {
-  const spelt = savedNames ? name.replace(savedNames[1], savedNames[0]) : name;
-  if (known.has(spelt)) return spelt;
-  for (const [stored, own] of prefixes) {
-    const full = own + spelt.slice(stored.length);
-    if (spelt.startsWith(stored) && known.has(full)) return full;
+  for (const spelt of savedNames ? [name.replace(savedNames[1], savedNames[0]), name] : [name]) {
+    if (known.has(spelt)) return spelt;
+    for (const [stored, own] of prefixes) {
+      const full = own + spelt.slice(stored.length);
+      if (spelt.startsWith(stored) && known.has(full)) return full;
+    }
   }
   return name;
 }

@@ -35,6 +35,7 @@ import { qwen3Next } from "./qwen3-next.js";
 import { smollm3 } from "./smollm3.js";
 import { stablelm } from "./stablelm.js";
 import { starcoder2 } from "./starcoder2.js";
+import { gemma3WithTowers, gemma4WithTowers, mistral3WithTowers, qwen35WithTowers } from "./towers.js";
 
 /** Model families by `model_type` of config.json. */
 export const families: Readonly<Record<string, Family>> = {
@@ -46,7 +47,9 @@ export const families: Readonly<Record<string, Family>> = {
   falcon_h1: falconH1,
   gemma,
   gemma2,
+  gemma3: gemma3WithTowers,
   gemma3_text: gemma3Text,
+  gemma4: gemma4WithTowers,
   gemma4_text: gemma4,
   glm4,
   gpt2,
@@ -59,6 +62,7 @@ export const families: Readonly<Record<string, Family>> = {
   llama,
   ministral3,
   mistral,
+  mistral3: mistral3WithTowers,
   mixtral,
   nanochat,
   nemotron_h: nemotronH,
@@ -68,6 +72,7 @@ export const families: Readonly<Record<string, Family>> = {
   phi3,
   qwen2,
   qwen3,
+  qwen3_5: qwen35WithTowers,
   qwen3_5_text: qwen35,
   qwen3_moe: qwen3Moe,
   qwen3_next: qwen3Next,

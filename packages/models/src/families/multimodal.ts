@@ -1,0 +1,80 @@
+import { CheckpointError } from "@lowrank/tensor";
+import { shown } from "../schema.js";
+import type { Family } from "./family.js";
+import { inert } from "./fields.js";
+
+/** What stands around a text model. */
+interface Towers {
+  /** The families that the text model may be of, by the `model_type` under `text_config`; the first where the file does not say. */
+  readonly texts: Readonly<Record<string, Family>>;
+  /** Fields of the outer config.json that say nothing of the text model. */
+  readonly remarks?: readonly string[];
+}
+
+/** What names of the text model begin with inside of the larger one, as transformers 5 has them in memory and PEFT in its files. */
+const inside = "model.language_model.";
+/** Tensors of what is no text model. */
+const towers = /^(model\.)?(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio|mtp)\./;
+const usual = [
+  "text_config",
+  "vision_config",
+  "audio_config",
+  "initializer_range",
+  "image_token_id",
+  "image_token_index",
+  "video_token_id",
+];
+
+/**
+ * A model that sees or hears as well, of which the text model is read: another family's, under `text_config`. Adapters have the names that
+ * PEFT gives them on the whole; a checkpoint that is saved is the text model alone, as its own class loads it.
+ */
+export function textOf({ texts, remarks = [] }: Towers): Family {
+  const [usualType = ""] = Object.keys(texts);
+  const known = new Set([...inert, ...usual, ...remarks, "tie_word_embeddings", "eos_token_id"]);
+  return {
+    className: Object.values(texts)
+      .map(({ className }) => className)
+      .join(" or "),
+    ignored: /\.rotary_emb\./,
+    foreign: towers,
+    prefixes: [
+      ["language_model.model.", inside],
+      ["language_model.lm_head.", "lm_head."],
+    ],
+    read: (json, path, type) => {
+      const text = json["text_config"];
+      if (typeof text !== "object" || text === null || Array.isArray(text))
+        throw new CheckpointError(
+          `${path}: "text_config" is ${shown(text)}, not an object with the text model's fields. Fetch the file again.`,
+          path,
+        );
+      const own = text as Readonly<Record<string, unknown>>;
+      const textType = own["model_type"] ?? usualType;
+      const family = typeof textType === "string" && Object.hasOwn(texts, textType) ? texts[textType] : undefined;
+      if (!family)
+        throw new CheckpointError(
+          `${path}: the text model of "${type}" is ${shown(textType)}, which is not supported. Use one whose text model is ${Object.keys(texts).join(" or ")}.`,
+          path,
+        );
+      // The outer file has the last word on the head and on end tokens.
+      const outer = ["tie_word_embeddings", "eos_token_id"].filter((name) => json[name] != null).map((name) => [name, json[name]]);
+      const read = family.read({ ...own, ...Object.fromEntries(outer) }, path, String(textType));
+      return {
+        config: { ...read.config, architectures: [family.className] },
+        options: { ...within(read.options), savedNames: [inside, "model."] },
+        unknown: [...Object.keys(json).filter((name) => !known.has(name)), ...read.unknown],
+      };
+    },
+  };
+}
+
+/** The same parts under the names that they have inside of the larger model. */
+function within<T>(options: T): T {
+  const renamed = (value: unknown): unknown => {
+    if (typeof value === "string") return value.startsWith("model.") ? inside + value.slice("model.".length) : value;
+    if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, renamed(item)]));
+  };
+  return renamed(options) as T;
+}

@@ -1,0 +1,37 @@
+import type { Family } from "./family.js";
+import { gemma3Text } from "./gemma3.js";
+import { gemma4 } from "./gemma4.js";
+import { ministral3 } from "./ministral3.js";
+import { mistral } from "./mistral.js";
+import { textOf } from "./multimodal.js";
+import { qwen35 } from "./qwen3-5.js";
+
+const imageTokens = [
+  "boi_token_id",
+  "eoi_token_id",
+  "boi_token_index",
+  "eoi_token_index",
+  "mm_tokens_per_image",
+  "vision_soft_tokens_per_image",
+];
+
+/** Gemma 3 from 4B on: transformers' Gemma3ForConditionalGeneration. */
+export const gemma3WithTowers: Family = textOf({ texts: { gemma3_text: gemma3Text }, remarks: imageTokens });
+
+/** Gemma 4: transformers' Gemma4ForConditionalGeneration. */
+export const gemma4WithTowers: Family = textOf({
+  texts: { gemma4_text: gemma4 },
+  remarks: [...imageTokens, "audio_token_id", "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_ms_per_token"],
+});
+
+/** Ministral 3 and Mistral Small 3 with Pixtral's tower: transformers' Mistral3ForConditionalGeneration. */
+export const mistral3WithTowers: Family = textOf({
+  texts: { mistral, ministral3 },
+  remarks: ["projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size", "vision_feature_layer"],
+});
+
+/** Qwen 3.5: transformers' Qwen3_5ForConditionalGeneration. */
+export const qwen35WithTowers: Family = textOf({
+  texts: { qwen3_5_text: qwen35 },
+  remarks: ["vision_start_token_id", "vision_end_token_id"],
+});
