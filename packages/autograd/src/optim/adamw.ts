@@ -68,11 +68,20 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
         corrections[0].assign(correction1);
         corrections[1].assign(correction2);
         const root2 = correction2.sqrt();
+        // Scalars of all parameters that move at one rate.
+        const rates = new Map<number, { readonly rate: number | Tensor; readonly size: Tensor }>();
+        const ratesOf = (factor: number): { readonly rate: number | Tensor; readonly size: Tensor } => {
+          const known = rates.get(factor);
+          if (known) return known;
+          const rate = typeof given === "number" ? given * factor : factor === 1 ? given : given.mul(factor);
+          const size = form === "torch" ? mul(correction1.reciprocal(), rate) : mul(root2.div(correction1), rate);
+          rates.set(factor, { rate, size });
+          return { rate, size };
+        };
         for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
           // Counted by checkGradients and made above, one a slot.
           const [gradient, m, v] = [gradients[i] as Tensor, first[i] as Tensor, second[i] as Tensor];
-          const rate =
-            typeof given === "number" ? given * learningRateFactor : learningRateFactor === 1 ? given : given.mul(learningRateFactor);
+          const { rate, size } = ratesOf(learningRateFactor);
           const nextM = m.mul(beta1).add(gradient.mul(1 - beta1));
           const nextV = v.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
           m.assign(nextM);
@@ -81,9 +90,8 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
             decay === 0 ? value : value.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
           if (form === "torch") {
             const denominator = nextV.sqrt().div(root2).add(eps);
-            parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(mul(correction1.reciprocal(), rate))));
+            parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(size)));
           } else {
-            const size = mul(root2.div(correction1), rate);
             parameter.assign(decayed(parameter.sub(nextM.div(nextV.sqrt().add(eps)).mul(size))));
           }
         }

@@ -127,13 +127,17 @@ export function inputsOf(node: Node): readonly Node[] {
   }
 }
 
-/** The same node over other inputs, in the order of `inputsOf`. */
+/**
+ * The same node over other inputs, in the order of `inputsOf`. Fields are written out, in the order in which operations make them: copies
+ * are then of one class with what they are of, which is quicker to make and to read.
+ */
 export function withInputs(node: Node, inputs: readonly Node[]): Node {
   const at = (index: number): Node => {
     const input = inputs[index];
     if (!input) throw new Error(`withInputs: ${node.op} lacks input ${index}.`);
     return input;
   };
+  const { shape, dtype } = node;
   switch (node.op) {
     case "const":
     case "iota":
@@ -143,23 +147,28 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "random":
       return { ...node, key: at(0) };
     case "unary":
+      return { op: "unary", kind: node.kind, x: at(0), shape, dtype };
     case "cast":
     case "detach":
-    case "reduce":
     case "reshape":
-    case "permute":
     case "expand":
+      return { op: node.op, x: at(0), shape, dtype };
+    case "reduce":
+      return { op: "reduce", kind: node.kind, x: at(0), axes: node.axes, shape, dtype };
+    case "permute":
+      return { op: "permute", x: at(0), order: node.order, shape, dtype };
     case "slice":
+      return { op: "slice", x: at(0), starts: node.starts, steps: node.steps, shape, dtype };
     case "pad":
       return { ...node, x: at(0) };
     case "binary":
-      return { ...node, a: at(0), b: at(1) };
+      return { op: "binary", kind: node.kind, a: at(0), b: at(1), shape, dtype };
     case "matmul": {
       const plus = node.plus?.map((product, i) => ({ ...product, a: at(2 * i + 2), b: at(2 * i + 3) }));
-      return { ...node, a: at(0), b: at(1), ...(plus && { plus }) };
+      return { op: "matmul", a: at(0), b: at(1), shape, dtype, ...(plus && { plus }) };
     }
     case "select":
-      return { ...node, condition: at(0), a: at(1), b: at(2) };
+      return { op: "select", condition: at(0), a: at(1), b: at(2), shape, dtype };
     case "gather":
       return { ...node, x: at(0), indices: at(1) };
     case "dynamicSlice":
@@ -171,7 +180,7 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "composite":
       return { ...node, inputs };
     case "output":
-      return { ...node, of: at(0) as Node & { op: "composite" } };
+      return { op: "output", of: at(0) as Node & { op: "composite" }, index: node.index, shape, dtype };
   }
 }
 

@@ -4,7 +4,7 @@ import type { Node, UnaryKind } from "../graph/node.js";
 import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { type ComputeDType, checkDType, computeDType, type DType, isFloat, promote } from "../tensor/dtype.js";
 import { ShapeError } from "../tensor/errors.js";
-import { broadcastShapes, sameShape } from "../tensor/shape.js";
+import { broadcastShapes, type Shape, sameShape } from "../tensor/shape.js";
 import { expand } from "./movement.js";
 
 /** What elementwise functions take: numbers are scalars of the other operand's type where that has no fraction or sign to lose. */
@@ -54,9 +54,17 @@ function binary(kind: BinaryKind, name: string, left: TensorLike, right: TensorL
   // Arithmetic on truth values counts: true + true = 2.
   const type = dtype === "bool" && !bitwise.has(kind) && binaryKinds[kind].result !== "bool" ? "i32" : dtype;
   const shape = broadcastShapes(a.shape, b.shape, name);
-  const x = expand(new Tensor(lifted(a, type), a.device), shape).node;
-  const y = expand(new Tensor(lifted(b, type), b.device), shape).node;
+  const [x, y] = [operand(left, a, type, shape), operand(right, b, type, shape)];
   return new Tensor({ op: "binary", kind, a: x, b: y, shape, dtype: binaryResult(kind, type) }, a.device);
+}
+
+/** An operand in the type and the shape of a result. A number, to which there is no handle, is a constant of that shape from the start. */
+function operand(given: TensorLike, like: Tensor, dtype: ComputeDType, shape: Shape): Node {
+  if (like.dtype === dtype) {
+    if (typeof given === "number") return { op: "const", value: given, shape, dtype };
+    if (sameShape(like.shape, shape)) return like.node;
+  }
+  return expand(new Tensor(lifted(like, dtype), like.device), shape).node;
 }
 
 function floatUnary(kind: UnaryKind, x: Tensor): Tensor {

@@ -6,36 +6,40 @@ export interface Task {
   /** Place in the order that the dependencies were read from. */
   readonly index: number;
   readonly kernel: Bound;
+  /** Each once, as are those that are written. */
   readonly reads: readonly Slot[];
   readonly writes: readonly Slot[];
   /** Both, each once. */
   readonly slots: readonly Slot[];
-  readonly before: Set<Task>;
-  readonly after: Set<Task>;
+  readonly before: Task[];
+  readonly after: Task[];
 }
 
 /** Which kernels of an order must keep theirs: those where one writes what the other reads or writes. */
 export function dependencies(kernels: readonly Bound[]): Task[] {
-  const writer = new Map<Slot, Task>();
-  const readers = new Map<Slot, Task[]>();
+  const writers: (Task | undefined)[] = [];
+  const readers: (Task[] | undefined)[] = [];
+  /** For each kernel the last one that was found to wait for it. */
+  const waits = new Int32Array(kernels.length).fill(-1);
   return kernels.map((kernel, index) => {
     const task = taskOf(kernel, index);
     const waitFor = (other: Task | undefined): void => {
-      if (!other || other === task) return;
-      task.before.add(other);
-      other.after.add(task);
+      if (!other || other === task || waits[other.index] === index) return;
+      waits[other.index] = index;
+      task.before.push(other);
+      other.after.push(task);
     };
     for (const slot of task.reads) {
-      waitFor(writer.get(slot));
-      const list = readers.get(slot);
+      waitFor(writers[slot]);
+      const list = readers[slot];
       if (list) list.push(task);
-      else readers.set(slot, [task]);
+      else readers[slot] = [task];
     }
     for (const slot of task.writes) {
-      waitFor(writer.get(slot));
-      for (const reader of readers.get(slot) ?? []) waitFor(reader);
-      writer.set(slot, task);
-      readers.set(slot, []);
+      waitFor(writers[slot]);
+      for (const reader of readers[slot] ?? []) waitFor(reader);
+      writers[slot] = task;
+      readers[slot] = undefined;
     }
     return task;
   });
@@ -43,6 +47,14 @@ export function dependencies(kernels: readonly Bound[]): Task[] {
 
 /** A kernel as a task that depends on nothing yet. */
 function taskOf(kernel: Bound, index: number): Task {
-  const { reads, writes } = kernel;
-  return { index, kernel, reads, writes, slots: [...new Set([...reads, ...writes])], before: new Set(), after: new Set() };
+  const reads = distinct(kernel.reads);
+  const slots = [...reads];
+  for (const slot of kernel.writes) if (!slots.includes(slot)) slots.push(slot);
+  return { index, kernel, reads, writes: kernel.writes, slots, before: [], after: [] };
+}
+
+/** Composites may read a slot twice. */
+function distinct(slots: readonly Slot[]): readonly Slot[] {
+  for (let i = 1; i < slots.length; i++) if (slots.indexOf(slots[i] as Slot) < i) return [...new Set(slots)];
+  return slots;
 }

@@ -29,15 +29,17 @@ export function grouped({ kernels, slots }: Draft): Bound[][] {
 function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: ReadonlySet<Task>): Task[][] {
   const before = new LiveMemory(slots, order);
   /** Bytes alive at each kernel, should all that is drawn to the front stay until then. */
-  const alive = new Map(order.map((task) => [task, before.run([task])]));
-  const limit = largest(alive.values(), 0);
+  const alive = Float64Array.from(order, (task) => before.run(task));
+  const limit = largest(alive, 0);
   const memory = new LiveMemory(slots, order);
   const waiting = new Sequence(order.filter((task) => !last.has(task)));
-  const missing = new Map(order.map((task) => [task, task.before.size]));
+  const missing = Int32Array.from(order, (task) => task.before.length);
   const groups: Task[][] = [];
   for (let first = waiting.first; first; first = waiting.first) {
     const group = [first.item];
     waiting.remove(first);
+    /** The most that is alive at those that were passed. */
+    let passedBytes = 0;
     let taken = memory.taken(first.item);
     let packed = packedBy(first.item.kernel);
     let mayHoldLarge = isSmall(first.item.kernel);
@@ -48,21 +50,25 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
       const bytes = memory.taken(task);
       const mayJoin =
         (small || mayHoldLarge) &&
-        missing.get(task) === 0 &&
+        missing[task.index] === 0 &&
         memory.bytes + taken + bytes <= limit &&
         packed + packedBy(task.kernel) <= packedElements &&
-        passed.every((other) => (alive.get(other) ?? 0) + bytes <= limit);
+        passedBytes + bytes <= limit;
       passed.push(task);
-      if (!mayJoin) continue;
-      for (const other of passed) if (other !== task) alive.set(other, (alive.get(other) ?? 0) + bytes);
+      if (!mayJoin) {
+        passedBytes = Math.max(passedBytes, alive[task.index] as number);
+        continue;
+      }
+      for (const other of passed) if (other !== task) alive[other.index] = (alive[other.index] as number) + bytes;
+      passedBytes = Math.max(passed.length > 1 ? passedBytes + bytes : 0, alive[task.index] as number);
       group.push(task);
       waiting.remove(place);
       taken += bytes;
       packed += packedBy(task.kernel);
       mayHoldLarge &&= small;
     }
-    for (const task of group) for (const after of task.after) missing.set(after, (missing.get(after) ?? 0) - 1);
-    memory.run(group);
+    for (const task of group) for (const after of task.after) missing[after.index] = (missing[after.index] as number) - 1;
+    memory.runTogether(group);
     groups.push(group);
   }
   return groups;

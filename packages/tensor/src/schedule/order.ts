@@ -15,74 +15,91 @@ const freedShare = 0.98;
 export class LiveMemory {
   bytes = 0;
   /** Kernels that have not run of those that touch a slot, and the sum of their places: the place of the last one. */
-  readonly #waiting = new Map<Slot, { count: number; indices: number }>();
-  readonly #freed = new Map<number, number>();
+  readonly #waiting: Int32Array;
+  readonly #places: Float64Array;
+  /** Bytes that nothing needs once a kernel has run, by its place. */
+  readonly #freed: Float64Array;
+  /** Bytes of each slot that lies inside the plan, else 0. */
+  readonly #bytes: Float64Array;
 
   constructor(
-    readonly slots: readonly DraftSlot[],
-    tasks: Iterable<Task>,
+    slots: readonly DraftSlot[],
+    tasks: readonly Task[],
     /** Told of a kernel that is the last to touch another of its slots. */
     readonly onFreed: (index: number) => void = () => {},
   ) {
-    for (const task of tasks) {
-      for (const slot of task.slots) {
-        const waiting = this.#waiting.get(slot);
-        if (!waiting) this.#waiting.set(slot, { count: 1, indices: task.index });
-        else {
-          waiting.count++;
-          waiting.indices += task.index;
-        }
+    this.#waiting = new Int32Array(slots.length);
+    this.#places = new Float64Array(slots.length);
+    this.#freed = new Float64Array(tasks.length);
+    this.#bytes = new Float64Array(slots.length);
+    for (let slot = 0; slot < slots.length; slot++) {
+      const info = slots[slot] as DraftSlot; // within bounds
+      if (info.binding === null) this.#bytes[slot] = alignedBytes(info);
+    }
+    for (const { slots: touched, index } of tasks) {
+      for (let i = 0; i < touched.length; i++) {
+        const slot = touched[i] as Slot;
+        this.#waiting[slot] = (this.#waiting[slot] as number) + 1;
+        this.#places[slot] = (this.#places[slot] as number) + index;
       }
     }
-    for (const [slot, { count, indices }] of this.#waiting) if (count === 1) this.#free(slot, indices);
+    for (let slot = 0; slot < slots.length; slot++) if (this.#waiting[slot] === 1) this.#free(slot, this.#places[slot] as number);
   }
 
   #free(slot: Slot, index: number): void {
-    this.#freed.set(index, (this.#freed.get(index) ?? 0) + this.innerBytes(slot));
+    this.#freed[index] = (this.#freed[index] as number) + (this.#bytes[slot] as number);
   }
 
   /** Bytes of a slot that lies inside the plan, else 0. */
   innerBytes(slot: Slot): number {
-    const info = this.slots[slot];
-    return info?.binding === null ? alignedBytes(info) : 0;
+    return this.#bytes[slot] as number;
   }
 
   /** Bytes that a kernel's results take. */
-  taken(task: Task): number {
+  taken({ writes }: Task): number {
     let bytes = 0;
-    for (const slot of task.writes) bytes += this.innerBytes(slot);
+    for (let i = 0; i < writes.length; i++) bytes += this.#bytes[writes[i] as Slot] as number;
     return bytes;
   }
 
   /** Bytes that nothing needs once the kernel has run: operands that it is the last to read, results that nobody reads. */
   freed(task: Task): number {
-    return this.#freed.get(task.index) ?? 0;
+    return this.#freed[task.index] as number;
   }
 
-  /** Runs kernels at the same time; returns the bytes that are alive meanwhile. */
-  run(tasks: readonly Task[]): number {
-    for (const task of tasks) this.bytes += this.taken(task);
+  /** Runs a kernel; returns the bytes that are alive meanwhile. */
+  run(task: Task): number {
+    this.bytes += this.taken(task);
     const meanwhile = this.bytes;
-    for (const task of tasks) {
-      for (const slot of task.slots) {
-        const waiting = this.#waiting.get(slot);
-        if (!waiting) continue;
-        waiting.count--;
-        waiting.indices -= task.index;
-        if (waiting.count === 0) this.bytes -= this.innerBytes(slot);
-        if (waiting.count !== 1) continue;
-        this.#free(slot, waiting.indices);
-        this.onFreed(waiting.indices);
-      }
-    }
+    this.#leave(task);
     return meanwhile;
+  }
+
+  /** Runs kernels at the same time. */
+  runTogether(tasks: readonly Task[]): void {
+    for (const task of tasks) this.bytes += this.taken(task);
+    for (const task of tasks) this.#leave(task);
+  }
+
+  #leave({ slots, index }: Task): void {
+    for (let i = 0; i < slots.length; i++) {
+      const slot = slots[i] as Slot;
+      const left = (this.#waiting[slot] as number) - 1;
+      const places = (this.#places[slot] as number) - index;
+      this.#waiting[slot] = left;
+      this.#places[slot] = places;
+      if (left === 0) this.bytes -= this.#bytes[slot] as number;
+      if (left !== 1) continue;
+      this.#free(slot, places);
+      this.onFreed(places);
+    }
   }
 }
 
 /** The most bytes that are ever alive. */
 export function peakOf(order: readonly Task[], slots: readonly DraftSlot[]): number {
   const memory = new LiveMemory(slots, order);
-  return order.reduce((peak, task) => Math.max(peak, memory.run([task])), 0);
+  return order.reduce((peak, task) => Math.max(peak, memory.run(task)), 0);
 }
 
 /**
@@ -106,11 +123,11 @@ interface Readers {
 /** Runs tasks in the order of `orderTasks`. What is true of one that can run stays true until it runs, so that queues hold what was found. */
 class Orderer {
   readonly #memory: LiveMemory;
-  readonly #missing: Map<Task, number>;
-  readonly #byIndex = new Map<number, Task>();
-  readonly #isReady = new Set<Task>();
-  readonly #isDone = new Set<Task>();
-  readonly #readers = new Map<Slot, Readers>();
+  /** By places of tasks: for how many others each waits, whether it can run, and whether it has. */
+  readonly #missing: Int32Array;
+  readonly #isReady: Uint8Array;
+  readonly #isDone: Uint8Array;
+  readonly #readers: (Readers | undefined)[];
   /** Kernels that can run, by kind; those that have run since are passed over. */
   readonly #freeing = new Earliest<Task>();
   readonly #together = new Earliest<Task>();
@@ -122,76 +139,83 @@ class Orderer {
     slots: readonly DraftSlot[],
     readonly isLast: (task: Task) => boolean,
   ) {
-    this.#missing = new Map(tasks.map((task) => [task, task.before.size]));
-    for (const task of tasks) this.#byIndex.set(task.index, task);
-    this.#memory = new LiveMemory(slots, tasks, (index) => this.#noteFreeing(this.#byIndex.get(index) as Task));
+    this.#missing = Int32Array.from(tasks, (task) => task.before.length);
+    this.#isReady = new Uint8Array(tasks.length);
+    this.#isDone = new Uint8Array(tasks.length);
+    this.#readers = new Array(slots.length);
+    this.#memory = new LiveMemory(slots, tasks, (index) => this.#noteFreeing(tasks[index] as Task));
     for (const task of tasks) {
-      for (const slot of new Set(task.reads)) {
-        const taken = this.#memory.taken(task);
-        const readers = this.#readers.get(slot);
+      const taken = this.#memory.taken(task);
+      for (const slot of task.reads) {
+        const readers = this.#readers[slot];
         if (readers) {
           readers.tasks.push(task);
           readers.left++;
           readers.taken += taken;
-        } else this.#readers.set(slot, { tasks: [task], left: 1, ready: 0, taken });
+        } else this.#readers[slot] = { tasks: [task], left: 1, ready: 0, taken };
       }
     }
   }
 
   run(): Task[] {
-    for (const task of this.tasks) if (task.before.size === 0) this.#release(task);
+    for (const task of this.tasks) if (task.before.length === 0) this.#release(task);
     const order: Task[] = [];
     for (let next = this.#next(); next; next = this.#next()) {
-      work.kernels += 1 + next.after.size;
-      this.#isDone.add(next);
-      this.#memory.run([next]);
+      work.kernels += 1 + next.after.length;
+      this.#isDone[next.index] = 1;
+      this.#memory.run(next);
       order.push(next);
-      for (const slot of new Set(next.reads)) {
-        const readers = this.#readers.get(slot) as Readers;
+      const taken = this.#memory.taken(next);
+      for (const slot of next.reads) {
+        const readers = this.#readersOf(slot);
         readers.left--;
         readers.ready--;
-        readers.taken -= this.#memory.taken(next);
+        readers.taken -= taken;
         this.#noteTogether(slot);
       }
       for (const task of next.after) {
-        const left = (this.#missing.get(task) ?? 0) - 1;
-        this.#missing.set(task, left);
+        const left = (this.#missing[task.index] as number) - 1;
+        this.#missing[task.index] = left;
         if (left === 0) this.#release(task);
       }
     }
     return order;
   }
 
+  #readersOf(slot: Slot): Readers {
+    return this.#readers[slot] as Readers; // asked by one of them
+  }
+
   #release(task: Task): void {
-    this.#isReady.add(task);
+    this.#isReady[task.index] = 1;
     (this.isLast(task) ? this.#last : this.#others).add(task);
     this.#noteFreeing(task);
-    for (const slot of new Set(task.reads)) {
-      (this.#readers.get(slot) as Readers).ready++;
+    for (const slot of task.reads) {
+      this.#readersOf(slot).ready++;
       this.#noteTogether(slot);
     }
   }
 
   #noteFreeing(task: Task): void {
-    if (!this.#isReady.has(task) || this.isLast(task)) return;
+    if (!this.#isReady[task.index] || this.isLast(task)) return;
     if (this.#memory.freed(task) >= this.#memory.taken(task) * freedShare) this.#freeing.add(task);
   }
 
   /** Whether all that still need an operand can run now, and together take less than it. */
   #isReadTogether(slot: Slot): boolean {
-    const { left, ready, taken } = this.#readers.get(slot) as Readers;
+    const { left, ready, taken } = this.#readersOf(slot);
     return left > 1 && ready === left && this.#memory.innerBytes(slot) >= taken * freedShare;
   }
 
   #noteTogether(slot: Slot): void {
     if (!this.#isReadTogether(slot)) return;
-    const readers = this.#readers.get(slot) as Readers;
+    const readers = this.#readersOf(slot);
     // Later they are fewer and take less, so that they are noted once.
-    for (const task of readers.tasks.splice(0)) if (!this.#isDone.has(task) && !this.isLast(task)) this.#together.add(task);
+    for (const task of readers.tasks.splice(0)) if (!this.#isDone[task.index] && !this.isLast(task)) this.#together.add(task);
   }
 
   #next(): Task | undefined {
-    const isDone = (task: Task): boolean => this.#isDone.has(task);
+    const isDone = (task: Task): boolean => this.#isDone[task.index] === 1;
     const isApart = (task: Task): boolean => isDone(task) || !task.reads.some((slot) => this.#isReadTogether(slot));
     return taken(this.#freeing, isDone) ?? taken(this.#together, isApart) ?? taken(this.#others, isDone) ?? taken(this.#last, isDone);
   }
@@ -213,9 +237,10 @@ function taken(queue: Earliest<Task>, isPast: (task: Task) => boolean): Task | u
 export function lastTasks(tasks: readonly Task[], slots: readonly DraftSlot[]): Set<Task> {
   const last = new Set<Task>();
   const kept = new Set<Slot>();
-  for (const task of [...tasks].reverse()) {
+  for (let i = tasks.length - 1; i >= 0; i--) {
+    const task = tasks[i] as Task; // within bounds
     if (task.kernel.kind !== "loop" && task.kernel.kind !== "copy") continue;
-    if ([...task.after].some((user) => !last.has(user))) continue;
+    if (task.after.some((user) => !last.has(user))) continue;
     let [outside, inside, read] = [0, 0, 0];
     for (const slot of task.writes) {
       const info = slots[slot];
