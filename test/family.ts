@@ -10,22 +10,7 @@ export interface FamilyCase {
   readonly folder: string;
   /** `model_type` of its config.json, of the text model where that lies inside another. */
   readonly family: string;
-  /** What its refusal names, where it is one of those that are refused. */
-  readonly refused: string | null;
 }
-
-/**
- * What is still refused, by `model_type`, with the word that the error says. One that is read loses its word here, and its cases are held to
- * their values.
- */
-const refused: ReadonlyMap<string, string> = new Map(
-  ["gemma3n gemma3n_text"].flatMap((group) =>
-    group.split(" ").map((entry): [string, string] => {
-      const [name = "", word = `"${entry}"`] = entry.split(":");
-      return [name, word];
-    }),
-  ),
-);
 
 /** What each family is built of that the others of its line are too: lavapipe runs one case of each line. */
 const kinds: readonly (readonly string[])[] = [
@@ -51,7 +36,7 @@ function casesIn(root: string | null, label: string): FamilyCase[] {
       const folder = join(root, name);
       const config = JSON.parse(readFileSync(join(folder, "model", "config.json"), "utf8")) as { readonly model_type: string };
       const family = config.model_type;
-      return { name: `${label}/${name}`, folder, family, refused: refused.get(family) ?? null };
+      return { name: `${label}/${name}`, folder, family };
     });
 }
 
@@ -64,10 +49,7 @@ const everyCase = [
  * Those that this run holds to their values: on the cpu and on SwiftShader all; on lavapipe the first of each kind, because each has a hundred
  * shaders of its own. With LOWRANK_GOLDENS=drawn the first of every third kind, by LOWRANK_GOLDEN_SEED; =rest is what that leaves out.
  */
-export const supportedCases: readonly FamilyCase[] = inThisRun(everyCase.filter((golden) => golden.refused === null));
-
-/** Those that are refused. Nothing of a device is in that: they run on the cpu. */
-export const refusedCases: readonly FamilyCase[] = testBackend() === "cpu" ? everyCase.filter((golden) => golden.refused !== null) : [];
+export const familyCases: readonly FamilyCase[] = inThisRun(everyCase);
 
 function inThisRun(all: readonly FamilyCase[]): readonly FamilyCase[] {
   const firsts = kinds.map((families) => all.find(({ family }) => families.includes(family)));

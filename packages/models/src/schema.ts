@@ -38,6 +38,10 @@ export const countOrNull = (fallback: number | null = null): z.ZodMiniType<numbe
     field<number | null>("a positive integer", (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0), null),
   );
 
+/** A whole number of at least 0. */
+export const countOrZero = (fallback?: number): z.ZodMiniType<number, unknown> =>
+  field("a whole number of at least 0", (value) => Number.isSafeInteger(value) && (value as number) >= 0, fallback);
+
 /** A finite number above 0. */
 export const positive = (fallback?: number): z.ZodMiniType<number, unknown> =>
   field("a number above 0", (value) => Number.isFinite(value) && (value as number) > 0, fallback);

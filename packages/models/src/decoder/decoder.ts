@@ -17,6 +17,7 @@ import type { BatchLayout } from "../data/batches.js";
 import { bestLayout } from "../packed-rows.js";
 import { type StoredPiece, type Weights, zeros } from "../parameters.js";
 import { VirtualTokens } from "../virtual-tokens.js";
+import { type AltUpOptions, Streams } from "./alt-up.js";
 import { Layer, type LayerOptions } from "./layer.js";
 import { Norm, type NormOptions } from "./norm.js";
 import { passOf } from "./pass.js";
@@ -53,6 +54,8 @@ export interface DecoderOptions {
   };
   /** What each layer is told of each token beside the hidden state. */
   readonly perLayer?: PerLayerOptions;
+  /** Streams of hidden states through all layers, each of which has the same. */
+  readonly altUp?: AltUpOptions;
   /** What of a name is another in checkpoints. */
   readonly savedNames?: readonly [own: string, stored: string];
 }
@@ -69,6 +72,7 @@ export class Decoder extends nn.Module implements CausalLM {
   readonly #positions: nn.Embedding | null;
   readonly #embeddingNorm: Norm | null;
   readonly #perLayer: PerLayerInputs | null;
+  readonly #streams: Streams | null;
   readonly #layers: readonly Layer[];
   readonly #norm: Norm;
   readonly #head: nn.Linear;
@@ -88,6 +92,7 @@ export class Decoder extends nn.Module implements CausalLM {
     this.device = this.#embedding.weight.device;
     this.#positions = embedding.positions === undefined ? null : weights.embedding(embedding.positions, contextLength, width);
     this.#perLayer = options.perLayer ? new PerLayerInputs(weights, width, layers.count, options.perLayer) : null;
+    this.#streams = options.altUp ? new Streams(weights, width, options.altUp) : null;
     this.#embeddingNorm = embedding.norm ? normAt(embedding.norm.name, embedding.norm.options) : null;
     const rotary = (of: RopeOptions): Rotary => this.#rotary(of);
     this.#layers = Array.from({ length: layers.count }, (_, layer) => {
@@ -162,6 +167,10 @@ export class Decoder extends nn.Module implements CausalLM {
     const pass = passOf(batch, length, context, contextLength, ids.device, this.#perLayer?.forward(ids, embedded));
     let x = this.#positions ? embedded.add(this.#positions.forward(pass.positions)) : embedded;
     if (this.#embeddingNorm) x = this.#embeddingNorm.forward(x);
+    if (this.#streams) {
+      const streams = this.#layers.reduce((all, layer) => layer.streams(all, pass), this.#streams.from(x));
+      return this.#norm.forward(this.#streams.mean(streams));
+    }
     for (const layer of this.#layers) x = layer.forward(x, pass);
     return this.#norm.forward(x);
   }

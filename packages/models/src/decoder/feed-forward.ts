@@ -24,6 +24,8 @@ export interface FeedForwardOptions {
   /** Weights are [in, out]. */
   readonly isTransposed?: boolean;
   readonly downInit?: ParameterInit;
+  /** The share of the gate's numbers that are cut off in front of the activation, those below the mean plus so many deviations; 0 when absent (Gemma 3n). */
+  readonly sparsity?: number;
   /** What the gate is multiplied by in front of the activation, and the result (Falcon-H1). */
   readonly multipliers?: { readonly gate: number; readonly down: number } | null;
 }
@@ -36,7 +38,7 @@ export class DenseFeedForward extends nn.Module implements FeedForward {
 
   constructor(weights: Weights, { width }: Place, options: FeedForwardOptions) {
     super();
-    const { inner, names, bias = {}, isTransposed = false, downInit = normal, multipliers = null } = options;
+    const { inner, names, bias = {}, isTransposed = false, downInit = normal, multipliers = null, sparsity = 0 } = options;
     const activation = activations[options.activation];
     const wide = (name: string, size: number, parts?: readonly nn.FusedPart[]): nn.Linear =>
       weights.dense(name, width, size, { bias: bias.up ?? false, isTransposed, ...(parts && { parts }) });
@@ -50,9 +52,11 @@ export class DenseFeedForward extends nn.Module implements FeedForward {
         return activation(result.narrow(-1, 0, inner)).mul(result.narrow(-1, inner, inner));
       };
     } else {
+      const cut = sparsity > 0 ? normalQuantile(sparsity) : null;
       const gate = "gate" in names ? wide(names.gate, inner) : null;
       const up = wide(names.up, inner);
-      this.#widened = (x) => (gate ? activation(times(gate.forward(x), multipliers?.gate)).mul(up.forward(x)) : activation(up.forward(x)));
+      this.#widened = (x) =>
+        gate ? activation(cutBelow(times(gate.forward(x), multipliers?.gate), cut)).mul(up.forward(x)) : activation(up.forward(x));
     }
     this.#factor = multipliers?.down;
     this.#down = weights.dense(names.down, inner, width, { bias: bias.down ?? false, isTransposed, init: downInit });
@@ -61,6 +65,33 @@ export class DenseFeedForward extends nn.Module implements FeedForward {
   forward(x: Tensor): Tensor {
     return this.through(x, (input) => times(this.#down.forward(this.#widened(input)), this.#factor));
   }
+}
+
+/** max(x − (mean + deviations · standard deviation), 0) over the last axis: of normal numbers, the largest share that is beyond. */
+function cutBelow(x: Tensor, deviations: number | null): Tensor {
+  if (deviations === null) return x;
+  const mean = x.mean(-1, { keepDims: true });
+  const deviation = x.variance(-1, { keepDims: true }).sqrt();
+  return x.sub(mean.add(deviation.mul(deviations))).relu();
+}
+
+/** The number below which a normal number lies with probability p, in (0, 1): Newton's method on erf's power series. */
+export function normalQuantile(p: number): number {
+  const below = (x: number): number => {
+    let [term, sum] = [x, x];
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum) && n < 500; n++) {
+      term *= (x * x) / (2 * n + 1);
+      sum += term;
+    }
+    return 0.5 + (sum * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI);
+  };
+  let x = 0;
+  for (let step = 0; step < 60; step++) {
+    const change = (below(x) - p) * Math.sqrt(2 * Math.PI) * Math.exp((x * x) / 2);
+    x -= Math.max(-1, Math.min(1, change));
+    if (Math.abs(change) < 1e-14) break;
+  }
+  return x;
 }
 
 function times(x: Tensor, factor = 1): Tensor {

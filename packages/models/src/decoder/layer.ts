@@ -2,6 +2,7 @@ import { nn } from "@lowrank/autograd";
 import type { Tensor } from "@lowrank/tensor";
 import type { BlockNames } from "../causal-lm.js";
 import { ones, type Weights } from "../parameters.js";
+import { AltUp, type AltUpOptions, Laurel } from "./alt-up.js";
 import { ExpertBranch, type ExpertBranchOptions } from "./expert-branch.js";
 import type { FeedForward } from "./feed-forward.js";
 import type { Mixer, Part, Place } from "./mixer.js";
@@ -38,6 +39,8 @@ export interface LayerOptions {
   readonly isParallel?: boolean;
   /** Experts beside the feed-forward (Gemma 4). */
   readonly experts?: ExpertBranchOptions;
+  /** Streams of hidden states around the layer, and the rank of what is beside its attention (Gemma 3n). */
+  readonly altUp?: AltUpOptions & { readonly laurelRank: number };
   /** What the layer is told of each token is added at its end (Gemma 3n). */
   readonly perLayer?: PerLayerBranchOptions;
   /** The name of a number, [1], that the layer's result is multiplied by. */
@@ -53,6 +56,8 @@ export class Layer extends nn.Module {
   readonly #feedForward: FeedForward | null;
   readonly #experts: ExpertBranch | null;
   readonly #perLayer: PerLayerBranch | null;
+  readonly #altUp: AltUp | null;
+  readonly #laurel: Laurel | null;
   readonly #options: LayerOptions;
   readonly #norms: { readonly [at in keyof LayerOptions["norms"]]: Norm } = {};
 
@@ -71,7 +76,9 @@ export class Layer extends nn.Module {
     norm("beforeFeedForward");
     this.#feedForward = feedForward && made(feedForward, weights, place);
     norm("afterFeedForward");
-    const { experts, perLayer, scalar } = options;
+    const { experts, perLayer, scalar, altUp } = options;
+    this.#altUp = altUp ? weights.module("altup", (at) => new AltUp(at, place.width, altUp)) : null;
+    this.#laurel = altUp ? weights.module("laurel", (at) => new Laurel(at, place.width, altUp.laurelRank, altUp.norm)) : null;
     this.#experts = experts ? new ExpertBranch(weights, place.width, experts) : null;
     this.#perLayer = perLayer ? new PerLayerBranch(weights, place.layer, place.width, perLayer) : null;
     if (scalar !== undefined) Reflect.set(this, scalar, weights.tensor(scalar, [1], ones));
@@ -102,6 +109,23 @@ export class Layer extends nn.Module {
       const { scalar } = this.#options;
       return scalar === undefined ? told : told.mul(Reflect.get(this, scalar) as Tensor);
     });
+  }
+
+  /** Streams [batch, seq, width] each → the same: the layer computes with one, and the others follow (Gemma 3n). */
+  streams(given: readonly Tensor[], pass: Pass): readonly Tensor[] {
+    const { beforeMixer, afterMixer } = this.#norms;
+    const altUp = this.#altUp;
+    const active = this.#options.altUp?.active ?? 0;
+    if (!altUp || !this.#laurel || !this.#feedForward) throw new Error("Layer: it has no streams.");
+    const predicted = altUp.predicted(given);
+    const input = predicted[active] as Tensor;
+    const normed = beforeMixer?.forward(input) ?? input;
+    const result = this.#mixer.forward(normed, pass);
+    const attended = input.add(afterMixer?.forward(result) ?? result);
+    const mixed = attended.add(this.#laurel.forward(normed)).mul(Math.SQRT1_2);
+    const corrected = altUp.corrected(predicted, mixed.add(this.#fed(this.#feedForward, input, normed, mixed)));
+    const told = this.#perLayer?.forward(altUp.gate(corrected), pass.perLayer);
+    return told ? corrected.map((stream, index) => (index === 0 ? stream : stream.add(told))) : corrected;
   }
 
   /** What the feed-forward adds. */

@@ -1,8 +1,8 @@
 import { latentAttention } from "../decoder/latent-attention.js";
-import { count, countOrNull, field, flag, positive } from "../schema.js";
-import { type Checked, defineFamily, type Family } from "./family.js";
+import { count, countOrNull, countOrZero, flag } from "../schema.js";
+import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
-import { fewerChoices, mixture } from "./mixture.js";
+import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
 import { latentScale, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
 
@@ -18,31 +18,26 @@ const fields = {
   rope_interleave: flag(true),
   n_routed_experts: count(256),
   n_shared_experts: count(1),
-  num_experts_per_tok: count(8),
   moe_intermediate_size: count(2048),
-  first_k_dense_replace: field<number>("a whole number of at least 0", (value) => Number.isSafeInteger(value) && (value as number) >= 0, 3),
-  n_group: count(8),
-  topk_group: count(4),
-  norm_topk_prob: flag(true),
-  routed_scaling_factor: positive(2.5),
+  first_k_dense_replace: countOrZero(3),
+  ...groupedRouting,
   scoring_func: only("sigmoid"),
   topk_method: only("noaux_tc"),
   moe_layer_freq: only(1),
   output_router_logits: only(false),
 };
-type Config = Checked<typeof fields>;
 
 /** DeepSeek-V3 (DeepSeek 2024): transformers' DeepseekV3ForCausalLM. */
 export const deepseekV3: Family = defineFamily({
   className: "DeepseekV3ForCausalLM",
   fields,
-  rules: [fewerChoices("num_experts_per_tok", "n_routed_experts"), fewerChoices("topk_group", "n_group"), wholeGroups],
+  rules: [(config) => groupsFit(config.n_routed_experts, config)],
   prefixes: [["", "model."]],
   remarks: ["num_nextn_predict_layers", "qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
   decoder: (config, path) => {
     const pairing = config.rope_interleave ? "adjacent" : "halves";
     const rope = readRope(config, path, { headDim: config.qk_rope_head_dim, pairing });
-    const { qk_nope_head_dim: plainDim, hidden_act: activation, n_group: groups } = config;
+    const { qk_nope_head_dim: plainDim, hidden_act: activation } = config;
     const norm = rmsNorm(config);
     const attention = latentAttention({
       heads: config.num_attention_heads,
@@ -54,22 +49,15 @@ export const deepseekV3: Family = defineFamily({
       bias: config.attention_bias,
       scale: latentScale(config, plainDim + config.qk_rope_head_dim),
     });
-    const { moe_intermediate_size: inner, num_experts_per_tok: choices } = config;
+    const { moe_intermediate_size: inner } = config;
     const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
     const sparse = mixture({
       count: config.n_routed_experts,
-      choices,
+      choices: config.num_experts_per_tok,
       inner,
       activation,
       router: { name: "gate", correction: "e_score_correction_bias" },
-      routing: {
-        kind: "sigmoid",
-        choices,
-        isNormalized: config.norm_topk_prob,
-        epsilon: 1e-20,
-        scale: config.routed_scaling_factor,
-        groups: { count: groups, chosen: config.topk_group },
-      },
+      routing: routingOf(config),
       shared: { name: "shared_experts", options: { inner: inner * config.n_shared_experts, activation, names } },
     });
     return decoderNamed(config, norm, (layer) => ({
@@ -80,14 +68,3 @@ export const deepseekV3: Family = defineFamily({
     }));
   },
 });
-
-function wholeGroups({
-  n_routed_experts: experts,
-  n_group: groups,
-  topk_group: chosen,
-  num_experts_per_tok: choices,
-}: Config): string | null {
-  if (experts % groups !== 0) return `"n_routed_experts" ${experts} is not a multiple of "n_group" ${groups}`;
-  const most = (experts / groups) * chosen;
-  return choices <= most ? null : `"num_experts_per_tok" ${choices} is more than the ${most} experts of "topk_group" ${chosen} groups`;
-}

@@ -1,10 +1,10 @@
 import { feedForward } from "../decoder/feed-forward.js";
 import { mamba } from "../decoder/mamba.js";
 import { mixersTogether } from "../decoder/together.js";
-import { count, countOrNull, flag, positive } from "../schema.js";
+import { flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes } from "./fields.js";
-import { timeStepLimit } from "./mamba.js";
+import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
 
@@ -25,19 +25,9 @@ const fields = {
   ssm_in_multiplier: positive(1),
   ssm_out_multiplier: positive(1),
   ssm_multipliers: numbers("five numbers"),
-  mamba_n_heads: count(128),
-  mamba_d_head: count(64),
-  mamba_d_ssm: countOrNull(),
-  mamba_d_state: count(256),
-  mamba_n_groups: count(1),
-  mamba_d_conv: count(4),
-  mamba_expand: count(2),
-  mamba_chunk_size: count(256),
-  mamba_conv_bias: flag(true),
-  mamba_proj_bias: flag(false),
+  ...mambaFields,
   mamba_rms_norm: flag(false),
   mamba_norm_before_gate: flag(true),
-  time_step_limit: timeStepLimit(),
 };
 type Config = Checked<typeof fields>;
 
@@ -45,9 +35,9 @@ type Config = Checked<typeof fields>;
 export const falconH1: Family = defineFamily({
   className: "FalconH1ForCausalLM",
   fields,
-  rules: [...headRules, fiveMultipliers],
+  rules: [...headRules, mambaGroupsFit, fiveMultipliers],
   prefixes: [["", "model."]],
-  remarks: ["mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb", "bos_token_id"],
+  remarks: ["mamba_d_ssm", "mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb"],
   decoder: (config, path) => {
     const rope = readRope(config, path);
     const norm = rmsNorm(config);
@@ -58,8 +48,16 @@ export const falconH1: Family = defineFamily({
     const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
     const bias = { up: hasInner, down: hasInner };
     const mlp = { name: "feed_forward", part: feedForward({ inner, activation, names, bias, multipliers: { gate, down } }) };
+    const { mamba_rms_norm: hasNorm, mamba_n_groups: groups, rms_norm_eps: eps } = config;
+    const own = mambaSizes(config);
+    const ssm = mamba({
+      ...own,
+      bias: { ...own.bias, out: config.projectors_bias },
+      norm: hasNorm ? { eps, groups, isBeforeGate: config.mamba_norm_before_gate } : null,
+      multipliers: { input: config.ssm_in_multiplier, parts: config.ssm_multipliers ?? [] },
+    });
     const mixers = [
-      { ...mambaOf(config), outputScale: config.ssm_out_multiplier },
+      { name: "mamba", part: ssm, outputScale: config.ssm_out_multiplier },
       { ...attention, inputScale: config.attention_in_multiplier, outputScale: config.attention_out_multiplier },
     ];
     return decoderNamed(
@@ -79,26 +77,6 @@ export const falconH1: Family = defineFamily({
     );
   },
 });
-
-function mambaOf(config: Config) {
-  const { mamba_rms_norm: hasNorm, mamba_n_groups: groups, rms_norm_eps: eps } = config;
-  return {
-    name: "mamba",
-    part: mamba({
-      heads: config.mamba_n_heads,
-      headDim: config.mamba_d_head,
-      stateDim: config.mamba_d_state,
-      groups,
-      convSize: config.mamba_d_conv,
-      bias: { conv: config.mamba_conv_bias, in: config.mamba_proj_bias, out: config.projectors_bias },
-      activation: config.hidden_act,
-      chunk: config.mamba_chunk_size,
-      timeStepLimit: config.time_step_limit,
-      norm: hasNorm ? { eps, groups, isBeforeGate: config.mamba_norm_before_gate } : null,
-      multipliers: { input: config.ssm_in_multiplier, parts: config.ssm_multipliers ?? [] },
-    }),
-  };
-}
 
 function fiveMultipliers({ ssm_multipliers: parts, mlp_multipliers: mlp }: Config): string | null {
   if (parts && parts.length !== 5) return `"ssm_multipliers" has ${parts.length} numbers, not 5`;

@@ -1,14 +1,14 @@
 import { activationNames } from "../activation.js";
 import type { AttentionOptions } from "../decoder/attention.js";
 import type { LayerOptions } from "../decoder/layer.js";
-import { choice, count, countOrNull, field, flag, shown } from "../schema.js";
+import { choice, count, countOrNull, countOrZero, field, flag, shown } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, object, rotary, sizes } from "./fields.js";
+import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
 import { readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, selfAttention } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
 const { hidden_act: _activation, ...own } = sizes;
-const whole = field<number>("a whole number of at least 0", (value) => Number.isSafeInteger(value) && (value as number) >= 0, 0);
 
 const fields = {
   ...own,
@@ -23,13 +23,9 @@ const fields = {
   per_layer_config: object(),
   global_head_dim: countOrNull(),
   num_global_key_value_heads: countOrNull(),
-  num_kv_shared_layers: whole,
+  num_kv_shared_layers: countOrZero(0),
   use_double_wide_mlp: flag(false),
-  hidden_size_per_layer_input: field<number>(
-    "a whole number of at least 0",
-    (value) => Number.isSafeInteger(value) && (value as number) >= 0,
-    256,
-  ),
+  hidden_size_per_layer_input: countOrZero(256),
   vocab_size_per_layer_input: count(262144),
   final_logit_softcapping: numberOrNull(),
   use_bidirectional_attention: field<string | null>('null or "vision"', (value) => value === null || value === "vision", null),
@@ -48,55 +44,32 @@ export const gemma4: Family = defineFamily({
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\./,
   decoder: (config, path) => {
-    const norm = { kind: "rms", eps: config.rms_norm_eps } as const;
-    const size = config.hidden_size_per_layer_input;
-    const decoder = decoderNamed(config, norm, (layer) => layerOf(config, path, layer), {
+    const told = perLayerEmbeddings(config);
+    const decoder = decoderNamed(config, rmsNorm(config), (layer) => ({ ...layerOf(config, path, layer), ...told.layer }), {
       embedding: { scale: Math.sqrt(config.hidden_size) },
       head: { cap: config.final_logit_softcapping },
     });
-    const names = {
-      embedding: "model.embed_tokens_per_layer",
-      projection: "model.per_layer_model_projection",
-      norm: "model.per_layer_projection_norm",
-    };
-    return size === 0 ? decoder : { ...decoder, perLayer: { size, vocabSize: config.vocab_size_per_layer_input, names, norm } };
+    return { ...decoder, ...told.decoder };
   },
 });
 
 function layerOf(config: Config, path: string, layer: number): LayerOptions {
-  const norm = { kind: "rms", eps: config.rms_norm_eps } as const;
-  const { hidden_activation: activation, hidden_size_per_layer_input: size } = config;
-  const isShared = sharedWith(config, layer) !== null;
-  const inner = config.intermediate_size * (config.use_double_wide_mlp && isShared ? 2 : 1);
-  const { num_experts: experts, top_k_experts: choices, moe_intermediate_size: expertInner } = config;
+  const { hidden_activation: activation, use_double_wide_mlp: isWide, rms_norm_eps: eps } = config;
+  const inner = config.intermediate_size * (isWide && sharedBy(config, layer) !== null ? 2 : 1);
+  const { num_experts: number, top_k_experts: choices, moe_intermediate_size: expertInner } = config;
+  const hasExperts = config.enable_moe_block && number && choices && expertInner;
   return {
     mixer: selfAttention(config, attentionOf(config, path, layer)),
     feedForward: gatedMlp({ intermediate_size: inner, hidden_act: activation }),
-    norm,
-    norms: {
-      beforeMixer: "input_layernorm",
-      afterMixer: "post_attention_layernorm",
-      beforeFeedForward: "pre_feedforward_layernorm",
-      afterFeedForward: "post_feedforward_layernorm",
-    },
-    ...(config.enable_moe_block &&
-      experts &&
-      choices &&
-      expertInner && { experts: { count: experts, choices, inner: expertInner, activation, eps: norm.eps } }),
-    ...(size > 0 && {
-      perLayer: {
-        size,
-        activation,
-        names: { gate: "per_layer_input_gate", projection: "per_layer_projection", norm: "post_per_layer_input_norm" },
-        norm,
-      },
-    }),
+    norm: rmsNorm(config),
+    norms: normsAround,
+    ...(hasExperts && { experts: { count: number, choices, inner: expertInner, activation, eps } }),
     scalar: "layer_scalar",
   };
 }
 
 function attentionOf(config: Config, path: string, layer: number): Partial<AttentionOptions> & Pick<AttentionOptions, "rope"> {
-  const norm = { kind: "rms", eps: config.rms_norm_eps } as const;
+  const norm = rmsNorm(config);
   const type = typeOf(config, layer);
   const isFull = type === "full_attention";
   const given = config.per_layer_config?.[String(layer)] as
@@ -119,7 +92,7 @@ function attentionOf(config: Config, path: string, layer: number): Partial<Atten
     queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
     valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
     areKeysValues: isFull && config.attention_k_eq_v,
-    sharesWith: sharedWith(config, layer),
+    sharesWith: sharedBy(config, layer),
   };
 }
 
@@ -129,12 +102,8 @@ function typeOf({ layer_types: types, num_hidden_layers: layers }: Config, layer
   return types?.[layer] ?? ((layer + 1) % 6 === 0 ? "full_attention" : "sliding_attention");
 }
 
-/** The layer whose keys and values a layer sees: the last of its type before those that share. */
-function sharedWith(config: Config, layer: number): number | null {
-  const first = config.num_hidden_layers - config.num_kv_shared_layers;
-  if (config.num_kv_shared_layers === 0 || layer < first) return null;
-  for (let before = first - 1; before >= 0; before--) if (typeOf(config, before) === typeOf(config, layer)) return before;
-  return null;
+function sharedBy(config: Config, layer: number): number | null {
+  return sharedWith(layer, config.num_hidden_layers, config.num_kv_shared_layers, (other) => typeOf(config, other));
 }
 
 function missingExperts(config: Config): string | null {

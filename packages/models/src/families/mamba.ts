@@ -1,8 +1,63 @@
 import * as z from "zod/mini";
-import { field } from "../schema.js";
+import type { MambaOptions } from "../decoder/mamba.js";
+import { count, field, flag } from "../schema.js";
+import type { FieldsOf, Sizes } from "./fields.js";
+
+/** Sizes of Mamba-2 mixers, as Granite's and Falcon's files name them. */
+export interface MambaSizes {
+  readonly mamba_n_heads: number;
+  /** The width times `mamba_expand` over the heads where it is "auto". */
+  readonly mamba_d_head: number | "auto";
+  readonly mamba_n_groups: number;
+  readonly mamba_d_state: number;
+  readonly mamba_d_conv: number;
+  readonly mamba_expand: number;
+  readonly mamba_chunk_size: number;
+  readonly mamba_conv_bias: boolean;
+  readonly mamba_proj_bias: boolean;
+  readonly time_step_limit: readonly [least: number, most: number];
+}
+
+export const mambaFields: FieldsOf<MambaSizes> = {
+  mamba_n_heads: count(128),
+  mamba_d_head: field<number | "auto">(
+    'a positive integer or "auto"',
+    (value) => value === "auto" || (Number.isSafeInteger(value) && (value as number) > 0),
+    "auto",
+  ),
+  mamba_n_groups: count(1),
+  mamba_d_state: count(256),
+  mamba_d_conv: count(4),
+  mamba_expand: count(2),
+  mamba_chunk_size: count(256),
+  mamba_conv_bias: flag(true),
+  mamba_proj_bias: flag(false),
+  time_step_limit: timeStepLimit(),
+};
+
+/** A mixer of these sizes, but for its norm. */
+export function mambaSizes(config: MambaSizes & Pick<Sizes, "hidden_size" | "hidden_act">): Omit<MambaOptions, "norm"> {
+  const { mamba_n_heads: heads, mamba_d_head: given, mamba_proj_bias: bias } = config;
+  return {
+    heads,
+    headDim: given === "auto" ? (config.mamba_expand * config.hidden_size) / heads : given,
+    stateDim: config.mamba_d_state,
+    groups: config.mamba_n_groups,
+    convSize: config.mamba_d_conv,
+    bias: { conv: config.mamba_conv_bias, in: bias, out: bias },
+    activation: config.hidden_act,
+    chunk: config.mamba_chunk_size,
+    timeStepLimit: config.time_step_limit,
+  };
+}
+
+/** Heads in groups of equal size. */
+export function mambaGroupsFit({ mamba_n_heads: heads, mamba_n_groups: groups }: MambaSizes): string | null {
+  return heads % groups === 0 ? null : `"mamba_n_heads" ${heads} is not a multiple of "mamba_n_groups" ${groups}`;
+}
 
 /** [least, most] of a Mamba's time steps, where infinity is what transformers 5 writes for it. */
-export function timeStepLimit(): z.ZodMiniType<readonly [number, number], unknown> {
+function timeStepLimit(): z.ZodMiniType<readonly [number, number], unknown> {
   return z.pipe(
     z.transform((value: unknown): unknown => (Array.isArray(value) ? value.map(numberOf) : (value ?? [0, Number.POSITIVE_INFINITY]))),
     field<readonly [number, number]>(

@@ -8,6 +8,8 @@ import { asMixer } from "../decoder/together.js";
 import { choice, count, countOrNull, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, sizes } from "./fields.js";
+import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
+import { headRules } from "./standard.js";
 
 const { rms_norm_eps: _eps, hidden_act: _act, num_hidden_layers: _layers, ...own } = sizes;
 const kinds = ["linear_attention", "mamba", "full_attention", "attention", "mlp", "moe"] as const;
@@ -39,13 +41,13 @@ const fields = {
   time_step_min: positive(0.001),
   n_routed_experts: countOrNull(),
   num_local_experts: countOrNull(),
-  num_experts_per_tok: count(2),
   moe_intermediate_size: count(7688),
   moe_shared_expert_intermediate_size: count(7688),
   moe_latent_size: only(null),
+  ...groupedRouting,
+  num_experts_per_tok: count(2),
   n_group: count(1),
   topk_group: count(1),
-  norm_topk_prob: flag(true),
   routed_scaling_factor: positive(1),
 };
 type Config = Checked<typeof fields>;
@@ -54,6 +56,7 @@ type Config = Checked<typeof fields>;
 export const nemotronH: Family = defineFamily({
   className: "NemotronHForCausalLM",
   fields,
+  rules: [...headRules, (config: Config) => groupsFit(expertsOf(config), config)],
   ignored: /^(backbone|model)\.mtp\.|^mtp\./,
   remarks: [
     ...["num_hidden_layers", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "time_step_floor", "time_step_limit", "time_step_max"],
@@ -93,6 +96,10 @@ export const nemotronH: Family = defineFamily({
   },
 });
 
+function expertsOf({ n_routed_experts: routed, num_local_experts: local }: Config): number {
+  return routed ?? local ?? 8;
+}
+
 const letters: Readonly<Record<string, string>> = { M: "mamba", E: "moe", "*": "attention", "-": "mlp" };
 
 function typesOf({ hybrid_override_pattern: pattern, layers_block_type: blocks, layer_types: types }: Config): readonly string[] {
@@ -109,19 +116,12 @@ function mixerOf(config: Config, type: string): Part<Mixer> {
     case "moe":
       return asMixer(
         experts({
-          count: config.n_routed_experts ?? config.num_local_experts ?? 8,
+          count: expertsOf(config),
           inner: config.moe_intermediate_size,
           activation: { kind: "plain", activation },
           stored: { kind: "each", ...names },
           router: { name: "gate", correction: "e_score_correction_bias" },
-          routing: {
-            kind: "sigmoid",
-            choices: config.num_experts_per_tok,
-            isNormalized: config.norm_topk_prob,
-            epsilon: 1e-20,
-            scale: config.routed_scaling_factor,
-            groups: { count: config.n_group, chosen: config.topk_group },
-          },
+          routing: routingOf(config),
           shared: { name: "shared_experts", options: { inner: config.moe_shared_expert_intermediate_size, activation, names, bias } },
         }),
       );

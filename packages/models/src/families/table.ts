@@ -8,6 +8,7 @@ import type { Family } from "./family.js";
 import { gemma } from "./gemma.js";
 import { gemma2 } from "./gemma2.js";
 import { gemma3Text } from "./gemma3.js";
+import { gemma3n } from "./gemma3n.js";
 import { gemma4 } from "./gemma4.js";
 import { glm4 } from "./glm4.js";
 import { gptNeoX } from "./gpt-neox.js";
@@ -35,7 +36,7 @@ import { qwen3Next } from "./qwen3-next.js";
 import { smollm3 } from "./smollm3.js";
 import { stablelm } from "./stablelm.js";
 import { starcoder2 } from "./starcoder2.js";
-import { gemma3WithTowers, gemma4WithTowers, mistral3WithTowers, qwen35WithTowers } from "./towers.js";
+import { gemma3nWithTowers, gemma3WithTowers, gemma4WithTowers, mistral3WithTowers, qwen35WithTowers } from "./towers.js";
 
 /** Model families by `model_type` of config.json. */
 export const families: Readonly<Record<string, Family>> = {
@@ -49,6 +50,8 @@ export const families: Readonly<Record<string, Family>> = {
   gemma2,
   gemma3: gemma3WithTowers,
   gemma3_text: gemma3Text,
+  gemma3n: gemma3nWithTowers,
+  gemma3n_text: gemma3n,
   gemma4: gemma4WithTowers,
   gemma4_text: gemma4,
   glm4,

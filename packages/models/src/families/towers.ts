@@ -1,5 +1,6 @@
 import type { Family } from "./family.js";
 import { gemma3Text } from "./gemma3.js";
+import { gemma3n } from "./gemma3n.js";
 import { gemma4 } from "./gemma4.js";
 import { ministral3 } from "./ministral3.js";
 import { mistral } from "./mistral.js";
@@ -17,6 +18,12 @@ const imageTokens = [
 
 /** Gemma 3 from 4B on: transformers' Gemma3ForConditionalGeneration. */
 export const gemma3WithTowers: Family = textOf({ texts: { gemma3_text: gemma3Text }, remarks: imageTokens });
+
+/** Gemma 3n: transformers' Gemma3nForConditionalGeneration. */
+export const gemma3nWithTowers: Family = textOf({
+  texts: { gemma3n_text: gemma3n },
+  remarks: [...imageTokens, "audio_token_id", "boa_token_id", "eoa_token_id", "audio_soft_tokens_per_image"],
+});
 
 /** Gemma 4: transformers' Gemma4ForConditionalGeneration. */
 export const gemma4WithTowers: Family = textOf({

@@ -1,0 +1,106 @@
+import { activationNames } from "../activation.js";
+import { choice, count, countOrZero, field, flag, positive } from "../schema.js";
+import { type Checked, defineFamily, type Family } from "./family.js";
+import { layerTypes, numberOrNull, rotary, sizes } from "./fields.js";
+import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
+import { readRope } from "./rope.js";
+import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
+
+const { hidden_act: _activation, ...own } = sizes;
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+const isShare = (value: unknown): boolean => Number.isFinite(value) && (value as number) >= 0 && (value as number) < 1;
+
+const fields = {
+  ...own,
+  ...rotary,
+  intermediate_size: field<number | readonly number[]>("a positive integer, or one per layer", (value) =>
+    Array.isArray(value) ? value.every(isCount) : isCount(value),
+  ),
+  head_dim: count(256),
+  hidden_activation: choice(activationNames, "gelu_pytorch_tanh"),
+  tie_word_embeddings: flag(true),
+  attention_bias: flag(false),
+  rope_local_base_freq: positive(1e4),
+  sliding_window: count(512),
+  layer_types: layerTypes(["sliding_attention", "full_attention"]),
+  num_kv_shared_layers: countOrZero(15),
+  hidden_size_per_layer_input: count(256),
+  vocab_size_per_layer_input: count(262144),
+  final_logit_softcapping: numberOrNull(),
+  altup_num_inputs: count(4),
+  altup_active_idx: countOrZero(0),
+  altup_correct_scale: flag(true),
+  laurel_rank: count(64),
+  activation_sparsity_pattern: field<number | readonly number[] | null>(
+    "null, or a share of at least 0 and below 1 per layer",
+    (value) => value === null || (Array.isArray(value) ? value.every(isShare) : isShare(value)),
+    null,
+  ),
+};
+type Config = Checked<typeof fields>;
+
+/** Gemma 3n's text model (Google 2025): transformers' Gemma3nForCausalLM. */
+export const gemma3n: Family = defineFamily({
+  className: "Gemma3nForCausalLM",
+  fields,
+  rules: [...headRules, onePerLayer],
+  prefixes: [["", "model."]],
+  remarks: ["altup_coef_clip", "altup_lr_multiplier"],
+  decoder: (config, path) => {
+    const norm = rmsNorm(config);
+    const { num_hidden_layers: layers, num_kv_shared_layers: shared, attention_bias: has, hidden_activation: activation } = config;
+    const names = { in: "model.altup_projections", out: "model.altup_unembed_projections" };
+    const { altup_num_inputs: streams, altup_active_idx: active, altup_correct_scale: isScaled } = config;
+    const altUp = { count: streams, active, isScaled, names, norm };
+    const told = perLayerEmbeddings(config);
+    const typeOf = (layer: number): string =>
+      config.layer_types?.[layer] ?? ((layer + 1) % 5 === 0 ? "full_attention" : "sliding_attention");
+    const decoder = decoderNamed(
+      config,
+      norm,
+      (layer) => {
+        const isFull = typeOf(layer) === "full_attention";
+        const local = { ...config, rope_theta: config.rope_local_base_freq, rope_scaling: null };
+        return {
+          mixer: selfAttention(config, {
+            rope: readRope(isFull ? config : local, path, { theta: 1e6, layerType: typeOf(layer) }),
+            scale: 1,
+            bias: { q: has, k: has, v: has, out: has },
+            window: isFull ? null : config.sliding_window,
+            queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+            valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
+            sharesWith: sharedWith(layer, layers, shared, typeOf),
+          }),
+          feedForward: gatedMlp(
+            { intermediate_size: of(config.intermediate_size, layer), hidden_act: activation },
+            { sparsity: sparsityOf(config, layer) },
+          ),
+          norm,
+          norms: normsAround,
+          altUp: { ...altUp, laurelRank: config.laurel_rank },
+          ...told.layer,
+        };
+      },
+      { embedding: { scale: Math.sqrt(config.hidden_size) }, head: { cap: config.final_logit_softcapping } },
+    );
+    return { ...decoder, ...told.decoder, altUp };
+  },
+});
+
+function of(values: number | readonly number[], layer: number): number {
+  return typeof values === "number" ? values : (values[layer] ?? 0);
+}
+
+/** Where the file does not say, the first ten layers of larger models. */
+function sparsityOf({ activation_sparsity_pattern: pattern, num_hidden_layers: layers }: Config, layer: number): number {
+  return pattern === null ? (layers > 10 && layer < 10 ? 0.95 : 0) : of(pattern, layer);
+}
+
+function onePerLayer(config: Config): string | null {
+  const { num_hidden_layers: layers } = config;
+  const wrong = (["intermediate_size", "activation_sparsity_pattern", "layer_types"] as const).find((name) => {
+    const value = config[name];
+    return Array.isArray(value) && value.length !== layers;
+  });
+  return wrong ? `"${wrong}" has ${(config[wrong] as readonly unknown[]).length} entries for ${layers} layers` : null;
+}
