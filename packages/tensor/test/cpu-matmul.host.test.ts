@@ -100,6 +100,10 @@ describe("cpu matmul against float64", () => {
     { name: "a wide weight, packed in parts", m: 5, n: 40, k: 60000 },
     { name: "a bf16 weight", m: 37, n: 67, k: 45, bType: "bf16", b: "t" },
     { name: "an f16 weight", m: 37, n: 67, k: 45, bType: "f16" },
+    ...[1, 2, 3, 4].flatMap((m) => [
+      { name: `rows that read long columns ahead: ${m}`, m, n: 139, k: 301, b: "t" } as const,
+      { name: `rows that read long bf16 columns ahead: ${m}`, m, n: 67, k: 530, b: "t", bType: "bf16" } as const,
+    ]),
     { name: "one row, a bf16 weight", m: 1, n: 67, k: 45, bType: "bf16", b: "t" },
     { name: "one row, an f16 weight", m: 1, n: 67, k: 45, bType: "f16", b: "t" },
     { name: "f16 and bf16 operands", m: 37, n: 67, k: 45, aType: "f16", bType: "bf16", a: "t" },

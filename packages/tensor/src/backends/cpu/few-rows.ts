@@ -1,6 +1,6 @@
 import type { MatmulKernel, Slot } from "../../kernels/kernel.js";
 import { asView, isComputed } from "../../kernels/products.js";
-import { printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
+import { bytesAheadOf, printFewRows, printSumParts } from "../../kernels/wasm/few-rows.js";
 import type { MatmulWord } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import type { KernelLibrary } from "./library.js";
@@ -47,7 +47,10 @@ export function fewRowSteps(
   const [a, b] = [asView(kernel.a), asView(kernel.b)];
   const offsets = { a: batchOffsets(kernel.batch, a), b: batchOffsets(kernel.batch, b) };
   const types = { a: dtypeOf(a.slot), b: dtypeOf(b.slot) };
-  const plain = library.entry(`fewRows;${types.a};${types.b};${runs}`, (module, _, name) => printFewRows(module, types, runs, name));
+  // Columns that overlap end before what is touched does.
+  const ahead = runs === "across" && b.columnStride >= k ? bytesAheadOf(m, k, types.b) : 0;
+  const key = `fewRows;${types.a};${types.b};${runs};${ahead}`;
+  const plain = library.entry(key, (module, _, name) => printFewRows(module, types, runs, ahead, name));
   // Eight tiles of long stretches, fewer where a tile would take less than it costs to hand out.
   const tileColumns = Math.min(1024, Math.max(64, roundUp(n / 8, 16), roundUp(16384 / Math.max(k, 1), 16)));
   const tiles = Math.ceil(n / tileColumns);

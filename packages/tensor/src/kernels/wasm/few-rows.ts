@@ -26,6 +26,7 @@ export function printFewRows(
   module: ModuleBuilder,
   types: { readonly a: DType; readonly b: DType },
   runs: "down" | "across",
+  bytesAhead: number,
   name: string,
 ): void {
   const f = module.function([...kernelParams], [], name);
@@ -60,7 +61,7 @@ export function printFewRows(
     words,
   };
   if (runs === "down") printDown(tile);
-  else printAcross(tile);
+  else printAcross(tile, bytesAhead);
 }
 
 /**
@@ -158,13 +159,22 @@ function printDown({ f, types, a, b, out, count, words }: Tile): void {
   f.while(depth, words.k.get, i32(1), () => block(1));
 }
 
-/** Columns of b and rows of a are contiguous: inner products with four columns at a time. */
-function printAcross({ f, types, a, b, out, count, words }: Tile): void {
+/**
+ * Columns of b and rows of a are contiguous: inner products with four columns at a time. Columns side by side are no stream of memory that a
+ * processor foresees: read only so, long ones come at half the speed. So each step touches the next `bytesAhead` of the following four
+ * columns, too, in the order in which they lie.
+ */
+function printAcross({ f, types, a, b, out, count, words }: Tile, bytesAhead: number): void {
   const column = f.let("i32", i32(0));
   const [aBytes, bBytes] = [dtypeBytes[types.a], dtypeBytes[types.b]];
   const whole = f.let("i32", mul(op("i32.and", words.k.get, i32(-4)), i32(aBytes)));
   const all = f.let("i32", mul(words.k.get, i32(aBytes)));
+  const [ahead, touched] = [f.local("i32"), f.let("i32", i32(0))];
   const columns = (width: 4 | 1): void => {
+    const touches = width === 4 && bytesAhead > 0;
+    const four = mul(words.bColumn.get, i32(4));
+    // The last four touch themselves.
+    if (touches) f.emit(ahead.set([add(b.get, four), b.get, op("i32.le_u", add(column.get, i32(8)), count.get), op("select")]));
     const aRow = f.let("i32", a.get);
     const to = f.let("i32", add(out.get, op("i32.shl", column.get, i32(2))));
     eachRow(f, words.m, (height) => {
@@ -194,6 +204,9 @@ function printAcross({ f, types, a, b, out, count, words }: Tile): void {
           f.emit(source.set(add(source.get, i32(bBytes * lanes))));
         }
         for (const row of rows) if (row.at !== at) f.emit(row.at.set(add(row.at.get, i32(aBytes * lanes))));
+        if (!touches || lanes === 1) return;
+        f.emit(touched.set(op("i32.or", touched.get, memory("i32.load", 0, ahead.get))));
+        f.emit(ahead.set(add(ahead.get, i32(bytesAhead))));
       };
       f.while(at, f.let("i32", add(start.get, whole.get)).get, i32(4 * aBytes), () => step(4));
       f.while(at, f.let("i32", add(start.get, all.get)).get, i32(aBytes), () => step(1));
@@ -208,6 +221,17 @@ function printAcross({ f, types, a, b, out, count, words }: Tile): void {
   };
   f.while(column, f.let("i32", op("i32.and", count.get, i32(-4))).get, i32(4), () => columns(4));
   f.while(column, count.get, i32(1), () => columns(1));
+  // What is loaded has to be of use.
+  if (bytesAhead > 0) f.emit(memory("i32.store", 0, f.param(2).get, touched.get));
+}
+
+/** Columns of fewer bytes follow one another closely enough. */
+const longColumn = 1024;
+
+/** How much of the next four columns to touch in each step of four lanes, so that all steps of all rows, two at a time, touch no more than that. */
+export function bytesAheadOf(m: number, k: number, b: DType): number {
+  const bytes = dtypeBytes[b];
+  return k * bytes < longColumn ? 0 : Math.floor((4 * bytes) / Math.ceil(m / 2)) * 4;
 }
 
 /** Rows by twos, which share what is read of b; each is summed up as it would be alone. */
