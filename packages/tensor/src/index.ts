@@ -40,6 +40,7 @@ export { Tensor } from "./graph/tensor.js";
 export { currentTrace } from "./graph/trace.js";
 export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
+export { type BlockScales, ScaledFloats, scaledDType } from "./io/float8.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";
 export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
 export { type Json, jsonObject } from "./io/json.js";

@@ -1,4 +1,5 @@
 import {
+  CheckpointError,
   checkDevice,
   checkFiles,
   checkPath,
@@ -7,6 +8,7 @@ import {
   digestOf,
   type FileSystem,
   isAddress,
+  type Json,
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
@@ -15,7 +17,7 @@ import { endTokens, type ModelConfig } from "../config.js";
 import { decoderOf } from "../families/family.js";
 import { readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
-import { checked, tokenIds } from "../schema.js";
+import { checked, shown, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
 import { readWeights } from "./weights.js";
@@ -70,6 +72,20 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
   ];
 }
 
+/** What a config says of quantization that the weights say themselves. */
+const quantizationSchema = z.object({ quantization_config: z.nullish(z.object({ quant_method: z.optional(z.string()) })) });
+
+/** A config.json without what it says of quantization: weights in 8 bits are widened. Throws CheckpointError for weights that are packed otherwise. */
+function withoutQuantization({ quantization_config: given = null, ...json }: Json, path: string): Json {
+  const { quantization_config: quantization } = checked(quantizationSchema, { quantization_config: given }, path);
+  const method = quantization?.quant_method ?? "fp8";
+  if (method === "fp8") return json;
+  throw new CheckpointError(
+    `${path}: the weights are quantized by ${shown(method)}, which is not read (fp8 is, in F8_E4M3 with scales). Use the checkpoint in bf16, f16 or f32.`,
+    path,
+  );
+}
+
 /**
  * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json.
  * Rejects with CheckpointError naming what is wrong: a missing file, a wrong field, an unsupported architecture, tensors that are
@@ -83,14 +99,13 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkDevice(device, "loadModel");
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
   checkFiles(files, "loadModel");
-  const json = await readConfig(files, folder);
   const path = files.join(folder, "config.json");
-  const read = readFamily(json, path);
-  const { config } = read;
+  const filed = readFamily(withoutQuantization(await readConfig(files, folder), path), path);
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { tensors, digest, dtypes, foreign } = await readWeights(files, folder, read, { device, dtype });
+  const { read, warnings: told, tensors, digest, dtypes, foreign } = await readWeights(files, folder, filed, { device, dtype });
+  const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };
   model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
@@ -100,6 +115,6 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
       return tokenizer?.digest ?? null;
     },
   };
-  const warnings = [...unknownFields(path, read.unknown), ...foreignTensors(folder, foreign)];
+  const warnings = [...told, ...unknownFields(path, read.unknown), ...foreignTensors(folder, foreign)];
   return { model, tokenizer, config, hashes, warnings };
 }

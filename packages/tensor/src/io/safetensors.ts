@@ -8,6 +8,7 @@ import { type DType, decode, dtypeBytes, encode, isFloat } from "../tensor/dtype
 import { CheckpointError } from "../tensor/errors.js";
 import { type Shape, sizeOf } from "../tensor/shape.js";
 import { refuseNotFinite, refuseOverflow, tensorDigest } from "./finite.js";
+import { type BlockScales, ScaledFloats, scaledDType } from "./float8.js";
 import { readHeader, type SafetensorsEntry } from "./header.js";
 import { ContentScan, stagingBytes } from "./scan.js";
 import type { ByteSource } from "./source.js";
@@ -50,14 +51,15 @@ export interface SafetensorsFile {
   tensor(name: string, options: { readonly device: Device; readonly dtype?: DType }): Promise<Tensor>;
   /**
    * As `tensor`, of what is to be computed with: rejects with CheckpointError also where an element is infinite or NaN, in the file or in the
-   * dtype asked for. Beside it the digest of dtype, shape and bytes, found in the same pass. One at a time is fastest.
+   * dtype asked for. Beside it the digest of dtype, shape and bytes, found in the same pass. One at a time is fastest. F8_E4M3 is read where its
+   * `scales` are given, as bf16 unless another dtype is asked for.
    */
   weight(
     name: string,
-    options: { readonly device: Device; readonly dtype?: DType },
+    options: { readonly device: Device; readonly dtype?: DType; readonly scales?: BlockScales },
   ): Promise<{ readonly tensor: Tensor; readonly digest: string }>;
   /** As `weight`, into a storage of its dtype that several weights make together, from element `at` on. Gives the digest. */
-  weightInto(name: string, storage: Storage, at: number): Promise<string>;
+  weightInto(name: string, storage: Storage, at: number, scales?: BlockScales): Promise<string>;
   /** The digest that `weight` gives, where the tensor itself is not wanted. Rejects as `weight` does. */
   digest(name: string): Promise<string>;
   /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
@@ -83,21 +85,21 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
     metadata,
     entries: byName,
     tensor: async (name, { device, dtype }) => readTensor(source, entryOf(name), device, dtype),
-    weight: async (name, { device, dtype }) => {
+    weight: async (name, { device, dtype, scales }) => {
       const entry = entryOf(name);
       const scan = new ContentScan(entry.dtype);
       try {
-        const tensor = await readTensor(source, entry, device, dtype, scan);
+        const tensor = await readTensor(source, entry, device, dtype, scan, scales);
         return { tensor, digest: tensorDigest(entry, scan) };
       } finally {
         scan.close();
       }
     },
-    weightInto: async (name, storage, at) => {
+    weightInto: async (name, storage, at, scales) => {
       const entry = entryOf(name);
       const scan = new ContentScan(entry.dtype);
       try {
-        await readInto(source, entry, storage, at, scan);
+        await readInto(source, entry, storage, at, scan, scales);
         return tensorDigest(entry, scan);
       } finally {
         scan.close();
@@ -142,10 +144,12 @@ async function readTensor(
   device: Device,
   asked: DType | undefined,
   scan: ContentScan | null = null,
+  scales: BlockScales | null = null,
 ): Promise<Tensor> {
-  const storage = new Storage(device, asked ?? tensorDType(entry, source.name), sizeOf(entry.shape));
+  const natural = scales && entry.dtype === scaledDType ? "bf16" : tensorDType(entry, source.name);
+  const storage = new Storage(device, asked ?? natural, sizeOf(entry.shape));
   try {
-    await readInto(source, entry, storage, 0, scan);
+    await readInto(source, entry, storage, 0, scan, scales);
   } catch (error) {
     storage.dispose();
     throw error;
@@ -160,7 +164,18 @@ async function readInto(
   { device, dtype, buffer }: Storage,
   from: number,
   scan: ContentScan | null,
+  scales: BlockScales | null = null,
 ): Promise<void> {
+  if (scales && entry.dtype === scaledDType) {
+    const scaled = new ScaledFloats(source.name, entry, scales);
+    for await (const { at, bytes } of parts(source, entry, 1, scan)) {
+      const numbers = scaled.from(at, bytes);
+      const stored = encode(numbers, dtype);
+      refuseOverflow(source.name, entry, at, numbers, stored, dtype);
+      device.backend.write(buffer, stored, (from + at) * dtypeBytes[dtype]);
+    }
+    return;
+  }
   const isPlain = dtype === tensorDType(entry, source.name) && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
   // What fits the file's dtype may be beyond the largest number of a narrower one.
   const isNarrowed = !isPlain && isFloat(dtype) && (dtype !== "f32" || entry.dtype === "F64");
@@ -180,18 +195,27 @@ function convert(bytes: Uint8Array, numbers: () => ArrayLike<number>, from: stri
   return encode(numbers(), to);
 }
 
-interface Chunk {
+interface Part {
   /** Index of the first element. */
   readonly at: number;
-  /** Aligned to 8; valid until the next chunk. */
+  /** Aligned to 8; valid until the next part. */
   readonly bytes: Uint8Array;
+}
+
+interface Chunk extends Part {
   readonly numbers: () => ArrayLike<number>;
 }
 
-/** Parts of a tensor's bytes, so that a large one never lies in host memory as a whole; through the scan, if there is one. */
+/** Parts of a tensor with the numbers in them. */
 async function* chunks(source: ByteSource, entry: SafetensorsEntry, scan: ContentScan | null = null): AsyncGenerator<Chunk> {
   const dtype = tensorDType(entry, source.name);
   const elementBytes = entry.dtype === "I64" || entry.dtype === "F64" ? 8 : dtypeBytes[dtype];
+  for await (const { at, bytes } of parts(source, entry, elementBytes, scan))
+    yield { at, bytes, numbers: () => numbersOf(bytes, entry, dtype, source.name) };
+}
+
+/** Parts of a tensor's bytes, so that a large one never lies in host memory as a whole; through the scan, if there is one. */
+async function* parts(source: ByteSource, entry: SafetensorsEntry, elementBytes: number, scan: ContentScan | null): AsyncGenerator<Part> {
   for (let done = 0; done < entry.bytes; done += stagingBytes) {
     // A source that has everything at hand would never let the event loop in.
     if (isTurnDue()) await eventLoopTurn();
@@ -203,7 +227,7 @@ async function* chunks(source: ByteSource, entry: SafetensorsEntry, scan: Conten
         source.name,
       );
     const bytes = scan?.take(part) ?? (part.byteOffset % 8 === 0 ? part : part.slice());
-    yield { at: done / elementBytes, bytes, numbers: () => numbersOf(bytes, entry, dtype, source.name) };
+    yield { at: done / elementBytes, bytes };
   }
 }
 
