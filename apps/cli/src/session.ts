@@ -64,6 +64,7 @@ export async function openModel(
 ): Promise<LoadedModel & { readonly tokenizer: Tokenizer }> {
   const loaded = await loadModel(await modelFolder(path, fetching), { device: dev, ...(dtype && { dtype }) });
   const { tokenizer } = loaded;
+  for (const warning of loaded.warnings) fetching.output?.note(`warning: ${warning}`);
   if (!tokenizer)
     throw new UsageError(
       `${path} has no tokenizer.json, so text cannot be read. Put the model's tokenizer.json and tokenizer_config.json beside its config.json.`,

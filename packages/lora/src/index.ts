@@ -57,7 +57,7 @@ export { PeftFields } from "./peft/fields.js";
 export { formatReport, type OptimizerKind, type ParameterReport, parameterReport, reportRows } from "./report.js";
 export { AdapterBatch, type AdapterRows, adapterBatch } from "./several/batch.js";
 
-export { defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
+export { borrowedTargets, defaultTargets, layerSuffixes, targetsFor } from "./targeting/defaults.js";
 export { matchAmong, matchLayers, type TargetOptions, type Targets } from "./targeting/match.js";
 export {
   type AdaptableModel,

@@ -9,6 +9,9 @@ beforeAll(async () => {
   dev = await device("reference");
 });
 
+/** GPT-2's: queries, keys and values of all heads. */
+const thirds = ["q", "k", "v"].map((name, i) => ({ name, start: 8 * i, size: 8 }));
+
 /** Two blocks with GPT-2's fused projection, weight [8, 24], of which all three parts matter. */
 class Fused extends nn.Module {
   readonly h: Block[];
@@ -30,7 +33,10 @@ class Block extends nn.Module {
 
   constructor(generator: Generator) {
     super();
-    this.c_attn = new nn.Linear(generator.normal([8, 24], 0, 0.3), generator.normal([24], 0, 0.3), { isTransposed: true });
+    this.c_attn = new nn.Linear(generator.normal([8, 24], 0, 0.3), generator.normal([24], 0, 0.3), {
+      isTransposed: true,
+      fusedParts: thirds,
+    });
     this.c_proj = new nn.Linear(generator.normal([8, 8], 0, 0.3), generator.normal([8]), { isTransposed: true });
     realizeNow([this.c_attn.weight, this.c_proj.weight]);
   }
@@ -191,4 +197,64 @@ test("LoRA-FA trains B of each part along the gradient that makes up for a fixed
 
 test.each(["pissa", "olora", "eva"] as const)('init "%s" needs a whole weight', (init) => {
   expect(() => applyAdapter(new Fused(), { method: "lora", rank: 2, init, targets: ["c_attn.q"] })).toThrow(/needs a whole weight/);
+});
+
+describe("a part of a fused layer whose parts", () => {
+  const kinds = {
+    "are of several sizes": [
+      { name: "q", start: 0, size: 12 },
+      { name: "k", start: 12, size: 4 },
+      { name: "v", start: 16, size: 4 },
+    ],
+    "lie beside each other head by head": [
+      { name: "q", start: 0, size: 6, period: 10 },
+      { name: "k", start: 6, size: 2, period: 10 },
+      { name: "v", start: 8, size: 2, period: 10 },
+    ],
+  };
+  /** Outputs of each part, by their places in the layer. */
+  const places = (parts: (typeof kinds)[keyof typeof kinds], name: string): number[] =>
+    Array.from({ length: 20 }, (_, i) => i).filter((i) =>
+      parts.some(({ name: own, start, size, ...more }) => {
+        const at = "period" in more ? i % Number(more.period) : i;
+        return own === name && at >= start && at < start + size;
+      }),
+    );
+  class One extends nn.Module {
+    readonly qkv: nn.Linear;
+    constructor(fusedParts: (typeof kinds)[keyof typeof kinds], isTransposed: boolean) {
+      super();
+      const generator = new Generator(dev, 3);
+      const weight = generator.normal(isTransposed ? [8, 20] : [20, 8], 0, 0.3);
+      this.qkv = new nn.Linear(weight, generator.normal([20]), { isTransposed, fusedParts });
+      realizeNow([this.qkv.weight]);
+    }
+    forward(x: Tensor): Tensor {
+      return this.qkv.forward(x);
+    }
+  }
+  test.each(Object.entries(kinds).flatMap(([name, parts]) => [true, false].map((isTransposed) => [name, isTransposed, parts] as const)))(
+    "%s (transposed: %s) changes its own outputs, merges, and is saved as a pair on the whole",
+    async (_, isTransposed, parts) => {
+      const x = rows(dev, 3, 8, 2);
+      const model = new One(parts, isTransposed);
+      const before = await values(model.forward(x));
+      const adapter = applyAdapter(model, { method: "lora", rank: 2, alpha: 3, targets: ["qkv.q", "qkv.v"] });
+      disturb(adapter);
+      const after = await values(model.forward(x));
+      const changed = after.map((value, i) => value !== before[i]).slice(0, 20);
+      const own = new Set([...places(parts, "q"), ...places(parts, "v")]);
+      expect(changed).toEqual(changed.map((_value, i) => own.has(i)));
+      const files = memoryFiles();
+      await saveAdapter(adapter, "a", { files });
+      const again = new One(parts, isTransposed);
+      await loadAdapter(again, "a", { files });
+      expect(await distance(again.forward(x), after)).toBeLessThan(1e-5);
+      merge(adapter);
+      expect(await distance(model.forward(x), after)).toBeLessThan(1e-6);
+      unmerge(adapter);
+      adapter.disable();
+      expect(await distance(model.forward(x), before)).toBeLessThan(1e-6);
+    },
+  );
 });

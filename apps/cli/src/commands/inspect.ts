@@ -1,8 +1,18 @@
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { type AdaptableModel, type DenseLayer, matchLayers } from "@lowrank/lora";
-import { readJson } from "@lowrank/models";
-import { type Device, device, fileSource, nodeFiles, readSafetensors, type SafetensorsEntry, showShape, zeros } from "@lowrank/tensor";
+import { type AdaptableModel, type DenseLayer, matchLayers, targetsFor } from "@lowrank/lora";
+import { modelOutline, readJson } from "@lowrank/models";
+import {
+  CheckpointError,
+  type Device,
+  device,
+  fileSource,
+  nodeFiles,
+  readSafetensors,
+  type SafetensorsEntry,
+  showShape,
+  zeros,
+} from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -113,6 +123,16 @@ function linesOf(entries: ReadonlyMap<string, SafetensorsEntry>): Line[] {
   return [...lines.values()];
 }
 
+/** The model of a config.json that one of the families reads, without weights; null for others. */
+function outlineOfFamily(config: Contents["config"], dev: Device): AdaptableModel | null {
+  try {
+    return config && modelOutline(config, { device: dev });
+  } catch (error) {
+    if (error instanceof CheckpointError) return null;
+    throw error;
+  }
+}
+
 /** A model that has names and shapes only, enough for choosing layers. */
 function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Contents["config"], dev: Device): AdaptableModel {
   const layers = new Map<string, DenseLayer>();
@@ -179,7 +199,8 @@ async function runInspect({ values, positionals, output, signal }: CommandContex
     try {
       const [first] = values.targets ?? [];
       const targets = values.targets?.length === 1 && first === "all-linear" ? "all-linear" : values.targets;
-      const chosen = matchLayers(outline(entries, config, dev), targets === undefined ? {} : { targets });
+      const model = outlineOfFamily(config, dev) ?? outline(entries, config, dev);
+      const chosen = matchLayers(model, targets === undefined ? {} : { targets });
       const trainable = [...chosen.values()].reduce(
         (sum, { inFeatures, outFeatures }) => sum + values.rank * (inFeatures + outFeatures),
         0,
@@ -187,7 +208,7 @@ async function runInspect({ values, positionals, output, signal }: CommandContex
       const percent = (100 * trainable) / (trainable + parameters);
       wouldTrain = { trainable, frozen: parameters, percent, layers: [...chosen.keys()] };
       output.say(
-        `LoRA of rank ${values.rank} on ${chosen.size} layers (${values.targets?.join(", ") ?? "the family's default targets"}) would train ${grouped(trainable)} parameters, ${percent.toFixed(2)} %`,
+        `LoRA of rank ${values.rank} on ${chosen.size} layers (${values.targets?.join(", ") ?? `the family's default targets, ${targetsFor(model).join(", ")}`}) would train ${grouped(trainable)} parameters, ${percent.toFixed(2)} %`,
       );
     } catch (error) {
       // Without --targets this is an extra; a family without default targets has none.

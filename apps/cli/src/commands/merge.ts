@@ -36,7 +36,8 @@ async function runMerge(context: CommandContext<typeof flags>): Promise<number> 
     withDevice(values.device, output, async (dev) => {
       const { dtype } = values;
       const folder = await modelFolder(values.model, { revision: values.revision, output, signal });
-      const { model } = await loadModel(folder, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
+      const { model, warnings } = await loadModel(folder, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
+      for (const warning of warnings) output.note(`warning: ${warning}`);
       const adapter = await openAdapter(model, values.adapter, output, signal);
       if (adapter) merge(adapter);
       await saveModel(model, out, { files });

@@ -1,4 +1,4 @@
-import { type Adapter, type ParameterReport, parameterReport } from "@lowrank/lora";
+import { type Adapter, borrowedTargets, type ParameterReport, parameterReport } from "@lowrank/lora";
 import { type DataSet, type Examples, type LoadedModel, longestLength, type RunState } from "@lowrank/models";
 import type { Device, Tensor } from "@lowrank/tensor";
 import { contentsOf } from "../changes.js";
@@ -95,6 +95,11 @@ export async function setUp(values: TrainValues, { device, given, output, signal
   const onWarning = (message: string): void => output.note(`warning: ${message}`);
   const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn: onWarning });
   const adapter = isFull ? null : applyMethod(model, method, options, { seed, ...baseOf(values), onWarning });
+  const borrowed = adapter && options["targets"] === undefined ? borrowedTargets(model, adapter) : null;
+  if (borrowed)
+    output.note(
+      `targets: ${borrowed.join(", ")}, the attention's own; PEFT has no default for ${String(loaded.config.model_type)}. --targets names others.`,
+    );
   const maxLength = values["max-length"];
   const data = await openData(values.data, loaded, output, { maxLength, signal });
   const evalPath = values["eval-data"];

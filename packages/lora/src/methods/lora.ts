@@ -4,7 +4,7 @@ import { targetsFor } from "../targeting/defaults.js";
 import { type ExpertPlace, expertWeights, wrappedNames } from "../targeting/experts.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, type DenseLayer, type EmbeddingLayer, isDense, isEmbedding, isRouter } from "../targeting/model.js";
-import { type FusedPlace, LayerPart, namesParts, partsOf } from "../targeting/parts.js";
+import { type FusedPlace, LayerPart, partsOf } from "../targeting/parts.js";
 import { embeddingPair } from "./embedding.js";
 import { initializeEva } from "./eva.js";
 import { expertPairs, withoutFormer } from "./experts.js";
@@ -115,13 +115,13 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
   if (targetParameters.length === 0 || (targets !== undefined && !isNone)) {
     const isAll = typeof targets === "string" && targets.toLowerCase() === "all-linear";
     const candidates = new Map<string, LoraPlace>();
-    const hasParts = Array.isArray(targets) && namesParts(targets);
+    const listed = Array.isArray(targets) ? (targets as readonly string[]) : [];
     for (const [name, module] of model.namedModules()) {
       if (isDense(module)) {
         if (isRouter(module)) continue;
         candidates.set(name, module);
+        for (const [path, part] of partsOf(name, module, listed)) candidates.set(path, part);
       } else if (!isAll && isEmbedding(module)) candidates.set(name, module);
-      if (hasParts && isDense(module)) for (const [path, part] of partsOf(name, module)) candidates.set(path, part);
     }
     for (const [name, place] of matchAmong(candidates, targets ?? targetsFor(model), options, isStrict, "dense layer")) {
       if (place instanceof LayerPart) addPart(places, name, place);

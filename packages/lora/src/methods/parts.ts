@@ -1,7 +1,7 @@
 import { concat, type Tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import { byPattern } from "../targeting/match.js";
-import type { FusedPlace, LayerPart } from "../targeting/parts.js";
+import { type FusedPlace, joinedShares, LayerPart, outputAxis, sharesOf } from "../targeting/parts.js";
 import { initNamed } from "./init/table.js";
 import type { LoraOptions } from "./lora.js";
 import type { Attachment, MergedWeight } from "./method.js";
@@ -70,10 +70,14 @@ export function partsAttachment(
         a: stored(attachment, "lora_A.weight"),
         b: stored(attachment, "lora_B.weight"),
       }));
-      const count = pairs[0]?.part.count ?? 0;
       const columns = pairs.map(({ part, b }) => {
-        const rows = Array.from({ length: count }, (_, i) => (i === part.index ? b : zeros([...b.shape], { device: b.device })));
-        return concat(rows, 0);
+        const [, rank = 0] = b.shape;
+        const none = layer.fusedParts.map((other, i) => zeros([new LayerPart(layer, i, other).outFeatures, rank], { device: b.device }));
+        return joinedShares(
+          layer,
+          none.map((zero, i) => (i === part.index ? b : zero)),
+          0,
+        );
       });
       return {
         "lora_A.weight": concat(
@@ -98,12 +102,11 @@ export function partsAttachment(
     },
     merge: () => {
       const changes = made.map(({ part, attachment }) => ({ part, change: attachment.merge?.()[0] as MergedWeight })); // pairs merge
-      const axis = layer.isTransposed ? 1 : 0;
-      const count = changes[0]?.part.count ?? 1;
+      const axis = outputAxis(layer, layer.weight);
       const inPlaces = (tensor: Tensor, replaced: (part: LayerPart, change: MergedWeight) => Tensor): Tensor => {
-        const shares = tensor.split(count, axis);
+        const shares = sharesOf(layer, tensor, axis);
         for (const { part, change } of changes) shares[part.index] = replaced(part, change);
-        return concat(shares, axis);
+        return joinedShares(layer, shares, axis);
       };
       return [
         {

@@ -21,6 +21,16 @@ export interface DenseLayer extends AdaptableModule {
   readonly inFeatures: number;
   readonly outFeatures: number;
   readonly isTransposed: boolean;
+  /** The projections that it computes in one, in order, all its outputs together: each `size` of them from `start` on, in each `period`, or once. */
+  readonly fusedParts?: readonly FusedPart[];
+}
+
+export interface FusedPart {
+  /** What it is called below the layer's name. */
+  readonly name: string;
+  readonly start: number;
+  readonly size: number;
+  readonly period?: number;
 }
 
 /** A table of vectors: row ids of `weight` [count, width]. */

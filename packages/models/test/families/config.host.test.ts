@@ -1,0 +1,76 @@
+import { CheckpointError } from "@lowrank/tensor";
+import { describe, expect, test } from "vitest";
+import { readFamily } from "../../src/families/read.js";
+import { families } from "../../src/families/table.js";
+
+type Json = Readonly<Record<string, unknown>>;
+
+const sizes: Json = {
+  vocab_size: 11,
+  hidden_size: 16,
+  intermediate_size: 8,
+  num_hidden_layers: 4,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 8,
+  max_position_embeddings: 32,
+};
+const read = (type: string, fields: Json = {}) => readFamily({ ...sizes, model_type: type, ...fields }, "config.json");
+
+describe("a known field with a value that is not supported is refused by name", () => {
+  const cases: readonly (readonly [type: string, fields: Json, says: RegExp])[] = [
+    [
+      "llama",
+      { rope_scaling: { rope_type: "spiral" } },
+      /"rope_scaling" has the type "spiral", supported are default, linear, dynamic, yarn/,
+    ],
+    ["llama", { partial_rotary_factor: 0.5 }, /"partial_rotary_factor" is 0\.5, only 1 is supported/],
+    ["llama", { hidden_act: "swiglu" }, /"hidden_act" is "swiglu", not one of/],
+    ["llama", { rope_scaling: { rope_type: "yarn", factor: "4" } }, /"rope_scaling\.factor" is "4", not a number/],
+    ["llama", { rope_scaling: { rope_type: "longrope", short_factor: [1, 2] } }, /"rope_scaling\.long_factor" is missing/],
+    ["llama", { head_dim: 5 }, /"head_dim" 5 is odd/],
+    ["phi3", { rope_scaling: { type: "su", short_factor: [1], long_factor: [1] } }, /"rope_scaling" has 1 factors, for 4 pairs/],
+    [
+      "qwen3",
+      { layer_types: ["full_attention", "chunked_attention", "full_attention", "full_attention"] },
+      /"layer_types" is .*chunked_attention.* not a list of full_attention and sliding_attention/,
+    ],
+    ["qwen2", { layer_types: ["full_attention"] }, /"layer_types" has 1 entries for 4 layers/],
+    [
+      "gemma3_text",
+      { use_bidirectional_attention: true },
+      /"use_bidirectional_attention" is true, not false, the only one that is supported/,
+    ],
+    ["gemma2", { attn_logit_softcapping: "50" }, /"attn_logit_softcapping" is "50", not a number/],
+    ["smollm3", { no_rope_layers: [1, 2, 1, 1] }, /"no_rope_layers" is \[1,2,1,1\], not a list of 0 and 1/],
+    ["smollm3", { no_rope_layers: [1] }, /"no_rope_layers" has 1 entries for 4 layers/],
+    ["mistral", { num_attention_heads: 3, num_key_value_heads: 2 }, /"num_attention_heads" 3 is not a multiple of "num_key_value_heads" 2/],
+    ["granite", { logits_scaling: 0 }, /"logits_scaling" is 0, not a number above 0/],
+  ];
+  test.each(cases)("%s %j", (type, fields, says) => {
+    expect(() => read(type, fields)).toThrow(CheckpointError);
+    expect(() => read(type, fields)).toThrow(says);
+  });
+});
+
+test("fields that no table lists are named, those that change nothing are not", () => {
+  const { unknown } = read("qwen2", { use_cache: true, torch_dtype: "bfloat16", attention_dropout: 0.1, mystery: 1, layer_scale: 2 });
+  expect(unknown).toEqual(["mystery", "layer_scale"]);
+});
+
+test("every family refuses a config without sizes, and says which are missing", () => {
+  for (const [type, { className }] of Object.entries(families)) {
+    if (type === "gpt2") continue; // has a default for each
+    expect(() => readFamily({ model_type: type }, "config.json"), className).toThrow(/is missing|not/);
+  }
+});
+
+describe("positions that a model looks at", () => {
+  const context = (scaling: Json): number => read("llama", { rope_theta: 100, rope_scaling: scaling }).options.contextLength;
+  test("are those of the config", () => expect(context({ rope_type: "linear", factor: 2 })).toBe(32));
+  test("reach as far as dynamic and yarn stretch them", () => {
+    expect(context({ rope_type: "dynamic", factor: 2 })).toBe(64);
+    expect(context({ rope_type: "yarn", factor: 4, original_max_position_embeddings: 32 })).toBe(128);
+    expect(context({ rope_type: "yarn", factor: 4, original_max_position_embeddings: 4 })).toBe(32);
+  });
+});
