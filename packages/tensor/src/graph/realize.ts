@@ -96,9 +96,10 @@ function realizeOn(device: Device, asked: readonly Value[], withAssignments = tr
   const values = overwriting ? [...asked, ...valuesOf(overwriting.compute)] : asked;
   const targets: Target[] = assignments.map(([storage, { value }]) => ({ storage: overwriting?.targetOf(storage) ?? storage, value }));
   const fresh = new Map<Node, Storage>();
+  const assigned = new Map(assignments.map(([storage, { target, value }]) => [target, { storage, value }]));
   const storages = values.map(({ tensor, node }): Storage => {
-    const assigned = (): Storage | undefined => assignments.find(([, { target, value }]) => target === tensor && value === node)?.[0];
-    const known = fresh.get(node) ?? realizedStorage(node) ?? assigned();
+    const next = assigned.get(tensor);
+    const known = fresh.get(node) ?? realizedStorage(node) ?? (next?.value === node ? next.storage : undefined);
     if (known) return known;
     const storage = new Storage(device, node.dtype, sizeOf(node.shape), { isResult: true });
     fresh.set(node, storage);

@@ -28,6 +28,7 @@ import { WebgpuExecutable } from "./executable.js";
 import { DeviceFaults } from "./faults.js";
 import { PipelineCache } from "./pipelines.js";
 import { Profiler } from "./profile.js";
+import { Programs } from "./programs.js";
 import { Transfers } from "./transfer.js";
 import { knownVariants, tuneMatmuls } from "./tuner.js";
 import { parseTuning, type TuningStore } from "./tuning.js";
@@ -99,6 +100,7 @@ export class WebgpuBackend implements Backend {
   readonly target: Target;
   readonly #measured: Map<string, MatmulVariant>;
   readonly #choice: VariantChoice;
+  readonly #programs: Programs;
   readonly #faults: DeviceFaults;
   readonly #pool: BufferPool;
   readonly #arena: SharedArena;
@@ -127,6 +129,7 @@ export class WebgpuBackend implements Backend {
       subgroupSize: device.features.has("subgroups") ? subgroupSize(adapterInfo) : 0,
     };
     this.#measured = options.tuning ? knownVariants(options.tuning, this.target) : new Map();
+    this.#programs = new Programs(this.target);
     this.#choice = { ...tunedChoice(this.#measured), ...options.choice };
     this.#faults = new DeviceFaults(device);
     this.#pool = new BufferPool(device, this.counters, budgetBytes, limits.maxBufferSize);
@@ -193,6 +196,7 @@ export class WebgpuBackend implements Backend {
     const time = (plan: Plan, variant: MatmulVariant, enoughMs: number): Promise<number> => this.#timed(plan, variant, enoughMs);
     const measured = (): Tuning => ({ adapter: adapterKey(this.adapterInfo), matmul: Object.fromEntries(this.#measured) });
     await tuneMatmuls(plans, this.target, this.#measured, time, async (found) => {
+      this.#programs.clear();
       // At once, so that what was measured stays when somebody ends the process.
       await this.options.tunings?.save(measured());
       onClass(found);
@@ -227,7 +231,7 @@ export class WebgpuBackend implements Backend {
   }
 
   #compiled(plan: Plan, choice: VariantChoice): WebgpuExecutable {
-    return new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.target, choice, this.limits.maxBufferBytes);
+    return new WebgpuExecutable(plan, this.device, this.#pipelines, this.#arena, this.#programs, choice, this.limits.maxBufferBytes);
   }
 
   async finish(): Promise<void> {

@@ -2,11 +2,12 @@ import type { Executable } from "../../graph/backend.js";
 import type { Plan, PlanSlot } from "../../kernels/kernel.js";
 import { planStatistics } from "../../kernels/statistics.js";
 import type { VariantChoice } from "../../kernels/wgsl/choice.js";
-import { printKernel, type Target, type WgslProgram } from "../../kernels/wgsl/print.js";
+import type { WgslProgram } from "../../kernels/wgsl/print.js";
 import { type ArenaLayout, layOutArena, type SharedArena } from "./arena.js";
 import type { DeviceBuffer } from "./buffers.js";
 import type { Pipeline, PipelineCache } from "./pipelines.js";
 import type { Profiler } from "./profile.js";
+import type { Programs } from "./programs.js";
 
 /** Bind groups kept for each step: tensors that trade buffers from run to run come back to the same few tuples. */
 const groupsKept = 8;
@@ -32,7 +33,7 @@ export class WebgpuExecutable implements Executable {
     readonly device: GPUDevice,
     readonly pipelines: PipelineCache,
     readonly arena: SharedArena,
-    target: Target,
+    programs: Programs,
     choice: VariantChoice,
     maxBufferBytes: number,
   ) {
@@ -40,7 +41,7 @@ export class WebgpuExecutable implements Executable {
     const slots = this.#placedSlots();
     const steps: Step[] = [];
     for (const [i, kernel] of plan.kernels.entries()) {
-      for (const program of printKernel(kernel, slots, plan.names[i] ?? kernel.kind, target, choice)) {
+      for (const program of programs.of(kernel, slots, plan.names[i] ?? kernel.kind, choice)) {
         const bound = new Set<number>();
         for (const { slot } of program.bindings) {
           const info = plan.slots[slot];

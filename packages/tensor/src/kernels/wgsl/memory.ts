@@ -39,6 +39,8 @@ export const bindingGranularity = 16;
 export class ProgramMemory {
   readonly #accesses = new Map<Slot, Access>();
   readonly bindings: WgslBinding[] = [];
+  /** Whether slots were more than the adapter binds, so that it counts which of them lie side by side. */
+  usesPlaces = false;
 
   constructor(
     readonly slots: readonly PlanSlot[],
@@ -119,6 +121,7 @@ export class ProgramMemory {
     const homes = [...this.#accesses.values()].map((access) => [access]);
     const countOf = (home: readonly Access[]): number => Math.ceil(paddedBytes(spanOf(home).bytes) / this.#windowBytes());
     let excess = homes.reduce((sum, home) => sum + countOf(home), 0) - this.limits.maxBindings;
+    this.usesPlaces = excess > 0;
     while (excess > 0) {
       const inArena = homes
         .filter((home) => home.every(({ info }) => info.kind === "arena"))

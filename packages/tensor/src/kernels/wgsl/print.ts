@@ -65,9 +65,10 @@ function printSplit(kernel: LoopKernel, slots: readonly PlanSlot[], name: string
     );
   }
   const half = Math.ceil(kernel.stores.length / 2);
-  return [kernel.stores.slice(0, half), kernel.stores.slice(half)].flatMap((stores) =>
-    printSplit({ ...kernel, stores }, slots, name, target),
-  );
+  const halves = [kernel.stores.slice(0, half), kernel.stores.slice(half)];
+  const programs = halves.flatMap((stores) => printSplit({ ...kernel, stores }, slots, name, target));
+  // Elsewhere in the arena the whole might have fitted.
+  return programs.map((each) => ({ ...each, usesPlaces: true }));
 }
 
 export type { Target, WgslProgram } from "./program.js";

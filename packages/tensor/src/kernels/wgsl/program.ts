@@ -8,6 +8,8 @@ export interface WgslProgram {
   readonly code: string;
   readonly bindings: readonly WgslBinding[];
   readonly workgroups: readonly [number, number, number];
+  /** Whether the text depends on where slots lie in the arena: some had to share a binding. */
+  readonly usesPlaces: boolean;
 }
 
 /** What decides between variants of a kernel. */
@@ -70,5 +72,6 @@ export function assemble(parts: {
     code,
     bindings: memory.bindings,
     workgroups: [workgroups.x, workgroups.y, workgroups.z ?? 1],
+    usesPlaces: memory.usesPlaces,
   };
 }
