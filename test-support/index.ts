@@ -3,3 +3,4 @@ export { gitBlob, type HubFault, type HubRequest, sha256, TestHub } from "./hub.
 export { expectSameLists, expectSameNumbers } from "./numbers.js";
 export { pythonWith, pythonWithPeft } from "./python.js";
 export { sharedDir, skipReason } from "./shared.js";
+export { smollm2 } from "./smollm2.js";

@@ -1,9 +1,10 @@
 """The run of `lowrank train` in PEFT and transformers on the cpu, a whole command: read, evaluate, train, evaluate, save.
 
-    python e2e.py --model DIR --data FILE --eval-data FILE --out DIR [--rank 8 --alpha 16 --targets q_proj,v_proj --steps 300 --batch-size 8 --lr 5e-3]
+    python e2e.py --model DIR --data FILE --out DIR [--eval-data FILE --rank 8 --alpha 16 --targets q_proj,v_proj --steps 300 --batch-size 8
+                  --lr 5e-3 --max-length N]
 
 Rows, loss, AdamW, schedule, clipping, evaluations, metrics and checkpoints are those of `lowrank train` with its defaults; batches are
-padded to their longest row. Prints one line of JSON at the end.
+padded to their longest row. Without --eval-data nothing is evaluated. Prints one line of JSON at the end.
 """
 import argparse
 import json
@@ -20,8 +21,10 @@ IGNORED = -100
 
 def arguments():
     parser = argparse.ArgumentParser(description="A LoRA run in PEFT on the cpu.")
-    for name in ("model", "data", "eval-data", "out"):
+    for name in ("model", "data", "out"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--eval-data")
+    parser.add_argument("--max-length", type=int, help="cut longer rows to so many tokens")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--targets", default="q_proj,v_proj")
@@ -44,8 +47,20 @@ def read_rows(path, limit=None):
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def encode(rows, tokenizer):
-    """(ids, labels) of each row: prompt, completion, end token; the loss counts the completion and the end."""
+def encode(rows, tokenizer, most=None):
+    """(ids, labels) of each row: a text and the end token, or prompt, completion, end token, where the loss counts the completion and the end."""
+    return [(ids[:most], labels[:most]) for ids, labels in encode_texts(rows, tokenizer) + encode_pairs(rows, tokenizer)]
+
+
+def encode_texts(rows, tokenizer):
+    texts = [tokenizer(row["text"]).input_ids + [tokenizer.eos_token_id] for row in rows if "text" in row]
+    return [(ids, ids) for ids in texts]
+
+
+def encode_pairs(rows, tokenizer):
+    rows = [row for row in rows if "text" not in row]
+    if not rows:
+        return []
     prompts = [row["prompt"] for row in rows]
     tails = [
         row["completion"] if row["prompt"] == "" or row["prompt"][-1].isspace() or row["completion"][:1].isspace() else " " + row["completion"]
@@ -103,10 +118,11 @@ def main():
     os.makedirs(given.out, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     base = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=given.rank, lora_alpha=given.alpha, target_modules=given.targets.split(","))
+    targets = given.targets if given.targets == "all-linear" else given.targets.split(",")
+    lora = LoraConfig(task_type="CAUSAL_LM", r=given.rank, lora_alpha=given.alpha, target_modules=targets)
     model = get_peft_model(base, lora)
-    examples = encode(read_rows(given.data), tokenizer)
-    held_out = encode(read_rows(given.eval_data, given.eval_rows), tokenizer)
+    examples = encode(read_rows(given.data), tokenizer, given.max_length)
+    held_out = encode(read_rows(given.eval_data, given.eval_rows), tokenizer, given.max_length) if given.eval_data else None
 
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=given.lr, weight_decay=0.0, fused=True)
@@ -116,12 +132,14 @@ def main():
         torch.save({"step": step, "optimizer": optimizer.state_dict()}, os.path.join(given.out, "state.pt"))
         model.save_pretrained(given.out)
 
-    loss_before = evaluate(model, held_out)
+    loss_before = evaluate(model, held_out) if held_out else None
+    model.train()
     data = batches(examples, given.batch_size, given.seed)
     losses = []
     start = time.perf_counter()
     with open(os.path.join(given.out, "metrics.jsonl"), "w", encoding="utf-8") as metrics:
         for step in range(1, given.steps + 1):
+            began = time.perf_counter()
             ids, labels = next(data)
             rate = schedule.get_last_lr()[0]
             optimizer.zero_grad(set_to_none=True)
@@ -131,11 +149,13 @@ def main():
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-            metrics.write(json.dumps({"step": step, "loss": losses[-1], "learningRate": rate, "gradNorm": norm.item()}) + "\n")
+            line = {"step": step, "loss": losses[-1], "learningRate": rate, "gradNorm": norm.item()}
+            line["stepMs"] = 1000 * (time.perf_counter() - began)
+            metrics.write(json.dumps(line) + "\n")
             if given.save_every and step % given.save_every == 0 and step < given.steps:
                 checkpoint(step)
     seconds = time.perf_counter() - start
-    loss_after = evaluate(model, held_out)
+    loss_after = evaluate(model, held_out) if held_out else None
     checkpoint(given.steps)
     recent = losses[-20:]
     print(

@@ -17,6 +17,14 @@ export function shared(...parts: readonly string[]): string | null {
   return existsSync(path) ? path : null;
 }
 
+/** The folder of SmolLM2-135M-Instruct in bfloat16, made where it is not there yet; or why it cannot be. */
+export async function smollm2(): Promise<{ readonly path: string } | { readonly skipped: string }> {
+  const script = (await import(pathToFileURL(join(root, "scripts", "smollm2.mjs")).href)) as {
+    smollm2Folder(): { readonly path: string } | { readonly skipped: string };
+  };
+  return script.smollm2Folder();
+}
+
 /** Rows of the example task, made anew: the same for the same seed. */
 export async function exampleRows(count: number): Promise<readonly object[]> {
   const path = join(root, "examples", "orders", "generate.mjs");

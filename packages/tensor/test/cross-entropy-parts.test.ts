@@ -60,3 +60,22 @@ test("linear cross-entropy in two parts = what the cpu backend's kernel gives", 
     expect(wrong).toBe(-1);
   }
 });
+
+test.each([49_152, 50_257, 512, 31])(
+  "of %i classes those that are improbable one by one count together, beside one that has nearly all of a row's probability",
+  async (classes) => {
+    const dev = await testDevice();
+    const label = 29;
+    const logits = Float32Array.from({ length: classes }, (_, i) => (i === label ? 18 : 1 + 0.5 * Math.sin(i)));
+    const hidden = tensor(
+      Array.from({ length: 8 }, () => [1]),
+      { device: dev },
+    );
+    const weight = tensor(logits, { shape: [classes, 1], device: dev });
+    const labels = tensor(new Array<number>(8).fill(label), { dtype: "i32", device: dev });
+    const loss = await linearCrossEntropy(hidden, weight, labels).mean().item();
+    const exact = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - 18), 0));
+    // Each of the others adds 4e-8, less than half a rounding of 1; all of 49,152 add 2.2e-3. Those of the label's own block are summed with it; logits of 18 are rounded to 1e-6.
+    expect(Math.abs(loss - exact)).toBeLessThan(4e-5);
+  },
+);

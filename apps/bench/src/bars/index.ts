@@ -7,6 +7,7 @@ import { lifeBars, runBars } from "./life.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
 import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
+import { smollm2Bars } from "./smollm2.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 
 /** Every bar, in the order in which they are measured and shown. */
@@ -24,4 +25,5 @@ export const bars: readonly Bar[] = [
   ...planBars,
   ...planningBars,
   ...lifeBars,
+  ...smollm2Bars,
 ];

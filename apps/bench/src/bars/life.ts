@@ -8,7 +8,7 @@ import { quantile } from "../timing.js";
 import type { Bar, Outcome } from "./bar.js";
 
 /** A folder of its own for what a command writes, removed afterwards. */
-async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+export async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "lowrank-bench-"));
   try {
     return await work(folder);

@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 
 /** How a command went. */
 export interface CommandRun {
@@ -6,6 +7,19 @@ export interface CommandRun {
   /** Seconds until the output matched the pattern that was looked for; null when it never did. */
   readonly firstSeconds: number | null;
   readonly output: string;
+  /** The most memory that the process had resident, read ten times a second; null where the system does not say (Linux does). */
+  readonly peakBytes: number | null;
+}
+
+/** What /proc says of a process's largest resident set so far. */
+function residentPeak(processId: number | undefined): number | null {
+  try {
+    const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${processId}/status`, "utf8")) ?? [];
+    return kilobytes === undefined ? null : Number(kilobytes) * 1024;
+  } catch {
+    // Another system, or the process has ended.
+    return null;
+  }
 }
 
 /**
@@ -19,15 +33,23 @@ export function runCommand(command: string, args: readonly string[], first: RegE
     const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
     let firstSeconds: number | null = null;
+    let peakBytes: number | null = null;
+    const watch = setInterval(() => {
+      peakBytes = residentPeak(child.pid) ?? peakBytes;
+    }, 100);
     const take = (chunk: Buffer): void => {
       output += chunk.toString();
       if (first && firstSeconds === null && first.test(output)) firstSeconds = elapsed();
     };
     child.stdout.on("data", take);
     child.stderr.on("data", take);
-    child.on("error", reject);
+    child.on("error", (error) => {
+      clearInterval(watch);
+      reject(error);
+    });
     child.on("close", (code) => {
-      if (code === 0) resolve({ seconds: elapsed(), firstSeconds, output });
+      clearInterval(watch);
+      if (code === 0) resolve({ seconds: elapsed(), firstSeconds, output, peakBytes });
       else reject(new Error(`${command} ${args.slice(0, 3).join(" ")} … ended with ${code}: ${output.trim().slice(-400)}`));
     });
   });

@@ -64,11 +64,14 @@ export function moveStep(
   };
 }
 
-/** A loop's step without the tiles that begin after `count` rows; the step itself where its tiles do not follow the rows. */
-export function countedStep(step: Step, count: Word, library: KernelLibrary): Step {
+/**
+ * A loop's step without the tiles that begin after `count` rows, of which each is `perRow` of the loop's own; the step itself where its tiles do
+ * not follow the rows.
+ */
+export function countedStep(step: Step, count: Word, library: KernelLibrary, perRow = 1): Step {
   const { tileRows, entry } = step;
   if (tileRows === undefined) return step;
-  const words = { count, tileRows, entry, words: { kind: "words", words: step.words } } as const;
+  const words = { count, perRow, tileRows, entry, words: { kind: "words", words: step.words } } as const;
   return {
     ...step,
     entry: library.entry("counted", (module, _, name) => printCounted(module, name)),

@@ -38,6 +38,11 @@ const leastRows = 128;
 const packedBytes = 8 * 2 ** 20;
 /** Classes are taken in multiples of this many: the depth that the product sums at a time. */
 const classStep = 256;
+/**
+ * Classes whose exponentials are summed apart before the sums are: one class often has nearly all of a row's probability, and what is far
+ * below it would be lost in its rounding, of thousands of classes always to the same side.
+ */
+const classesOfSum = { usual: 512, least: 32 };
 /** The bits of the largest f32: as the logsumexp of a row that does not count, it makes probabilities of zero. */
 const ignoredTotal = 0x7f7fffff;
 
@@ -75,7 +80,9 @@ export function crossEntropySteps(
     return slotCount + offsets.length - 1;
   };
   const [places, counts, logits] = [reserve(rows), reserve(chunks), reserve(chunkRows * classes)];
-  const [largest, chosen] = [reserve(chunkRows), reserve(chunkRows)];
+  const [largest, chosen, scale] = [reserve(chunkRows), reserve(chunkRows), reserve(chunkRows)];
+  const blocks = blocksOf(classes);
+  const sums = reserve(chunkRows * blocks);
   const own = new Map<Role, Slot>();
   for (const role of ["hidden", "labels", "total", "dLoss", "loss"] as const)
     if (given.has(role)) own.set(role, reserve(role === "hidden" ? chunkRows * width : chunkRows));
@@ -128,10 +135,11 @@ export function crossEntropySteps(
     move("together", row, roles.inputs);
     const hidden = view(of("hidden"), width, 1);
     multiply({ m, n: classes, k: width }, hidden, view(of("weight"), 1, width), logits, { rows: count });
-    const softmax = { of, own, logits, largest, chosen, rows: m, classes, bodies: kernel.bodies ?? [] };
+    const softmax = { of, own, logits, largest, chosen, scale, sums, rows: m, classes, blocks, bodies: kernel.bodies ?? [] };
     for (const loop of softmaxLoops(softmax)) {
       const list = loopSteps(loop, slotEnd, typeOf, library);
-      add({ ...list, steps: list.steps.map((step) => countedStep(step, count, library)) });
+      const perRow = (loop.outer[0] ?? m) / m;
+      add({ ...list, steps: list.steps.map((step) => countedStep(step, count, library, perRow)) });
     }
     if (given.has("dWeight")) {
       multiply({ m: classes, n: width, k: m }, view(logits, 1, classes), hidden, of("dWeight"), { adds: row > 0, depth: count });
@@ -144,6 +152,15 @@ export function crossEntropySteps(
     move("back", row, roles.outputs);
   }
   return { steps, scratchBytes: ownBytes + scratchBytes };
+}
+
+/** Blocks of equal size that classes are summed in: of the usual one or less, else of the next that divides them. */
+function blocksOf(classes: number): number {
+  for (let size = Math.min(classesOfSum.usual, classes); size >= classesOfSum.least; size--)
+    if (classes % size === 0) return classes / size;
+  let size = classesOfSum.usual;
+  while (size < classes && classes % size !== 0) size++;
+  return Math.max(1, Math.floor(classes / size));
 }
 
 interface Sizes {
@@ -163,8 +180,13 @@ interface Softmax {
   readonly logits: Slot;
   readonly largest: Slot;
   readonly chosen: Slot;
+  /** One over the sum of a row's exponentials. */
+  readonly scale: Slot;
+  /** Of each row and block, the sum of exponentials. */
+  readonly sums: Slot;
   readonly rows: number;
   readonly classes: number;
+  readonly blocks: number;
   /** What becomes of a logit, and for gradients its slope; empty without. */
   readonly bodies: readonly Expr[];
 }
@@ -172,17 +194,23 @@ interface Softmax {
 /** The loops that make losses, the logits' gradient, or both of a chunk's logits. */
 function softmaxLoops(softmax: Softmax): LoopKernel[] {
   const { own, bodies } = softmax;
-  if (!own.has("dHidden")) return [lossLoop(softmax)];
-  if (!own.has("loss")) return [gradientLoop(softmax)];
+  if (!own.has("dHidden")) return lossLoops(softmax, false);
+  if (!own.has("loss")) return [gradientLoop(softmax, false)];
   // A body's slope needs the logits themselves, which are then not replaced by their exponentials.
-  return bodies.length > 0 ? [lossLoop(softmax), gradientLoop(softmax)] : lossAndGradientLoops(softmax);
+  const keepsExponentials = bodies.length === 0;
+  return [...lossLoops(softmax, keepsExponentials), gradientLoop(softmax, keepsExponentials)];
 }
 
-/** The expressions that the loops share. */
-function terms(make: ExprMakers, { of, own, logits, rows, classes, bodies }: Softmax) {
-  const row = make.variable(0, rows);
-  const column = make.variable(1, classes);
-  const at = make.add(make.mul(row, make.int(classes)), column);
+/** The expressions that the loops share: of all classes of a row, or of a block of a row's where `isBlocked`. */
+function terms(make: ExprMakers, { of, own, logits, rows, classes, blocks, bodies }: Softmax, isBlocked = false) {
+  const block = make.variable(0, rows * blocks);
+  const row = isBlocked ? make.index("div", block, make.int(blocks)) : make.variable(0, rows);
+  const size = classes / blocks;
+  const within = make.variable(1, size);
+  const column = isBlocked
+    ? make.add(make.mul(make.index("mod", block, make.int(blocks)), make.int(size)), within)
+    : make.variable(1, classes);
+  const at = isBlocked ? make.add(make.mul(block, make.int(size)), within) : make.add(make.mul(row, make.int(classes)), column);
   const label = make.load("i32", of("labels"), row);
   const zero = make.constant("f32", 0);
   const isLabel = make.binary("eq", column, label);
@@ -192,6 +220,7 @@ function terms(make: ExprMakers, { of, own, logits, rows, classes, bodies }: Sof
   const [logit = plain, slope] = bodies.map((body) => substitute(body, make, () => column, seen, plain));
   const share = own.has("dHidden") ? make.load("f32", of("dLoss"), row) : zero;
   return {
+    block,
     row,
     at,
     logit,
@@ -204,76 +233,73 @@ function terms(make: ExprMakers, { of, own, logits, rows, classes, bodies }: Sof
   };
 }
 
-/** From logsumexp the logits' own gradient in their place. */
-function gradientLoop(softmax: Softmax): LoopKernel {
+/** From logsumexp the logits' own gradient in their place; `fromExponentials` where that holds exp(logit − largest) instead of the logit. */
+function gradientLoop(softmax: Softmax, fromExponentials: boolean): LoopKernel {
   const make = new ExprMakers();
-  const { of, logits, rows, classes } = softmax;
+  const { of, logits, scale, rows, classes } = softmax;
   const { row, at, logit, gradient } = terms(make, softmax);
-  const probability = make.unary("exp", make.binary("sub", logit, make.load("f32", of("total"), row)));
+  const probability = fromExponentials
+    ? make.binary("mul", logit, make.load("f32", scale, row))
+    : make.unary("exp", make.binary("sub", logit, make.load("f32", of("total"), row)));
   const store: Store = { scope: "element", slot: logits, index: at, value: gradient(probability) };
   return { kind: "loop", outer: [rows], inner: classes, reductions: [], stores: [store] };
 }
 
-/** The losses and their logsumexp. */
-function lossLoop(softmax: Softmax): LoopKernel {
+/** The losses and their logsumexp; with `keepsExponentials`, exp(logit − largest) where the logits were, so that each is computed once. */
+function lossLoops(softmax: Softmax, keepsExponentials: boolean): LoopKernel[] {
+  const { rows, classes, blocks } = softmax;
+  return [
+    { kind: "loop", outer: [rows], inner: classes, ...largestLogit(softmax) },
+    { kind: "loop", outer: [rows * blocks], inner: classes / blocks, ...sumsOfBlocks(softmax, keepsExponentials) },
+    { kind: "loop", outer: [rows], inner: blocks, ...lossOfSums(softmax) },
+  ];
+}
+
+type Body = Pick<LoopKernel, "reductions" | "stores">;
+
+function largestLogit(softmax: Softmax): Body {
   const make = new ExprMakers();
-  const { of, rows, classes } = softmax;
   const { row, logit, ifLabel } = terms(make, softmax);
-  const [largest, sum, chosen] = [0, 1, 2].map((index) => make.accumulator("f32", index)) as [Expr, Expr, Expr];
-  const total = make.binary("add", make.unary("log", sum), largest);
   return {
-    kind: "loop",
-    outer: [rows],
-    inner: classes,
     reductions: [
       { combine: "max", value: logit },
-      { combine: "sum", value: make.unary("exp", make.binary("sub", logit, largest)) },
       { combine: "sum", value: ifLabel },
     ],
     stores: [
-      { scope: "row", slot: of("total"), index: row, value: total },
-      { scope: "row", slot: of("loss"), index: row, value: make.binary("sub", total, chosen) },
+      { scope: "row", slot: softmax.largest, index: row, value: make.accumulator("f32", 0) },
+      { scope: "row", slot: softmax.chosen, index: row, value: make.accumulator("f32", 1) },
     ],
   };
 }
 
-/** Losses, logsumexp and the logits' gradient: the exponentials are kept where the logits were, so that each is computed once. */
-function lossAndGradientLoops(softmax: Softmax): LoopKernel[] {
-  const { of, logits, rows, classes } = softmax;
-  const loop = { kind: "loop", outer: [rows], inner: classes } as const;
-  const exponentials = (): LoopKernel => {
-    const make = new ExprMakers();
-    const { row, at, logit, ifLabel } = terms(make, softmax);
-    const [largest, chosen] = [0, 1].map((index) => make.accumulator("f32", index)) as [Expr, Expr];
-    return {
-      ...loop,
-      reductions: [
-        { combine: "max", value: logit },
-        { combine: "sum", value: ifLabel },
-      ],
-      stores: [
-        { scope: "row", slot: softmax.largest, index: row, value: largest },
-        { scope: "row", slot: softmax.chosen, index: row, value: chosen },
-        { scope: "element", slot: logits, index: at, value: make.unary("exp", make.binary("sub", logit, largest)) },
-      ],
-    };
-  };
+function sumsOfBlocks(softmax: Softmax, keepsExponentials: boolean): Body {
   const make = new ExprMakers();
-  const { row, at, logit: exponential, gradient } = terms(make, softmax);
+  const { logits, largest, sums } = softmax;
+  const { block, row, at, logit } = terms(make, softmax, true);
+  const exponential = make.unary("exp", make.binary("sub", logit, make.load("f32", largest, row)));
+  const partial: Store = { scope: "row", slot: sums, index: block, value: make.accumulator("f32", 0) };
+  const kept: Store = { scope: "element", slot: logits, index: at, value: exponential };
+  return { reductions: [{ combine: "sum", value: exponential }], stores: keepsExponentials ? [partial, kept] : [partial] };
+}
+
+function lossOfSums({ of, largest, chosen, scale, sums, rows, blocks }: Softmax): Body {
+  const make = new ExprMakers();
+  const row = make.variable(0, rows);
+  const partial = make.load("f32", sums, make.add(make.mul(row, make.int(blocks)), make.variable(1, blocks)));
   const sum = make.accumulator("f32", 0);
-  const total = make.binary("add", make.unary("log", sum), make.load("f32", softmax.largest, row));
-  const loss = make.binary("sub", total, make.load("f32", softmax.chosen, row));
-  const scale = make.binary("div", make.constant("f32", 1), sum);
-  return [
-    exponentials(),
-    {
-      ...loop,
-      reductions: [{ combine: "sum", value: exponential }],
-      stores: [
-        { scope: "row", slot: of("total"), index: row, value: total },
-        { scope: "row", slot: of("loss"), index: row, value: loss },
-        { scope: "element", slot: logits, index: at, value: gradient(make.binary("mul", exponential, scale)) },
-      ],
-    },
-  ];
+  const [most, log] = [make.load("f32", largest, row), make.unary("log", sum)];
+  return {
+    reductions: [{ combine: "sum", value: partial }],
+    stores: [
+      { scope: "row", slot: scale, index: row, value: make.binary("div", make.constant("f32", 1), sum) },
+      { scope: "row", slot: of("total"), index: row, value: make.binary("add", log, most) },
+      // The small loss of a sure prediction is no difference of large numbers.
+      {
+        scope: "row",
+        slot: of("loss"),
+        index: row,
+        value: make.binary("add", log, make.binary("sub", most, make.load("f32", chosen, row))),
+      },
+    ],
+  };
 }

@@ -88,12 +88,13 @@ export function printMoveRows(module: ModuleBuilder, way: "together" | "back", n
 }
 
 /** Arguments of the function that leaves out rows: where the count lies, the rows of a tile, and the function that computes the tiles. */
-export const countedWords = ["count", "tileRows", "entry", "words"] as const;
+export const countedWords = ["count", "perRow", "tileRows", "entry", "words"] as const;
 
 /** Runs a tile of another function if it begins before the count of rows. */
 export function printCounted(module: ModuleBuilder, name: string): void {
   const f = module.function([...kernelParams], [], name);
-  const { count, tileRows, entry, words } = wordsOf(f, countedWords);
-  const isInside = op("i32.lt_u", mul(f.param(1).get, tileRows.get), memory("i32.load", 0, count.get));
+  const { count, perRow, tileRows, entry, words } = wordsOf(f, countedWords);
+  const end = mul(memory("i32.load", 0, count.get), perRow.get);
+  const isInside = op("i32.lt_u", mul(f.param(1).get, tileRows.get), end);
   f.if(isInside, () => f.emit(module.callIndirect([...kernelParams], [], entry.get, words.get, f.param(1).get, f.param(2).get)));
 }
