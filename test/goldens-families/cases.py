@@ -287,11 +287,11 @@ CASES = {
         sees={"residual_multiplier": 1.0, "num_experts_per_tok": 1}, lora=QV),
     "falcon_h1": case(
         "attention and Mamba-2 side by side, with the norm behind the gate.", "FalconH1ForCausalLM",
-        text("falcon_h1", hidden_size=24, head_dim=8, mamba_d_ssm=24, mamba_n_heads=4, mamba_d_head=6, mamba_d_state=5, mamba_n_groups=2,
+        text("falcon_h1", vocab_size=SPELLED, hidden_size=24, head_dim=8, mamba_d_ssm=24, mamba_n_heads=4, mamba_d_head=6, mamba_d_state=5, mamba_n_groups=2,
              mamba_d_conv=4, mamba_chunk_size=4, mamba_rms_norm=True, mamba_norm_before_gate=False, attention_in_multiplier=0.8,
              attention_out_multiplier=1.2, key_multiplier=0.5, embedding_multiplier=1.3, lm_head_multiplier=0.7, mlp_multipliers=[1.2, 0.8],
              ssm_in_multiplier=0.9, ssm_out_multiplier=1.1, ssm_multipliers=[0.9, 0.8, 0.7, 0.6, 0.5], tie_word_embeddings=True, **rope()),
-        sees={"key_multiplier": 1.0, "ssm_out_multiplier": 0.5}, lora=QV),
+        vocab=SPELLED, sees={"key_multiplier": 1.0, "ssm_out_multiplier": 0.5}, lora=QV),
     "nemotron_h": case(
         "Mamba-2, attention and an MLP by layers_block_type, biases.", "NemotronHForCausalLM",
         {k: v for k, v in text("nemotron_h", "layer_norm_epsilon", hidden_size=24, head_dim=6, layers_block_type=["mamba", "mlp", "attention"],

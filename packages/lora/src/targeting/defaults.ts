@@ -8,6 +8,8 @@ export const defaultTargets: Readonly<Record<string, readonly string[]>> = {
   gemma: ["q_proj", "v_proj"],
   gemma2: ["q_proj", "v_proj"],
   gemma3_text: ["q_proj", "v_proj"],
+  // PEFT names gemma4, the text model with its towers.
+  gemma4_text: ["q_proj", "v_proj"],
   llama: ["q_proj", "v_proj"],
   mistral: ["q_proj", "v_proj"],
   mixtral: ["q_proj", "v_proj"],

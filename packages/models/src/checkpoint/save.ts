@@ -67,7 +67,7 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
   }
   await files.write(
     files.join(folder, "config.json"),
-    await joined([new TextEncoder().encode(`${JSON.stringify({ ...config, dtype }, null, 2)}\n`)]),
+    await joined([new TextEncoder().encode(`${JSON.stringify({ ...config, dtype }, withFloats, 2)}\n`)]),
   );
 }
 
@@ -82,4 +82,9 @@ function piecesOf(name: string, parameter: Tensor, model: CausalLM): readonly (r
     end += size;
     return [piece, flat.narrow(0, end - size, size).reshape(shape)] as const;
   });
+}
+
+/** What JSON has no numbers for, as transformers 5 writes it. */
+function withFloats(_name: string, value: unknown): unknown {
+  return typeof value === "number" && !Number.isFinite(value) ? { __float__: String(value) } : value;
 }

@@ -1,0 +1,60 @@
+// Slow: every command on a model of each group of families.
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, describe, expect, test } from "vitest";
+import { lowrankHere, scratchFolder } from "./cli.js";
+
+const folder = scratchFolder();
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const data = join(folder, "rows.jsonl");
+const words = ["cat", "dog", "tree", "moth", "path", "stone"];
+const rows = words.flatMap((a) => words.map((b) => ({ prompt: `${a} ${b} `, completion: `${b} ${a}.` })));
+writeFileSync(data, rows.map((row) => JSON.stringify(row)).join("\n"));
+
+/** A model of each group: what differs from Llama by options, blocks of other shapes, other mixers, several at once. They have a tokenizer. */
+const groups = [
+  { model: "qwen3", targets: ["q_proj", "v_proj"] },
+  { model: "gpt_neox", targets: ["query_key_value"] },
+  { model: "lfm2", targets: ["in_proj", "q_proj", "v_proj"] },
+  { model: "falcon_h1", targets: ["in_proj", "q_proj", "v_proj"] },
+] as const;
+
+/** What a command printed, as JSON, or the test's failure with what it said. */
+async function ran(...args: readonly string[]): Promise<Record<string, unknown>> {
+  const { code, stdout, stderr } = await lowrankHere([...args, "--json"]);
+  expect(code, stderr).toBe(0);
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+describe.each(groups)("$model", ({ model: name, targets }) => {
+  const model = fileURLToPath(new URL(`../../../test/goldens-families/${name}/model`, import.meta.url));
+  const [run, merged] = [join(folder, name, "run"), join(folder, name, "merged")];
+  const cpu = ["--device", "cpu"];
+
+  test("inspect and plan", async () => {
+    const { wouldTrain } = await ran("inspect", model);
+    const { layers } = wouldTrain as { readonly layers: readonly string[] };
+    expect([...new Set(layers.map((layer) => layer.split(".").at(-1)))].sort()).toEqual(targets);
+    const { peakBytes } = await ran("plan", "--model", model, "--batch", "2", "--seq", "16");
+    expect(peakBytes).toBeGreaterThan(0);
+  });
+
+  test("train, eval, generate and merge: the merged model says what the adapted one says", async () => {
+    const trained = await ran("train", "--model", model, "--data", data, "--steps", "4", "--lr", "1e-2", "--out", run, ...cpu);
+    expect(trained["steps"]).toBe(4);
+    const { loss } = await ran("eval", "--model", model, "--adapter", run, "--data", data, "--rows", "6", ...cpu);
+    await ran("merge", "--model", model, "--adapter", run, "--out", merged, ...cpu);
+    const { loss: again } = await ran("eval", "--model", merged, "--data", data, "--rows", "6", ...cpu);
+    expect(again).toBeCloseTo(Number(loss), 4);
+    const ask = ["--prompt", "the cat ", "--max-new-tokens", "6", ...cpu];
+    expect(await ran("generate", "--model", merged, ...ask)).toEqual(await ran("generate", "--model", model, "--adapter", run, ...ask));
+  });
+
+  test("compare", async () => {
+    const options = ["--methods", "lora", "--steps", "2", "--eval-rows", "4", "--latency-seconds", "0.01"];
+    const result = await ran("compare", "--model", model, "--data", data, ...options, "--out", join(folder, name, "compared"), ...cpu);
+    expect(JSON.stringify(result)).toContain("lora");
+  });
+});

@@ -1,0 +1,41 @@
+// docs/models.md says which families there are, and where LoRA goes in each.
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { targetsFor } from "@lowrank/lora";
+import { modelOutline } from "@lowrank/models";
+import { device } from "@lowrank/tensor";
+import { expect, test } from "vitest";
+import { families } from "../packages/models/src/families/table.js";
+
+const text = readFileSync(new URL("../docs/models.md", import.meta.url), "utf8");
+/** The rows of its table: type, examples, kinds, targets. */
+const rows = [...text.matchAll(/^\| `((?!model_type)\w+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$/gm)].map(([, type = "", , , targets = ""]) => ({
+  type,
+  targets: targets.trim().split(", "),
+}));
+
+test("every family that is read has a row, and every row a family", () => {
+  expect(rows.map(({ type }) => type).sort()).toEqual(Object.keys(families).sort());
+});
+
+const dev = await device("reference");
+const folder = fileURLToPath(new URL("./goldens-families/", import.meta.url));
+const configs = readdirSync(folder, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map(({ name }) => {
+    const config = JSON.parse(readFileSync(`${folder}${name}/model/config.json`, "utf8")) as Record<string, unknown>;
+    return { name, type: String(config["model_type"]), config };
+  })
+  .filter(({ type }) => Object.hasOwn(families, type));
+
+test.each(configs)("LoRA of $name goes where its row says, PEFT's table first", ({ type, config }) => {
+  const model = modelOutline(config, { device: dev });
+  const row = rows.find((one) => one.type === type);
+  expect([...targetsFor(model)].sort()).toEqual([...(row?.targets ?? [])].sort());
+});
+
+test("every family has a case of its own", () => {
+  const own = new Set(configs.map(({ type }) => type));
+  // GPT-2 has its own goldens.
+  expect(Object.keys(families).filter((type) => !own.has(type))).toEqual(["gpt2"]);
+});
