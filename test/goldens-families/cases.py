@@ -306,4 +306,18 @@ CASES = {
              final_logit_softcapping=5.0, rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 700.0},
                                                           "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}),
         sees={"altup_active_idx": 0, "sliding_window": 7, "activation_sparsity_pattern": [0.0] * 4}, lora=QV),
+    "gemma3n": case(
+        "the text model under text_config, beside two towers, one layer that shares keys and values.", "Gemma3nForCausalLM",
+        text("gemma3n_text", num_hidden_layers=3, head_dim=6, layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+             sliding_window=4, hidden_size_per_layer_input=4, vocab_size_per_layer_input=VOCAB, laurel_rank=2, altup_num_inputs=2,
+             altup_correct_scale=False, num_kv_shared_layers=1, activation_sparsity_pattern=[0.7, 0.0, 0.0], intermediate_size=[7, 7, 7],
+             rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 700.0},
+                              "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}),
+        inside=dict(config=dict(model_type="gemma3n", architectures=["Gemma3nForConditionalGeneration"], audio_config={}, vision_config={},
+                                audio_token_id=1000, image_token_id=1001, boa_token_id=1002, eoa_token_id=1003, boi_token_id=1004,
+                                eoi_token_id=1005, audio_soft_tokens_per_image=4, vision_soft_tokens_per_image=4),
+                    towers={"model.vision_tower.timm_model.conv_stem.conv.weight": [2, 3, 2, 2],
+                            "model.audio_tower.conformer.0.norm.weight": [4], "model.embed_vision.embedding.weight": [3, 4],
+                            "model.embed_audio.embedding.weight": [3, 4]}),
+        sees={"activation_sparsity_pattern": [0.0] * 3}, lora=QV),
 }

@@ -29,7 +29,7 @@ import torch
 import transformers
 from cases import CASES, SPELLED
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig
 
@@ -174,6 +174,19 @@ def with_adapter(case, folder, adapter):
     return PeftModel.from_pretrained(loaded(folder), adapter, is_trainable=True).eval()
 
 
+def put_inside(folder, config, towers):
+    """Puts a text model that was made by itself inside of a larger one, whose towers need packages that are not here."""
+    def renamed(path, old, new):
+        save_file({name.replace(old, new, 1): t for name, t in load_file(path).items()}, path, metadata={"format": "pt"})
+    renamed(folder / "adapter" / "adapter_model.safetensors", "base_model.model.model.", "base_model.model.model.language_model.")
+    renamed(folder / "io.safetensors", "base_model.model.model.", "base_model.model.model.language_model.")
+    weights = folder / "model" / "model.safetensors"
+    renamed(weights, "model.", "model.language_model.")
+    save_file(load_file(weights) | {name: torch.zeros(shape) for name, shape in towers.items()}, weights, metadata={"format": "pt"})
+    text = json.loads((folder / "model" / "config.json").read_text())
+    write_config(folder / "model", {**config, "text_config": text})
+
+
 def make(name, case, folder):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -209,6 +222,8 @@ def make(name, case, folder):
         assert (adapted.logits - result.logits).abs().max() > 0.05, "the adapter changes nothing"
         found["logits_merged"] = model.merge_and_unload()(input_ids=ids).logits
     save_file({name: t.detach().contiguous() for name, t in found.items()}, folder / "io.safetensors")
+    if "inside" in case:
+        put_inside(folder, **case["inside"])
     about = {"about": case["about"], "layout": "hub" if {"hub", "hub_text"} & case.keys() else "new", "seed": seed, "noise": noise, "margin": margin, "sees": sees,
              "trainable": sum(p.numel() for p in trained.values()), "torch": torch.__version__, "transformers": transformers.__version__,
              "peft": peft.__version__}

@@ -18,6 +18,7 @@ const modelOf = (name: string): string => fileURLToPath(new URL(`../../../../tes
 /** The outer model's type, the text model's, its class, and what stands beside it in the checkpoint. */
 const wrappers = [
   ["gemma3", "gemma3_text", "Gemma3ForCausalLM", "multi_modal_projector, vision_tower"],
+  ["gemma3n", "gemma3n_text", "Gemma3nForCausalLM", "audio_tower, embed_audio, embed_vision, vision_tower"],
   ["gemma4", "gemma4_text", "Gemma4ForCausalLM", "embed_vision, vision_tower"],
   ["qwen3_5", "qwen3_5_text", "Qwen3_5ForCausalLM", "visual"],
   ["mistral3", "ministral3", "Ministral3ForCausalLM", "multi_modal_projector, vision_tower"],
