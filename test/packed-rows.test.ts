@@ -34,7 +34,27 @@ const configs = {
     max_position_embeddings: lengthLimit,
   },
 } as const;
-type Family = keyof typeof configs;
+type Family = keyof typeof configs | keyof typeof others;
+
+/** Llama's sizes with what else depends on a token's place in its row: windows, rotary positions of two kinds, queries scaled by position. */
+const others = {
+  gemma3_text: {
+    ...configs.llama,
+    model_type: "gemma3_text",
+    head_dim: 8,
+    sliding_window: 5,
+    sliding_window_pattern: 2,
+    final_logit_softcapping: 4,
+  },
+  gemma2: { ...configs.llama, model_type: "gemma2", head_dim: 8, sliding_window: 5 },
+  ministral3: {
+    ...configs.llama,
+    model_type: "ministral3",
+    head_dim: 8,
+    rope_parameters: { rope_type: "yarn", rope_theta: 100, factor: 4, original_max_position_embeddings: 7, llama_4_scaling_beta: 0.4 },
+  },
+  dynamic: { ...configs.llama, rope_scaling: { type: "dynamic", factor: 2 } },
+} as const;
 
 /** A software adapter compiles the shaders of one shape for minutes: there one case says that the graph is right. */
 const isFast = testBackend() === "cpu";
@@ -46,7 +66,7 @@ beforeAll(async () => {
 
 /** A model with LoRA on every linear layer, whose B is not zero, so that no gradient is. */
 async function adapted(family: Family): Promise<{ model: CausalLM; adapter: Adapter }> {
-  const model = await initModel(configs[family], { device: dev, seed: 3 });
+  const model = await initModel({ ...configs, ...others }[family], { device: dev, seed: 3 });
   const adapter = applyAdapter(model, { method: "lora", rank: 3, alpha: 6, targets: "all-linear", seed: 4 });
   const generator = new Generator(dev, 5);
   for (const [name, t] of adapter.namedParameters()) if (name.includes("lora_B")) t.assign(generator.normal(t.shape).mul(0.05));
@@ -55,7 +75,7 @@ async function adapted(family: Family): Promise<{ model: CausalLM; adapter: Adap
 
 /** A model behind a prefix of three keys for each layer. */
 async function prefixed(family: Family): Promise<{ model: CausalLM; adapter: Adapter }> {
-  const model = await initModel(configs[family], { device: dev, seed: 3 });
+  const model = await initModel({ ...configs, ...others }[family], { device: dev, seed: 3 });
   const adapter = applyAdapter(model, { method: "prefix", virtualTokens: 3, seed: 4 });
   const generator = new Generator(dev, 5);
   for (const t of adapter.parameters()) t.assign(generator.normal(t.shape));
@@ -169,6 +189,26 @@ describe.each(isFast ? (["gpt2", "llama"] as const) : (["gpt2"] as const))("pack
     const [padded, packed] = losses;
     expect(packed?.tokenCount).toBe(padded?.tokenCount);
     expect(packed?.loss).toBeCloseTo(padded?.loss ?? Number.NaN, 5);
+  });
+});
+
+it.runIf(isFast).each(["gemma3_text", "gemma2", "ministral3"] as const)(
+  "packed rows of %s have the loss and the gradients of padded ones",
+  (family) => expectAlike(family, rowsOf(9, 23, 2, 40, 17)),
+);
+
+describe("rows of a model are padded, and refused when packed,", () => {
+  const ids = (): Tensor => tensor(new Int32Array(64), { device: dev, dtype: "i32", shape: [1, 64] });
+  const lossOf = (model: CausalLM) => (): Tensor => model.loss(ids(), ids(), { packed: { positions: ids(), rowLimit: 20 } });
+  it("where rotary frequencies depend on how long a text is", async () => {
+    const { model } = await adapted("dynamic");
+    expect(model.batchLayout).toBe("padded");
+    expect(lossOf(model)).toThrow(/cannot be packed/);
+  });
+  it("where a window would hide a prefix", async () => {
+    const { model } = await prefixed("gemma3_text");
+    expect(model.batchLayout).toBe("padded");
+    expect(lossOf(model)).toThrow(/cannot be packed/);
   });
 });
 

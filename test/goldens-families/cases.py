@@ -43,6 +43,16 @@ CASES = {
              **rope(150.0, rope_type="longrope", short_factor=[1.0, 1.5, 2.5], long_factor=[2.0, 4.0, 8.0], factor=2.0,
                     original_max_position_embeddings=20)),
         sees={"rope_parameters.short_factor": [1.0, 1.0, 1.0]}, lora=QV),
+    "llama-dynamic-grows": case(
+        "dynamic rope, behind whose max_position_embeddings the greedy continuation goes on: keys stay as they were turned.", "LlamaForCausalLM",
+        text("llama", head_dim=8, max_position_embeddings=8, **rope(100.0, rope_type="dynamic", factor=3.0)), tokens=13,
+        hub=dict(drop=[], put={}), sees={"rope_scaling.factor": 1.5}, lora=QV),
+    "llama-longrope-grows": case(
+        "longrope, whose long factors begin within the greedy continuation.", "LlamaForCausalLM",
+        text("llama", original_max_position_embeddings=9,
+             **rope(150.0, rope_type="longrope", short_factor=[1.0, 1.5, 2.5], long_factor=[2.0, 4.0, 8.0], factor=2.0,
+                    original_max_position_embeddings=9)),
+        sees={"rope_parameters.long_factor": [1.0, 1.0, 1.0]}, lora=QV),
     "qwen2": case(
         "windows by layer_types.", "Qwen2ForCausalLM",
         text("qwen2", num_hidden_layers=3, layer_types=SLIDING, use_sliding_window=True, sliding_window=4, tie_word_embeddings=True, **rope()),

@@ -90,6 +90,8 @@ export interface CausalLM extends nn.Module {
   readonly vocabSize: number;
   /** Most tokens that it can look at. */
   readonly contextLength: number;
+  /** The length of a growing text at which all of it is read once more; null where there is none. */
+  readonly rereadsAt: number | null;
   /** What each of its layers keeps of a text between passes. */
   readonly keeps: readonly Kept[];
   /** Null where layers keep other things than keys and values, or of several sizes. */

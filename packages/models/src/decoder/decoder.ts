@@ -30,6 +30,8 @@ export interface DecoderOptions {
   readonly width: number;
   /** Most positions that it looks at. */
   readonly contextLength: number;
+  /** A text that grows to so many tokens is read once more: its keys turn otherwise from there on. */
+  readonly rereadsAt?: number;
   readonly embedding: {
     readonly name: string;
     /** Embeddings are multiplied by this; 1 when absent. */
@@ -119,6 +121,10 @@ export class Decoder extends nn.Module implements CausalLM {
 
   get contextLength(): number {
     return this.#options.contextLength;
+  }
+
+  get rereadsAt(): number | null {
+    return this.#options.rereadsAt ?? null;
   }
 
   get keeps(): readonly Kept[] {

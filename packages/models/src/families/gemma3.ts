@@ -35,13 +35,13 @@ export const gemma3Text: Family = defineFamily({
     sliding_window_pattern: count(6),
     attention_bias: flag(false),
     query_pre_attn_scalar: positive(256),
-    attn_logit_softcapping: numberOrNull(),
     final_logit_softcapping: numberOrNull(),
     use_bidirectional_attention: only(false),
   },
   rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
-  remarks: ["hidden_act", "_sliding_window_pattern"],
+  // transformers reads a cap of scores of Gemma 3's and does nothing with it.
+  remarks: ["hidden_act", "_sliding_window_pattern", "attn_logit_softcapping"],
   decoder: (config, path) => {
     const full = readRope(config, path, { theta: 1e6, layerType: "full_attention" });
     const near = { ...config, rope_scaling: null, rope_theta: config.rope_local_base_freq };
@@ -54,7 +54,6 @@ export const gemma3Text: Family = defineFamily({
         rope: slides(config, index, isSliding) ? local : full,
         bias: everyBias(config.attention_bias),
         scale: 1 / Math.sqrt(config.query_pre_attn_scalar),
-        cap: config.attn_logit_softcapping,
         queryKeyNorm: queryKeyNorm(norm, "head"),
         window,
       };

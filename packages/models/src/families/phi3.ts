@@ -27,6 +27,9 @@ export const phi3: Family = defineFamily({
       norm,
       norms: normsInFront,
     };
-    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
+    return {
+      ...decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) }),
+      ...(rope.scaling.kind === "longrope" && { rereadsAt: rope.scaling.length + 1 }),
+    };
   },
 });

@@ -91,10 +91,21 @@ export class TextGenerator {
 
     const virtual = model.virtualTokens.length;
     options.signal?.throwIfAborted();
-    let stage = this.#read(rows, options.signal);
+    let stage = this.#read(
+      rows.map(({ prompt }) => prompt),
+      options.signal,
+    );
     await take(stage.begin(kind, k));
     while (rows.some(({ isDone }) => !isDone)) {
       options.signal?.throwIfAborted();
+      if (rows.some((row) => !row.isDone && virtual + row.prompt.length + row.tokens.length === model.rereadsAt)) {
+        stage = this.#read(
+          rows.map(({ prompt, tokens }) => [...prompt, ...tokens]),
+          options.signal,
+        );
+        await take(stage.begin(kind, k));
+        continue;
+      }
       // The newest token of every row is not in the cache yet; rows that are done stay where they are.
       const positions = rows.map(({ prompt, tokens }) => virtual + prompt.length + Math.max(tokens.length, 1) - 1);
       const needed = largest(positions) + 1;
@@ -120,20 +131,20 @@ export class TextGenerator {
     return tensor(values as number[], { device: this.model.device, dtype: "i32" });
   }
 
-  /** Reads the prompts, chunk by chunk, into a cache that holds them. */
-  #read(rows: readonly Row[], signal: AbortSignal | undefined): Stage {
+  /** Reads texts, chunk by chunk, into a cache that holds them. */
+  #read(texts: readonly (readonly number[])[], signal: AbortSignal | undefined): Stage {
     const virtual = this.model.virtualTokens.length;
-    const longest = largest(rows.map(({ prompt }) => prompt.length));
+    const longest = largest(texts.map(({ length }) => length));
     const chunks = chunksFor(longest, this.#most - virtual);
     const padded = chunks.reduce((sum, size) => sum + size, 0);
-    const stage = this.#stage(rows.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
+    const stage = this.#stage(texts.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
     let start = 0;
     for (const size of chunks) {
       signal?.throwIfAborted();
-      const ids = rows.map(({ prompt }) => Array.from({ length: size }, (_, i) => prompt[start + i] ?? 0));
-      const ends = rows.map(({ prompt }) => prompt.length - 1 - start);
+      const ids = texts.map((text) => Array.from({ length: size }, (_, i) => text[start + i] ?? 0));
+      const ends = texts.map(({ length }) => length - 1 - start);
       const isFirst = start === 0 && virtual > 0;
-      const positions = rows.map(() => (start === 0 ? 0 : virtual + start));
+      const positions = texts.map(() => (start === 0 ? 0 : virtual + start));
       const given = [this.#ints(ids), this.#ints(positions), this.#ints(ends)] as const;
       stage.read(...given, isFirst);
       for (const t of given) t.dispose();

@@ -100,7 +100,7 @@ const badConfigs: readonly (readonly [name: string, config: unknown, says: RegEx
     { ...llama, num_key_value_heads: 4 },
     /"num_attention_heads" 2 is not a multiple of "num_key_value_heads" 4/,
   ],
-  ["an unknown activation", { ...llama, hidden_act: "mish" }, /"hidden_act" is "mish", not one of gelu/],
+  ["an unknown activation", { ...llama, hidden_act: "swiglu" }, /"hidden_act" is "swiglu", not one of gelu/],
   [
     "an unsupported rope type",
     { ...llama, rope_scaling: { rope_type: "spiral", factor: 4 } },
