@@ -82,6 +82,11 @@ export interface Backend {
   allocate(bytes: number): BackendBuffer;
   free(buffer: BackendBuffer): void;
   write(buffer: BackendBuffer, data: Uint8Array, byteOffset?: number): void;
+  /**
+   * Part of a buffer as memory that others may fill, files for instance, in place of a `write` of the same bytes, before anything that uses the
+   * buffer is enqueued. Null where there is no such memory now, or it might move.
+   */
+  place?(buffer: BackendBuffer, byteLength: number, byteOffset: number): Uint8Array | null;
   read(buffer: BackendBuffer, byteLength: number, byteOffset?: number): Promise<Uint8Array>;
   /** The part of `bytesInUse` that is shared by all plans, so that the next one may use it too; 0 when absent. */
   readonly reusableBytes?: number;

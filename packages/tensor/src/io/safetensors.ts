@@ -179,11 +179,16 @@ async function readInto(
   const isPlain = dtype === tensorDType(entry, source.name) && entry.dtype !== "I64" && entry.dtype !== "F64" && dtype !== "bool";
   // What fits the file's dtype may be beyond the largest number of a narrower one.
   const isNarrowed = !isPlain && isFloat(dtype) && (dtype !== "f32" || entry.dtype === "F64");
-  for await (const { at, bytes, numbers } of chunks(source, entry, scan)) {
+  const width = dtypeBytes[dtype];
+  const place = isPlain
+    ? (done: number, length: number): Uint8Array | null => device.backend.place?.(buffer, length, from * width + done) ?? null
+    : undefined;
+  for await (const { at, bytes, numbers, isPlaced } of chunks(source, entry, scan, place)) {
     if (scan) refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
+    if (isPlaced) continue;
     const stored = isPlain ? bytes : convert(bytes, numbers, entry.dtype, dtype);
     if (scan && isNarrowed) refuseOverflow(source.name, entry, at, numbers(), stored, dtype);
-    device.backend.write(buffer, stored, (from + at) * dtypeBytes[dtype]);
+    device.backend.write(buffer, stored, (from + at) * width);
   }
 }
 
@@ -200,35 +205,86 @@ interface Part {
   readonly at: number;
   /** Aligned to 8; valid until the next part. */
   readonly bytes: Uint8Array;
+  /** Whether they lie where they were to be placed. */
+  readonly isPlaced: boolean;
 }
+
+/** Where bytes of a tensor are to lie, from one of them on; null where that cannot be said. */
+type Placing = (done: number, length: number) => Uint8Array | null;
 
 interface Chunk extends Part {
   readonly numbers: () => ArrayLike<number>;
 }
 
 /** Parts of a tensor with the numbers in them. */
-async function* chunks(source: ByteSource, entry: SafetensorsEntry, scan: ContentScan | null = null): AsyncGenerator<Chunk> {
+async function* chunks(
+  source: ByteSource,
+  entry: SafetensorsEntry,
+  scan: ContentScan | null = null,
+  place?: Placing,
+): AsyncGenerator<Chunk> {
   const dtype = tensorDType(entry, source.name);
   const elementBytes = entry.dtype === "I64" || entry.dtype === "F64" ? 8 : dtypeBytes[dtype];
-  for await (const { at, bytes } of parts(source, entry, elementBytes, scan))
-    yield { at, bytes, numbers: () => numbersOf(bytes, entry, dtype, source.name) };
+  for await (const part of parts(source, entry, elementBytes, scan, place))
+    yield { ...part, numbers: () => numbersOf(part.bytes, entry, dtype, source.name) };
 }
 
 /** Parts of a tensor's bytes, so that a large one never lies in host memory as a whole; through the scan, if there is one. */
-async function* parts(source: ByteSource, entry: SafetensorsEntry, elementBytes: number, scan: ContentScan | null): AsyncGenerator<Part> {
-  for (let done = 0; done < entry.bytes; done += stagingBytes) {
-    // A source that has everything at hand would never let the event loop in.
-    if (isTurnDue()) await eventLoopTurn();
-    const length = Math.min(stagingBytes, entry.bytes - done);
-    const part = await source.read(entry.offset + done, length, scan?.room(length));
-    if (part.byteLength !== length)
-      throw new CheckpointError(
-        `${source.name}: the file ended inside tensor "${entry.name}". It changed while it was read: fetch it again.`,
-        source.name,
-      );
-    const bytes = scan?.take(part) ?? (part.byteOffset % 8 === 0 ? part : part.slice());
-    yield { at: done / elementBytes, bytes };
+async function* parts(
+  source: ByteSource,
+  entry: SafetensorsEntry,
+  elementBytes: number,
+  scan: ContentScan | null,
+  place?: Placing,
+): AsyncGenerator<Part> {
+  const pending: Reading[] = [];
+  let begun = 0;
+  /** Begins what may be read at a time: what goes to its place needs no room, of which there is one to spare. */
+  const begin = (): void => {
+    while (begun < entry.bytes && pending.length < (pending.every(({ placed }) => placed !== null) ? placedCount : 1)) {
+      const length = Math.min(stagingBytes, entry.bytes - begun);
+      const placed = place?.(begun, length) ?? null;
+      const room = placed ? undefined : scan?.room(length);
+      const part = source.read(entry.offset + begun, length, placed ?? room);
+      part.catch(() => undefined); // told where it is awaited, which is later
+      pending.push({ part, length, placed, room });
+      begun += length;
+    }
+  };
+  try {
+    begin();
+    for (let done = 0; done < entry.bytes; done += stagingBytes) {
+      // A source that has everything at hand would never let the event loop in.
+      if (isTurnDue()) await eventLoopTurn();
+      const { part: reading, length, placed, room } = pending[0] as Reading; // as long as there are bytes, some are being read
+      const part = await reading;
+      pending.shift();
+      // The disk works while this part is looked at.
+      begin();
+      if (part.byteLength !== length)
+        throw new CheckpointError(
+          `${source.name}: the file ended inside tensor "${entry.name}". It changed while it was read: fetch it again.`,
+          source.name,
+        );
+      const bytes = scan?.take(part, room) ?? (part.byteOffset % 8 === 0 ? part : part.slice());
+      const isPlaced = placed !== null && part.buffer === placed.buffer && part.byteOffset === placed.byteOffset;
+      yield { at: done / elementBytes, bytes, isPlaced };
+    }
+  } finally {
+    // Whoever stops early gives the memory back, into which nothing may be written then.
+    await Promise.allSettled(pending.map(({ part }) => part));
   }
+}
+
+/** Parts that are read at the same time where each has its place. */
+const placedCount = 3;
+
+/** A part of a tensor that is being read. */
+interface Reading {
+  readonly part: Promise<Uint8Array>;
+  readonly length: number;
+  readonly placed: Uint8Array | null;
+  readonly room: Uint8Array | undefined;
 }
 
 function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, file: string): ArrayLike<number> {

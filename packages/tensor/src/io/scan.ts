@@ -10,8 +10,12 @@ const exponents: Readonly<Record<string, { readonly mask: number; readonly add: 
   BF16: { mask: 0x7fff7fff, add: 0x00800080, top: 0x80008000 },
 };
 
+/** Parts that lie in memory at a time: one is read while another is scanned, and one that lay elsewhere may be copied here for it. */
+const roomCount = 3;
+
 /** Memory of a scan in progress. */
 interface Staging {
+  /** Its rooms, one after the other. */
   readonly bytes: Uint8Array;
   readonly state: Int32Array;
   readonly run: Scan;
@@ -36,12 +40,12 @@ function staging(isPlain: boolean): Staging {
   const found = isPlain ? undefined : free.pop();
   if (found) return found;
   const code = isPlain ? null : module();
-  const pages = stagingBytes / 65536 + 1;
+  const pages = (roomCount * stagingBytes) / 65536 + 1;
   const memory = code && new WebAssembly.Memory({ initial: pages, maximum: pages });
   const buffer = memory?.buffer ?? new ArrayBuffer(pages * 65536);
   return {
-    bytes: new Uint8Array(buffer, 0, stagingBytes),
-    state: new Int32Array(buffer, stagingBytes, scanStateBytes / 4),
+    bytes: new Uint8Array(buffer, 0, roomCount * stagingBytes),
+    state: new Int32Array(buffer, roomCount * stagingBytes, scanStateBytes / 4),
     run:
       code && memory
         ? (new WebAssembly.Instance(code, { env: { memory } }).exports["scan"] as unknown as Scan)
@@ -91,6 +95,7 @@ export class ContentScan {
   readonly #exponent: (typeof exponents)[string] | undefined;
   #state: Int32Array = seeds;
   #byteCount = 0;
+  #lastRoom = 0;
   /** Index of the first element that is infinite or NaN; null where there is none, and for integers. */
   firstNonFinite: number | null = null;
 
@@ -102,23 +107,29 @@ export class ContentScan {
     this.#exponent = exponents[dtype];
   }
 
-  /** Where the next `length` bytes (at most `stagingBytes`) may be put, so that `take` need not copy them. */
+  /** Where the next `length` bytes (at most `stagingBytes`) may be put, so that `take` need not copy them. Not one of the last two. */
   room(length: number): Uint8Array {
-    return this.#staging.bytes.subarray(0, length);
+    this.#lastRoom = (this.#lastRoom + 1) % roomCount;
+    const start = this.#lastRoom * stagingBytes;
+    return this.#staging.bytes.subarray(start, start + length);
   }
 
-  /** Takes the next bytes, at most `stagingBytes`; all but the last are a multiple of `scanBlockBytes`. Returns them, aligned, until the next call of `room` or `take`. */
-  take(part: Uint8Array): Uint8Array {
+  /**
+   * Takes the next bytes, at most `stagingBytes`; all but the last are a multiple of `scanBlockBytes`. `room`: the one that was meant for them, another
+   * may be in use. Returns them, aligned, until that room is given out again.
+   */
+  take(part: Uint8Array, room: Uint8Array = this.room(part.byteLength)): Uint8Array {
     const { bytes, state, run } = this.#staging;
-    if (part.buffer !== bytes.buffer || part.byteOffset !== 0) bytes.set(part);
+    const address = room.byteOffset;
+    if (part.buffer !== bytes.buffer || part.byteOffset !== address) bytes.set(part, address);
     const padded = Math.ceil(part.byteLength / scanBlockBytes) * scanBlockBytes;
-    bytes.fill(0, part.byteLength, padded);
+    bytes.fill(0, address + part.byteLength, address + padded);
     const { mask = 0, add = 0, top = 0 } = this.#exponent ?? {};
     state.set(this.#state);
     state.fill(0, 16);
-    run(0, padded, stagingBytes, mask, add);
+    run(address, padded, roomCount * stagingBytes, mask, add);
     this.#state = state.slice(0, 16);
-    const taken = bytes.subarray(0, part.byteLength);
+    const taken = bytes.subarray(address, address + part.byteLength);
     if (this.firstNonFinite === null && state.subarray(16).some((word) => (word & top) !== 0)) this.#locate(taken);
     this.#byteCount += part.byteLength;
     return taken;

@@ -163,6 +163,18 @@ class CpuBackend implements Backend {
     this.#queue.do(() => this.#heap.bytes.set(bytes, address + byteOffset));
   }
 
+  place(buffer: BackendBuffer, byteLength: number, byteOffset: number): Uint8Array | null {
+    this.#checkAlive();
+    this.#checkRange("write", buffer, byteLength, byteOffset);
+    // Memory that is not shared moves when it grows, and what is enqueued may still use a block that was given back.
+    const { bytes } = this.#heap;
+    if (!this.#queue.isEmpty || bytes.buffer instanceof ArrayBuffer) return null;
+    this.#panels.restore(buffer as CpuBuffer);
+    this.#panels.forget(buffer as CpuBuffer);
+    const start = (buffer as CpuBuffer).address + byteOffset;
+    return bytes.subarray(start, start + byteLength);
+  }
+
   async read(buffer: BackendBuffer, byteLength: number, byteOffset = 0): Promise<Uint8Array> {
     this.#checkAlive();
     this.#checkRange("read", buffer, byteLength, byteOffset);
