@@ -1,6 +1,6 @@
 import { basename, delimiter, dirname, relative } from "node:path";
 import { isMainThread, workerData } from "node:worker_threads";
-import { shellWord } from "./terminal/format.js";
+import { shellWord } from "./terminal/shell-word.js";
 
 /** What says how the command line was started. */
 export interface Started {

@@ -7,7 +7,7 @@ import type { CommandContext } from "./command.js";
 import { deviceLoss, UsageError, withCommand } from "./failure.js";
 import { type Flags, missingFlag, parseFlags, type Values, withoutFlags } from "./flags.js";
 import { program } from "./program.js";
-import { shellWord } from "./terminal/format.js";
+import { shellWord } from "./terminal/shell-word.js";
 
 /** The command that started a run, as its state keeps it: its arguments, and the folder from which paths among them go out. */
 const startSchema = z.object({ args: z.array(z.string()), folder: z.string() });

@@ -3,8 +3,9 @@ import { failedLines } from "../src/exact-match.js";
 import type { Output } from "../src/output.js";
 import { Progress } from "../src/progress.js";
 import { StreamedTexts } from "../src/streamed-texts.js";
-import { bytes, duration, grouped, oneLine, reportLines, shellWord, tableLines } from "../src/terminal/format.js";
+import { bytes, duration, grouped, oneLine, reportLines, tableLines } from "../src/terminal/format.js";
 import { plotLines } from "../src/terminal/plot.js";
+import { shellWord } from "../src/terminal/shell-word.js";
 import { wrapped } from "../src/terminal/wrap.js";
 
 describe("plotLines", () => {

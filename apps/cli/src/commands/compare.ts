@@ -25,7 +25,8 @@ import { inputsOf } from "../out/inputs.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
 import { shownPath } from "../report/path.js";
-import { grouped, shellWord, tableLines } from "../terminal/format.js";
+import { grouped, tableLines } from "../terminal/format.js";
+import { shellWord } from "../terminal/shell-word.js";
 
 function settingsOf(values: Values<typeof compareFlags>): RunState["settings"] {
   const plain = ["model", "data", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;

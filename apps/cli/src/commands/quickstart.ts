@@ -14,8 +14,9 @@ import { program } from "../program.js";
 import { Progress } from "../progress.js";
 import { baseModelFolder, exampleOrders, type OrderRow } from "../quickstart-assets.js";
 import { deviceFlag, jsonFlag, openModel, withDevice } from "../session.js";
-import { duration, oneLine, reportLines, shellWord } from "../terminal/format.js";
+import { duration, oneLine, reportLines } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
+import { shellWord } from "../terminal/shell-word.js";
 
 const flags = {
   steps: { type: "integer", min: 1, help: "optimizer steps", default: 400 },

@@ -29,7 +29,8 @@ import { trainedPairs } from "../study/pairs.js";
 import { recommended } from "../study/recommend.js";
 import { effectiveRank, learnedChange } from "../study/subspace.js";
 import { type TargetSet, targetSets } from "../study/targets.js";
-import { grouped, shellWord, tableLines } from "../terminal/format.js";
+import { grouped, tableLines } from "../terminal/format.js";
+import { shellWord } from "../terminal/shell-word.js";
 
 const flags = {
   model: modelFlag,

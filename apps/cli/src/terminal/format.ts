@@ -103,8 +103,3 @@ export function oneLine(text: string, width: number): string {
   const flat = text.replace(/\n/g, "⏎").replace(/\s+/g, " ").trim();
   return flat.length <= width ? flat : `${flat.slice(0, Math.max(0, width - 1))}…`;
 }
-
-/** An argument as a shell takes it. */
-export function shellWord(word: string): string {
-  return /^[\w./:=,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
-}

@@ -1,8 +1,9 @@
 import type { TrainResult } from "@lowrank/models";
 import type { Output } from "../output.js";
 import { program } from "../program.js";
-import { duration, grouped, shellWord } from "../terminal/format.js";
+import { duration, grouped } from "../terminal/format.js";
 import { plotLines } from "../terminal/plot.js";
+import { shellWord } from "../terminal/shell-word.js";
 import { riseNote } from "../training-notes.js";
 import type { TrainValues } from "./flags.js";
 import type { Setup } from "./setup.js";
