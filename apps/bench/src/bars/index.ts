@@ -5,6 +5,7 @@ import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
 import { lifeBars, runBars } from "./life.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
+import { mixerBars } from "./mixers.js";
 import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
 import { smollm2Bars } from "./smollm2.js";
@@ -22,6 +23,7 @@ export const bars: readonly Bar[] = [
   ...runBars,
   ...generationBars,
   ...decodingBars,
+  ...mixerBars,
   ...planBars,
   ...planningBars,
   ...lifeBars,
