@@ -76,7 +76,6 @@ export async function exactMatch(
         {
           maxNewTokens: Math.min(maxNewTokens, room),
           temperature: 0,
-          ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
           ...(options.signal && { signal: options.signal }),
         },
       );

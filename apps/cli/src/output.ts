@@ -14,6 +14,8 @@ export interface Output {
   say(line?: string, ...commands: readonly string[]): void;
   /** Text that is not cut: what a model wrote. A terminal is shown its controls as escapes; a pipe gets every byte. */
   whole(text: string): void;
+  /** A line that holds colours, whose foreign parts are escaped already. */
+  styled(line: string): void;
   /** A part of such a text, without a line's end. */
   part(text: string): void;
   /** A line for people that is no result: warnings, remarks. Always stderr. Shown as with `say`; a command to be copied stands whole below. */
@@ -56,6 +58,10 @@ export function processOutput(isJson: boolean): Output {
     whole(text) {
       clear();
       people.write(`${isTerminal ? printable(text) : text}\n`);
+    },
+    styled(line) {
+      clear();
+      people.write(`${line}\n`);
     },
     part(text) {
       clear();

@@ -56,7 +56,7 @@ function startArgsOf(flags: Flags, state: RunState | null, command: string, out:
 }
 
 /** Values of flags of which some are sure to be there. */
-export type WithNeeded<T extends Flags, Needed extends keyof T> = Values<T> & { readonly [Name in Needed]: string };
+export type WithNeeded<T extends Flags, Needed extends keyof T> = Values<T> & { readonly [Name in Needed]: NonNullable<Values<T>[Name]> };
 
 /**
  * The flags of a command that may resume: those that were given, and with --resume, for what was not, those that the run in --out was started
@@ -72,7 +72,9 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
   const state = resume ? await readState(nodeFiles, out) : null;
   const start = startArgsOf(flags, state, command, out);
   const others = alternatives.filter((names) => names.some((name) => context.given.has(name))).flat();
-  const args = [...withoutFlags(flags, start ?? [], new Set(others)), ...context.args];
+  // A flag that is given several times is given anew, not added to.
+  const lists = Object.keys(flags).filter((name) => flags[name]?.type === "texts" && context.given.has(name));
+  const args = [...withoutFlags(flags, start ?? [], new Set([...others, ...lists])), ...context.args];
   const { values, given } = parseFlags(flags, args, command);
   for (const name of needed) {
     const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;

@@ -1,15 +1,11 @@
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
 import { type Adapter, loadAdapter } from "@lowrank/lora";
-import { type DataSet, type DataSource, type Examples, type LoadedModel, loadModel, readExamples, type Tokenizer } from "@lowrank/models";
-import { type Device, type DeviceOptions, device, fileSource } from "@lowrank/tensor";
+import { type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
+import { type Device, type DeviceOptions, device } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import { adapterFolder, type Fetching, modelFolder } from "./hub.js";
 import { tellMainThread } from "./main-thread.js";
 import type { Output } from "./output.js";
-import { contextOf } from "./runs.js";
-import { grouped } from "./terminal/format.js";
 
 /** Flags that several commands share. */
 export const modelFlag = {
@@ -83,63 +79,4 @@ export async function openAdapter(
   return loadAdapter(model, await adapterFolder(path, { output, signal }), {
     onWarning: (message: string) => output.note(`warning: ${message}`),
   });
-}
-
-/**
- * A data file, opened for the length of `use`: one that can be read twice, or a pipe. Rejects with the system's error, or with
- * CheckpointError for a folder, where it cannot be opened.
- */
-export async function withSource<R>(path: string, use: (source: DataSource) => Promise<R>): Promise<R> {
-  const info = await stat(path);
-  if (!info.isFile() && !info.isDirectory()) return use(createReadStream(path));
-  const source = await fileSource(path);
-  try {
-    return await use(source);
-  } finally {
-    await source.close?.();
-  }
-}
-
-/** Milliseconds between two drawings of how far a file is read. */
-const drawnMs = 500;
-
-/**
- * Reads a data file and turns it into examples; says how many rows and what was cut. Rejects with the signal's reason, after a line that
- * says so, when it is told to stop.
- */
-export async function openData(
-  path: string,
-  { model, tokenizer, config }: Pick<LoadedModel, "model" | "config"> & { readonly tokenizer: Tokenizer },
-  output: Output | null,
-  options: { readonly maxLength?: number | undefined; readonly rowLimit?: number | undefined; readonly signal?: AbortSignal } = {},
-): Promise<DataSet<Examples>> {
-  const { maxLength, rowLimit, signal } = options;
-  let drawnAt = performance.now();
-  const reading = withSource(path, (source) =>
-    readExamples(source, path, tokenizer, {
-      context: contextOf(model),
-      vocabSize: config.vocab_size,
-      ...(maxLength === undefined ? {} : { maxLength }),
-      ...(rowLimit === undefined ? {} : { rowLimit }),
-      ...(signal && { signal }),
-      onRows(rows) {
-        if (performance.now() - drawnAt < drawnMs) return;
-        drawnAt = performance.now();
-        output?.draw(`${path}: ${grouped(rows)} rows read …`);
-      },
-    }),
-  );
-  const { rowCount, layouts, unreadFields, ...data } = await reading.catch((error: unknown) => {
-    if (signal?.aborted && error === signal.reason) output?.note(`Stopped while ${path} was read; what was there before is as it was.`);
-    throw error;
-  });
-  const count = data.examples.length;
-  const share = count < rowCount ? ` (${grouped(count)} of ${grouped(rowCount)}, evenly spread)` : "";
-  const cut = data.truncatedCount > 0 ? `; ${grouped(data.truncatedCount)} cut to ${maxLength} tokens` : "";
-  output?.note(
-    `${path}: ${grouped(count)} rows${share}, ${grouped(data.tokenCount)} tokens, ${grouped(data.learnedTokenCount)} of them in the loss${cut}`,
-  );
-  output?.note(`  read as ${[...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ")}`);
-  if (unreadFields.length > 0) output?.note(`  fields that are not used: ${unreadFields.join(", ")}`);
-  return data;
 }

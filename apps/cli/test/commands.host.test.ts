@@ -17,7 +17,16 @@ it("doctor has the cursor at the start of a line while Dawn, which prints by its
   };
   setEnvironment({ cpu: opening("cpu"), webgpu: opening("webgpu"), hasGpu: async () => false });
   const output = {
-    ...{ isJson: false, isTerminal: true, columns: 80, tableColumns: 80, part: () => {}, whole: () => {}, note: () => {} },
+    ...{
+      isJson: false,
+      isTerminal: true,
+      columns: 80,
+      tableColumns: 80,
+      part: () => {},
+      styled: () => {},
+      whole: () => {},
+      note: () => {},
+    },
     say: (line = "") => void said.push(`${line}\n`),
     draw: (line: string) => void said.push(line),
     result: () => {},

@@ -50,6 +50,7 @@ function recorded(isTerminal: boolean): { lines: string[]; output: Output } {
       columns: 80,
       tableColumns: 80,
       part: push,
+      styled: push,
       say: push,
       note: push,
       whole: push,

@@ -9,7 +9,7 @@ export {
   type ModelOrigin,
   type VisiblePrefix,
 } from "./causal-lm.js";
-export { readJson, readTokenizer } from "./checkpoint/folder.js";
+export { readConfig, readJson, readTokenizer } from "./checkpoint/folder.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";

@@ -17,6 +17,7 @@ import { terminalRows } from "../compare/rows.js";
 import { stagesOf } from "../compare/stage.js";
 import { stepsIn, type TimedStep } from "../compare/training.js";
 import { type Placed, placed } from "../compare/variants.js";
+import { dataSettings } from "../data/open.js";
 import { defaultLearningRate } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
@@ -29,11 +30,13 @@ import { grouped, tableLines } from "../terminal/format.js";
 import { shellWord } from "../terminal/shell-word.js";
 
 function settingsOf(values: Values<typeof compareFlags>): RunState["settings"] {
-  const plain = ["model", "data", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
-  const optional = ["eval-data", "general-text", "max-length"] as const;
+  const plain = ["model", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
+  const optional = ["general-text", "max-length"] as const;
   return {
     ...Object.fromEntries(plain.map((name) => [name, values[name]])),
     ...Object.fromEntries(optional.map((name) => [name, values[name] ?? null])),
+    ...dataSettings(values),
+    "eval-data": values["eval-data"]?.join(", ") ?? null,
   };
 }
 
@@ -130,7 +133,7 @@ async function sayResults(
   const path = join(out, "compare.html");
   const facts: [string, string][] = [
     ["model", shownPath(values.model)],
-    ["data", shownPath(values.data)],
+    ["data", values.data.map((path) => shownPath(path)).join(", ")],
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rates", results.map(({ method }) => `${method} ${rates.get(method)}`).join(", ")],
     ["device", description],

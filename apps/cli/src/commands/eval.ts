@@ -1,21 +1,22 @@
 import { evaluationSequence, evaluator, longestLength } from "@lowrank/models";
 import { type CommandContext, defineCommand } from "../command.js";
+import { dataFlags } from "../data/flags.js";
+import { openData, readingOf } from "../data/open.js";
 import { exactMatch, failedLines } from "../exact-match.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
-import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openData, openModel, withDevice } from "../session.js";
+import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
   adapter: adapterFlag,
-  data: { type: "text", value: "FILE.jsonl", path: "read", help: "rows as for train", required: true },
+  ...dataFlags,
   generate: { type: "switch", help: "also answer every prompt greedily and count the exact matches" },
   "max-new-tokens": { type: "integer", min: 1, help: "longest answer with --generate (default: the longest completion)" },
   rows: { type: "integer", min: 1, help: "rows used, evenly spread over the file (default: all)" },
   "batch-size": { type: "integer", min: 1, help: "rows at a time", default: 16 },
-  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
   device: deviceFlag,
   json: jsonFlag,
 } as const satisfies Flags;
@@ -24,7 +25,7 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
   return withDevice(values.device, output, async (dev) => {
     const loaded = await openModel(values.model, dev, { revision: values.revision, output, signal });
     await openAdapter(loaded.model, values.adapter, output, signal);
-    const data = await openData(values.data, loaded, output, { maxLength: values["max-length"], rowLimit: values.rows });
+    const data = await openData(values.data, loaded, output, { reading: readingOf(values), rowLimit: values.rows, signal });
     const meter = evaluator(loaded.model);
     const shape = { layout: loaded.model.batchLayout, lengthLimit: longestLength(data.examples) };
     const { loss, tokenCount } = await meter.run(evaluationSequence(data.examples, values["batch-size"], shape));

@@ -1,11 +1,12 @@
 import { type Adapter, adapterBatch } from "@lowrank/lora";
-import { type CausalLM, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { type CausalLM, encodePrompt, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { largest } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
+import { contextOf } from "../runs.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
 import { StreamedTexts } from "../streamed-texts.js";
 import { grouped } from "../terminal/format.js";
@@ -39,8 +40,9 @@ async function runGenerate({ values, output, signal }: CommandContext<typeof fla
   return withDevice(values.device, output, async (dev) => {
     const { model, tokenizer } = await openModel(values.model, dev, { revision: values.revision, output, signal });
     await openAdapters(model, folders, output, signal);
-    const prompts = texts.map((text) => encoded(text, tokenizer, model.contextLength));
-    const maxNewTokens = Math.min(values["max-new-tokens"], model.contextLength - largest(prompts.map(({ length }) => length)));
+    const context = contextOf(model);
+    const prompts = texts.map((text) => encoded(text, tokenizer, context));
+    const maxNewTokens = Math.min(values["max-new-tokens"], context - largest(prompts.map(({ length }) => length)));
     const generator = new TextGenerator(model);
     try {
       const start = performance.now();
@@ -56,7 +58,6 @@ async function runGenerate({ values, output, signal }: CommandContext<typeof fla
         ...(values["top-k"] > 0 ? { topK: values["top-k"] } : {}),
         ...(values["top-p"] < 1 ? { topP: values["top-p"] } : {}),
         seed: values.seed,
-        ...(tokenizer.eosTokenId === null ? {} : { stopTokens: [tokenizer.eosTokenId] }),
       });
       const end = performance.now();
       shown.finish();
@@ -97,7 +98,7 @@ async function openAdapters(model: CausalLM, folders: readonly string[], output:
 }
 
 function encoded(text: string, tokenizer: Tokenizer, contextLength: number): number[] {
-  const prompt = tokenizer.encode(text);
+  const prompt = encodePrompt(tokenizer, text);
   if (prompt.length === 0) throw new UsageError("--prompt is empty, and the tokenizer adds no start token. Give at least one character.");
   if (prompt.length >= contextLength)
     throw new UsageError(`--prompt has ${prompt.length} tokens, and the model's context is ${contextLength}. Shorten the prompt.`);

@@ -11,6 +11,8 @@ import { lossOn, reportOf } from "../compare/measure.js";
 import { measured, settingsSchema } from "../compare/results.js";
 import { figure } from "../compare/rows.js";
 import { trainInFolder } from "../compare/training.js";
+import { dataFlags } from "../data/flags.js";
+import { dataSettings } from "../data/open.js";
 import { defaultLearningRate } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
@@ -35,7 +37,7 @@ import { shellWord } from "../terminal/shell-word.js";
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
-  data: comparedFlags.data,
+  ...dataFlags,
   "eval-data": comparedFlags["eval-data"],
   ranks: { type: "list", value: "1,2,4,8,16,64", help: "ranks to train (default 1,2,4,8,16,64)" },
   "targets-sets": {
@@ -48,7 +50,6 @@ const flags = {
   "batch-size": comparedFlags["batch-size"],
   lr: { type: "number", above: 0, help: "peak learning rate (default: by width of the model)" },
   warmup: comparedFlags.warmup,
-  "max-length": comparedFlags["max-length"],
   "eval-rows": comparedFlags["eval-rows"],
   seed: { type: "integer", min: 0, help: "order of rows and initialization; one more run has the next seed", default: 0 },
   "save-every": comparedFlags["save-every"],
@@ -87,10 +88,11 @@ function ranksOf(given: readonly string[] | undefined): number[] {
 }
 
 function settingsOf(values: Values<typeof flags>): RunState["settings"] {
-  const plain = ["model", "data", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
+  const plain = ["model", "steps", "batch-size", "warmup", "eval-rows", "seed"] as const;
   return {
     ...Object.fromEntries(plain.map((name) => [name, values[name]])),
-    "eval-data": values["eval-data"] ?? null,
+    ...dataSettings(values),
+    "eval-data": values["eval-data"]?.join(", ") ?? null,
     "max-length": values["max-length"] ?? null,
   };
 }
@@ -229,7 +231,7 @@ async function studyIn(outFolder: OutFolder, context: StudyContext): Promise<num
   }
   const facts = [
     ["model", shownPath(values.model)],
-    ["data", shownPath(values.data)],
+    ["data", values.data.map((path) => shownPath(path)).join(", ")],
     ["steps", `${grouped(values.steps)} of ${values["batch-size"]} rows`],
     ["learning rate", String(lr)],
     ["device", start.description],

@@ -3,6 +3,7 @@ import type { Command } from "../command.js";
 /** Every command, one line each, in the order in which help shows them. Each is loaded, with all that it stands on, when it is wanted. */
 export const commands: Readonly<Record<string, () => Promise<Command>>> = {
   quickstart: async () => (await import("./quickstart.js")).quickstartCommand,
+  data: async () => (await import("./data.js")).dataCommand,
   plan: async () => (await import("./plan.js")).planCommand,
   tune: async () => (await import("./tune.js")).tuneCommand,
   train: async () => (await import("./train.js")).trainCommand,

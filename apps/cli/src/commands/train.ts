@@ -13,6 +13,7 @@ import {
 } from "@lowrank/models";
 import { allowedChanges } from "../changes.js";
 import { type CommandContext, defineCommand } from "../command.js";
+import { sayRow } from "../data/preview.js";
 import { UsageError } from "../failure.js";
 import { interruptedCode } from "../interruption.js";
 import { fullMethod, methodOf } from "../method.js";
@@ -56,11 +57,16 @@ function compareWith(state: RunState | null, setup: Setup, { values, output }: S
   return changes;
 }
 
-function sayBeginning({ report, steps, rowsPerStep, data, peak, options }: Setup, { values, output }: Started, isNew: boolean): void {
+function sayBeginning(
+  { report, steps, rowsPerStep, data, firstRow, peak, options }: Setup,
+  { values, output }: Started,
+  isNew: boolean,
+): void {
   for (const line of reportLines(report, output.tableColumns)) output.say(line);
   output.say(
     `${grouped(steps)} steps of ${rowsPerStep} rows (${((steps * rowsPerStep) / data.examples.length).toFixed(1)} epochs), learning rate ${peak}, ${values.schedule}`,
   );
+  if (isNew && firstRow !== null) sayRow(firstRow, output);
   const note = isNew ? startNote(methodOf(values.method), options, "--init ") : null;
   if (note !== null) output.note(note);
 }

@@ -1,3 +1,4 @@
+import { dataFlags } from "../data/flags.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
@@ -5,16 +6,15 @@ import { deviceFlag, jsonFlag, modelFlag } from "../session.js";
 
 /** Flags of the commands that train several runs on the same rows into one folder. */
 export const comparedFlags = {
-  data: { type: "text", value: "FILE.jsonl", path: "read", help: "rows as for train", required: true },
+  ...dataFlags,
   "eval-data": {
-    type: "text",
-    value: "FILE.jsonl",
+    type: "texts",
+    value: "FILE",
     path: "read",
     help: "held-out rows (default: every tenth row of --data, which is then not trained on)",
   },
   "batch-size": { type: "integer", min: 1, help: "rows a step", default: 8 },
   warmup: { type: "integer", min: 0, help: "steps of linear rise, before the rate falls as a cosine", default: 0 },
-  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens" },
   "eval-rows": { type: "integer", min: 1, help: "held-out rows used, evenly spread over the file", default: 200 },
   "save-every": { type: "integer", min: 0, help: "steps between checkpoints", default: 50 },
   out: {
@@ -30,7 +30,7 @@ export const comparedFlags = {
 export const compareFlags = {
   model: modelFlag,
   revision: revisionFlag,
-  data: comparedFlags.data,
+  ...dataFlags,
   "eval-data": comparedFlags["eval-data"],
   methods: { type: "list", value: "full,lora,dora", help: `methods, of ${methodNames.join(", ")} (default: the usual ones of these)` },
   steps: { type: "integer", min: 1, help: "optimizer steps of each method", default: 200 },
@@ -48,7 +48,6 @@ export const compareFlags = {
     path: "read",
     help: 'lines, or {"text"} rows, on which forgetting is measured (default: prose that ships with lowrank)',
   },
-  "max-length": comparedFlags["max-length"],
   "eval-rows": comparedFlags["eval-rows"],
   "latency-seconds": { type: "number", above: 0, help: "at most this long for timing one method's decoding", default: 20 },
   seed: { type: "integer", min: 0, help: "order of rows, initialization, dropout", default: 0 },

@@ -1,17 +1,17 @@
 import type { DataSet, Examples } from "@lowrank/models";
+import type { DataValues } from "../data/flags.js";
+import { openData, readingOf } from "../data/open.js";
 import type { Output } from "../output.js";
-import { openData, openModel, withDevice } from "../session.js";
+import { openModel, withDevice } from "../session.js";
 import { splitRows } from "./held-out.js";
 
 /** What says where each run of a comparison begins. */
-export interface Beginning {
+export interface Beginning extends DataValues {
   readonly model: string;
   readonly revision: string | undefined;
   readonly device: "auto" | "cpu" | "webgpu";
-  readonly data: string;
-  readonly "eval-data": string | undefined;
+  readonly "eval-data": readonly string[] | undefined;
   readonly "eval-rows": number;
-  readonly "max-length": number | undefined;
 }
 
 /** A model with its tokenizer, opened for one run. */
@@ -35,10 +35,11 @@ export async function rowsOf(
   loaded: Opened,
   told: { readonly output: Output; readonly signal: AbortSignal } | null,
 ): Promise<{ readonly data: DataSet<Examples>; readonly heldOut: DataSet<Examples> }> {
-  const { data, "eval-data": held, "eval-rows": rowLimit, "max-length": maxLength } = values;
+  const { data, "eval-data": held, "eval-rows": rowLimit } = values;
+  const reading = readingOf(values);
   const output = told?.output ?? null;
   // Later, what is finished is shown first.
   const stop = told ? { signal: told.signal } : {};
-  const heldOut = held === undefined ? null : await openData(held, loaded, output, { maxLength, rowLimit, ...stop });
-  return splitRows(await openData(data, loaded, output, { maxLength, ...stop }), heldOut, rowLimit);
+  const heldOut = held === undefined ? null : await openData(held, loaded, output, { reading, rowLimit, ...stop });
+  return splitRows(await openData(data, loaded, output, { reading, ...stop }), heldOut, rowLimit);
 }

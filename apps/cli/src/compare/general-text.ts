@@ -10,10 +10,10 @@ import {
   rereadable,
   type Tokenizer,
 } from "@lowrank/models";
+import { withSource } from "../data/source.js";
 import { UsageError } from "../failure.js";
 import { generalTextFile } from "../quickstart-assets.js";
 import { shownPath } from "../report/path.js";
-import { withSource } from "../session.js";
 
 /** Text that has nothing to do with the task, on which forgetting is measured. */
 export interface GeneralText {

@@ -1,23 +1,23 @@
 import { longestLength, modelOutline, readJson, readTokenizer } from "@lowrank/models";
 import { nodeFiles, type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
+import type { DataValues } from "../data/flags.js";
+import { openData, readingOf } from "../data/open.js";
 import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
 import { modelFolder } from "../hub.js";
 import type { methodFlags } from "../method.js";
-import { openData } from "../session.js";
 import { outlinedStep, type outlineFlags } from "./outline.js";
 
 /** What says which steps a run makes. */
-export type StepFlags = Values<typeof methodFlags> & {
-  readonly model: string;
-  readonly revision: string | undefined;
-  readonly data: string;
-  readonly method: string;
-  readonly "batch-size": number;
-  readonly "max-length": number | undefined;
-  readonly memory: number | undefined;
-};
+export type StepFlags = Values<typeof methodFlags> &
+  DataValues & {
+    readonly model: string;
+    readonly revision: string | undefined;
+    readonly method: string;
+    readonly "batch-size": number;
+    readonly memory: number | undefined;
+  };
 
 /** Beside what is planned, a backend keeps small blocks of its own. */
 const slackBytes = 1e6;
@@ -76,7 +76,7 @@ async function leastBytes(
   const tokenizer = await readTokenizer(nodeFiles, folder);
   if (!config || !tokenizer) return null;
   const model = modelOutline(config, { device: planningDevice(like).device });
-  const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { maxLength: flags["max-length"] });
+  const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { reading: readingOf(flags) });
   const silent = { ...context.output, note: () => {}, say: () => {} };
   const peak = async (bytes: number | undefined): Promise<number> => {
     const step = { batch: flags["batch-size"], seq: Math.max(2, longestLength(data.examples)), dtype: undefined, json: false };

@@ -106,6 +106,10 @@ figure svg { display: block; max-width: 100%; height: auto; }
 .answers mark { background: none; color: var(--bad); text-decoration: underline; text-underline-offset: 3px; }
 .sample { margin-bottom: 14px; }
 .sample figcaption { white-space: pre-wrap; }
+.row { white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.6 ui-monospace, "SF Mono", Menlo, Consolas, monospace; color: var(--soft); }
+.row .learned { color: var(--good); background: color-mix(in srgb, var(--good) 12%, transparent); }
+.row .special { border: 1px solid currentColor; border-radius: 4px; padding: 0 3px; font-size: 12px; }
+.counts { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13.5px; margin: 0; }
 .curves, .chart { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; min-width: 0; }
 .curves svg, .chart svg { display: block; max-width: 100%; height: auto; }
 .narrow { display: none; }

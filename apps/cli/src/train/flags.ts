@@ -1,3 +1,4 @@
+import { dataFlags } from "../data/flags.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
@@ -8,15 +9,25 @@ import { deviceFlag, jsonFlag, memoryFlag, modelFlag } from "../session.js";
 export const trainFlags = {
   model: { ...modelFlag, required: false },
   revision: revisionFlag,
-  data: { type: "text", value: "FILE.jsonl", path: "read", help: 'rows {"prompt","completion"}, {"text"} or {"messages"}' },
-  "eval-data": { type: "text", value: "FILE.jsonl", path: "read", help: "held-out rows: the loss before and after" },
+  data: { ...dataFlags.data, required: false },
+  "eval-data": { type: "texts", value: "FILE", path: "read", help: "held-out rows: the loss before and after" },
+  "eval-split": {
+    type: "number",
+    above: 0,
+    below: 1,
+    help: "hold this share of --data out instead, chosen by --seed; equal rows stay together",
+  },
+  map: dataFlags.map,
+  format: dataFlags.format,
+  "train-on": dataFlags["train-on"],
   method: { type: "choice", choices: methodNames, help: "what is trained", default: "lora" },
   ...methodFlags,
   steps: { type: "integer", min: 1, help: "optimizer steps" },
   epochs: { type: "number", above: 0, help: "passes over the data, instead of --steps (default: by rows and model, 1 to 12)" },
   "batch-size": { type: "integer", min: 1, help: "rows a batch", default: 8 },
   accumulate: { type: "integer", min: 1, help: "batches a step", default: 1 },
-  "max-length": { type: "integer", min: 2, help: "cut longer rows to N tokens (default: refuse rows longer than the context)" },
+  "max-length": dataFlags["max-length"],
+  "long-texts": dataFlags["long-texts"],
   lr: { type: "number", above: 0, help: "peak learning rate (default: by method and width of the model)" },
   schedule: { type: "choice", choices: ["cosine", "linear", "constant"], help: "how the learning rate falls", default: "cosine" },
   warmup: { type: "integer", min: 0, help: "steps of linear rise (default: a twentieth of the steps, at most 20)" },

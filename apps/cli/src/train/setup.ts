@@ -1,14 +1,25 @@
 import { type Adapter, borrowedTargets, type ParameterReport, parameterReport } from "@lowrank/lora";
-import { type DataSet, type Examples, type LoadedModel, longestLength, type RunState } from "@lowrank/models";
+import {
+  type DataSet,
+  type Examples,
+  type LoadedModel,
+  longestLength,
+  type PreviewRow,
+  previewRow,
+  type RunState,
+  splitDataSet,
+} from "@lowrank/models";
 import type { Device, Tensor } from "@lowrank/tensor";
 import { contentsOf } from "../changes.js";
+import { dataSettings, openData, readingOf } from "../data/open.js";
 import { defaultEpochs, defaultLearningRate, defaultWarmup } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import { baseOf } from "../hub.js";
 import { applyMethod, fullMethod, hasPlainForm, methodOf, methodOptions, optionSettings, refuseMethodFlags } from "../method.js";
 import type { Output } from "../output.js";
 import { contextOf, initializeAdapter } from "../runs.js";
-import { openData, openModel } from "../session.js";
+import { openModel } from "../session.js";
+import { grouped } from "../terminal/format.js";
 import type { TrainValues } from "./flags.js";
 
 /** A run that is ready to begin: what is trained, on what, for how long and how fast. */
@@ -20,6 +31,8 @@ export interface Setup {
   readonly options: Readonly<Record<string, unknown>>;
   readonly data: DataSet<Examples>;
   readonly heldOut: DataSet<Examples> | null;
+  /** The first row as text, with what is in the loss. */
+  readonly firstRow: PreviewRow | null;
   readonly lengthLimit: number;
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly report: ParameterReport;
@@ -46,10 +59,11 @@ function settingsOf(
   options: Readonly<Record<string, unknown>>,
   { peak, warmup, steps }: { readonly peak: number; readonly warmup: number; readonly steps: number },
 ): RunState["settings"] {
-  const { model, data, method, seed, schedule } = values;
+  const { model, method, seed, schedule } = values;
   return {
     model,
-    data,
+    ...dataSettings(values),
+    ...(values["eval-split"] === undefined ? {} : { "eval-split": values["eval-split"] }),
     method,
     ...optionSettings(options),
     seed,
@@ -79,6 +93,29 @@ function paceOf(
   return { steps, rowsPerStep, peak: values.lr ?? defaultLearningRate(values.method, model), warmup };
 }
 
+/** The rows to train on, and those that are held out. */
+async function openRows(
+  values: TrainValues,
+  loaded: Awaited<ReturnType<typeof openModel>>,
+  output: Output,
+  signal: AbortSignal,
+): Promise<{ readonly data: DataSet<Examples>; readonly heldOut: DataSet<Examples> | null }> {
+  const reading = readingOf(values);
+  const share = values["eval-split"];
+  const names = values["eval-data"];
+  if (share !== undefined && names !== undefined) throw new UsageError("--eval-split and --eval-data are both given. Keep one of them.");
+  const { keys, ...data } = await openData(values.data, loaded, output, { reading: { ...reading, hasKeys: share !== undefined }, signal });
+  if (share !== undefined) {
+    const isWeighted = keys.length !== data.examples.length;
+    if (isWeighted) throw new UsageError("--eval-split takes files without weights. Leave the weights out, or give --eval-data.");
+    const split = splitDataSet(data, keys, { share, seed: values.seed });
+    output.note(`held out: ${grouped(split.heldOut.examples.length)} of ${grouped(data.examples.length)} rows`);
+    return split;
+  }
+  const heldOut = names === undefined ? null : await openData(names, loaded, output, { reading, rowLimit: values["eval-rows"], signal });
+  return { data, heldOut };
+}
+
 /** Opens the model and the rows and puts the method on it. Rejects with UsageError for flags that do not go together. */
 export async function setUp(values: TrainValues, { device, given, output, signal }: SetupContext): Promise<Setup> {
   const { method, seed } = values;
@@ -100,12 +137,9 @@ export async function setUp(values: TrainValues, { device, given, output, signal
     output.note(
       `targets: ${borrowed.join(", ")}, the attention's own; PEFT has no default for ${String(loaded.config.model_type)}. --targets names others.`,
     );
-  const maxLength = values["max-length"];
-  const data = await openData(values.data, loaded, output, { maxLength, signal });
-  const evalPath = values["eval-data"];
-  const rowLimit = values["eval-rows"];
-  const heldOut = evalPath === undefined ? null : await openData(evalPath, loaded, output, { maxLength, rowLimit, signal });
+  const { data, heldOut } = await openRows(values, loaded, output, signal);
 
+  const first = data.examples.at(0);
   const longest = Math.max(longestLength(data.examples), heldOut ? longestLength(heldOut.examples) : 0);
   const lengthLimit = Math.min(contextOf(model), Math.max(longest, 2));
   const batches = { batchSize: values["batch-size"], seed, lengthLimit };
@@ -117,6 +151,7 @@ export async function setUp(values: TrainValues, { device, given, output, signal
     options,
     data,
     heldOut,
+    firstRow: first ? previewRow(first, loaded.tokenizer) : null,
     lengthLimit,
     parameters: adapter ? adapter.namedParameters() : model.namedParameters(),
     report: parameterReport(model, adapter ?? "full"),

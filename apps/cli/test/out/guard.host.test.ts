@@ -45,7 +45,7 @@ function state(method: string): Uint8Array {
 }
 
 const names = (flag: Flag): string => ("value" in flag ? flag.value : "");
-const pathFlag = /^(DIR|FILE)/;
+const pathFlag = /^(DIR|FILE|OUT)/;
 
 describe.each(Object.keys(commands))("lowrank %s", (name) => {
   test("says of each flag that names a file or a folder whether it is read or written", async () => {
@@ -65,6 +65,7 @@ const writing: Readonly<Record<string, readonly string[]>> = {
   extract: ["--base", "<in>", "--tuned", "<in>", "--rank", "2"],
   resize: ["<in>", "--rank", "2"],
   quickstart: [],
+  data: ["convert", "<in>", "--model", "<in>", "--eval-data", "<in>"],
 };
 
 test("every command that writes is in this test's table, with all that it reads", async () => {

@@ -108,7 +108,10 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };
-  model.stopTokens = endTokens(generation.eos_token_id ?? config.eos_token_id);
+  const ends = [...endTokens(generation.eos_token_id), ...endTokens(config.eos_token_id)];
+  tokenizer?.useEndTokens(ends);
+  const own = tokenizer?.eosTokenId ?? null;
+  model.stopTokens = [...new Set(own === null ? ends : [own, ...ends])];
   const hashes = {
     model: digestOf(digest + configDigest(config)),
     get tokenizer() {

@@ -50,7 +50,8 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
       dtypes.set(piece, (asked === "as-stored" ? stored?.get(name) : asked) ?? parameter.dtype);
     }
   const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";
-  const { torch_dtype: _old, ...config } = model.config;
+  // Weights are written whole, however the base had them.
+  const { torch_dtype: _dtype, quantization_config: _blocks, ...config } = model.config;
   const origin = model.origin;
   const path = files.join(folder, "model.safetensors");
   await files.write(path, writeWeights(path, tensors, { dtypes, metadata: { format: "pt" } }));

@@ -1,4 +1,4 @@
-import { type Example, ignoredLabel } from "./encode.js";
+import { type Example, ignoredLabel } from "./example.js";
 import { type Examples, exampleAt, longestLength, tokenCountAt } from "./examples.js";
 import { shuffledOrder } from "./order.js";
 

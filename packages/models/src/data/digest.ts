@@ -1,5 +1,5 @@
 import { digestOf } from "@lowrank/tensor";
-import { type Example, ignoredLabel } from "./encode.js";
+import { type Example, ignoredLabel } from "./example.js";
 
 /** Numbers that are digested at a time. */
 const blockLength = 2 ** 14;

@@ -1,5 +1,5 @@
 import { type Batch, type BatchShape, collate, pack, packedLength, tokensOf } from "./batches.js";
-import type { Example } from "./encode.js";
+import type { Example } from "./example.js";
 import { type Examples, exampleAt, longestLength } from "./examples.js";
 import { lengthOrder } from "./order.js";
 

@@ -1,4 +1,4 @@
-import { type Example, ignoredLabel } from "./encode.js";
+import { type Example, ignoredLabel } from "./example.js";
 
 /** Examples by number: an array of them, or a table that makes each when it is asked for. */
 export interface Examples extends Iterable<Example> {

@@ -19,7 +19,7 @@ export function parseRows(text: string, path: string, options: RowOptions = plai
   const reader = new RowReader(path, options);
   const faults = new Faults(path);
   const rows: Row[] = [];
-  for (const lines of linesOf(text)) rows.push(...rowsOf([...lineRecords(lines, path)], reader, faults));
+  for (const lines of linesOf(text)) for (const row of rowsOf([...lineRecords(lines, path)], reader, faults)) rows.push(row);
   faults.check();
   if (rows.length === 0) throw withoutRows(path);
   return rows;

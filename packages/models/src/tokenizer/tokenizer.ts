@@ -2,13 +2,14 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { CheckpointError, digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
 import { type ChatMessage, type ChatOptions, ChatRenderer, type ChatTemplates, type RenderedChat } from "./chat.js";
 import { TokenizerError } from "./error.js";
+import { alignedOffsets } from "./offsets.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
 import { merges, rememberWords, wordByWord } from "./words.js";
 
 /** Text to token ids and back, as the checkpoint's tokenizer.json says. */
 export class Tokenizer {
   readonly bosTokenId: number | null;
-  readonly eosTokenId: number | null;
+  eosTokenId: number | null;
   readonly padTokenId: number | null;
   /** One more than the largest id. */
   readonly vocabSize: number;
@@ -19,6 +20,9 @@ export class Tokenizer {
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: TokenizerConfig;
   readonly #chat: ChatRenderer;
+  readonly #added: readonly string[];
+  readonly #isByteLevel: boolean;
+  #ends: readonly number[] = [];
   #contents: string | (() => string);
 
   /**
@@ -44,6 +48,8 @@ export class Tokenizer {
     this.bosTokenId = this.#idOf("bos_token");
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");
+    this.#added = ((json["added_tokens"] ?? []) as readonly Json[]).map(({ content }) => String(content));
+    this.#isByteLevel = JSON.stringify([json["pre_tokenizer"], json["decoder"]]).includes('"ByteLevel"');
     const templates = templatesOf(chatTemplate ?? this.#config.chat_template);
     this.chatTemplate = templates["default"] ?? Object.values(templates)[0] ?? null;
     const special = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"].flatMap((name) => {
@@ -78,6 +84,44 @@ export class Tokenizer {
     // What is in no token, where there is none for the unknown, is left out, as in tokenizers' Rust.
     const found = ids as (number | undefined | null)[];
     return found.includes(undefined) || found.includes(null) ? found.filter((id): id is number => typeof id === "number") : ids;
+  }
+
+  /**
+   * As `encode`, and of each token the characters [start, end) of the text that it stands for, in UTF-16 units; [0, 0] for those that the
+   * post-processor adds.
+   */
+  encodeWithOffsets(
+    text: string,
+    options: { readonly addSpecialTokens?: boolean } = {},
+  ): { readonly ids: readonly number[]; readonly offsets: readonly (readonly [start: number, end: number])[] } {
+    const plain = this.encode(text, { addSpecialTokens: false });
+    const offsets = alignedOffsets(
+      text,
+      plain.map((id) => this.token(id) ?? ""),
+      this.#isByteLevel,
+      new Set(this.specialTokens),
+    );
+    if (options.addSpecialTokens === false) return { ids: plain, offsets };
+    const ids = this.encode(text);
+    const before = ids.findIndex((_, i) => plain.every((id, j) => ids[i + j] === id));
+    return { ids, offsets: ids.map((_, i) => offsets[i - before] ?? [0, 0]) };
+  }
+
+  /** The texts of tokens that were added to the vocabulary, most of them special. */
+  get specialTokens(): readonly string[] {
+    return this.#added;
+  }
+
+  /** The texts of the tokens that end a generation. */
+  get endTokens(): readonly string[] {
+    const ids = this.eosTokenId === null ? this.#ends : [this.eosTokenId, ...this.#ends];
+    return [...new Set(ids)].flatMap((id) => this.token(id) ?? []);
+  }
+
+  /** Takes the end tokens that a model names; the first of them ends texts where the tokenizer's own files name none. */
+  useEndTokens(ids: readonly number[]): void {
+    this.#ends = ids.filter((id) => this.token(id) !== null);
+    this.eosTokenId ??= this.#ends[0] ?? null;
   }
 
   /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. Throws TokenizerError as `encode` does. */

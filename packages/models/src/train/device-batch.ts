@@ -1,6 +1,6 @@
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
 import type { Batch } from "../data/batches.js";
-import { ignoredLabel } from "../data/encode.js";
+import { ignoredLabel } from "../data/example.js";
 import { outsideVocabulary } from "../labels.js";
 import type { PackedRows } from "../packed-rows.js";
 

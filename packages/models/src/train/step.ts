@@ -1,7 +1,7 @@
 import type { optim } from "@lowrank/autograd";
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
 import type { Batch, BatchLayout } from "../data/batches.js";
-import { ignoredLabel } from "../data/encode.js";
+import { ignoredLabel } from "../data/example.js";
 import type { PackedRows } from "../packed-rows.js";
 import { checkLabels, tensorsOf, upload } from "./device-batch.js";
 import { type StepFigures, stepPlans } from "./plans.js";

@@ -1,7 +1,7 @@
 import { optim } from "@lowrank/autograd";
 import { eventLoopTurn } from "@lowrank/tensor";
 import { type Batch, BatchSequence } from "../data/batches.js";
-import { ignoredLabel } from "../data/encode.js";
+import { ignoredLabel } from "../data/example.js";
 import { Checkpoints } from "./checkpoints.js";
 import { Stopwatch } from "./clock.js";
 import { TrainingError } from "./error.js";

@@ -9,20 +9,10 @@ import {
   packedLength,
   parseRows,
   type Row,
-  type RowTokenizer,
   shuffledOrder,
 } from "../../src/data/index.js";
+import { characters } from "./characters.js";
 
-/** One token a character (its code), 1 in front, 2 at the end; "ab" is one token (3), so that borders can merge. */
-const characters: RowTokenizer = {
-  encode: (text, options) => [
-    ...(options?.addSpecialTokens === false ? [] : [1]),
-    ...[...text.matchAll(/ab|./gs)].map(([m]) => (m === "ab" ? 3 : m.charCodeAt(0))),
-  ],
-  eosTokenId: 2,
-  applyChatTemplate: (messages, options) =>
-    messages.map((m) => `<${m.role[0]}>${m.content}\n`).join("") + (options?.addGenerationPrompt ? "<a>" : ""),
-};
 const codes = (text: string): number[] => [...text].map((c) => c.charCodeAt(0));
 const encode = (rows: Row[], limits = {}): ReturnType<typeof encodeRows> =>
   encodeRows(rows, "x.jsonl", characters, { context: 64, ...limits });
@@ -62,25 +52,45 @@ describe("parseRows", () => {
 });
 
 describe("encodeRows", () => {
-  it("learns a completion only, a space between, the end token after it", () => {
+  it("learns a completion only, nothing between, the end token after it", () => {
     const [example] = encode([{ kind: "completion", line: 1, prompt: "xy", completion: "zw" }]).examples;
-    expect(example?.ids).toEqual([1, ...codes("xy zw"), 2]);
-    expect(example?.labels).toEqual([-100, -100, -100, ...codes(" zw"), 2]);
+    expect(example?.ids).toEqual([1, ...codes("xyzw"), 2]);
+    expect(example?.labels).toEqual([-100, -100, -100, ...codes("zw"), 2]);
   });
 
-  it.each([
-    ["the prompt ends in white space", "x\n", "z", [1, ...codes("x\n")], codes("z")],
-    ["the completion begins with white space", "x", "\tz", [1, ...codes("x")], codes("\tz")],
-    [
-      "the tokenizer would merge across the border, the prompt's tokens as generate sees them",
-      "x\na",
-      "b",
-      [1, ...codes("x\na")],
-      codes(" b"),
-    ],
-  ])("keeps the tokens that inference sees where %s", (_, prompt, completion, before, after) => {
-    const [example] = encode([{ kind: "completion", line: 1, prompt, completion }]).examples;
-    expect(example?.ids).toEqual([...before, ...after, 2]);
+  it.each<[string, string, string, number[], number[], number]>([
+    ["the prompt ends in white space", "x\n", "z", [1, ...codes("x\n")], codes("z"), 0],
+    ["the completion begins with white space", "x", "\tz", [1, ...codes("x")], codes("\tz"), 0],
+    ["a token lies across the border, which is the completion's", "xa", "by", [1, ...codes("x")], [3, ...codes("y")], 1],
+    ["the prompt is empty", "", "z", [1], codes("z"), 0],
+    ["the prompt begins with the begin token", "\x01x", "z", [1, ...codes("x")], codes("z"), 0],
+    ["the prompt ends with the end token", "x\x02", "z", [1, ...codes("x"), 2], codes("z"), 0],
+  ])("has the tokens of the joined text where %s", (_, prompt, completion, before, after, splitBorderCount) => {
+    const { examples, notes } = encode([{ kind: "completion", line: 1, prompt, completion }]);
+    expect(examples[0]?.ids).toEqual([...before, ...after, 2]);
+    expect(examples[0]?.labels).toEqual([...before.map(() => -100), ...after, 2]);
+    expect(notes.splitBorderCount).toBe(splitBorderCount);
+  });
+
+  it("splits long texts where that is wanted, and nothing else", () => {
+    const { examples, notes, truncatedCount } = encode(
+      [
+        { kind: "text", line: 1, text: "x".repeat(20) },
+        { kind: "completion", line: 2, prompt: "p", completion: "c".repeat(20) },
+        { kind: "text", line: 3, text: "x".repeat(19) },
+      ],
+      { maxLength: 10, isSplit: true },
+    );
+    expect(examples.map(({ line, ids }) => [line, ids.length, ids.at(-1)])).toEqual([
+      [1, 10, 120],
+      [1, 10, 120],
+      [1, 2, 2],
+      [2, 10, 99],
+      [3, 10, 120],
+      [3, 9, 120],
+      [3, 2, 2],
+    ]);
+    expect([notes.splitCount, truncatedCount]).toEqual([2, 1]);
   });
 
   it("learns all of a text and only the assistant's turns of a conversation", () => {
@@ -138,7 +148,7 @@ describe("encodeRows", () => {
   });
 
   it("says that a chat template is missing", () => {
-    const { applyChatTemplate: _, ...plain } = characters;
+    const { renderChat: _, ...plain } = characters;
     const row: Row = {
       kind: "messages",
       line: 2,

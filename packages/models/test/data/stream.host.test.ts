@@ -20,13 +20,7 @@ import {
   readRows,
   selectExamples,
 } from "../../src/data/index.js";
-
-/** One token a character, 1 in front, 2 at the end. */
-const characters: RowTokenizer = {
-  encode: (text, options) => [...(options?.addSpecialTokens === false ? [] : [1]), ...Array.from(text, (c) => c.codePointAt(0) ?? 0)],
-  eosTokenId: 2,
-  applyChatTemplate: (messages) => messages.map(({ role, content }) => `<${role[0]}>${content}`).join(""),
-};
+import { characters } from "./characters.js";
 
 const text = [
   '\uFEFF{"text":"größer 🦙"}',
@@ -122,19 +116,20 @@ describe("readExamples", () => {
   const file = `${rows.join("\n")}\n`;
 
   it("gives the examples of encodeRows, over several pages", async () => {
-    const expected = encodeRows(parseRows(file, "x"), "x", characters, { ...limits, maxLength: 12 });
-    const { examples, rowCount, layouts, unreadFields, ...counts } = await readExamples(file, "x", characters, {
+    const expected = encodeRows(parseRows(file, "x"), "x", characters, { ...limits, maxLength: 16 });
+    const { examples, rowCount, layouts, unreadFields, keys, ...counts } = await readExamples(file, "x", characters, {
       ...limits,
-      maxLength: 12,
+      maxLength: 16,
     });
     expect([Object.fromEntries(layouts), unreadFields]).toEqual([{ messages: 3000, "prompt and completion": 3000, text: 3000 }, []]);
+    expect(keys).toEqual([]);
     const { examples: all, ...expectedCounts } = expected;
     expect(counts).toEqual(expectedCounts);
     expect([examples.length, rowCount]).toEqual([9000, 9000]);
     expect([...examples]).toEqual(all);
     expect([4095, 4096, 8999].map((i) => examples.at(i))).toEqual([all[4095], all[4096], all[8999]]);
     expect([examples.at(-1), examples.at(9000)]).toEqual([undefined, undefined]);
-    expect(longestLength(examples)).toBe(12);
+    expect(longestLength(examples)).toBe(16);
   });
 
   it.each([
@@ -184,9 +179,9 @@ describe("rows far longer than the context", () => {
   const counting: RowTokenizer = {
     ...characters,
     longestToken: 3,
-    encode(text, options) {
+    encodeWithOffsets(text, options) {
       asked.push(text.length);
-      return characters.encode(text, options);
+      return characters.encodeWithOffsets(text, options);
     },
   };
   const long = "x".repeat(3_000_000);

@@ -40,7 +40,7 @@ const magic = { parquet: "PAR1", utf8: "\xEF\xBB\xBF" };
 /** The format by what a file begins with, and where this leaves a choice by its name. */
 function formatOf(head: Uint8Array, path: string): DataFormat {
   const named = endings[endingOf(path)];
-  const begin = String.fromCharCode(...head);
+  const begin = latin(head);
   if (begin.startsWith(magic.parquet)) return "parquet";
   if (named === "csv" || named === "tsv") return named;
   const first = begin
@@ -93,11 +93,16 @@ function randomAccess(source: Exclude<DataSource, string>): ByteSource | null {
 }
 
 async function startsWith(source: ByteSource, text: string): Promise<boolean> {
-  return source.byteLength >= text.length && String.fromCharCode(...(await source.read(0, text.length))) === text;
+  return source.byteLength >= text.length && latin(await source.read(0, text.length)) === text;
 }
 
 async function all(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
   const whole: Uint8Array[] = [];
   for await (const part of parts) whole.push(new Uint8Array(part));
   return whole;
+}
+
+/** Bytes as characters of the same numbers. */
+function latin(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
 }
