@@ -137,7 +137,7 @@ function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Sl
   });
   const groups = columns[0]?.groups ?? [];
   const isLaidOut = blocks.step > 1 || isComputed(a) || a.columnStride !== 1 || dtypeOf(a.slot) !== "f32";
-  const hasSums = groups.some(({ constant }) => constant !== null);
+  const hasSums = groups.some(({ offset, shift }) => offset !== 0 || shift !== null);
   const before = isLaidOut || hasSums ? leftBlocks(kernel, blocks, isLaidOut, hasSums ? groups.map(({ units: list }) => list) : []) : null;
   const rowAt = (r: number): Index => placeIn(make, [...batch, m, blockCount], [...batchAt, make.int(r), block]);
   const leftOf = (r: number, unit: number): Expr => {
@@ -164,12 +164,17 @@ function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Sl
         return factor ? times(make, sumOf(make, products), factor) : sumOf(make, products);
       });
       let value = scaled(make, sum(sumOf(make, terms)), scale);
-      const constants = own.flatMap(({ constant }, g) => {
-        if (!constant) return [];
-        const index = make.add(make.mul(rowAt(r), make.int(own.length)), make.int(g));
-        return times(make, constant, make.load("f32", sumsSlot, index));
+      const leftSum = (g: number): Expr => make.load("f32", sumsSlot, make.add(make.mul(rowAt(r), make.int(own.length)), make.int(g)));
+      // Offsets of one weight are mostly alike, too.
+      const offset = own.find((group) => group.offset !== 0)?.offset ?? 0;
+      const offsets = own.flatMap(({ factor, offset: its }, g) => {
+        if (its === 0) return [];
+        const term = factor ? times(make, factor, leftSum(g)) : leftSum(g);
+        return its === offset ? term : times(make, term, make.constant("f32", its / offset));
       });
-      if (constants.length > 0) value = make.binary("add", value, sum(sumOf(make, constants)));
+      if (offsets.length > 0) value = make.binary("add", value, scaled(make, sum(sumOf(make, offsets)), offset));
+      const shifts = own.flatMap(({ shift }, g) => (shift ? times(make, shift, leftSum(g)) : []));
+      if (shifts.length > 0) value = make.binary("add", value, sum(sumOf(make, shifts)));
       stores.push({ scope: "row", slot: kernel.out, index: placeOf(make, kernel, batchAt, make.int(r), column), value });
     }
   }
@@ -241,13 +246,13 @@ function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: 
   };
   for (const row of isShared ? rowsOf(m).map((r) => make.int(r)) : [make.variable(batch.length, m)]) {
     const left = elementOf(make, a, batch, { batch: batchAt, row, column: depth });
-    for (const { units, factor, constant } of groups) {
-      const shift = constant && sum(times(make, left, constant));
+    for (const { units, factor, offset, shift } of groups) {
+      const weight = factor ? times(make, left, factor) : left;
+      const added = [...(offset === 0 ? [] : [scaled(make, sum(weight), offset)]), ...(shift ? [sum(times(make, left, shift))] : [])];
       for (const unit of units) {
         const { rest, scale } = parts[unit] as Factored; // one a unit
-        const value = scaled(make, sum(times(make, factor ? times(make, left, factor) : left, rest)), scale);
-        const index = placeOf(make, kernel, batchAt, row, columns[unit] as Index);
-        stores.push({ scope: "row", slot: kernel.out, index, value: shift ? make.binary("add", value, shift) : value });
+        const value = sumOf(make, [scaled(make, sum(times(make, weight, rest)), scale), ...added]);
+        stores.push({ scope: "row", slot: kernel.out, index: placeOf(make, kernel, batchAt, row, columns[unit] as Index), value });
       }
     }
   }

@@ -65,7 +65,8 @@ export class ByteValues {
 
   /**
    * A unit of the numbers that `asFraction` makes of small integers. Two interleavings make four of them of bytes, where an integer takes a
-   * conversion besides; and one constant serves for all, so that a loop over columns has registers for its sums.
+   * conversion besides; and one constant serves for all, so that a loop over columns has registers for its sums. What is added up is some ten
+   * times as large as with the integers around 0, and so are rounding errors.
    */
   #inFraction(expr: Expr, unit: number, at: Position): Code | null {
     const integer = fractionOf(expr);

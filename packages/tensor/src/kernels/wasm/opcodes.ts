@@ -211,6 +211,7 @@ export const memoryOpcodes = {
   "i32.store8": [0x3a, 0],
   "i32.store16": [0x3b, 1],
   "v128.load": [0xfd00, 2],
+  "v128.load16x4_s": [0xfd03, 1],
   "v128.load16x4_u": [0xfd04, 1],
   "v128.load8_splat": [0xfd07, 0],
   "v128.load16_splat": [0xfd08, 1],

@@ -17,7 +17,7 @@ export function loadVector(f: FunctionBuilder, dtype: DType, address: Code, offs
     case "bf16":
       return op("i32x4.shl", memory("v128.load16x4_u", offset, address), i32(16));
     case "f16":
-      return widenF16(f, memory("v128.load16x4_u", offset, address));
+      return widenF16(f, op("i32x4.shl", memory("v128.load16x4_s", offset, address), i32(13)));
     case "u8":
       return widenBytes(memory("v128.load32_zero", offset, address));
     case "bool":
@@ -38,7 +38,7 @@ export function loadLanes(f: FunctionBuilder, dtype: DType, addresses: readonly 
     return laneMemory("v128.load32_lane", offset, lane, address, vector);
   }, i32x4(0));
   if (dtype === "bf16") return op("i32x4.shl", raw, i32(16));
-  if (dtype === "f16") return widenF16(f, raw);
+  if (dtype === "f16") return widenF16(f, op("i32x4.shr_s", op("i32x4.shl", raw, i32(16)), i32(3)));
   if (dtype === "bool") return op("i32x4.ne", raw, i32x4(0));
   return raw;
 }
@@ -62,14 +62,15 @@ export function loadScalar(f: FunctionBuilder, dtype: DType, address: Code): Cod
   }
 }
 
-/** f16 bits in 32-bit lanes → f32. Moving the bits leaves the exponent 112 too small; a product with 2^112 sets it right, subnormals included. */
-function widenF16(f: FunctionBuilder, bits: Code): Code {
-  const half = f.let("v128", bits);
-  const size = f.let("v128", op("i32x4.shl", op("v128.and", half.get, i32x4(0x7fff)), i32(13)));
-  const scaled = op("f32x4.mul", size.get, f32x4(2 ** 112));
-  const special = op("v128.and", op("i32x4.ge_s", size.get, i32x4(0x7c00 << 13)), i32x4(0x7f800000));
-  const sign = op("i32x4.shl", op("v128.and", half.get, i32x4(0x8000)), i32(16));
-  return op("v128.or", op("v128.or", scaled, special), sign);
+/**
+ * f16 bits with copies of their sign above, moved to the left by 13 → f32. They leave the exponent 112 too small; a product with 2^112 sets it
+ * right, subnormals included.
+ */
+function widenF16(f: FunctionBuilder, signedBits: Code): Code {
+  const moved = f.let("v128", op("v128.and", signedBits, i32x4(0x8fffe000)));
+  const exponent = i32x4(0x0f800000);
+  const special = op("v128.and", op("i32x4.eq", op("v128.and", moved.get, exponent), exponent), i32x4(0x7f800000));
+  return op("v128.or", op("f32x4.mul", moved.get, f32x4(2 ** 112)), special);
 }
 
 /** The same for one element; that it is infinite or no number is so rare that a branch costs nothing. */
