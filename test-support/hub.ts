@@ -10,6 +10,7 @@ export interface HubRequest {
   readonly at: "hub" | "store";
   readonly method: string;
   readonly path: string;
+  readonly query: URLSearchParams;
   readonly headers: IncomingMessage["headers"];
   /** The file that is asked for, where it is one. */
   readonly file: string | null;
@@ -92,10 +93,11 @@ export class TestHub {
   }
 
   #answer(at: HubRequest["at"], request: IncomingMessage, response: ServerResponse): unknown {
-    const path = decodeURIComponent(new URL(request.url ?? "/", this.endpoint).pathname);
+    const { pathname, searchParams: query } = new URL(request.url ?? "/", this.endpoint);
+    const path = decodeURIComponent(pathname);
     const [, file = null] = /\/(?:resolve|store)\/[^/]+\/(.+)$/.exec(path) ?? [];
     const found = at === "store" ? this.#stored(path) : this.#resolved(path);
-    const asked: HubRequest = { at, method: request.method ?? "GET", path, headers: request.headers, file };
+    const asked: HubRequest = { at, method: request.method ?? "GET", path, query, headers: request.headers, file };
     this.asked.push(asked);
     if (this.#fault(asked, response, found?.content ?? null)) return null;
     const isAsked = request.method !== "HEAD";

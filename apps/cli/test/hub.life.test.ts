@@ -1,7 +1,12 @@
+import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { TestHub } from "test-support";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { FetchProgress } from "../src/fetch-progress.js";
+import { type Output, processOutput } from "../src/output.js";
 import { lowrank, lowrankHere, type Outcome, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
@@ -125,6 +130,28 @@ describe("lowrank models", () => {
   });
 });
 
+describe("a bar on a terminal", () => {
+  const progress = (doneBytes: number, secondsLeft: number | null) => ({
+    id,
+    doneBytes,
+    totalBytes: 4e9,
+    bytesPerSecond: 12.3e6,
+    secondsLeft,
+    fileCount: 3,
+  });
+  test.each([
+    [79, progress(1e9, 244), "org/tiny █████░░░░░░░░░░░░░░░  1.0 GB of 4.0 GB  12.3 MB/s  4 min 04 s left"],
+    [60, progress(1e9, 244), "org/tiny 1.0 GB of 4.0 GB  12.3 MB/s  4 min 04 s left"],
+    [79, { ...progress(0, null), bytesPerSecond: 0 }, "org/tiny ░░░░░░░░░░░░░░░░░░░░  0 B of 4.0 GB"],
+    [79, progress(4e9, 0), "org/tiny ████████████████████  4.0 GB of 4.0 GB  12.3 MB/s"],
+  ])("of %d columns shows what is there, how fast it comes, and the time left", (columns, step, line) => {
+    const drawn: string[] = [];
+    const output: Output = { ...processOutput(false), isTerminal: true, columns, draw: (text) => void drawn.push(text) };
+    new FetchProgress(output).step(step);
+    expect(drawn).toEqual([line]);
+  });
+});
+
 describe("processes", () => {
   const env = (): NodeJS.ProcessEnv => ({ HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache, HF_TOKEN: hub.token });
 
@@ -132,6 +159,16 @@ describe("processes", () => {
     const results = await Promise.all([1, 2].map(() => lowrank(["inspect", id, "--headers"], { env: env() })));
     for (const result of results) expectDone(result);
     expect(hub.asked.filter(({ at, file }) => at === "store" && file === "model.safetensors").length).toBe(1);
+  });
+
+  test.skipIf(process.platform === "win32")("one without room for a file says so with exit code 2, and leaves nothing of it", async () => {
+    const limited = `ulimit -f 40; exec "${process.execPath}" "${fileURLToPath(new URL("../bin/lowrank.js", import.meta.url))}" inspect ${id}`;
+    const { error } = await promisify(execFile)("bash", ["-c", limited], { env: { ...process.env, ...env() } }).then(
+      () => ({ error: null }),
+      (error: unknown) => ({ error: error as { readonly code: number; readonly stderr: string } }),
+    );
+    expect([error?.code, error?.stderr]).toEqual([2, expect.stringMatching(/org\/tiny: model\.safetensors cannot be written \(EFBIG\)/)]);
+    expect(readdirSync(join(cache, "models--org--tiny", "blobs")).filter((name) => name.startsWith("."))).toEqual([]);
   });
 
   test("one that is interrupted while it fetches says so, leaves no run, and what came is continued after a kill too", async () => {
@@ -150,9 +187,11 @@ describe("processes", () => {
       expect.stringMatching(/Stopped while org\/tiny was fetched; what came of it is kept/),
     ]);
     expect(existsSync(at("stopped"))).toBe(false);
+    rmSync(join(cache, "models--org--tiny"), { recursive: true, force: true });
     half();
     const blobs = join(cache, "models--org--tiny", "blobs");
     const hasPart = (): boolean =>
+      existsSync(blobs) &&
       readdirSync(blobs).some(
         (name) => name.endsWith(".lowrank") && (statSync(join(blobs, name), { throwIfNoEntry: false })?.size ?? 0) > 0,
       );

@@ -4,6 +4,7 @@ import { blockWeightBars } from "./block-weights.js";
 import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
 import { lifeBars, runBars } from "./life.js";
+import { loadingBars } from "./loading.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
 import { mixerBars } from "./mixers.js";
 import { planBars } from "./plan.js";
@@ -27,5 +28,6 @@ export const bars: readonly Bar[] = [
   ...planBars,
   ...planningBars,
   ...lifeBars,
+  ...loadingBars,
   ...smollm2Bars,
 ];

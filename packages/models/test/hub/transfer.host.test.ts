@@ -158,6 +158,30 @@ describe("a model of the hub", () => {
     expect(readFileSync(join(folder, "model.safetensors")).equals(weights)).toBe(true);
   });
 
+  test("a list of several pages is read to its end", async () => {
+    const commit = hub.push(id, model);
+    const page = (names: readonly string[]): unknown[] =>
+      names.map((path) => {
+        const content = Buffer.from(model[path as keyof typeof model]);
+        const lfs = { oid: sha256(content), size: content.length, pointerSize: 134 };
+        return { type: "file", path, size: content.length, oid: gitBlob(content), ...(path !== "config.json" && { lfs }) };
+      });
+    hub.failWith(({ path, query }, response) => {
+      if (!path.includes("/tree/")) return false;
+      const next = `<${hub.endpoint}/api/models/${id}/tree/${commit}?cursor=2>; rel="next"`;
+      if (query.get("cursor") === null) response.setHeader("link", next);
+      return hub.json(
+        response,
+        page(query.get("cursor") === null ? ["config.json", "README.md"] : ["model.safetensors", "tokenizer.json"]),
+      );
+    });
+    expect(readdirSync(await resolveModel(id, options(temporary()))).sort()).toEqual([
+      "config.json",
+      "model.safetensors",
+      "tokenizer.json",
+    ]);
+  });
+
   test("shards come by the index, several at a time, and no others", async () => {
     const shards = Object.fromEntries(["a", "b", "c", "d", "e"].map((name, i) => [`model-${name}.safetensors`, noise(2000, i)]));
     const index = {
