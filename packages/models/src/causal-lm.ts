@@ -108,6 +108,8 @@ export interface CausalLM extends nn.Module {
   savedAs(name: string): { readonly name: string; readonly pieces: readonly StoredPiece[] };
   /** Where prefix and prompt methods enter. */
   readonly virtualTokens: VirtualTokens;
+  /** What a token's embedding is multiplied by, where a virtual prompt's is not. */
+  readonly promptScale: number;
   /** How batches are best laid out for it as it is now, on its device. */
   readonly batchLayout: BatchLayout;
   /** Hidden states before the head: ids i32 [batch, seq] → f32 [batch, seq, width]. */

@@ -30,8 +30,17 @@ export interface PrefixOptions extends VirtualTokenOptions {
   readonly init: "normal" | "zero";
 }
 
+/** Sizes of every layer's keys. Throws AdapterError where layers differ, or keep something else. */
+function keysOf({ keys }: VirtualTokenPlace): NonNullable<VirtualTokenPlace["keys"]> {
+  if (keys) return keys;
+  throw new AdapterError(
+    "A prefix stands in front of the keys and values of every layer, and this model has layers without them, or of several sizes. Use prompt, or a method that goes on layers.",
+  );
+}
+
 /** Entries of a layer's keys at one position: with grouped queries fewer than the model's width. */
-function keyWidth({ kvHeads, headDim }: VirtualTokenPlace): number {
+function keyWidth(place: VirtualTokenPlace): number {
+  const { kvHeads, headDim } = keysOf(place);
   return kvHeads * headDim;
 }
 
@@ -73,7 +82,8 @@ function zerosLike({ shape, device }: Tensor): Tensor {
 
 /** Keys and values of each layer, [1, kvHeads, virtualTokens, headDim]: block 2i of a row are layer i's keys, block 2i + 1 its values. */
 function perLayer(values: Tensor, place: VirtualTokenPlace): { readonly keys: Tensor; readonly values: Tensor }[] {
-  const { layers, kvHeads, headDim } = place;
+  const { layers } = place;
+  const { kvHeads, headDim } = keysOf(place);
   const width = keyWidth(place);
   const block = (index: number): Tensor =>
     values
@@ -98,7 +108,7 @@ export function prefixMethod(
     toPeft: (chosen, places) => {
       const place = onlyPlace(places);
       return {
-        ...virtualTokensToPeft(chosen, place, keyWidth(place), place.kvHeads),
+        ...virtualTokensToPeft(chosen, place, keyWidth(place), keysOf(place).kvHeads),
         encoder_hidden_size: chosen.encoderSize,
         init_weights: chosen.init === "zero" ? "zero" : null,
         peft_type: "PREFIX_TUNING",

@@ -49,7 +49,7 @@ function fitted(ids: readonly number[] | undefined, count: number, vocabulary: n
 }
 
 /** The first embeddings [virtualTokens, width], f32. */
-function firstValues({ embedding, width }: VirtualTokenPlace, options: PromptOptions, generator: Generator): Tensor {
+function firstValues({ embedding, width, promptScale }: VirtualTokenPlace, options: PromptOptions, generator: Generator): Tensor {
   const { virtualTokens: count, init, initTokens } = options;
   if (init === "random") return generator.normal([count, width]);
   const vocabulary = embedding.weight.sizeAt(0);
@@ -57,7 +57,8 @@ function firstValues({ embedding, width }: VirtualTokenPlace, options: PromptOpt
     init === "vocabulary"
       ? generator.uniform([count]).mul(vocabulary).floor().cast("i32")
       : tensor(fitted(initTokens, count, vocabulary), { dtype: "i32", device: generator.device });
-  return embedding.weight.gather(ids, 0).cast("f32");
+  const rows = embedding.weight.gather(ids, 0).cast("f32");
+  return promptScale === 1 ? rows : rows.mul(promptScale);
 }
 
 /**

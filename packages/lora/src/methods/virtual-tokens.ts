@@ -17,8 +17,10 @@ export interface VirtualTokenPlace {
   /** Entries of one of the model's token embeddings. */
   readonly width: number;
   readonly layers: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
+  /** Sizes of every layer's keys and values; null where layers differ, or keep something else. */
+  readonly keys: { readonly kvHeads: number; readonly headDim: number } | null;
+  /** What a token's embedding is multiplied by, where a prompt's is not. */
+  readonly promptScale: number;
   /** Query heads; null where the model's config does not say. Written into files only. */
   readonly heads: number | null;
 }
@@ -33,15 +35,14 @@ export interface VirtualTokenSource {
 
 /** The model's slots and sizes. Throws AdapterError for a model that takes no virtual tokens. */
 export function virtualTokenPlace(model: AdaptableModel): VirtualTokenPlace {
-  const { virtualTokens: slots, cacheShape } = model;
-  if (!slots || !cacheShape)
-    throw new AdapterError("The model has no place for virtual tokens. Use a method that goes on layers, for instance lora.");
+  const { virtualTokens: slots, cacheShape: keys = null, promptScale = 1, blocks = [] } = model;
+  if (!slots) throw new AdapterError("The model has no place for virtual tokens. Use a method that goes on layers, for instance lora.");
   const [, embedding] = tokenEmbedding(model);
   const { config = {} } = model as { readonly config?: { readonly num_attention_heads?: unknown; readonly n_head?: unknown } };
   const heads = config.num_attention_heads ?? config.n_head;
-  const { layers, kvHeads, headDim } = cacheShape;
   const width = embedding.weight.sizeAt(1);
-  return { slots, embedding, width, layers, kvHeads, headDim, heads: typeof heads === "number" ? heads : null };
+  const layers = keys?.layers ?? blocks.length;
+  return { slots, embedding, width, layers, keys, promptScale, heads: typeof heads === "number" ? heads : null };
 }
 
 /** The number of virtual tokens with its default. Throws AdapterError when it is none or leaves no room for text. */

@@ -67,6 +67,8 @@ export interface AdaptableModel {
   readonly virtualTokens?: VirtualTokenSlots;
   /** Sizes of a layer's keys and values; null where layers differ. */
   readonly cacheShape?: { readonly layers: number; readonly kvHeads: number; readonly headDim: number } | null;
+  /** What a token's embedding is multiplied by before it stands behind a prompt; 1 when absent. */
+  readonly promptScale?: number;
   /** Positions that the model can look at. */
   readonly contextLength?: number;
   /** Its transformer blocks, first to last; what bottleneck adapters go on. */

@@ -36,6 +36,8 @@ export interface DecoderOptions {
     readonly name: string;
     /** Embeddings are multiplied by this; 1 when absent. */
     readonly scale?: number;
+    /** So are those of a virtual prompt, which else stands in front of scaled ones as it is. */
+    readonly scalesPrompt?: boolean;
     /** A learned vector a position is added: the name of that table. */
     readonly positions?: string;
     /** A norm stands behind. */
@@ -148,6 +150,11 @@ export class Decoder extends nn.Module implements CausalLM {
     return this.#layers.map(({ names }) => names);
   }
 
+  get promptScale(): number {
+    const { scale = 1, scalesPrompt = false } = this.#options.embedding;
+    return scalesPrompt ? 1 : scale;
+  }
+
   get usualTargets(): readonly string[] {
     return [...new Set(this.#layers.flatMap(({ mixer }) => mixer.usualTargets))];
   }
@@ -165,8 +172,10 @@ export class Decoder extends nn.Module implements CausalLM {
     if (context.packed && !this.#takesPacked)
       throw new ShapeError("Rows of this model cannot be packed: its layers do not tell them apart. Use a row of the batch for each.");
     const { embedding, contextLength } = this.#options;
-    const tokens = this.#embedding.forward(ids);
-    const embedded = withPrompt(embedding.scale === undefined ? tokens : tokens.mul(embedding.scale), context);
+    const { scale = 1, scalesPrompt = false } = embedding;
+    const scaled = (t: Tensor, isDue: boolean): Tensor => (isDue && scale !== 1 ? t.mul(scale) : t);
+    const tokens = scaled(this.#embedding.forward(ids), !scalesPrompt);
+    const embedded = scaled(withPrompt(tokens, context), scalesPrompt);
     const [batch = 0, length = 0] = embedded.shape;
     if (this.#perLayer && context.prompt)
       throw new ShapeError("A virtual prompt has no token ids, which this model's layers look up. Use a method that goes on layers.");

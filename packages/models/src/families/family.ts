@@ -5,6 +5,7 @@ import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
 import { assembled, type ParameterSpec, parametersOf } from "../parameters.js";
 import { checked, rule } from "../schema.js";
 import { inert } from "./fields.js";
+import { unreadRope } from "./rope.js";
 
 /** Fields of a config.json by name, each with its check and its default. */
 export type Fields = Readonly<Record<string, z.ZodMiniType<unknown, unknown>>>;
@@ -75,7 +76,7 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
           model_type: type,
         } as unknown as ModelConfig,
         options: description.decoder(values, path),
-        unknown: Object.keys(json).filter((name) => !known.has(name)),
+        unknown: [...Object.keys(json).filter((name) => !known.has(name)), ...unreadRope(json)],
       };
     },
   };

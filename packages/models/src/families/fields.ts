@@ -4,12 +4,13 @@ import { choice, count, countOrNull, field, flag, positive, tokenIds } from "../
 
 /** Fields of a config.json that change nothing of what a model computes when it is not trained with dropout. */
 export const inert: readonly string[] = [
-  ...["architectures", "model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "auto_map", "unsloth_version"],
+  ...["architectures", "model_type", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "auto_map"],
   ...["bos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "use_cache", "cache_implementation", "pretraining_tp"],
   ...["attention_dropout", "hidden_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop", "residual_dropout", "embedding_dropout"],
   ...["classifier_dropout", "output_router_logits", "router_aux_loss_coef", "router_z_loss_coef", "num_logits_to_keep"],
   ...["output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "is_decoder", "id2label", "label2id", "num_labels"],
   ...["task_specific_params", "_attn_implementation", "attn_implementation", "_flash_attn_2_enabled", "rope_interleaved", "torchscript"],
+  ...["unsloth_version", "unsloth_fixed", "transformers.js_config", "is_llama_config"],
   ...["finetuning_task", "problem_type", "name", "tokenizer_class", "gradient_checkpointing", "keys_to_ignore_at_inference"],
 ];
 

@@ -31,7 +31,7 @@ export const granite: Family = defineFamily({
     };
     return decoderNamed(config, norm, () => layer, {
       contextLength: contextOf(config, rope),
-      embedding: { scale: config.embedding_multiplier },
+      embedding: { scale: config.embedding_multiplier, scalesPrompt: true },
       head: { scale: 1 / config.logits_scaling },
     });
   },

@@ -58,7 +58,7 @@ export const granitemoehybrid: Family = defineFamily({
         norms: normsInFront,
         residualScale: config.residual_multiplier,
       }),
-      { embedding: { scale: config.embedding_multiplier }, head: { scale: 1 / config.logits_scaling } },
+      { embedding: { scale: config.embedding_multiplier, scalesPrompt: true }, head: { scale: 1 / config.logits_scaling } },
     );
   },
 });

@@ -17,7 +17,7 @@ export const phi3: Family = defineFamily({
   },
   rules: headRules,
   prefixes: [["", "model."]],
-  remarks: ["attention_bias", "embd_layer", "img_processor"],
+  remarks: ["attention_bias", "mlp_bias", "lm_head_bias", "full_attn_mod", "interpolate_factor", "embd_layer", "img_processor"],
   decoder: (config, path) => {
     const rope = readRope(config, path, { isPartial: true, aliases: { yarn: "longrope" } });
     const norm = rmsNorm(config);

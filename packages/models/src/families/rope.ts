@@ -130,6 +130,29 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   }
 }
 
+/** What stands among rotary parameters in some files beside what the schemas read; hunyuan's and ministral3's own read the first two. */
+const others = ["alpha", "llama_4_scaling_beta", "rope_type", "type", "max_position_embeddings"];
+/** Of several positions a token, which are one in a text, and multipliers that nobody multiplies by. */
+const without = ["mrope_section", "mrope_interleaved", "short_mscale", "long_mscale", "finetuned"];
+const knownFields: ReadonlySet<string> = new Set([
+  ...[common, ...Object.values(schemas)].flatMap(({ shape }) => Object.keys(shape)),
+  ...others,
+  ...without,
+]);
+
+/** Rotary parameters of a config.json that nothing reads, by their places in it. */
+export function unreadRope(json: Readonly<Record<string, unknown>>): string[] {
+  const below = (value: unknown, place: string): string[] => {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) return [];
+    return Object.entries(value).flatMap(([name, own]) => {
+      if (knownFields.has(name)) return [];
+      const isLayerType = typeof own === "object" && own !== null && !Array.isArray(own);
+      return isLayerType ? below(own, `${place}.${name}`) : own === null ? [] : [`${place}.${name}`];
+    });
+  };
+  return ["rope_scaling", "rope_parameters"].flatMap((place) => below(json[place], place));
+}
+
 /** Positions that a model looks at: those of its config, and for kinds that reach further by themselves as many more. */
 export function contextOf({ max_position_embeddings: most }: RotaryConfig, { scaling }: RopeOptions): number {
   if (scaling.kind === "dynamic") return Math.floor(most * scaling.factor);

@@ -29,6 +29,7 @@ export const smollm3: Family = defineFamily({
       has === null || has.length >= layers ? null : `"no_rope_layers" has ${has.length} entries for ${layers} layers`,
   ],
   prefixes: [["", "model."]],
+  remarks: ["max_window_layers"],
   decoder: (config, path) => {
     const [rope, norm, bias] = [readRope(config, path, { theta: 2e6 }), rmsNorm(config), config.mlp_bias];
     const { no_rope_layers: has, no_rope_layer_interval: interval, use_sliding_window: slides } = config;

@@ -56,6 +56,9 @@ describe("a known field with a value that is not supported is refused by name", 
 test("fields that no table lists are named, those that change nothing are not", () => {
   const { unknown } = read("qwen2", { use_cache: true, torch_dtype: "bfloat16", attention_dropout: 0.1, mystery: 1, layer_scale: 2 });
   expect(unknown).toEqual(["mystery", "layer_scale"]);
+  const full_attention = { rope_type: "linear", factor: 2, rope_theta: 100, slope: 3 };
+  const rope_parameters = { full_attention, sliding_attention: { rope_type: "default", mrope_section: [1, 2] } };
+  expect(read("gemma3_text", { rope_parameters }).unknown).toEqual(["rope_parameters.full_attention.slope"]);
 });
 
 test("every family refuses a config without sizes, and says which are missing", () => {
