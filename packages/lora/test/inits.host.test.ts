@@ -123,6 +123,17 @@ test("before their first values are there, adapters are neither combined nor put
   expect(await numbers(adapter.parameters()[0] ?? expect.fail("no parameter"))).toEqual(start);
 });
 
+test("first values out of the weights, and adapters that are combined, tell each layer once it is done", async () => {
+  const model = new TinyModel(dev);
+  const told: string[] = [];
+  const onLayer = (name: string, done: number, count: number): void => void told.push(`${name} ${done}/${count}`);
+  const adapter = applyAdapter(model, { method: "lora", init: "pissa", rank: 2, targets: ["q_proj"] });
+  await adapter.initialize({ onLayer });
+  expect(told).toEqual(["layers.0.q_proj 1/2", "layers.1.q_proj 2/2"]);
+  await combineAdapters([adapter, adapter], { rank: 2, onLayer, onWarning });
+  expect(told.slice(2)).toEqual(told.slice(0, 2));
+});
+
 test("the same seed gives the same first values, true and false are PEFT's names of two of them", async () => {
   const valuesOf = async (init: InitName): Promise<number[][]> => {
     const adapter = applyAdapter(new TinyModel(dev), { method: "lora", init, rank: 2, targets: ["q_proj"], seed: 7 });

@@ -10,16 +10,42 @@ export function magnitudePruned(values: HostMatrix, density: number): HostMatrix
   const count = Math.floor(density * values.length);
   const result = new Float64Array(values.length);
   if (count === 0) return result;
-  const sorted = Float64Array.from(values, Math.abs).sort();
-  const least = sorted[values.length - count] ?? 0;
+  // Plain loops, here and below: a layer's weight is a million numbers.
+  const sizes = new Float64Array(values.length);
+  for (let i = 0; i < sizes.length; i++) sizes[i] = Math.abs(values[i] ?? 0);
+  const least = ranked(sizes, values.length - count);
   let above = 0;
-  for (const value of values) if (Math.abs(value) > least) above++;
+  for (let i = 0; i < sizes.length; i++) if ((sizes[i] ?? 0) > least) above++;
   let spare = count - above;
-  for (const [i, value] of values.entries()) {
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] ?? 0;
     const size = Math.abs(value);
     if (size > least || (size === least && spare-- > 0)) result[i] = value;
   }
   return result;
+}
+
+/** The number that would stand at a position if they were sorted: by quickselect (Hoare 1961), in place, without sorting the others. */
+function ranked(values: Float64Array, position: number): number {
+  let [low, high] = [0, values.length - 1];
+  while (low < high) {
+    // The middle one of three, so that sorted numbers take no longer than others.
+    const [a, b, c] = [values[low] ?? 0, values[(low + high) >>> 1] ?? 0, values[high] ?? 0];
+    const pivot = Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
+    let [i, j] = [low, high];
+    while (i <= j) {
+      while ((values[i] ?? 0) < pivot) i++;
+      while ((values[j] ?? 0) > pivot) j--;
+      if (i > j) break;
+      const moved = values[i] ?? 0;
+      values[i++] = values[j] ?? 0;
+      values[j--] = moved;
+    }
+    if (position <= j) high = j;
+    else if (position >= i) low = i;
+    else break;
+  }
+  return values[position] ?? 0;
 }
 
 /**
@@ -36,7 +62,7 @@ export function weightedSum(tasks: readonly HostMatrix[], weights: readonly numb
   const result = new Float64Array(tasks[0]?.length ?? 0);
   for (const [task, values] of tasks.entries()) {
     const weight = weights[task] ?? 0;
-    for (const [i, value] of values.entries()) result[i] = (result[i] ?? 0) + weight * value;
+    for (let i = 0; i < values.length; i++) result[i] = (result[i] ?? 0) + weight * (values[i] ?? 0);
   }
   return result;
 }
@@ -46,19 +72,22 @@ export function weightedSum(tasks: readonly HostMatrix[], weights: readonly numb
  * that sign. peft calculate_majority_sign_mask and disjoint_merge.
  */
 export function signedMean(tasks: readonly HostMatrix[], weights: readonly number[], majority: MajoritySign): Float64Array {
-  return Float64Array.from({ length: tasks[0]?.length ?? 0 }, (_, i) => {
+  const isTotal = majority === "total";
+  const result = new Float64Array(tasks[0]?.length ?? 0);
+  for (let i = 0; i < result.length; i++) {
     let balance = 0;
-    for (const values of tasks) balance += majority === "total" ? (values[i] ?? 0) : Math.sign(values[i] ?? 0);
+    for (const values of tasks) balance += isTotal ? (values[i] ?? 0) : Math.sign(values[i] ?? 0);
     const sign = balance >= 0 ? 1 : -1;
     let [sum, count] = [0, 0];
-    for (const [task, values] of tasks.entries()) {
-      const value = values[i] ?? 0;
+    for (let task = 0; task < tasks.length; task++) {
+      const value = tasks[task]?.[i] ?? 0;
       if (Math.sign(value) !== sign) continue;
       sum += (weights[task] ?? 0) * value;
       count++;
     }
-    return sum / Math.max(count, 1);
-  });
+    result[i] = sum / Math.max(count, 1);
+  }
+  return result;
 }
 
 /** Throws AdapterError for a density outside of what pruning takes, or none where the method prunes. */
