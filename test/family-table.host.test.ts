@@ -5,6 +5,7 @@ import { targetsFor } from "@lowrank/lora";
 import { modelOutline } from "@lowrank/models";
 import { device } from "@lowrank/tensor";
 import { expect, test } from "vitest";
+import { readFamily } from "../packages/models/src/families/read.js";
 import { families } from "../packages/models/src/families/table.js";
 
 const text = readFileSync(new URL("../docs/models.md", import.meta.url), "utf8");
@@ -32,6 +33,28 @@ test.each(configs)("LoRA of $name goes where its row says, PEFT's table first", 
   const model = modelOutline(config, { device: dev });
   const row = rows.find((one) => one.type === type);
   expect([...targetsFor(model)].sort()).toEqual([...(row?.targets ?? [])].sort());
+});
+
+test.each(configs)("no field of $name's config.json is unknown", ({ name, config }) => {
+  expect(readFamily(config, name).unknown).toEqual([]);
+});
+
+/** Where the end tokens stand, and which they are. */
+const ends: readonly (readonly [name: string, change: Record<string, unknown>, tokens: readonly number[]])[] = [
+  ["gpt_neox", {}, [2]],
+  ["gpt_neox", { eos_token_id: [4, 9] }, [4, 9]],
+  ["gpt_neox", { eos_token_id: null }, []],
+  // Its config's own, where the file has none.
+  ["glm4", {}, [151329, 151336, 151338]],
+  ["glm4", { eos_token_id: 5 }, [5]],
+  // Of the text model, and of the whole, which has the last word.
+  ["gemma3", {}, [2]],
+  ["gemma3", { eos_token_id: [1, 106] }, [1, 106]],
+];
+
+test.each(ends)("%s with %j ends at %j", (name, change, tokens) => {
+  const config = configs.find((one) => one.name === name)?.config;
+  expect(modelOutline({ ...config, ...change }, { device: dev }).stopTokens).toEqual(tokens);
 });
 
 test("every family has a case of its own", () => {

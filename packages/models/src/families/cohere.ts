@@ -17,6 +17,7 @@ export const cohere: Family = defineFamily({
     tie_word_embeddings: flag(true),
   },
   rules: headRules,
+  remarks: ["model_max_length"],
   prefixes: [["", "model."]],
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.layer_norm_eps } as const;

@@ -20,6 +20,7 @@ export const gptNeoX: Family = defineFamily({
     use_parallel_residual: flag(true),
   },
   rules: headRules,
+  remarks: ["attention_probs_dropout_prob", "hidden_dropout_prob"],
   prefixes: [["", "gpt_neox."]],
   ignored: /\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$/,
   decoder: (config, path) => {

@@ -16,6 +16,7 @@ export const stablelm: Family = defineFamily({
     use_parallel_residual: flag(false),
   },
   rules: headRules,
+  remarks: ["norm_eps", "rope_pct", "rotary_scaling_factor"],
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\.inv_freq$/,
   decoder: (config, path) => {

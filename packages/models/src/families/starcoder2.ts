@@ -21,6 +21,7 @@ export const starcoder2: Family = defineFamily({
     tie_word_embeddings: flag(true),
   },
   rules: headRules,
+  remarks: ["mlp_type", "norm_type", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "scale_attn_weights"],
   prefixes: [["", "model."]],
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.norm_epsilon, bias: true } as const;
