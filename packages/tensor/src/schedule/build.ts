@@ -1,30 +1,18 @@
-import { inputsOf, type Node } from "../graph/node.js";
+import type { Node } from "../graph/node.js";
 import type { NumberedGraph } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { codeOf } from "../graph/words.js";
-import type { AddedProduct, MatrixOperand, PlanSlot, SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
+import type { SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
 import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
 import { type Shape, sizeOf, stridesOf } from "../tensor/shape.js";
-import { type FindSlot, type Lowered, lowerBodies, lowerKernel, lowerUpdate } from "./lower.js";
-import { isRepeating, loadOperand } from "./operands.js";
+import type { Draft, DraftSlot } from "./draft.js";
+import { type FindSlot, lowerBodies } from "./lower.js";
+import { lowerNode, whole } from "./lower-node.js";
 import { KnownParts, type Lowering, Parts } from "./part.js";
-import { behindReshapes, behindViews, isFree, isUpdate, isView, numberBehindReshapes, ownInputs, partition } from "./partition.js";
+import { behindViews, isView, numberBehindReshapes, ownInputs, partition } from "./partition.js";
 import { splitPoint } from "./split.js";
-import { matrixView, stridedView } from "./views.js";
-
-/** A slot before memory was planned: `binding` for storages from outside, null for what lives inside the plan. */
-export interface DraftSlot {
-  readonly dtype: DType;
-  readonly elementCount: number;
-  readonly binding: number | null;
-}
-
-/** Kernels in order over slots whose memory is not planned yet. */
-export interface Draft {
-  readonly kernels: Bound[];
-  readonly slots: DraftSlot[];
-}
+import { stridedView } from "./views.js";
 
 /** Where a result of the plan goes: over the input of that binding, or to a fresh binding. */
 export interface DraftTarget {
@@ -187,7 +175,7 @@ class Builder {
 
   #lowered(number: number, slot: Slot): Lowering<SingleKernel> {
     const node = this.graph.node(number);
-    const lowered = lower(node, slot, this.#findSlot);
+    const lowered = lowerNode(node, slot, this.#findSlot);
     if ("store" in lowered) return { store: lowered.store.map((missing) => this.#numberOf(missing)) };
     if (node.op === "matmul" || node.op === "scatterAdd") return lowered;
     // One binding is for the result.
@@ -358,63 +346,4 @@ function permutedReader(users: readonly Node[], strided: ReadonlySet<string>): (
   const [reader] = others;
   if (others.size !== 1 || reader?.op !== "permute") return null;
   return reader.order.at(-1) === reader.order.length - 1 ? reader : null;
-}
-
-/** What has to be stored so that a node lies whole in memory. */
-function whole(node: Node): Node {
-  return isView(node) ? node : behindReshapes(node);
-}
-
-/** The kernel of a node other than a composite, or what has to be stored first. */
-function lower(node: Node, slot: Slot, findSlot: FindSlot): Lowered {
-  if (node.op === "matmul") return lowerProduct(node, slot, findSlot);
-  if (node.op === "scatterAdd") {
-    const [rows = 0, width = 0] = node.shape;
-    const [indices, updates] = [findSlot(node.indices), findSlot(node.updates)];
-    if (indices === null) return { store: [whole(node.indices)] };
-    if (updates === null) return { store: [whole(node.updates)] };
-    return { kernel: { kind: "scatterAdd", rows, width, count: node.indices.shape[0] ?? 0, indices, updates, out: slot } };
-  }
-  if (isUpdate(node)) {
-    const held = findSlot(node.x);
-    return held === null ? { store: [whole(node.x)] } : lowerUpdate(node, slot, held, findSlot, inputsOf);
-  }
-  return lowerKernel(node, slot, (other) => (other === node ? null : findSlot(other)), inputsOf);
-}
-
-function lowerProduct(node: Node & { op: "matmul" }, slot: Slot, findSlot: FindSlot): Lowered {
-  const [m = 1] = node.a.shape.slice(-2);
-  const n = node.shape[node.shape.length - 1] ?? 1;
-  const products: AddedProduct[] = [];
-  for (const product of [{ a: node.a, b: node.b, factor: 1 }, ...(node.plus ?? [])]) {
-    const [a, b] = [lowerFactor(product.a, findSlot), lowerFactor(product.b, findSlot)];
-    if ("store" in a) return a;
-    if ("store" in b) return b;
-    products.push({ k: product.a.shape.at(-1) ?? 1, a: a.operand, b: b.operand, factor: product.factor });
-  }
-  const [first, ...plus] = products;
-  if (!first) throw new Error("lower: a product without operands.");
-  const { k, a, b } = first;
-  return {
-    kernel: { kind: "matmul", batch: node.shape.slice(0, -2), m, n, k, a, b, out: slot, ...(plus.length > 0 && { plus }) },
-  };
-}
-
-/** An operand as strides over memory, else as an expression where what is behind its views is not stored, or repeated by them. */
-function lowerFactor(operand: Node, findSlot: FindSlot): { readonly operand: MatrixOperand } | { readonly store: readonly Node[] } {
-  const result = matrixView(operand, findSlot);
-  if ("view" in result) return { operand: result.view };
-  const root = behindViews(operand);
-  const isComputed = findSlot(root) === null ? !isFree(root) : isRepeating(operand);
-  return isComputed ? loadOperand(operand, findSlot) : { store: [result.store] };
-}
-
-/** Slots as the backends see them, once every inner slot has its place. */
-export function finishSlots(slots: readonly DraftSlot[], offsets: ReadonlyMap<Slot, number>): PlanSlot[] {
-  return slots.map(({ dtype, elementCount, binding }, slot) => {
-    const bytes = elementCount * dtypeBytes[dtype];
-    return binding === null
-      ? { kind: "arena", dtype, elementCount, bytes, offset: offsets.get(slot) ?? 0 }
-      : { kind: "bound", dtype, elementCount, bytes, binding };
-  });
 }

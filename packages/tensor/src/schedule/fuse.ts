@@ -3,7 +3,7 @@ import { type LoopKernel, type MatmulKernel, type Reduction, rootsOf, type Slot,
 import { substitute } from "../kernels/substitute.js";
 import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import { computeDType, type DType } from "../tensor/dtype.js";
-import type { Draft } from "./build.js";
+import type { Draft } from "./draft.js";
 import { linearIndex } from "./lower.js";
 import { costly } from "./partition.js";
 import { type Place, Sequence } from "./sequence.js";

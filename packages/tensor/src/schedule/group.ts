@@ -3,8 +3,8 @@ import { productsOf } from "../kernels/products.js";
 import type { Bound } from "../kernels/template.js";
 import { largest } from "../tensor/extremes.js";
 import { sizeOf } from "../tensor/shape.js";
-import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
+import type { Draft, DraftSlot } from "./draft.js";
 import { LiveMemory, lastTasks } from "./order.js";
 import { Sequence } from "./sequence.js";
 

@@ -1,7 +1,7 @@
 import { expressionsBelow } from "../kernels/expr.js";
 import type { CopyKernel, LoopKernel, Slot } from "../kernels/kernel.js";
 import { type Bound, type Template, withSlots } from "../kernels/template.js";
-import type { Draft } from "./build.js";
+import type { Draft } from "./draft.js";
 import { sameIndex } from "./space.js";
 
 /**

@@ -1,6 +1,6 @@
 import type { Slot } from "../kernels/kernel.js";
 import type { Bound } from "../kernels/template.js";
-import type { DraftSlot } from "./build.js";
+import type { DraftSlot } from "./draft.js";
 import { alignedBytes } from "./liveness.js";
 import { work } from "./work.js";
 

@@ -1,6 +1,6 @@
 import type { Slot } from "../kernels/kernel.js";
-import type { Draft, DraftSlot } from "./build.js";
 import { dependencies, type Task } from "./dependencies.js";
+import type { Draft, DraftSlot } from "./draft.js";
 import { Earliest } from "./earliest.js";
 import { alignedBytes } from "./liveness.js";
 import { work } from "./work.js";

@@ -1,7 +1,7 @@
 import type { LoopKernel, Slot } from "../kernels/kernel.js";
 import { type Bound, boundOf, withSlots } from "../kernels/template.js";
 import { type DType, dtypeBytes } from "../tensor/dtype.js";
-import type { Draft, DraftSlot } from "./build.js";
+import type { Draft, DraftSlot } from "./draft.js";
 import { slotsOfCopy } from "./in-place.js";
 import { type Place, Sequence } from "./sequence.js";
 import { work } from "./work.js";

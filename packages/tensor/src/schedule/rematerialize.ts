@@ -2,7 +2,7 @@ import type { Slot } from "../kernels/kernel.js";
 import { operationsOf } from "../kernels/statistics.js";
 import { type Bound, boundOf, withSlots } from "../kernels/template.js";
 import type { DType } from "../tensor/dtype.js";
-import type { Draft, DraftSlot } from "./build.js";
+import type { Draft, DraftSlot } from "./draft.js";
 import { alignedBytes } from "./liveness.js";
 
 /** Operations that take about as long as moving one byte; processors and GPUs lie between 5 and 30. */
