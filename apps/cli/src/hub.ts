@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { type HubOptions, isHubId, resolveAdapter, resolveConfig, resolveEither, resolveModel } from "@lowrank/models";
+import { UsageError } from "./failure.js";
 import { FetchProgress } from "./fetch-progress.js";
 import type { Flags } from "./flags.js";
 import type { Output } from "./output.js";
@@ -42,7 +43,14 @@ export async function adapterFolder(path: string, fetching: Fetching): Promise<s
 
 /** The folder of whatever has a name on the hub, a model or an adapter, likewise. */
 export async function anyFolder(path: string, fetching: Fetching): Promise<string> {
+  await refuseRevision(path, fetching.revision);
   return (await isOnHub(path)) ? fetched(path, fetching, resolveEither) : path;
+}
+
+/** Throws UsageError for the revision of what is here. */
+async function refuseRevision(path: string, revision: string | undefined): Promise<void> {
+  if (revision === undefined || (await stat(path).catch(() => null)) === null) return;
+  throw new UsageError(`--revision is for models of the hub, and ${path} is here. Leave it out, or give the model's name on the hub.`);
 }
 
 /** Whether a text is no path of something, and can be "user/name" on the hub. */
@@ -55,6 +63,7 @@ async function fetched(
   { output = null, signal, revision }: Fetching,
   resolve: (path: string, options: HubOptions) => Promise<string>,
 ): Promise<string> {
+  await refuseRevision(path, revision);
   const progress = output ? new FetchProgress(output) : null;
   try {
     const folder = await resolve(path, {

@@ -96,6 +96,8 @@ describe("a name of the hub in place of a folder", () => {
       ),
     ]);
     expect(existsSync(at("none"))).toBe(false);
+    const here = await lowrankHere(["inspect", model, "--revision", "v1"]);
+    expect([here.code, here.stderr]).toEqual([2, expect.stringMatching(/--revision is for models of the hub, and .* is here/)]);
     const adapter = await lowrankHere(["eval", "--model", model, "--adapter", id, "--data", train, "--device", "cpu"]);
     expect([adapter.code, adapter.stderr]).toEqual([2, expect.stringMatching(/It is a model: give it as --model/)]);
   });
@@ -112,6 +114,10 @@ describe("lowrank models", () => {
     expect(expectDone(await lowrankHere(["models"]))).toMatch(/org\/tiny +llama +\d+ B +in part +main/);
     expectDone(await lowrankHere(["inspect", id]));
     expectDone(await lowrankHere(["inspect", "user/adapter"]));
+    hub.push("org/other", { "config.json": '{"model_type": "t5"}', "model.safetensors": files["model.safetensors"] ?? "" });
+    expectDone(await lowrankHere(["inspect", "org/other"]));
+    expect(expectDone(await lowrankHere(["models"]))).toMatch(/org\/other +t5 .* not read +main/);
+    expectDone(await lowrankHere(["models", "rm", "org/other"]));
     const { stdout } = await lowrankHere(["models", "--json"]);
     const bytes = Object.values(files).reduce((sum, { length }) => sum + length, 0);
     expect(JSON.parse(stdout)).toMatchObject({

@@ -24,17 +24,24 @@ function fits({ kind, weightBytes }: CachedModel, memory: number): boolean | nul
   return kind === "model" && weightBytes > 0 ? share * weightBytes + ownBytes <= memory : null;
 }
 
+/** What is to be said of a model in one or two words. */
+function stateOf(model: CachedModel, memory: number): string {
+  if (model.missing.length > 0) return "in part";
+  if (!model.isSupported) return "not read";
+  const isHere = fits(model, memory);
+  return isHere === null ? "" : isHere ? "fits" : "too large";
+}
+
 async function list({ output }: CommandContext<typeof flags>): Promise<number> {
   const memory = memoryBytes();
   const models = await cachedModels();
   const rows = models.map((model) => {
-    const isHere = fits(model, memory);
     return [
       model.id,
       model.kind === "adapter" ? `adapter ${model.family ?? ""}`.trim() : (model.family ?? "?"),
       bytes(model.sizeBytes),
       model.dtype ?? "",
-      model.missing.length > 0 ? "in part" : isHere === null ? "" : isHere ? "fits" : "too large",
+      stateOf(model, memory),
       model.revisions.join(", "),
     ];
   });

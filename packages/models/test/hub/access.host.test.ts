@@ -9,7 +9,7 @@ import { CheckpointError } from "@lowrank/tensor";
 import { TestHub } from "test-support";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { cacheFolder, hubOf } from "../../src/hub/node/environment.js";
-import { proxiesOf } from "../../src/hub/node/proxy.js";
+import { proxiesOf } from "../../src/hub/node/proxies.js";
 
 let hub: TestHub;
 beforeAll(async () => {

@@ -506,7 +506,9 @@ describe("a cache that another client filled", () => {
     writeFileSync(join(repository(cache), "refs", "main"), commit);
     writeFileSync(join(snapshot, "config.json"), "{}");
     writeFileSync(join(snapshot, "model.safetensors"), weights.subarray(0, 5000)); // broken off, as an earlier client left it
+    writeFileSync(join(snapshot, ".model.safetensors.4194305-0123456789ab.tmp"), "of a killed process");
     expect(statSync(await resolveModel(id, options(cache))).isDirectory()).toBe(true);
+    expect(readdirSync(snapshot).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
     expect(readFileSync(join(snapshot, "model.safetensors")).equals(weights)).toBe(true);
     expect(
       hub.asked

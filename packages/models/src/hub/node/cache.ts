@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { lstat, readdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { CheckpointError, fileError, makeFolder, writeFileAtomic } from "@lowrank/tensor";
-import { isCommit } from "./repository.js";
+import { isCommit } from "./revision.js";
 
 /**
  * A repository in the cache of Python's huggingface_hub, in its layout: contents in `blobs` by their digests, `snapshots/COMMIT/NAME` as relative
@@ -75,6 +75,11 @@ export async function noteAbsent({ folder }: CachedRepository, commit: string, n
   const absent = within(folder, ".no_exist", commit);
   await makeFolder(absent);
   for (const name of names) await writeFile(within(absent, name), "");
+}
+
+/** Whether a name is that of a link that is on its way to its place. */
+export function isLinkName(name: string): boolean {
+  return /^\.[0-9a-f]{16}\.link$/.test(name);
 }
 
 /** Puts a blob into a snapshot under its name: as a link that survives when the cache is moved, or the file itself where there are no links. */

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { CheckpointError } from "@lowrank/tensor";
-import { type Proxies, proxiesOf } from "./proxy.js";
+import { type Proxies, proxiesOf } from "./proxies.js";
 
 /** Where models of the Hugging Face hub are looked for and fetched from. What is not given is as the environment says, as for Python's client. */
 export interface HubOptions {

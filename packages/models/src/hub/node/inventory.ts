@@ -2,11 +2,12 @@ import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, fileSource, jsonObject, readHeader } from "@lowrank/tensor";
 import { weightFiles } from "../../checkpoint/files.js";
+import { families } from "../../families/table.js";
 import { type CachedRepository, cachedCommit, isFile, isHubId, isThere, namesAt, repositoryIn, snapshotOf } from "./cache.js";
 import { type HubOptions, hubOf } from "./environment.js";
 import { withLock } from "./lock.js";
 import { partialsIn } from "./partial.js";
-import { isCommit } from "./repository.js";
+import { isCommit } from "./revision.js";
 import { lookUp, shardsIn, type Wanted } from "./wanted.js";
 
 /** A repository of the cache, whoever filled it, described by the newest of its commits that are there. */
@@ -15,6 +16,8 @@ export interface CachedModel {
   readonly kind: "model" | "adapter" | "other";
   /** `model_type` of its config, or `peft_type` of an adapter's; null where neither says. */
   readonly family: string | null;
+  /** False for a model of a family that is not read here. */
+  readonly isSupported: boolean;
   /** How most of its weights are stored, as safetensors files name it; null where there are none. */
   readonly dtype: string | null;
   readonly weightBytes: number;
@@ -51,16 +54,18 @@ async function describe(repository: CachedRepository): Promise<CachedModel | nul
   if (commit === undefined && (await partialsIn(repository.blobs)).length === 0) return null;
   const base = { id, sizeBytes, commit: commit ?? "", revisions: await refsIn(join(folder, "refs")) };
   if (commit === undefined)
-    return { ...base, kind: "other", family: null, dtype: null, weightBytes: 0, missing: ["all but a part of a file"] };
+    return { ...base, kind: "other", family: null, isSupported: false, dtype: null, weightBytes: 0, missing: ["all but a part of a file"] };
   const names = await namesAt(repository, commit);
   const kind = names.has("config.json") ? "model" : names.has("adapter_config.json") ? "adapter" : "other";
   const described = await fieldIn(join(snapshotOf(repository, commit), kind === "adapter" ? "adapter_config.json" : "config.json"), kind);
   const weights = kind === "other" ? [] : await weightsIn(repository, commit, names, kind);
   const stored = await storedAs(weights);
+  const isSupported = kind === "adapter" || (kind === "model" && described !== null && Object.hasOwn(families, described));
   return {
     ...base,
     kind,
     family: described,
+    isSupported,
     ...stored,
     missing: kind === "other" ? [] : ((await lookUp(repository, commit, kind))?.missing ?? []),
   };

@@ -3,6 +3,7 @@ import * as z from "zod/mini";
 import type { Hub } from "./environment.js";
 import { type Answer, ask, bodyOf } from "./request.js";
 import { persistently, UnreachableError } from "./retry.js";
+import { commitPattern, isCommit } from "./revision.js";
 
 /** A file of a repository at one commit, as the hub lists it. */
 export interface HubFile {
@@ -12,29 +13,9 @@ export interface HubFile {
   readonly digest: { readonly kind: "sha256" | "git"; readonly hex: string };
 }
 
-const commitPattern = /^[0-9a-f]{40}$/;
 /** A page of the list holds a thousand files. */
 const mostBodyBytes = 32 * 2 ** 20;
 const mostFiles = 100_000;
-
-export function isCommit(text: string): boolean {
-  return commitPattern.test(text);
-}
-
-/** Throws CheckpointError for what no branch, tag or commit is called (git-check-ref-format), and what would lead out of a folder. */
-export function checkRevision(id: string, revision: string): void {
-  const parts = revision.split("/");
-  const isName =
-    /^[^\s\p{Cc}~^:?*[\\%#]+$/u.test(revision) &&
-    parts.every((part) => part !== "" && !part.startsWith(".") && !part.endsWith(".lock")) &&
-    !/\.\.|@\{|\.$/.test(revision) &&
-    revision.length <= 200;
-  if (isName) return;
-  throw new CheckpointError(
-    `${id}: "${revision}" is not the name of a branch, a tag or a commit. Correct the revision, or leave it out for main.`,
-    id,
-  );
-}
 
 /** The commit that a revision stands for now, as 40 hexadecimal digits. */
 export async function commitOf(hub: Hub, id: string, revision: string): Promise<string> {

@@ -3,9 +3,8 @@ import { CheckpointError } from "@lowrank/tensor";
 import { type CachedRepository, isHubId, repositoryIn } from "./cache.js";
 import { type Hub, type HubOptions, hubOf } from "./environment.js";
 import { withLock } from "./lock.js";
-import { checkRevision } from "./repository.js";
-import { fetchSnapshot, OtherKindError } from "./snapshot.js";
-import { type Cached, lookUp, type Wanted } from "./wanted.js";
+import { checkRevision } from "./revision.js";
+import { type Cached, lookUp, OtherKindError, type Wanted } from "./wanted.js";
 
 /**
  * The folder of a model: a path as it is; a hub id ("org/name" or "name") from the local cache, else fetched into it. What is cached whole is used
@@ -57,6 +56,8 @@ async function resolveFolder(id: string, wanted: Wanted, options: HubOptions): P
   const cached = await lookUp(repository, revision, wanted);
   if (cached && isWhole(cached)) return cached.folder;
   if (hub.isOffline) return offline(hub, repository, revision, cached);
+  // What is cached needs nothing that speaks to the network.
+  const { fetchSnapshot } = await import("./snapshot.js");
   const isUsable = cached !== null && cached.missing.length === 0;
   try {
     return await withLock(

@@ -1,25 +1,14 @@
-import { rm, stat, statfs } from "node:fs/promises";
+import { readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { CheckpointError, makeFolder } from "@lowrank/tensor";
+import { CheckpointError, makeFolder, temporaryOf } from "@lowrank/tensor";
 import { weightFiles } from "../../checkpoint/files.js";
-import { type CachedRepository, linkBlob, noteAbsent, snapshotOf, within, writeRef } from "./cache.js";
+import { type CachedRepository, isLinkName, linkBlob, noteAbsent, snapshotOf, within, writeRef } from "./cache.js";
 import type { Hub, HubOptions } from "./environment.js";
 import { partialsIn } from "./partial.js";
 import { ProgressMeter } from "./progress.js";
 import { commitOf, filesAt, type HubFile } from "./repository.js";
 import { fetchBlob } from "./transfer.js";
-import { neededOf, shardsIn, type Wanted } from "./wanted.js";
-
-/** What has the name is something else than was asked for. */
-export class OtherKindError extends CheckpointError {
-  constructor(
-    message: string,
-    id: string,
-    readonly kind: "model" | "adapter",
-  ) {
-    super(message, id);
-  }
-}
+import { neededOf, OtherKindError, shardsIn, type Wanted } from "./wanted.js";
 
 /** Files that are fetched at the same time. */
 const parallelCount = 4;
@@ -63,7 +52,7 @@ export async function fetchSnapshot(
     optional.filter((name) => !files.has(name)),
   );
   await writeRef(repository, revision, commit);
-  for (const name of await partialsIn(repository.blobs)) await rm(join(repository.blobs, name), { force: true });
+  await removeLeftovers(repository, commit);
   return snapshotOf(repository, commit);
 }
 
@@ -78,6 +67,15 @@ function notOfThatKind(hub: Hub, id: string, wanted: Wanted, name: string, files
 
 function missingShard(id: string, name: string): never {
   throw new CheckpointError(`${id}: the hub has no file ${name}, which the index names. Choose another revision.`, id);
+}
+
+/** Removes what killed processes of Lowrank have left: nobody else works here while the lock is held. */
+async function removeLeftovers(repository: CachedRepository, commit: string): Promise<void> {
+  const { blobs, folder } = repository;
+  for (const name of await partialsIn(blobs)) await rm(join(blobs, name), { force: true });
+  for (const place of [snapshotOf(repository, commit), join(folder, "refs"), blobs])
+    for (const name of await readdir(place).catch(() => []))
+      if (temporaryOf(name) || isLinkName(name)) await rm(join(place, name), { force: true });
 }
 
 /** The names of the files with the weights; their index is fetched for it. */

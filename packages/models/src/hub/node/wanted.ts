@@ -6,6 +6,17 @@ import { absentAt, type CachedRepository, cachedCommit, namesAt, snapshotOf, wit
 /** What is wanted of a repository: a whole model, an adapter, or what a model's config says. */
 export type Wanted = "model" | "adapter" | "config";
 
+/** What has the name is something else than was asked for. */
+export class OtherKindError extends CheckpointError {
+  constructor(
+    message: string,
+    id: string,
+    readonly kind: "model" | "adapter",
+  ) {
+    super(message, id);
+  }
+}
+
 /** The files of each; those that may be absent second. A model's weights come to that. */
 const needed: Readonly<Record<Wanted, { readonly required: readonly string[]; readonly optional: readonly string[] }>> = {
   model: { required: describingFiles.slice(0, 1), optional: describingFiles.slice(1) },
