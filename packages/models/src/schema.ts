@@ -42,9 +42,22 @@ export const countOrNull = (fallback: number | null = null): z.ZodMiniType<numbe
 export const countOrZero = (fallback?: number): z.ZodMiniType<number, unknown> =>
   field("a whole number of at least 0", (value) => Number.isSafeInteger(value) && (value as number) >= 0, fallback);
 
+const floats = new WeakSet<z.ZodMiniType<unknown, unknown>>();
+
+/** True for a field that holds a float in Python. */
+export function isFloatField(check: z.ZodMiniType<unknown, unknown>): boolean {
+  return floats.has(check);
+}
+
+/** Marks a field that holds floats. */
+export function asFloat<T>(check: z.ZodMiniType<T, unknown>): z.ZodMiniType<T, unknown> {
+  floats.add(check);
+  return check;
+}
+
 /** A finite number above 0. */
 export const positive = (fallback?: number): z.ZodMiniType<number, unknown> =>
-  field("a number above 0", (value) => Number.isFinite(value) && (value as number) > 0, fallback);
+  asFloat(field("a number above 0", (value) => Number.isFinite(value) && (value as number) > 0, fallback));
 
 export const flag = (fallback?: boolean): z.ZodMiniType<boolean, unknown> =>
   field("true or false", (value) => typeof value === "boolean", fallback);

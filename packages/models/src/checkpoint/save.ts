@@ -1,6 +1,19 @@
-import { checkFiles, checkPath, type DType, type FileSystem, joined, openFile, sizeOf, type Tensor, writeWeights } from "@lowrank/tensor";
+import {
+  checkFiles,
+  checkPath,
+  type DType,
+  type FileSystem,
+  joined,
+  openFile,
+  readText,
+  sizeOf,
+  type Tensor,
+  writeWeights,
+} from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
+import { readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
+import { configText, floatNames, namesIn } from "./config-text.js";
 
 /** Files that belong to a checkpoint beside its config and weights; copied as they are. */
 const companions = [
@@ -53,6 +66,8 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
   // Weights are written whole, however the base had them.
   const { torch_dtype: _dtype, quantization_config: _blocks, ...config } = model.config;
   const origin = model.origin;
+  const read = origin ? await openFile(origin.files, origin.files.join(origin.folder, "config.json")) : null;
+  const text = read ? await readText(read) : null;
   const path = files.join(folder, "model.safetensors");
   await files.write(path, writeWeights(path, tensors, { dtypes, metadata: { format: "pt" } }));
   if (origin && !(origin.files === files && origin.folder === folder)) {
@@ -66,10 +81,7 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
       }
     }
   }
-  await files.write(
-    files.join(folder, "config.json"),
-    await joined([new TextEncoder().encode(`${JSON.stringify({ ...config, dtype }, withFloats, 2)}\n`)]),
-  );
+  await files.write(files.join(folder, "config.json"), await joined([new TextEncoder().encode(savedConfig({ ...config, dtype }, text))]));
 }
 
 /** A parameter as checkpoints of the family have it: under another name, or in pieces. */
@@ -85,7 +97,13 @@ function piecesOf(name: string, parameter: Tensor, model: CausalLM): readonly (r
   });
 }
 
-/** What JSON has no numbers for, as transformers 5 writes it. */
-function withFloats(_name: string, value: unknown): unknown {
-  return typeof value === "number" && !Number.isFinite(value) ? { __float__: String(value) } : value;
+/** Fields that every config.json is saved with. */
+const always: ReadonlySet<string> = new Set(["architectures", "model_type", "dtype", "vocab_size", "tie_word_embeddings", "eos_token_id"]);
+
+/** The text of a config.json: the fields of the one that was read, without the defaults that were filled in, or all where none was. */
+function savedConfig(config: Readonly<Record<string, unknown>>, read: string | null): string {
+  const known = read === null ? null : namesIn(read);
+  const own = Object.entries(config).filter(([name]) => !known || known.has(name) || always.has(name));
+  const floats = new Set([...readFamily(config, "config").family.floats, ...(read === null ? [] : floatNames(read))]);
+  return configText(Object.fromEntries(own), floats);
 }

@@ -1,14 +1,14 @@
 import { feedForward } from "../decoder/feed-forward.js";
 import { mamba } from "../decoder/mamba.js";
 import { mixersTogether } from "../decoder/together.js";
-import { flag, positive } from "../schema.js";
+import { asFloat, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes } from "./fields.js";
 import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
 
-const numbers = (what: string) => list<number>(what, Number.isFinite);
+const numbers = (what: string) => asFloat(list<number>(what, Number.isFinite));
 
 const fields = {
   ...sizes,

@@ -3,7 +3,7 @@ import * as z from "zod/mini";
 import type { ModelConfig } from "../config.js";
 import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
 import { assembled, type ParameterSpec, parametersOf } from "../parameters.js";
-import { checked, rule } from "../schema.js";
+import { checked, isFloatField, rule } from "../schema.js";
 import { inert } from "./fields.js";
 import { unreadRope } from "./rope.js";
 
@@ -50,6 +50,8 @@ export interface Family {
   /** Tensors of what is no text model, a vision tower: skipped with a word. */
   readonly foreign: RegExp | null;
   readonly prefixes: readonly (readonly [stored: string, own: string])[];
+  /** Fields that are floats in Python. */
+  readonly floats: ReadonlySet<string>;
   /** Throws CheckpointError naming the fields that are wrong. `type` is the `model_type` that the family stands under. */
   readonly read: (json: Readonly<Record<string, unknown>>, path: string, type: string) => ReadConfig;
 }
@@ -64,6 +66,7 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
     ignored,
     foreign: null,
     prefixes,
+    floats: new Set(Object.entries(fields).flatMap(([name, check]) => (isFloatField(check) ? [name] : []))),
     read: (json, path, type) => {
       const values = checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
       // Only looked at: what the file does not say is not added.

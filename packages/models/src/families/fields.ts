@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { type ActivationName, activationNames } from "../activation.js";
-import { choice, count, countOrNull, field, flag, positive, tokenIds } from "../schema.js";
+import { asFloat, choice, count, countOrNull, field, flag, positive, tokenIds } from "../schema.js";
 
 /** Fields of a config.json that change nothing of what a model computes when it is not trained with dropout. */
 export const inert: readonly string[] = [
@@ -120,9 +120,11 @@ export function list<T>(what: string, fits: (item: unknown) => boolean): z.ZodMi
 
 /** A number, or null; `fallback` where the file does not say. */
 export function numberOrNull(fallback: number | null = null): z.ZodMiniType<number | null, unknown> {
-  return z.pipe(
-    z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
-    field<number | null>("a number", (value) => value === null || Number.isFinite(value), null),
+  return asFloat(
+    z.pipe(
+      z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
+      field<number | null>("a number", (value) => value === null || Number.isFinite(value), null),
+    ),
   );
 }
 

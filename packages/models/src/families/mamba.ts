@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import type { MambaOptions } from "../decoder/mamba.js";
-import { count, field, flag } from "../schema.js";
+import { asFloat, count, field, flag } from "../schema.js";
 import type { FieldsOf, Sizes } from "./fields.js";
 
 /** Sizes of Mamba-2 mixers, as Granite's and Falcon's files name them. */
@@ -32,7 +32,7 @@ export const mambaFields: FieldsOf<MambaSizes> = {
   mamba_chunk_size: count(256),
   mamba_conv_bias: flag(true),
   mamba_proj_bias: flag(false),
-  time_step_limit: timeStepLimit(),
+  time_step_limit: asFloat(timeStepLimit()),
 };
 
 /** A mixer of these sizes, but for its norm. */

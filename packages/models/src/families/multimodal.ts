@@ -42,6 +42,7 @@ export function textOf({ texts, remarks = [] }: Towers): Family {
       ["language_model.model.", inside],
       ["language_model.lm_head.", "lm_head."],
     ],
+    floats: new Set(Object.values(texts).flatMap((family) => [...family.floats])),
     read: (json, path, type) => {
       const text = json["text_config"];
       if (typeof text !== "object" || text === null || Array.isArray(text))
