@@ -1,5 +1,9 @@
 import { compile, device, type Tensor, tensor } from "@lowrank/tensor";
 import { expect, test } from "vitest";
+import type { Target } from "../src/graph/executor.js";
+import { Storage } from "../src/graph/storage.js";
+import { Forms } from "../src/graph/words.js";
+import { areAlike, structureOf } from "../src/schedule/structure.js";
 
 test("a new plan runs although compiled functions hold more plans than the cache keeps", async () => {
   const dev = await device("cpu", { threads: 1 });
@@ -31,5 +35,22 @@ test("plans share the memory of their intermediates: the largest counts, not the
   expect(alone).toBeGreaterThan(3 * 4 * largest * largest);
   expect(grown()).toBeLessThan(3.2 * 4 * largest * largest);
   for (const { run } of fns) run.dispose();
+  dev.dispose();
+});
+
+test("graphs are alike where nodes of equal forms read alike, of whatever storages, and only by one table of forms", async () => {
+  const dev = await device("cpu", { threads: 1 });
+  const graph = (factor: number): Target[] => {
+    const x = tensor([1, 2], { device: dev });
+    const y = x.mul(factor).add(x.mul(factor));
+    return [{ storage: new Storage(dev, y.dtype, y.size), value: y.node }];
+  };
+  const forms = new Forms();
+  const one = structureOf(graph(2), forms);
+  // Both products are one node.
+  expect(one.graph.nodes.filter((node) => node.op === "binary" && node.kind === "mul").length).toBe(1);
+  expect(areAlike(one, structureOf(graph(2), forms))).toBe(true);
+  expect(areAlike(one, structureOf(graph(3), forms))).toBe(false);
+  expect(areAlike(one, structureOf(graph(2), new Forms()))).toBe(false);
   dev.dispose();
 });
