@@ -1,10 +1,11 @@
 import { type Adapter, loadAdapter } from "@lowrank/lora";
 import { type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
-import { type Device, type DeviceOptions, device } from "@lowrank/tensor";
+import { type Device, type DeviceOptions, device, nodeFiles } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import { adapterFolder, type Fetching, modelFolder } from "./hub.js";
 import { tellMainThread } from "./main-thread.js";
+import { templateName } from "./out/mark.js";
 import type { Output } from "./output.js";
 
 /** Flags that several commands share. */
@@ -66,6 +67,25 @@ export async function openModel(
       `${path} has no tokenizer.json, so text cannot be read. Put the model's tokenizer.json and tokenizer_config.json beside its config.json.`,
     );
   return { ...loaded, tokenizer };
+}
+
+/**
+ * The chat template that an adapter was trained with, which lies beside it; null where none does. Warns where it is another than the model's,
+ * and lets the tokenizer render with it, so that the model is asked as it was taught.
+ */
+export async function openTemplate(tokenizer: Tokenizer, path: string, output: Output, signal?: AbortSignal): Promise<string | null> {
+  const source = await nodeFiles.open(nodeFiles.join(await adapterFolder(path, { output, signal }), templateName));
+  if (!source) return null;
+  try {
+    const template = new TextDecoder().decode(await source.read(0, source.byteLength));
+    if (template !== tokenizer.chatTemplate) {
+      output.note(`warning: ${path} was trained with another chat template than the model has; it is asked with the adapter's`);
+      tokenizer.useChatTemplate(template);
+    }
+    return template;
+  } finally {
+    await source.close?.();
+  }
 }
 
 /** Puts the adapter of a folder on a model, if one is given. */

@@ -27,11 +27,14 @@ export function lowrank(
     /** Looked at again and again; SIGKILL follows once it is true. */
     readonly killWhen?: () => boolean;
     readonly env?: NodeJS.ProcessEnv;
+    /** What standard input has; nothing, and no end, when absent. */
+    readonly input?: string;
   } = {},
 ): Promise<Outcome> {
   const signalAt = options.interruptAt ?? options.killAt;
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, LOWRANK_DEBUG: undefined, ...options.env } });
+    if (options.input !== undefined) child.stdin.end(options.input);
     let [stdout, stderr] = ["", ""];
     const timer = options.killAfterMs === undefined ? null : setTimeout(() => child.kill("SIGKILL"), options.killAfterMs);
     const { killWhen } = options;

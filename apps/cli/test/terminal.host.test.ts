@@ -61,7 +61,6 @@ function recorded(isTerminal: boolean): { lines: string[]; output: Output } {
 }
 
 describe("texts while they are generated", () => {
-  const letters = { decode: (ids: Iterable<number>) => String.fromCharCode(...ids) };
   const started = () => {
     let written = "";
     const write =
@@ -69,16 +68,16 @@ describe("texts while they are generated", () => {
       (text = "") => {
         written += text + end;
       };
-    const texts = new StreamedTexts(["A:", "B:"], [[65], [66]], letters, { say: write("\n"), whole: write("\n"), part: write("") });
+    const texts = new StreamedTexts(["A:", "B:"], { say: write("\n"), whole: write("\n"), part: write("") });
     return { texts, written: () => written };
   };
-  it("come token by token, the second after the first is whole", () => {
+  it("come part by part, the second after the first is whole", () => {
     const { texts, written } = started();
     expect(written()).toBe("A:");
-    texts.push(97, 0);
-    texts.push(98, 1);
+    texts.push("a", 0);
+    texts.push("b", 1);
     expect(written()).toBe("A:a");
-    texts.push(97, 0);
+    texts.push("a", 0);
     texts.finish();
     expect(written()).toBe("A:aa\n\nB:b\n");
   });

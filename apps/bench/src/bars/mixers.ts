@@ -1,7 +1,7 @@
 import { grad } from "@lowrank/autograd";
 import { applyAdapter } from "@lowrank/lora";
 import { initModel, modelOutline } from "@lowrank/models";
-import { compile, type Device, planningDevice, planStatistics, realize, type Tensor } from "@lowrank/tensor";
+import { compile, type Device, largest, planningDevice, planStatistics, realize, type Tensor } from "@lowrank/tensor";
 import { inputIds } from "../formula.js";
 import { inputTensor } from "../inputs.js";
 import { alternate, type Side } from "../timing.js";
@@ -58,7 +58,7 @@ async function arenaBytes(dev: Device, kind: keyof typeof layers, tokens: number
   const loss = model.loss(idsOf(device, tokens), idsOf(device, tokens));
   const { length: before } = plans;
   await realize(loss, ...grad(loss, applyAdapter(model, lora).parameters()));
-  return Math.max(...plans.slice(before).map((plan) => planStatistics(plan).arenaBytes));
+  return largest(plans.slice(before).map((plan) => planStatistics(plan).arenaBytes));
 }
 
 export const mixerBars: readonly Bar[] = [

@@ -1,13 +1,16 @@
 import { type Adapter, adapterBatch } from "@lowrank/lora";
 import { type CausalLM, encodePrompt, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { largest } from "@lowrank/tensor";
+import { answered } from "../chat/answers.js";
+import { askedTokens, askingFlags, isChat, type Opening, openingOf } from "../chat/conversation.js";
+import { samplingFlags, samplingOf } from "../chat/sampling.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
 import { contextOf } from "../runs.js";
-import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
+import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, openTemplate, withDevice } from "../session.js";
 import { StreamedTexts } from "../streamed-texts.js";
 import { grouped } from "../terminal/format.js";
 
@@ -18,57 +21,66 @@ const flags = {
     type: "texts",
     value: "DIR",
     path: "read",
-    help: "folder of an adapter, or its name on the hub; one for all prompts or one for each, in their order, none for the base",
+    help: "folder or hub name of an adapter; one for all prompts or one for each, in their order, none for the base",
   },
-  prompt: { type: "texts", value: "TEXT", help: "what the model goes on from; several are answered in one batch", required: true },
+  prompt: { type: "texts", value: "TEXT", help: "what the model goes on from, or is asked; several are answered in one batch" },
+  ...askingFlags,
   "max-new-tokens": { type: "integer", min: 1, help: "at most this many tokens; the end token ends earlier", default: 128 },
-  temperature: { type: "number", min: 0, help: "0 is greedy; 1 samples as the model predicts", default: 0 },
-  "top-k": { type: "integer", min: 0, help: "sample among the k likeliest tokens; 0: all", default: 0 },
-  "top-p": { type: "number", above: 0, help: "sample among the likeliest tokens that hold this share; 1: all", default: 1 },
-  seed: { type: "integer", min: 0, help: "of the sampling", default: 0 },
+  ...samplingFlags,
   device: deviceFlag,
   json: jsonFlag,
 } as const satisfies Flags;
 
-async function runGenerate({ values, output, signal }: CommandContext<typeof flags>): Promise<number> {
-  const { prompt: texts = [], adapter: folders = [] } = values;
-  if (folders.length > 1 && folders.length !== texts.length) {
+type Context = CommandContext<typeof flags>;
+
+async function runGenerate({ values, output, signal }: Context): Promise<number> {
+  const { prompt: given = [], adapter: folders = [], message = [] } = values;
+  if (given.length === 0 && message.length === 0)
+    throw new UsageError('--prompt is missing. Add --prompt TEXT, or --message "user:TEXT" for a chat.');
+  const questions = given.length === 0 ? [null] : given;
+  if (folders.length > 1 && folders.length !== questions.length) {
     throw new UsageError(
-      `There are ${texts.length} prompts and ${folders.length} adapters. Give one --adapter for all prompts, or one for each, in their order.`,
+      `There are ${questions.length} prompts and ${folders.length} adapters. Give one --adapter for all prompts, or one for each, in their order.`,
     );
   }
+  const opening = await openingOf(values);
   return withDevice(values.device, output, async (dev) => {
     const { model, tokenizer } = await openModel(values.model, dev, { revision: values.revision, output, signal });
     await openAdapters(model, folders, output, signal);
+    const isAsked = await asksByTemplate(values, tokenizer, folders, output, signal);
     const context = contextOf(model);
-    const prompts = texts.map((text) => encoded(text, tokenizer, context));
+    const prompts = questions.map((text) => promptTokens(text, isAsked ? opening : null, tokenizer, context));
     const maxNewTokens = Math.min(values["max-new-tokens"], context - largest(prompts.map(({ length }) => length)));
     const generator = new TextGenerator(model);
     try {
       const start = performance.now();
       let firstToken = Number.NaN;
-      const shown = new StreamedTexts(texts, prompts, tokenizer, output);
-      const continuations = await generator.generate(prompts, {
-        onToken(token, row) {
-          if (Number.isNaN(firstToken)) firstToken = performance.now();
-          shown.push(token, row);
-        },
+      // An answer stands alone; a text goes on from its prompt.
+      const shown = new StreamedTexts(isAsked ? questions.map(() => "") : given, output);
+      const answers = await answered(generator, tokenizer, prompts, {
+        ...samplingOf(values),
+        hasLogProbabilities: output.isJson,
         maxNewTokens,
-        temperature: values.temperature,
-        ...(values["top-k"] > 0 ? { topK: values["top-k"] } : {}),
-        ...(values["top-p"] < 1 ? { topP: values["top-p"] } : {}),
-        seed: values.seed,
+        stopTexts: values.stop ?? [],
+        signal,
+        onText(text, row) {
+          if (Number.isNaN(firstToken)) firstToken = performance.now();
+          shown.push(text, row);
+        },
       });
       const end = performance.now();
       shown.finish();
-      const results = continuations.map((tokens, row) => ({
-        text: continuation(prompts[row] ?? [], tokens, tokenizer),
+      const results = answers.map(({ text, tokens, logProbabilities, end: endedBy }) => ({
+        text,
         tokens: tokens.length,
+        ids: tokens,
+        logProbabilities,
+        end: endedBy,
       }));
       const count = results.reduce((sum, { tokens }) => sum + tokens, 0);
-      const isCut = results.some(({ tokens }) => tokens === maxNewTokens);
+      const isCut = results.some(({ end: endedBy }) => endedBy === "length");
       // The first token of each text waits for the prompt to be read and for kernels to be planned.
-      const later = count - texts.length;
+      const later = count - questions.length;
       const rate = later > 0 && end > firstToken ? ` (${grouped((1000 * later) / (end - firstToken))} tokens/s after the first)` : "";
       output.note(`${count} tokens in ${((end - start) / 1000).toFixed(1)} s${rate}${isCut ? ", stopped at the length limit" : ""}`);
       const [only] = results;
@@ -78,6 +90,23 @@ async function runGenerate({ values, output, signal }: CommandContext<typeof fla
       generator.dispose();
     }
   });
+}
+
+/** Whether prompts are questions for the chat template, which is said where no flag does. */
+async function asksByTemplate(
+  values: Context["values"],
+  tokenizer: Tokenizer,
+  folders: readonly string[],
+  output: Output,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let isTrainedSo = false;
+  for (const folder of new Set(folders))
+    if (folder !== "none" && (await openTemplate(tokenizer, folder, output, signal)) !== null) isTrainedSo = true;
+  const isAsked = isChat(values, tokenizer, isTrainedSo);
+  if (isAsked && isTrainedSo && !values.chat)
+    output.note("the adapter was trained on conversations: the prompt is asked through the chat template (--raw goes on from it as it is)");
+  return isAsked;
 }
 
 /** Puts the adapter of all prompts, or a batch of one for each, on the model. Each folder is read once. */
@@ -97,28 +126,25 @@ async function openAdapters(model: CausalLM, folders: readonly string[], output:
   );
 }
 
-function encoded(text: string, tokenizer: Tokenizer, contextLength: number): number[] {
-  const prompt = encodePrompt(tokenizer, text);
+/** A prompt's tokens: behind an opening a question, else a text to go on from. */
+function promptTokens(text: string | null, opening: Opening | null, tokenizer: Tokenizer, contextLength: number): number[] {
+  const prompt = opening
+    ? askedTokens(tokenizer, text === null ? opening.messages : [...opening.messages, { role: "user", content: text }], opening.tools)
+    : encodePrompt(tokenizer, text ?? "");
   if (prompt.length === 0) throw new UsageError("--prompt is empty, and the tokenizer adds no start token. Give at least one character.");
   if (prompt.length >= contextLength)
     throw new UsageError(`--prompt has ${prompt.length} tokens, and the model's context is ${contextLength}. Shorten the prompt.`);
   return prompt;
 }
 
-/** The text of the new tokens, decoded together with the prompt, because a tokenizer may drop the space in front of a text's first word. */
-function continuation(prompt: readonly number[], tokens: readonly number[], tokenizer: Tokenizer): string {
-  const whole = tokenizer.decode([...prompt, ...tokens]);
-  const before = tokenizer.decode([...prompt]);
-  return whole.startsWith(before) ? whole.slice(before.length) : tokenizer.decode([...tokens]);
-}
-
 export const generateCommand = defineCommand({
   name: "generate",
   makes: "text",
-  summary: "Let a model, with or without adapters, go on from one or several prompts.",
+  summary: "Let a model, with or without adapters, go on from one or several prompts, or answer them through its chat template.",
   flags,
   examples: [
     'lowrank generate --model ./model --adapter run --prompt "Once upon a time" --max-new-tokens 64',
+    'lowrank generate --model ./model --chat --system "Answer briefly." --prompt "Who are you?"',
     'lowrank generate --model ./model --prompt "Hello" --adapter runs/french --prompt "Hello" --adapter runs/german',
   ],
   run: runGenerate,

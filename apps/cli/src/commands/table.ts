@@ -11,6 +11,7 @@ export const commands: Readonly<Record<string, () => Promise<Command>>> = {
   compare: async () => (await import("./compare.js")).compareCommand,
   "rank-study": async () => (await import("./rank-study.js")).rankStudyCommand,
   generate: async () => (await import("./generate.js")).generateCommand,
+  chat: async () => (await import("./chat.js")).chatCommand,
   merge: async () => (await import("./merge.js")).mergeCommand,
   combine: async () => (await import("./combine.js")).combineCommand,
   extract: async () => (await import("./extract.js")).extractCommand,

@@ -18,7 +18,7 @@ import { UsageError } from "../failure.js";
 import { interruptedCode } from "../interruption.js";
 import { fullMethod, methodOf } from "../method.js";
 import { inputsOf } from "../out/inputs.js";
-import { adapterRunFiles, fullRunFiles, metricsName } from "../out/mark.js";
+import { adapterRunFiles, fullRunFiles, metricsName, templateName } from "../out/mark.js";
 import { type OutClaim, type OutFolder, withOutFolder } from "../out-folder.js";
 import type { Output } from "../output.js";
 import { withLeastMemory } from "../plan/least.js";
@@ -74,7 +74,7 @@ function sayBeginning(
 /** Where the trainer keeps the run, and what it writes there. */
 function runFolder(
   { path, files }: OutFolder,
-  { model, adapter, settings, hashes }: Setup,
+  { model, adapter, chatTemplate, settings, hashes }: Setup,
   { values, args, output }: Started,
   noteChange: (what: string) => Promise<void>,
 ): NonNullable<TrainOptions["folder"]> {
@@ -92,10 +92,11 @@ function runFolder(
         await noteChange(`${what} changed`);
       },
     }),
-    save: () =>
-      adapter
-        ? saveAdapter(adapter, path, { files, ...(asPlainLora && { asPlainLora }) })
-        : saveModel(model, path, { files, dtype: values.dtype }),
+    async save() {
+      if (!adapter) return saveModel(model, path, { files, dtype: values.dtype });
+      await saveAdapter(adapter, path, { files, ...(asPlainLora && { asPlainLora }) });
+      if (chatTemplate !== null) await files.write(join(path, templateName), new TextEncoder().encode(chatTemplate));
+    },
   };
 }
 

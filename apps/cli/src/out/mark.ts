@@ -33,7 +33,9 @@ export interface Mark {
 
 /** What a run of training writes. */
 export const metricsName = "metrics.jsonl";
-export const adapterRunFiles: readonly string[] = [stateFileName, metricsName, ...adapterFiles];
+/** The chat template that an adapter was trained with, as PEFT's users keep it. */
+export const templateName = "chat_template.jinja";
+export const adapterRunFiles: readonly string[] = [stateFileName, metricsName, templateName, ...adapterFiles];
 export const fullRunFiles: readonly string[] = [stateFileName, metricsName, ...checkpointFiles];
 
 /** A folder's mark; null where it has none. Rejects with UsageError when the file is not a mark of this version. */

@@ -33,6 +33,8 @@ export interface Setup {
   readonly heldOut: DataSet<Examples> | null;
   /** The first row as text, with what is in the loss. */
   readonly firstRow: PreviewRow | null;
+  /** The template that wrote conversations among the rows; null where there are none. */
+  readonly chatTemplate: string | null;
   readonly lengthLimit: number;
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly report: ParameterReport;
@@ -152,6 +154,7 @@ export async function setUp(values: TrainValues, { device, given, output, signal
     data,
     heldOut,
     firstRow: first ? previewRow(first, loaded.tokenizer) : null,
+    chatTemplate: data.notes.conversationCount > 0 ? loaded.tokenizer.chatTemplate : null,
     lengthLimit,
     parameters: adapter ? adapter.namedParameters() : model.namedParameters(),
     report: parameterReport(model, adapter ?? "full"),

@@ -28,6 +28,8 @@ export interface DataSet<E extends Examples = readonly Example[]> {
 
 /** What is unusual about the rows of a data file, and allowed. */
 export interface DataNotes {
+  /** Rows that are conversations, which the chat template wrote. */
+  readonly conversationCount: number;
   /** Texts that became several examples. */
   readonly splitCount: number;
   /** Rows whose border between prompt and completion lies inside a token, which is learned. */

@@ -28,6 +28,7 @@ export function mixDataSets(parts: readonly WeightedDataSet[]): DataSet<Examples
     learnedTokenCount: sum(({ learnedTokenCount }) => learnedTokenCount),
     digest: digestOf(JSON.stringify(parts.map(({ data, weight }) => [data.digest, weight]))),
     notes: {
+      conversationCount: noteSum("conversationCount"),
       splitCount: noteSum("splitCount"),
       splitBorderCount: noteSum("splitBorderCount"),
       extendedTurnCount: noteSum("extendedTurnCount"),

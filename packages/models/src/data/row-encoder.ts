@@ -28,6 +28,7 @@ export class RowEncoder {
   readonly #digest = new ExampleDigest();
   #truncatedCount = 0;
   #splitCount = 0;
+  #conversationCount = 0;
   #tokenCount = 0;
   #learnedTokenCount = 0;
 
@@ -50,6 +51,7 @@ export class RowEncoder {
       this.#fail(row, `the row has ${characters} characters, more than the model's context of ${context} tokens holds`, this.#shorten());
     const full = encodeRow(isLong ? shortened(row, mostCharacters) : row, this.tokenizer, this.path, { notes: this.#notes, trainOn });
     this.#checkVocabulary(row, full);
+    if (row.kind === "messages") this.#conversationCount++;
     const count = full.ids.length;
     if (count <= limit)
       return [this.#counted(row, full, `its ${count} tokens leave nothing to predict`, "Give it more text or remove the row")];
@@ -83,7 +85,13 @@ export class RowEncoder {
       tokenCount: this.#tokenCount,
       learnedTokenCount: this.#learnedTokenCount,
       digest: this.#digest.digest,
-      notes: { splitCount: this.#splitCount, splitBorderCount, extendedTurnCount, unusedFields: unreadFields },
+      notes: {
+        conversationCount: this.#conversationCount,
+        splitCount: this.#splitCount,
+        splitBorderCount,
+        extendedTurnCount,
+        unusedFields: unreadFields,
+      },
     };
   }
 

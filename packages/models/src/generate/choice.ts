@@ -1,6 +1,6 @@
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
 import { likeliest } from "./likeliest.js";
-import { type SamplingOptions, sample, sampleOf } from "./sample.js";
+import { isWarped, logProbability, type SamplingOptions, sample, sampleOf, sampleWarped } from "./sample.js";
 
 /** What of the logits a choice reads: the index of the largest, those of the largest few, or all. */
 export type ChoiceKind = "greedy" | `top ${number}` | "all";
@@ -21,8 +21,27 @@ const spareSlots = 32;
 /** From so many on, reading all logits costs no more. */
 const maxSlots = 4096;
 
+/** What a choice is made by, and whether probabilities are wanted beside it. */
+export interface ChoiceOptions extends SamplingOptions {
+  readonly hasLogProbabilities?: boolean;
+}
+
+/** A text for which a token is chosen: how it is drawn, and the tokens that it holds. */
+export interface ChoiceText {
+  readonly random: () => number;
+  readonly seen: () => Iterable<number>;
+}
+
+/** A chosen token, and the logarithm of its probability where that was wanted. */
+export interface Choice {
+  readonly token: number;
+  readonly logProbability: number | null;
+}
+
 /** What has to be read of logits of `vocab` tokens; the same for all topK that a power of two serves. */
-export function choiceKind({ temperature = 0, topK }: SamplingOptions, vocab: number): ChoiceKind {
+export function choiceKind(options: ChoiceOptions, vocab: number): ChoiceKind {
+  const { temperature = 0, topK, hasLogProbabilities } = options;
+  if (isWarped(options) || hasLogProbabilities) return "all";
   if (temperature === 0) return "greedy";
   if (topK === undefined) return "all";
   const slots = 2 ** Math.ceil(Math.log2(topK + spareSlots));
@@ -45,36 +64,34 @@ export function countOn(device: Device, { topK }: SamplingOptions): Tensor | nul
 /** Reads what was chosen and gives the next token of each text, of those at least for which `isWanted`; frees the results. */
 export async function readChoice(
   result: Chosen,
-  options: SamplingOptions,
-  randoms: readonly (() => number)[],
+  options: ChoiceOptions,
+  texts: readonly ChoiceText[],
   isWanted: (text: number) => boolean,
-): Promise<ArrayLike<number | null>> {
+): Promise<readonly (Choice | null)[]> {
   const { logits, ids, idLogits, count } = result;
   try {
-    if (ids && !idLogits) return await ids.data();
+    if (ids && !idLogits) return Array.from(await ids.data(), (token) => ({ token, logProbability: null }));
     const [chosenIds, values, counts] = await Promise.all([ids?.data(), idLogits?.data(), count?.data()]);
     const { topK = 1 } = options;
-    const texts = randoms.map((_, text) => text);
     const isShort = (text: number): boolean => {
       const found = counts?.[text] ?? 0;
-      return found < topK || found > (values?.length ?? 0) / randoms.length;
+      return found < topK || found > (values?.length ?? 0) / texts.length;
     };
-    const readsAll = !chosenIds || (counts && texts.some((text) => isWanted(text) && isShort(text)));
+    const readsAll = !chosenIds || (counts && texts.some((_, text) => isWanted(text) && isShort(text)));
     const all = readsAll ? ((await logits?.data()) as Float32Array) : null;
-    const part = <T extends { slice(start: number, end: number): T; readonly length: number }>(data: T, text: number, length: number): T =>
-      data.slice(text * length, (text + 1) * length);
-    return texts.map((text) => {
+    return texts.map(({ random, seen }, text) => {
       if (!isWanted(text)) return null;
-      const random = randoms[text] as () => number; // one a text
       if (chosenIds && values && !isShort(text)) {
-        const slots = values.length / randoms.length;
+        const slots = values.length / texts.length;
         const found = counts?.[text] ?? 0;
         const start = text * slots;
         const [own, numbers] = [chosenIds, values].map((data) => Array.from(data.slice(start, start + found)));
-        return sampleOf({ ids: own ?? [], logits: numbers ?? [] }, options, random);
+        return { token: sampleOf({ ids: own ?? [], logits: numbers ?? [] }, options, random), logProbability: null };
       }
-      const row = part(all ?? new Float32Array(), text, (all?.length ?? 0) / randoms.length);
-      return sample(row, options, random);
+      const vocab = (all?.length ?? 0) / texts.length;
+      const row = (all ?? new Float32Array()).slice(text * vocab, (text + 1) * vocab);
+      const token = isWarped(options) ? sampleWarped(row, options, seen(), random) : sample(row, options, random);
+      return { token, logProbability: options.hasLogProbabilities ? logProbability(row, token) : null };
     });
   } finally {
     for (const t of [logits, ids, idLogits, count]) t?.dispose();

@@ -1,7 +1,7 @@
 import { compile, dynamicSlice, fromBytes, largest, type Tensor, tensor } from "@lowrank/tensor";
 import { type CacheDType, KeyValueCache } from "../cache.js";
 import { type CausalLM, checkTokenIds } from "../causal-lm.js";
-import { type ChoiceKind, type Chosen, choiceKind, chosen, countOn, readChoice } from "./choice.js";
+import { type ChoiceKind, type ChoiceText, type Chosen, choiceKind, chosen, countOn, readChoice } from "./choice.js";
 import { chunkStep, chunksFor } from "./chunks.js";
 import { checkSampling, type SamplingOptions, seededRandom } from "./sample.js";
 
@@ -10,8 +10,12 @@ export interface GenerateOptions extends SamplingOptions {
   readonly maxNewTokens: number;
   /** Tokens that end a text and are not part of it; the model's end tokens when absent. */
   readonly stopTokens?: readonly number[];
-  /** Called with each new token of each row as soon as it is known. */
-  readonly onToken?: (token: number, row: number) => void;
+  /** Whether the log-probability of each token is told to `onToken`; reads all logits for it. */
+  readonly hasLogProbabilities?: boolean;
+  /** Called with each new token of each row as soon as it is known, and with the logarithm of its probability where that is wanted. */
+  readonly onToken?: (token: number, row: number, logProbability: number | null) => void;
+  /** Ends a row after its newest token: because of a text that the tokens make, for instance. */
+  readonly isEnd?: (row: number, tokens: readonly number[]) => boolean;
   /** Ends it before the next token: `generate` then rejects with the signal's reason. */
   readonly signal?: AbortSignal;
 }
@@ -73,19 +77,22 @@ export class TextGenerator {
     for (const { prompt } of rows) checkPrompt(prompt, maxNewTokens, model);
     if (rows.length === 0 || maxNewTokens === 0) return rows.map(() => []);
     const stops = new Set(options.stopTokens ?? model.stopTokens);
-    const randoms = rows.map((_, row) => seededRandom((options.seed ?? 0) + row * 2 ** 32));
+    const texts = rows.map(({ prompt, tokens }, row): ChoiceText => {
+      return { random: seededRandom((options.seed ?? 0) + row * 2 ** 32), seen: () => [...prompt, ...tokens] };
+    });
     const kind = choiceKind(options, model.vocabSize);
     const k = kind === "greedy" ? null : countOn(model.device, options);
     const take = async (result: Chosen): Promise<void> => {
-      const tokens = await readChoice(result, options, randoms, (index) => !rows[index]?.isDone);
+      const choices = await readChoice(result, options, texts, (index) => !rows[index]?.isDone);
       for (const [index, row] of rows.entries()) {
-        const token = tokens[index];
-        if (row.isDone || token === null || token === undefined) continue;
+        const choice = choices[index];
+        if (row.isDone || !choice) continue;
+        const { token, logProbability } = choice;
         row.isDone = stops.has(token);
         if (row.isDone) continue;
         row.tokens.push(token);
-        options.onToken?.(token, index);
-        row.isDone = row.tokens.length >= maxNewTokens;
+        options.onToken?.(token, index, logProbability);
+        row.isDone = row.tokens.length >= maxNewTokens || options.isEnd?.(index, row.tokens) === true;
       }
     };
 

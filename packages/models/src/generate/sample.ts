@@ -6,8 +6,19 @@ export interface SamplingOptions {
   readonly topK?: number;
   /** Only the likeliest tokens that together have this probability (Holtzman et al. 2020). */
   readonly topP?: number;
+  /** Only tokens that are at least this share as likely as the likeliest one (Nguyen et al. 2024). */
+  readonly minP?: number;
+  /** Only the tokens whose surprise is nearest to the mean, that together have this probability (Meister et al. 2022). */
+  readonly typicalP?: number;
+  /** Makes tokens that a text holds already less likely: their positive logits are divided by it, negative ones multiplied (Keskar et al. 2019). */
+  readonly repetitionPenalty?: number;
   /** The same seed gives the same text. */
   readonly seed?: number;
+}
+
+/** Whether a choice looks at all logits in ways that no kernel has. */
+export function isWarped({ minP = 0, typicalP = 1, repetitionPenalty = 1 }: SamplingOptions): boolean {
+  return minP > 0 || typicalP < 1 || repetitionPenalty !== 1;
 }
 
 /** Uniform numbers in [0, 1) from a seed: sfc32 (Doty-Humphrey's PractRand), 32 bits each. */
@@ -188,10 +199,72 @@ class Intervals {
   }
 }
 
+/**
+ * Chooses among all tokens with every option, in transformers' order: the penalty on what `seen` holds, temperature, topK, topP, minP, typicalP.
+ * The likeliest after the penalty when the temperature is 0.
+ */
+export function sampleWarped(logits: Float32Array, options: SamplingOptions, seen: Iterable<number>, random: () => number): number {
+  const { temperature = 0, topK = logits.length, topP = 1, minP = 0, typicalP = 1, repetitionPenalty = 1 } = options;
+  const own = Float64Array.from(logits);
+  if (repetitionPenalty !== 1)
+    for (const id of new Set(seen)) {
+      const logit = own[id] ?? 0;
+      own[id] = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
+    }
+  if (!temperature) return argmax(own);
+  let ids = Array.from({ length: own.length }, (_, id) => id).sort((i, j) => (own[j] ?? 0) - (own[i] ?? 0) || i - j);
+  const largest = own[ids[0] ?? 0] ?? 0;
+  const weight = (id: number): number => Math.exp(((own[id] ?? 0) - largest) / temperature);
+  ids = upTo(ids.slice(0, topK), weight, topP);
+  if (minP > 0) ids = ids.filter((id) => weight(id) >= minP); // the likeliest one weighs 1
+  if (typicalP < 1) {
+    const total = ids.reduce((sum, id) => sum + weight(id), 0);
+    const surprise = (id: number): number => -Math.log(Math.max(weight(id) / total, Number.MIN_VALUE));
+    const mean = ids.reduce((sum, id) => sum + (weight(id) / total) * surprise(id), 0);
+    ids = upTo(
+      ids
+        .map((id) => ({ id, away: Math.abs(surprise(id) - mean) }))
+        .sort((a, b) => a.away - b.away || a.id - b.id)
+        .map(({ id }) => id),
+      weight,
+      typicalP,
+    );
+  }
+  let rest = random() * ids.reduce((sum, id) => sum + weight(id), 0);
+  for (const id of ids) {
+    rest -= weight(id);
+    if (rest < 0) return id;
+  }
+  return ids.at(-1) ?? 0;
+}
+
+/** The first tokens that together have a share of the probability, one at least. */
+function upTo(ids: readonly number[], weight: (id: number) => number, share: number): number[] {
+  if (share >= 1) return [...ids];
+  const total = ids.reduce((sum, id) => sum + weight(id), 0);
+  let [sum, count] = [0, 0];
+  while (count < ids.length && sum < share * total) sum += weight(ids[count++] ?? 0);
+  return ids.slice(0, Math.max(count, 1));
+}
+
+/** The logarithm of a token's probability, by softmax of all logits. */
+export function logProbability(logits: Float32Array, token: number): number {
+  let largest = Number.NEGATIVE_INFINITY;
+  for (const logit of logits) if (logit > largest) largest = logit;
+  let total = 0;
+  for (const logit of logits) total += Math.exp(logit - largest);
+  return (logits[token] ?? Number.NEGATIVE_INFINITY) - largest - Math.log(total);
+}
+
 /** Throws RangeError when an option is outside its range. */
-export function checkSampling({ temperature = 0, topK = 1, topP = 1 }: SamplingOptions): void {
+export function checkSampling(options: SamplingOptions): void {
+  const { temperature = 0, topK = 1, topP = 1, minP = 0, typicalP = 1, repetitionPenalty = 1 } = options;
   if (!(temperature >= 0 && Number.isFinite(temperature)))
     throw new RangeError(`generate: temperature is ${temperature}. Use 0 (greedy) or more.`);
   if (!Number.isInteger(topK) || topK < 1) throw new RangeError(`generate: topK is ${topK}. Use an integer of at least 1.`);
   if (!(topP > 0 && topP <= 1)) throw new RangeError(`generate: topP is ${topP}. Use a number above 0, up to 1.`);
+  if (!(minP >= 0 && minP < 1)) throw new RangeError(`generate: minP is ${minP}. Use 0 or more, below 1.`);
+  if (!(typicalP > 0 && typicalP <= 1)) throw new RangeError(`generate: typicalP is ${typicalP}. Use a number above 0, up to 1.`);
+  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty)))
+    throw new RangeError(`generate: repetitionPenalty is ${repetitionPenalty}. Use a number above 0; 1 changes nothing.`);
 }

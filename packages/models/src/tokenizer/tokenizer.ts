@@ -16,10 +16,10 @@ export class Tokenizer {
   /** Characters of the longest token, as the vocabulary spells it. */
   readonly longestToken: number;
   /** The Jinja template that turns a conversation into text; null where none ships. */
-  readonly chatTemplate: string | null;
+  chatTemplate: string | null;
   readonly #inner: HuggingFaceTokenizer;
   readonly #config: TokenizerConfig;
-  readonly #chat: ChatRenderer;
+  #chat: ChatRenderer;
   readonly #added: readonly string[];
   readonly #isByteLevel: boolean;
   #ends: readonly number[] = [];
@@ -116,6 +116,12 @@ export class Tokenizer {
   get endTokens(): readonly string[] {
     const ids = this.eosTokenId === null ? this.#ends : [this.eosTokenId, ...this.#ends];
     return [...new Set(ids)].flatMap((id) => this.token(id) ?? []);
+  }
+
+  /** Renders with another template than the checkpoint's own: the one that an adapter was trained with. */
+  useChatTemplate(template: string): void {
+    this.chatTemplate = template;
+    this.#chat = new ChatRenderer({ default: template }, this.#chat.special);
   }
 
   /** Takes the end tokens that a model names; the first of them ends texts where the tokenizer's own files name none. */

@@ -84,11 +84,11 @@ test.each(table)("$name, and the token for a seed is that of all logits", async 
       count += this.size;
       return data.call(this);
     });
-    const randoms = rows.map((_, text) => seededRandom(seed + text * 2 ** 32));
-    const tokens = await readChoice(result, options, randoms, () => true);
+    const texts = rows.map((_, text) => ({ random: seededRandom(seed + text * 2 ** 32), seen: () => [] }));
+    const choices = await readChoice(result, options, texts, () => true);
     vi.restoreAllMocks();
     expect(count).toBe(reads * rows.length);
-    expect(Array.from(tokens)).toEqual(
+    expect(choices.map((choice) => choice?.token)).toEqual(
       rows.map((row, text) => sample(Float32Array.from(row), options, seededRandom(seed + text * 2 ** 32))),
     );
   }

@@ -2,7 +2,7 @@ import { sample } from "@lowrank/models";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { chunkStep, chunksFor } from "../../src/generate/chunks.js";
-import { type SamplingOptions, seededRandom } from "../../src/generate/sample.js";
+import { logProbability, type SamplingOptions, sampleWarped, seededRandom } from "../../src/generate/sample.js";
 
 /** All tokens in order, the likeliest first, and a walk along them: what sampling means. */
 function bySorting(logits: readonly number[], { temperature = 1, topK, topP }: SamplingOptions, random: () => number): number {
@@ -72,4 +72,39 @@ test("a prompt that fills its context is read in passes that do not leave the ro
     for (let length = context - 15; length <= context; length++)
       expect(chunksFor(length, context).reduce((all, size) => all + size, 0)).toBe(context);
   }
+});
+
+/** What transformers' processors of logits leave of eight tokens' probabilities, after a text of the tokens 6, 4 and 1. */
+const warped: readonly (readonly [name: string, options: SamplingOptions, probabilities: readonly number[]])[] = [
+  [
+    "repetition penalty",
+    { temperature: 1, repetitionPenalty: 1.5 },
+    [0.318194, 0.117057, 0.117057, 0.043063, 0.009609, 0.005828, 0.318194, 0.070999],
+  ],
+  ["minP", { temperature: 0.7, minP: 0.2 }, [0.193321, 0, 0, 0, 0, 0, 0.806679, 0]],
+  ["typicalP", { temperature: 1, typicalP: 0.5 }, [0.231224, 0.140244, 0, 0, 0, 0, 0.628532, 0]],
+  [
+    "all options together",
+    { temperature: 1.3, topK: 6, topP: 0.95, minP: 0.05, typicalP: 0.8, repetitionPenalty: 1.2 },
+    [0.286201, 0.160738, 0.132617, 0, 0, 0, 0.420444, 0],
+  ],
+];
+
+test.each(warped)("%s leaves the probabilities that transformers leaves", (_, options, probabilities) => {
+  const logits = Float32Array.from([2, 1.5, 1, 0, -1, -2, 3, 0.5]);
+  const counts = probabilities.map(() => 0);
+  const draws = 20_000;
+  for (let i = 0; i < draws; i++) {
+    const token = sampleWarped(logits, options, [6, 4, 1], () => (i + 0.5) / draws);
+    counts[token] = (counts[token] ?? 0) + 1 / draws;
+  }
+  // A draw more or less at each end of a token's interval.
+  for (const [id, probability] of probabilities.entries()) expect(Math.abs((counts[id] ?? 0) - probability)).toBeLessThan(2 / draws);
+});
+
+test("the penalty decides a greedy choice, and log-probabilities are those of the logits", () => {
+  const logits = Float32Array.from([2, 1.9, -1]);
+  expect([sampleWarped(logits, { repetitionPenalty: 1.2 }, [0], () => 0), sampleWarped(logits, {}, [], () => 0)]).toEqual([1, 0]);
+  const total = Math.log(Math.exp(2) + Math.exp(1.9) + Math.exp(-1));
+  expect(logProbability(logits, 1)).toBeCloseTo(1.9 - total, 6);
 });

@@ -33,7 +33,7 @@ export function readsInPlace(kernel: MatmulKernel): boolean {
 
 /**
  * One step that reads b as it lies; null where the product has too many rows for that, or further products are added to it. `isUnkept`
- * says that b will never be found in panels.
+ * says that b will never be found in panels. Long: the values of the one step are the beginning of those of its parts.
  */
 export function fewRowSteps(
   kernel: MatmulKernel,
