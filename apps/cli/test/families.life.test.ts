@@ -15,10 +15,11 @@ writeFileSync(data, rows.map((row) => JSON.stringify(row)).join("\n"));
 
 /** A model of each group: what differs from Llama by options, blocks of other shapes, other mixers, several at once. They have a tokenizer. */
 const groups = [
-  { model: "qwen3", targets: ["q_proj", "v_proj"] },
-  { model: "gpt_neox", targets: ["query_key_value"] },
-  { model: "lfm2", targets: ["in_proj", "q_proj", "v_proj"] },
-  { model: "falcon_h1", targets: ["in_proj", "q_proj", "v_proj"] },
+  { model: "qwen3", targets: ["q_proj", "v_proj"], methods: "lora" },
+  { model: "gpt_neox", targets: ["query_key_value"], methods: "lora" },
+  // A prefix needs keys in every layer, and for (IA)³ nobody knows targets: both are left out.
+  { model: "lfm2", targets: ["in_proj", "q_proj", "v_proj"], methods: "lora,prefix,ia3" },
+  { model: "falcon_h1", targets: ["in_proj", "q_proj", "v_proj"], methods: "lora" },
 ] as const;
 
 /** What a command printed, as JSON, or the test's failure with what it said. */
@@ -28,7 +29,7 @@ async function ran(...args: readonly string[]): Promise<Record<string, unknown>>
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
-describe.each(groups)("$model", ({ model: name, targets }) => {
+describe.each(groups)("$model", ({ model: name, targets, methods }) => {
   const model = fileURLToPath(new URL(`../../../test/goldens-families/${name}/model`, import.meta.url));
   const [run, merged] = [join(folder, name, "run"), join(folder, name, "merged")];
   const cpu = ["--device", "cpu"];
@@ -52,9 +53,10 @@ describe.each(groups)("$model", ({ model: name, targets }) => {
     expect(await ran("generate", "--model", merged, ...ask)).toEqual(await ran("generate", "--model", model, "--adapter", run, ...ask));
   });
 
-  test("compare", async () => {
-    const options = ["--methods", "lora", "--steps", "2", "--eval-rows", "4", "--latency-seconds", "0.01"];
-    const result = await ran("compare", "--model", model, "--data", data, ...options, "--out", join(folder, name, "compared"), ...cpu);
-    expect(JSON.stringify(result)).toContain("lora");
+  test("compare, without the methods that have no place", async () => {
+    const options = ["--methods", methods, "--steps", "2", "--eval-rows", "4", "--latency-seconds", "0.01"];
+    const out = join(folder, name, "compared");
+    const { methods: compared } = await ran("compare", "--model", model, "--data", data, ...options, "--out", out, ...cpu);
+    expect((compared as readonly { readonly method: string }[]).map(({ method }) => method)).toEqual(["lora"]);
   });
 });

@@ -9,7 +9,7 @@ export class AdapterError extends Error {
   }
 }
 
-/** A method for which this model has no place at all, for instance BitFit on a model without biases: no option would change that. */
+/** A method that has no place on this model by itself: BitFit without biases, a prefix without keys, (IA)³ where no targets are known. */
 export class NotApplicableError extends AdapterError {}
 
 /** Names as errors print them: at most `limit`, then how many more. */

@@ -96,7 +96,7 @@ async function begin(
   for (const [name, reason] of left) output.note(`${name} is left out: ${reason}`);
   if (left.size === asked.length) throw new UsageError(`None of the methods has a place on this model. ${[...left.values()][0]}`);
   const taken = largest(
-    [...options].map(([name, own]) => virtualTokensOf(name, own, model)),
+    [...options].filter(([name]) => !left.has(name)).map(([name, own]) => virtualTokensOf(name, own, model)),
     0,
   );
   const limit = model.contextLength - taken;

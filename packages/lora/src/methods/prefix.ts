@@ -1,6 +1,6 @@
 import { type Generator, type Tensor, zeros } from "@lowrank/tensor";
 import * as z from "zod/mini";
-import { AdapterError } from "../errors.js";
+import { AdapterError, NotApplicableError } from "../errors.js";
 import type { PeftFields } from "../peft/fields.js";
 import type { AdaptableModel } from "../targeting/model.js";
 import { dense, throughDense } from "./encoder.js";
@@ -30,10 +30,10 @@ export interface PrefixOptions extends VirtualTokenOptions {
   readonly init: "normal" | "zero";
 }
 
-/** Sizes of every layer's keys. Throws AdapterError where layers differ, or keep something else. */
+/** Sizes of every layer's keys. Throws NotApplicableError where layers differ, or keep something else. */
 function keysOf({ keys }: VirtualTokenPlace): NonNullable<VirtualTokenPlace["keys"]> {
   if (keys) return keys;
-  throw new AdapterError(
+  throw new NotApplicableError(
     "A prefix stands in front of the keys and values of every layer, and this model has layers without them, or of several sizes. Use prompt, or a method that goes on layers.",
   );
 }

@@ -1,4 +1,4 @@
-import { AdapterError } from "../errors.js";
+import { NotApplicableError } from "../errors.js";
 import { type AdaptableModel, denseLayers, modelType } from "./model.js";
 
 /** The layers that PEFT adapts when none are named, by model family (peft.utils.constants). One line a family. */
@@ -62,7 +62,7 @@ export const normTargets: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * The family's default targets, or for LoRA's those that the model says are usual. Throws AdapterError, listing the dense layers, where
+ * The family's default targets, or for LoRA's those that the model says are usual. Throws NotApplicableError, listing the dense layers, where
  * neither has any.
  */
 export function targetsFor(
@@ -74,7 +74,7 @@ export function targetsFor(
   const targets = familyNames(model, table);
   if (targets) return targets;
   if (table === defaultTargets && model.usualTargets && model.usualTargets.length > 0) return model.usualTargets;
-  throw new AdapterError(
+  throw new NotApplicableError(
     `There are no default targets for ${type === null ? "this model" : `models of type "${type}"`}. Name some of its layers: ${names.join(", ")}.`,
     names,
   );
