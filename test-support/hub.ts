@@ -135,7 +135,7 @@ export class TestHub {
     }
     const commit = commitOf(names[0] ?? "");
     if (commit === undefined) return refuse(404, "RevisionNotFound");
-    if (kind === "tree") return this.json(response, this.#tree(repository, commit));
+    if (kind === "tree") return this.json(response, this.#tree(repository, commit, names.slice(1).join("/")));
     if (repository.access === "gated" && !isKnown) return refuse(request.headers.authorization ? 403 : 401, "GatedRepo");
     if (!found) return refuse(404, "EntryNotFound");
     const { content } = found;
@@ -177,14 +177,25 @@ export class TestHub {
     response.end(request.method === "HEAD" ? undefined : content.subarray(start));
   }
 
-  #tree({ commits }: Repository, commit: string): unknown[] {
-    return [...(commits.get(commit) ?? [])].map(([path, content]) => ({
-      type: "file",
-      path,
-      size: content.length,
-      oid: isLarge(path) ? sha1(path) : gitBlob(content),
-      ...(isLarge(path) && { lfs: { oid: sha256(content), size: content.length, pointerSize: 134 } }),
-    }));
+  /** What lies in a folder at a commit, folders in it too. */
+  #tree({ commits }: Repository, commit: string, folder: string): unknown[] {
+    const start = folder === "" ? "" : `${folder}/`;
+    const inside = [...(commits.get(commit) ?? [])].filter(([path]) => path.startsWith(start));
+    const folders = new Set(
+      inside.flatMap(([path]) => (path.slice(start.length).includes("/") ? [path.slice(start.length).split("/")[0] ?? ""] : [])),
+    );
+    return [
+      ...[...folders].map((name) => ({ type: "directory", path: `${start}${name}`, size: 0, oid: sha1(name) })),
+      ...inside
+        .filter(([path]) => !path.slice(start.length).includes("/"))
+        .map(([path, content]) => ({
+          type: "file",
+          path,
+          size: content.length,
+          oid: isLarge(path) ? sha1(path) : gitBlob(content),
+          ...(isLarge(path) && { lfs: { oid: sha256(content), size: content.length, pointerSize: 134 } }),
+        })),
+    ];
   }
 
   #resolved(path: string): { readonly content: Buffer } | null {

@@ -11,6 +11,9 @@ export const describingFiles = [
   "chat_template.jinja",
 ] as const;
 
+/** A folder beside them with further chat templates, which a model may have. */
+export const templateFolder = "additional_chat_templates";
+
 /** Where a folder's weights are: in some files, or in those that an index names. */
 export type WeightFiles = { readonly kind: "files"; readonly names: readonly string[] } | { readonly kind: "index"; readonly name: string };
 

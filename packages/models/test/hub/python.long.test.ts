@@ -5,11 +5,14 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, realp
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { resolveModel } from "@lowrank/models";
-import { pythonWith, TestHub } from "test-support";
+import { loadModel, resolveModel } from "@lowrank/models";
+import { device, tensor } from "@lowrank/tensor";
+import { pythonWith, sharedDir, TestHub } from "test-support";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 
 const python = pythonWith("huggingface_hub");
+const transformers = pythonWith("torch", "transformers");
+const stories = sharedDir("models", "stories260K");
 let hub: TestHub;
 beforeAll(async () => {
   hub = await TestHub.start();
@@ -111,6 +114,33 @@ print(json.dumps({"paths": paths, "absent": absent, "snapshot": snapshot_downloa
     expect(readdirSync(folder).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
     for (const name of readdirSync(folder)) expect(existsSync(join(folder, readlinkSync(join(folder, name)))), name).toBe(true);
   });
+
+  test.skipIf(transformers === null || stories === null)(
+    "transformers opens by its name, offline, what we fetched: model and tokenizer, with our logits",
+    async () => {
+      const folder = stories as string; // skipped where it is null
+      hub.push("org/stories", Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))])));
+      const cache = temporary();
+      const dev = await device("cpu", { threads: 1 });
+      const { model, tokenizer } = await loadModel("org/stories", { device: dev, hub: { endpoint: hub.endpoint, cache, token: "" } });
+      const ids = tokenizer?.encode("Once upon a time") ?? [];
+      const ours = [...(await model.forward(tensor([ids], { dtype: "i32", device: dev })).data())];
+      const program = `
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+ids = AutoTokenizer.from_pretrained("org/stories")("Once upon a time")["input_ids"]
+model = AutoModelForCausalLM.from_pretrained("org/stories", dtype=torch.float32)
+print(json.dumps({"ids": ids, "logits": model(torch.tensor([ids])).logits.flatten().tolist()}))`;
+      const theirs = (await run(program, cache, true)) as { readonly ids: readonly number[]; readonly logits: readonly number[] };
+      expect(theirs.ids).toEqual(ids);
+      expect(theirs.logits.length).toBe(ours.length);
+      // As for the goldens: both compute in f32, in another order.
+      expect(Math.max(0, ...ours.slice(-512).map((value, i) => Math.abs(value - (theirs.logits.at(i - 512) ?? Number.NaN))))).toBeLessThan(
+        1e-4,
+      );
+      dev.dispose();
+    },
+  );
 
   test("at the same time into the same cache", async () => {
     hub.push(id, model);

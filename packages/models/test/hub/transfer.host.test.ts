@@ -158,6 +158,21 @@ describe("a model of the hub", () => {
     expect(readFileSync(join(folder, "model.safetensors")).equals(weights)).toBe(true);
   });
 
+  test("further chat templates come from their folder, and nothing else of folders does", async () => {
+    const templates = { "additional_chat_templates/tool use.jinja": "{{ tools }}", "additional_chat_templates/notes.txt": "notes" };
+    hub.push(id, { ...model, ...templates, "onnx/model.safetensors": "other weights" });
+    const folder = await resolveModel(id, options(temporary()));
+    expect(allIn(folder)).toEqual([
+      "additional_chat_templates",
+      "additional_chat_templates/tool use.jinja",
+      "config.json",
+      "model.safetensors",
+      "tokenizer.json",
+    ]);
+    expect(readFileSync(join(folder, "additional_chat_templates", "tool use.jinja"), "utf8")).toBe("{{ tools }}");
+    expect(readlinkSync(join(folder, "additional_chat_templates", "tool use.jinja"))).toMatch(/^\.\.\/\.\.\/\.\.\/blobs\/[0-9a-f]{40}$/);
+  });
+
   test("a list of several pages is read to its end", async () => {
     const commit = hub.push(id, model);
     const page = (names: readonly string[]): unknown[] =>
@@ -464,6 +479,15 @@ describe("what is not what it should be", () => {
       ({ path }, response) =>
         path.includes("/revision/") && Boolean(response.writeHead(200, { "content-type": "text/html" }).end("<html>")),
       /answers with a web page where the hub describes a model/,
+    ],
+    [
+      "a list of pages without end",
+      ({ path }, response) => {
+        if (!path.includes("/tree/")) return false;
+        response.setHeader("link", `<${hub.endpoint}${path}>; rel="next"`);
+        return hub.json(response, []);
+      },
+      /list of files has more than 500 pages/,
     ],
     ["an index that leads out of the cache", ({ path }) => path === "never", /does not map tensor names to file names/],
   ])("%s is refused, and nothing is written outside", async (name, act, says) => {

@@ -1,5 +1,6 @@
 import { CheckpointError } from "@lowrank/tensor";
 import * as z from "zod/mini";
+import { templateFolder } from "../../checkpoint/files.js";
 import type { Hub } from "./environment.js";
 import { type Answer, ask, bodyOf } from "./request.js";
 import { persistently, UnreachableError } from "./retry.js";
@@ -16,6 +17,7 @@ export interface HubFile {
 /** A page of the list holds a thousand files. */
 const mostBodyBytes = 32 * 2 ** 20;
 const mostFiles = 100_000;
+const mostPages = 500;
 
 /** The commit that a revision stands for now, as 40 hexadecimal digits. */
 export async function commitOf(hub: Hub, id: string, revision: string): Promise<string> {
@@ -39,13 +41,28 @@ const entrySchema = z.object({
   lfs: z.nullish(z.object({ oid: z.string().check(z.regex(/^(sha256:)?[0-9a-f]{64}$/)), size: sizes })),
 });
 
-/** The files in a repository's outermost folder at one commit, by name. */
+/** The files in a repository's outermost folder at one commit, by name, and its further chat templates. */
 export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map<string, HubFile>> {
+  const { files, folders } = await filesIn(hub, id, commit, "");
+  if (!folders.has(templateFolder)) return files;
+  const templates = await filesIn(hub, id, commit, templateFolder);
+  return new Map([...files, ...[...templates.files].filter(([name]) => name.endsWith(".jinja"))]);
+}
+
+interface Listing {
+  readonly files: Map<string, HubFile>;
+  readonly folders: ReadonlySet<string>;
+}
+
+/** What lies in a folder of a repository, "" for the outermost, by names from there. */
+async function filesIn(hub: Hub, id: string, commit: string, folder: string): Promise<Listing> {
   const { listFiles } = await import("@huggingface/hub");
-  const found = new Map<string, HubFile>();
+  const files = new Map<string, HubFile>();
+  const folders = new Set<string>();
   let count = 0;
   for await (const entry of listFiles({
     repo: { type: "model", name: id },
+    ...(folder !== "" && { path: folder }),
     revision: commit,
     hubUrl: hub.endpoint,
     fetch: fetchOf(hub, id, commit),
@@ -58,11 +75,14 @@ export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map
         id,
       );
     const { type, path, size, oid, lfs } = data;
-    if (type !== "file" || path.includes("/") || path.includes("\\") || path === "." || path === "..") continue;
-    if (lfs) found.set(path, { name: path, size: lfs.size, digest: { kind: "sha256", hex: lfs.oid.replace("sha256:", "") } });
-    else if (size !== undefined && oid !== undefined) found.set(path, { name: path, size, digest: { kind: "git", hex: oid } });
+    const name = folder === "" ? path : path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : "";
+    if (name === "" || name === "." || name === ".." || /[/\\]/.test(name)) continue;
+    if (type === "directory") folders.add(name);
+    if (type !== "file") continue;
+    if (lfs) files.set(path, { name: path, size: lfs.size, digest: { kind: "sha256", hex: lfs.oid.replace("sha256:", "") } });
+    else if (size !== undefined && oid !== undefined) files.set(path, { name: path, size, digest: { kind: "git", hex: oid } });
   }
-  return found;
+  return { files, folders };
 }
 
 /**
@@ -70,8 +90,11 @@ export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map
  * client's own errors, which name addresses only, are never met.
  */
 function fetchOf(hub: Hub, id: string, revision: string): typeof fetch {
+  let pageCount = 0;
   return async (input) => {
     const address = new URL(input instanceof Request ? input.url : input);
+    if (++pageCount > mostPages)
+      throw new CheckpointError(`${id}: the hub's list of files has more than ${mostPages} pages. Check HF_ENDPOINT.`, id);
     const { answer, body } = await persistently(hub, id, "the list of its files", async () => {
       const answer = await asked(hub, id, address.href);
       return { answer, body: await bodyOf(hub, answer, mostBodyBytes) };

@@ -1,7 +1,7 @@
 import { readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, makeFolder, temporaryOf } from "@lowrank/tensor";
-import { weightFiles } from "../../checkpoint/files.js";
+import { templateFolder, weightFiles } from "../../checkpoint/files.js";
 import { type CachedRepository, isLinkName, linkBlob, noteAbsent, snapshotOf, within, writeRef } from "./cache.js";
 import type { Hub, HubOptions } from "./environment.js";
 import { partialsIn } from "./partial.js";
@@ -41,7 +41,8 @@ export async function fetchSnapshot(
   await makeFolder(repository.blobs);
   const work: Fetch = { hub, repository, commit, options };
   const weights = wanted === "model" ? await weightsOf(work, files) : [];
-  const names = [...required, ...optional.filter((name) => files.has(name)), ...weights];
+  const templates = wanted === "model" ? [...files.keys()].filter((name) => name.startsWith(`${templateFolder}/`)) : [];
+  const names = [...required, ...optional.filter((name) => files.has(name)), ...templates, ...weights];
   await fetchFiles(
     work,
     [...new Set(names)].map((name) => files.get(name) ?? missingShard(id, name)),

@@ -61,7 +61,7 @@ export async function fetchBlob(transfer: Transfer): Promise<string> {
 async function receive({ hub, repository, commit, file }: Transfer, part: PartialFile): Promise<void> {
   const { id } = repository;
   if (part.length === file.size) return;
-  const address = `${hub.endpoint}/${id}/resolve/${commit}/${encodeURIComponent(file.name)}`;
+  const address = `${hub.endpoint}/${id}/resolve/${commit}/${file.name.split("/").map(encodeURIComponent).join("/")}`;
   const answer = await asked(hub, id, address, {
     ...(part.length > 0 && { range: `bytes=${part.length}-`, ...(part.etag !== null && { "if-range": part.etag }) }),
   });
