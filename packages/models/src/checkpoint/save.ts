@@ -104,6 +104,5 @@ const always: ReadonlySet<string> = new Set(["architectures", "model_type", "dty
 function savedConfig(config: Readonly<Record<string, unknown>>, read: string | null): string {
   const known = read === null ? null : namesIn(read);
   const own = Object.entries(config).filter(([name]) => !known || known.has(name) || always.has(name));
-  const floats = new Set([...readFamily(config, "config").family.floats, ...(read === null ? [] : floatNames(read))]);
-  return configText(Object.fromEntries(own), floats);
+  return configText(Object.fromEntries(own), read === null ? readFamily(config, "config").family.floats : floatNames(read));
 }

@@ -1,6 +1,6 @@
 import { activationNames } from "../activation.js";
 import type { LayerOptions } from "../decoder/layer.js";
-import { choice, count, countOrNull, flag, positive } from "../schema.js";
+import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, only, rotary, sizes, windows } from "./fields.js";
 import { contextOf, readRope } from "./rope.js";
@@ -20,7 +20,7 @@ export const gemma2: Family = defineFamily({
     ...windows,
     sliding_window: countOrNull(4096),
     attention_bias: flag(false),
-    query_pre_attn_scalar: positive(256),
+    query_pre_attn_scalar: count(256),
     attn_logit_softcapping: numberOrNull(50),
     final_logit_softcapping: numberOrNull(30),
     use_bidirectional_attention: only(false),

@@ -34,7 +34,7 @@ export const gemma3Text: Family = defineFamily({
     sliding_window: countOrNull(4096),
     sliding_window_pattern: count(6),
     attention_bias: flag(false),
-    query_pre_attn_scalar: positive(256),
+    query_pre_attn_scalar: count(256),
     final_logit_softcapping: numberOrNull(),
     use_bidirectional_attention: only(false),
   },
