@@ -1,7 +1,7 @@
 // Chat templates beside jinja2 as transformers sets it up: what they render, and what they refuse.
 //
 //   node scripts/compare-templates.mjs           expressions, the templates of ../shared, and those of the tokenizers that compare-tokenizers fetched
-//   node scripts/compare-templates.mjs --write   renders the expressions anew for the tests: packages/models/test/tokenizer/jinja.json
+//   node scripts/compare-templates.mjs --write   renders the expressions anew for the tests: packages/models/test/tokenizer/goldens-jinja.json
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { conversations, now, special } from "./compare/conversations.mjs";
@@ -78,7 +78,7 @@ else {
   if (process.argv.includes("--write")) {
     const golden = pieces().map((template, i) => [template, theirs[i]?.error === undefined ? theirs[i]?.text : null]);
     const lines = golden.map((row) => JSON.stringify(row)).join(",\n");
-    const path = join(root, "packages/models/test/tokenizer/jinja.json");
+    const path = join(root, "packages/models/test/tokenizer/goldens-jinja.json");
     writeFileSync(path, `{\n"variables": ${JSON.stringify(variables)},\n"renderings": [\n${lines}\n]\n}\n`);
   }
   let failed = 0;

@@ -87,7 +87,8 @@ export const rest = [
   tests("long"),
   {
     name: "compare",
-    runs: () => [{ name: "compare-templates", command: process.execPath, args: [script("compare-templates.mjs")] }],
+    runs: () =>
+      ["compare-templates", "compare-tokenizers"].map((name) => ({ name, command: process.execPath, args: [script(`${name}.mjs`)] })),
   },
   {
     name: "fuzz",

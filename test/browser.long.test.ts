@@ -18,7 +18,6 @@ const imports = {
   "@lowrank/autograd": "/packages/autograd/dist/index.js",
   "@lowrank/lora": "/packages/lora/dist/index.js",
   "@lowrank/models": "/packages/models/dist/index.js",
-  "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
   zod: "/node_modules/zod/index.js",
   "zod/mini": "/node_modules/zod/mini/index.js",
   "ml-matrix": "/node_modules/ml-matrix/src/index.js",

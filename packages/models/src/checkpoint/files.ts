@@ -8,6 +8,7 @@ export const describingFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
+  "added_tokens.json",
   "chat_template.jinja",
 ] as const;
 

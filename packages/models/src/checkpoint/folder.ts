@@ -11,6 +11,7 @@ import {
   readText,
 } from "@lowrank/tensor";
 import type { ChatTemplates } from "../tokenizer/chat.js";
+import { withAddedTokens } from "../tokenizer/declared-tokens.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 
 /** Bytes of a JSON file; the largest tokenizers have some tens of millions. */
@@ -57,10 +58,11 @@ export async function readTokenizer(files: FileSystem, folder: string): Promise<
   if (!json) return null;
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
+  const added = await readJson(files, files.join(folder, "added_tokens.json"));
   const templates = await readTemplates(files, folder);
   // Parsing took a while.
   await eventLoopTurn();
-  return Tokenizer.open(json, { ...special, ...config }, templates, path);
+  return Tokenizer.open(json, withAddedTokens({ ...special, ...config }, added), templates, path);
 }
 
 /** Chat templates that lie beside tokenizer_config.json: chat_template.jinja, and named ones in a folder; or null. */

@@ -1,4 +1,4 @@
-import { TokenizerError } from "./error.js";
+import { TokenizerError } from "./pipeline/error.js";
 import { fromJson } from "./template/from-json.js";
 import { Refusal } from "./template/globals.js";
 import { Meter, RenderLimit } from "./template/meter.js";

@@ -30,6 +30,12 @@ const addedToken = z.looseObject(
   error("an added token"),
 );
 
+/** As tokenizer_config.json has it, by its number. */
+const addedContent = z.looseObject(
+  { content: text, single_word: flag, lstrip: flag, rstrip: flag, normalized: flag, special: flag },
+  error("an added token"),
+);
+
 const merges = z.custom<readonly (string | readonly [string, string])[]>(
   (value) =>
     Array.isArray(value) &&
@@ -76,6 +82,7 @@ const models = {
   Unigram: z
     .looseObject({ vocab: scored, unk_id: z._default(z.nullable(id), null) })
     .check(rule(({ vocab, unk_id: unknown }) => ((unknown ?? 0) < vocab.length ? null : `"model.unk_id" ${unknown} is no token`))),
+  WordLevel: z.looseObject({ ...shared, vocab: numbered }),
 };
 
 const tokenizer = z
@@ -99,6 +106,8 @@ const configuration = z.looseObject({
   unk_token: special,
   additional_special_tokens: z._default(z.nullable(z.array(z.unknown(), error("a list"))), null),
   chat_template: z._default(z.nullable(template), null),
+  added_tokens_decoder: z._default(z.nullable(z.record(z.string(), addedContent)), null),
+  extra_special_tokens: z._default(z.nullable(z.union([z.array(z.unknown()), z.record(z.string(), z.unknown())], error("a list"))), null),
 });
 
 /** What a tokenizer_config.json says, of which most is Python's own. */

@@ -6,7 +6,8 @@ const replacement = "\ufffd";
 /**
  * Text of tokens that come one by one after a prompt. A token may hold part of a character's UTF-8 bytes, and a tokenizer may treat a text's
  * first word in its own way: so text is given out once its last character is whole, decoded together with the tokens before.
- * Its parts together are the text of `tokenizer.decode`.
+ * Its parts together are the text of `tokenizer.decode`, but where a vocabulary with a token a byte (SentencePiece's) has bytes in a row that are no
+ * text together: of these `decode` keeps nothing, also not what was whole.
  */
 export class TextStream {
   readonly #ids: number[];

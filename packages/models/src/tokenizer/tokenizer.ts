@@ -1,10 +1,15 @@
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { CheckpointError, digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
+import { digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
 import { type ChatMessage, type ChatOptions, ChatRenderer, type ChatTemplates, type RenderedChat } from "./chat.js";
-import { TokenizerError } from "./error.js";
-import { alignedOffsets } from "./offsets.js";
+import { declaredTokens, namedTokens, tokenText } from "./declared-tokens.js";
+import { Pipeline } from "./pipeline/pipeline.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
-import { merges, rememberWords, wordByWord } from "./words.js";
+
+/** Tokens of a text, and the part of it that each stands for. */
+export interface EncodedText {
+  readonly ids: readonly number[];
+  /** [start, end) in UTF-16 units of the text. */
+  readonly offsets: readonly (readonly [start: number, end: number])[];
+}
 
 /** Text to token ids and back, as the checkpoint's tokenizer.json says. */
 export class Tokenizer {
@@ -17,11 +22,9 @@ export class Tokenizer {
   readonly longestToken: number;
   /** The Jinja template that turns a conversation into text; null where none ships. */
   chatTemplate: string | null;
-  readonly #inner: HuggingFaceTokenizer;
+  readonly #pipeline: Pipeline;
   readonly #config: TokenizerConfig;
   #chat: ChatRenderer;
-  readonly #added: readonly string[];
-  readonly #isByteLevel: boolean;
   #ends: readonly number[] = [];
   #contents: string | (() => string);
 
@@ -32,27 +35,20 @@ export class Tokenizer {
   constructor(json: Json, config: Json = {}, chatTemplate: string | ChatTemplates | null = null, path = "tokenizer.json", known?: Known) {
     this.#config = known?.config ?? checkFiles(json, config, path);
     this.#contents = () => contentsOf(json, config, chatTemplate);
-    try {
-      this.#inner = new HuggingFaceTokenizer(wordByWord(json), config);
-    } catch (error) {
-      throw new CheckpointError(`${path}: no tokenizer can be made of it (${(error as Error).message}). Fetch the checkpoint again.`, path);
-    }
-    if (merges(this.#inner.model)) rememberWords(this.#inner.model);
-    const vocabulary = this.#inner.get_vocab(true);
-    this.vocabSize = largest(vocabulary.values(), -1) + 1;
+    const configPath = path.replace(/tokenizer\.json$/, "tokenizer_config.json");
+    this.#pipeline = new Pipeline(json, declaredTokens(this.#config, configPath), path);
+    this.vocabSize = this.#pipeline.size;
+    const { model, added } = this.#pipeline;
     this.longestToken = largest(
-      // Ids that the vocabulary skips are tokens that are not there.
-      [...vocabulary.keys()].map((token: string | undefined) => token?.length ?? 0),
+      [...model.vocab.keys(), ...added.byContent.keys()].map((token) => token.length),
       1,
     );
     this.bosTokenId = this.#idOf("bos_token");
     this.eosTokenId = this.#idOf("eos_token");
     this.padTokenId = this.#idOf("pad_token");
-    this.#added = ((json["added_tokens"] ?? []) as readonly Json[]).map(({ content }) => String(content));
-    this.#isByteLevel = JSON.stringify([json["pre_tokenizer"], json["decoder"]]).includes('"ByteLevel"');
     const templates = templatesOf(chatTemplate ?? this.#config.chat_template);
     this.chatTemplate = templates["default"] ?? Object.values(templates)[0] ?? null;
-    const special = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"].flatMap((name) => {
+    const special = namedTokens.flatMap((name) => {
       const text = tokenText(this.#config[name]);
       return text === null ? [] : [[name, text] as const];
     });
@@ -76,40 +72,25 @@ export class Tokenizer {
   }
 
   /**
-   * Token ids of a text, with the begin and end tokens that the checkpoint's post-processor adds unless `addSpecialTokens` is false.
-   * Throws TokenizerError where the tokenizer's parts do not go together.
+   * Token ids of a text, with the begin and end tokens that the checkpoint's post-processor adds unless `addSpecialTokens` is false: those that
+   * the Rust tokenizers 0.23 give. Throws TokenizerError where a sign is unknown and the vocabulary has no token for that.
    */
   encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): number[] {
-    const { ids } = this.#tried(() => this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }));
-    // What is in no token, where there is none for the unknown, is left out, as in tokenizers' Rust.
-    const found = ids as (number | undefined | null)[];
-    return found.includes(undefined) || found.includes(null) ? found.filter((id): id is number => typeof id === "number") : ids;
+    return this.#pipeline.encode(text, options.addSpecialTokens ?? true);
   }
 
   /**
-   * As `encode`, and of each token the characters [start, end) of the text that it stands for, in UTF-16 units; [0, 0] for those that the
-   * post-processor adds.
+   * As `encode`, with the part of the text that each token stands for as [start, end) in UTF-16 units: Rust's `offsets`, which count code points.
+   * A token of some of a sign's bytes stands for the sign; one that the post-processor added has [0, 0].
    */
-  encodeWithOffsets(
-    text: string,
-    options: { readonly addSpecialTokens?: boolean } = {},
-  ): { readonly ids: readonly number[]; readonly offsets: readonly (readonly [start: number, end: number])[] } {
-    const plain = this.encode(text, { addSpecialTokens: false });
-    const offsets = alignedOffsets(
-      text,
-      plain.map((id) => this.token(id) ?? ""),
-      this.#isByteLevel,
-      new Set(this.specialTokens),
-    );
-    if (options.addSpecialTokens === false) return { ids: plain, offsets };
-    const ids = this.encode(text);
-    const before = ids.findIndex((_, i) => plain.every((id, j) => ids[i + j] === id));
-    return { ids, offsets: ids.map((_, i) => offsets[i - before] ?? [0, 0]) };
+  encodeWithOffsets(text: string, options: { readonly addSpecialTokens?: boolean } = {}): EncodedText {
+    const { ids, starts, ends } = this.#pipeline.encodeWithOffsets(text, options.addSpecialTokens ?? true);
+    return { ids, offsets: ids.map((_, i) => [starts[i] as number, ends[i] as number] as const) };
   }
 
   /** The texts of tokens that were added to the vocabulary, most of them special. */
   get specialTokens(): readonly string[] {
-    return this.#added;
+    return [...this.#pipeline.added.byContent.keys()];
   }
 
   /** The texts of the tokens that end a generation. */
@@ -130,22 +111,19 @@ export class Tokenizer {
     this.eosTokenId ??= this.#ends[0] ?? null;
   }
 
-  /** Text of token ids; special tokens are left out unless `skipSpecialTokens` is false. Throws TokenizerError as `encode` does. */
+  /** Text of token ids, as Rust decodes them; special tokens are left out unless `skipSpecialTokens` is false. */
   decode(ids: Iterable<number>, options: { readonly skipSpecialTokens?: boolean } = {}): string {
-    const list = [...ids];
-    if (list.length === 0) return "";
-    const settings = { skip_special_tokens: options.skipSpecialTokens ?? true, clean_up_tokenization_spaces: false };
-    return this.#tried(() => this.#inner.decode(list, settings));
+    return this.#pipeline.decode(ids, options.skipSpecialTokens ?? true);
   }
 
   /** The id of a token, or null where the vocabulary lacks it. */
   tokenId(token: string): number | null {
-    return this.#inner.token_to_id(token) ?? null;
+    return this.#pipeline.tokenId(token);
   }
 
   /** The token of an id as the vocabulary spells it, or null. */
   token(id: number): string | null {
-    return this.#inner.id_to_token(id) ?? null;
+    return this.#pipeline.token(id);
   }
 
   /**
@@ -161,16 +139,6 @@ export class Tokenizer {
   /** As `applyChatTemplate`, with the parts of the text that the template marks as the assistant's. */
   renderChat(messages: readonly (ChatMessage | Json)[], options: ChatOptions = {}): RenderedChat {
     return this.#chat.render(messages, options);
-  }
-
-  /** A step of the tokenizer, whose parts find out what they lack when they are used. */
-  #tried<R>(run: () => R): R {
-    try {
-      return run();
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new TokenizerError(`The tokenizer fails on this text (${reason}). Fetch the checkpoint's tokenizer.json again.`);
-    }
   }
 
   #idOf(name: string): number | null {
@@ -191,13 +159,6 @@ function checkFiles(json: Json, config: Json, path: string): TokenizerConfig {
 
 function contentsOf(json: Json, config: Json, chatTemplate: string | ChatTemplates | null): string {
   return digestOf(JSON.stringify([json, config, chatTemplate]));
-}
-
-/** A special token is a string, or an object with `content`. */
-function tokenText(value: unknown): string | null {
-  if (typeof value === "string") return value;
-  const content = typeof value === "object" && value !== null ? (value as Json)["content"] : null;
-  return typeof content === "string" ? content : null;
 }
 
 /** `chat_template` is a string, or a list of named ones. */

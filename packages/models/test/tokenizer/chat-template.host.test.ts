@@ -25,7 +25,7 @@ function rendered(template: string | ChatTemplate, given: Readonly<Record<string
 
 describe("a chat template gives what jinja2 gives", () => {
   // Made by `node scripts/compare-templates.mjs --write` with Python's jinja2; null where that refuses.
-  const golden = JSON.parse(readFileSync(new URL("jinja.json", import.meta.url), "utf8")) as {
+  const golden = JSON.parse(readFileSync(new URL("goldens-jinja.json", import.meta.url), "utf8")) as {
     readonly variables: string;
     readonly renderings: readonly (readonly [template: string, text: string | null])[];
   };

