@@ -3,7 +3,7 @@ import { grad } from "@lowrank/autograd";
 import { applyAdapter } from "@lowrank/lora";
 import { type CausalLM, initModel, modelOutline, TextGenerator } from "@lowrank/models";
 import { type Device, planningDevice, planStatistics, realize, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
 const sizes = {
@@ -43,6 +43,9 @@ const configs: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   gpt_oss: { ...sizes, num_local_experts: 3, num_experts_per_tok: 2, sliding_window: 6 },
 };
 
+/** A software adapter compiles the shaders of one model for minutes: there one says that the graph is right. */
+const isFast = testBackend() === "cpu";
+
 let dev: Device;
 beforeAll(async () => {
   dev = await testDevice();
@@ -50,7 +53,7 @@ beforeAll(async () => {
 const i32 = (rows: readonly (readonly number[])[]): Tensor => tensor(rows as number[][], { dtype: "i32", device: dev });
 const text = (length: number, seed: number): number[] => Array.from({ length }, (_, i) => (i * 7 + seed * 5 + ((i * i) % 11)) % 29);
 
-describe.each(Object.entries(configs))("%s", (family, config) => {
+describe.each(Object.entries(configs).slice(0, isFast ? undefined : 1))("%s", (family, config) => {
   let model: CausalLM;
   beforeAll(async () => {
     model = await initModel({ ...config, model_type: family }, { device: dev, seed: 7 });
@@ -86,7 +89,7 @@ describe.each(Object.entries(configs))("%s", (family, config) => {
   });
 });
 
-test.each([
+test.runIf(isFast).each([
   ["qwen3_5_text", "in_proj_qkv"],
   ["granitemoehybrid", "in_proj"],
 ])("%s: a step's memory is linear in its tokens", async (family, target) => {

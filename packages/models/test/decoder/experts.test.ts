@@ -1,6 +1,6 @@
 import { grad } from "@lowrank/autograd";
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { dispatch, fromBlocks, groupedProduct, toBlocks } from "../../src/decoder/grouped-product.js";
 import { type RoutingOptions, route, topPositions } from "../../src/decoder/routing.js";
@@ -25,38 +25,42 @@ describe("the grouped product of experts", () => {
     { name: "all tokens to one expert of many", tokens: 140, choices: 1, experts: 7, all: 4 },
     { name: "blocks of several sizes", tokens: 77, choices: 3, experts: 8 },
   ];
-  test.each(cases)("$name: values and gradients are those of a loop over tokens", async ({ tokens, choices, experts, all }) => {
-    const x = numbers(tokens * width, 1);
-    const w = numbers(experts * out * width, 2);
-    const weights = numbers(tokens * choices, 3);
-    const slope = numbers(tokens * out, 4);
-    const random = numbers(tokens * choices, 5);
-    const chosen = Array.from(random, (r, i) => all ?? (Math.floor(((r + 1) / 2) * experts) + (i % choices)) % experts);
-    const inputs = [f32(x, [tokens, width]), f32(w, [experts, out, width]), f32(weights, [tokens, choices])] as const;
-    const plan = dispatch(i32(chosen, [tokens, choices]), experts);
-    const y = fromBlocks(groupedProduct(toBlocks(inputs[0], plan), inputs[1].t(), plan), inputs[2], plan);
-    const gradients = grad(y.mul(f32(slope, [tokens, out])).sum(), inputs);
+  // A software adapter compiles the shaders of one case for half a minute.
+  test.each(testBackend() === "cpu" ? cases : cases.slice(-1))(
+    "$name: values and gradients are those of a loop over tokens",
+    async ({ tokens, choices, experts, all }) => {
+      const x = numbers(tokens * width, 1);
+      const w = numbers(experts * out * width, 2);
+      const weights = numbers(tokens * choices, 3);
+      const slope = numbers(tokens * out, 4);
+      const random = numbers(tokens * choices, 5);
+      const chosen = Array.from(random, (r, i) => all ?? (Math.floor(((r + 1) / 2) * experts) + (i % choices)) % experts);
+      const inputs = [f32(x, [tokens, width]), f32(w, [experts, out, width]), f32(weights, [tokens, choices])] as const;
+      const plan = dispatch(i32(chosen, [tokens, choices]), experts);
+      const y = fromBlocks(groupedProduct(toBlocks(inputs[0], plan), inputs[1].t(), plan), inputs[2], plan);
+      const gradients = grad(y.mul(f32(slope, [tokens, out])).sum(), inputs);
 
-    const want = new Float64Array(tokens * out);
-    const [dx, dw, dweights] = [new Float64Array(x.length), new Float64Array(w.length), new Float64Array(weights.length)];
-    for (const [at, expert] of chosen.entries()) {
-      const token = Math.floor(at / choices);
-      for (let o = 0; o < out; o++) {
-        const [weight, dy] = [weights[at] ?? 0, slope[token * out + o] ?? 0];
-        let product = 0;
-        for (let i = 0; i < width; i++) {
-          const [xi, wi] = [x[token * width + i] ?? 0, w[(expert * out + o) * width + i] ?? 0];
-          product += xi * wi;
-          dx[token * width + i] = (dx[token * width + i] ?? 0) + dy * weight * wi;
-          dw[(expert * out + o) * width + i] = (dw[(expert * out + o) * width + i] ?? 0) + dy * weight * xi;
+      const want = new Float64Array(tokens * out);
+      const [dx, dw, dweights] = [new Float64Array(x.length), new Float64Array(w.length), new Float64Array(weights.length)];
+      for (const [at, expert] of chosen.entries()) {
+        const token = Math.floor(at / choices);
+        for (let o = 0; o < out; o++) {
+          const [weight, dy] = [weights[at] ?? 0, slope[token * out + o] ?? 0];
+          let product = 0;
+          for (let i = 0; i < width; i++) {
+            const [xi, wi] = [x[token * width + i] ?? 0, w[(expert * out + o) * width + i] ?? 0];
+            product += xi * wi;
+            dx[token * width + i] = (dx[token * width + i] ?? 0) + dy * weight * wi;
+            dw[(expert * out + o) * width + i] = (dw[(expert * out + o) * width + i] ?? 0) + dy * weight * xi;
+          }
+          want[token * out + o] = (want[token * out + o] ?? 0) + weight * product;
+          dweights[at] = (dweights[at] ?? 0) + dy * product;
         }
-        want[token * out + o] = (want[token * out + o] ?? 0) + weight * product;
-        dweights[at] = (dweights[at] ?? 0) + dy * product;
       }
-    }
-    expectNear(await y.data(), want, 1e-5);
-    for (const [i, wanted] of [dx, dw, dweights].entries()) expectNear(await (gradients[i] as Tensor).data(), wanted, 1e-4);
-  });
+      expectNear(await y.data(), want, 1e-5);
+      for (const [i, wanted] of [dx, dw, dweights].entries()) expectNear(await (gradients[i] as Tensor).data(), wanted, 1e-4);
+    },
+  );
 
   test("no more rows than the choices and a block less a row for each busy expert", () => {
     for (const [tokens, choices, experts] of [

@@ -1,6 +1,6 @@
 import { grad } from "@lowrank/autograd";
 import { type Device, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { testBackend, testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { causalConv, convStateAfter } from "../../src/decoder/causal-conv.js";
 import { chunkedGatedDelta, inverseUnitLower, recurrentGatedDelta } from "../../src/decoder/gated-delta-rule.js";
@@ -34,10 +34,13 @@ const kinds = [
   { kind: "gated delta rule", isDelta: true, chunked: chunkedGatedDelta, recurrent: recurrentGatedDelta },
   { kind: "state space", isDelta: false, chunked: chunkedStateSpace, recurrent: recurrentStateSpace },
 ] as const;
+/** A software adapter compiles the shaders of one length for half a minute: there one length says that the graph is right. */
+const isFast = testBackend() === "cpu";
+const lengths = isFast ? [1, 3, 64, 65, 200, 450] : [65];
 const small = { heads: 2, keyDim: 6, valueDim: 5 };
 
 describe.each(kinds)("$kind", ({ isDelta, chunked, recurrent }) => {
-  test.each([1, 3, 64, 65, 200, 450])("%i tokens in chunks, from a state, are what token by token gives in float64", async (tokens) => {
+  test.each(lengths)("%i tokens in chunks, from a state, are what token by token gives in float64", async (tokens) => {
     const sizes = { ...small, tokens };
     const inputs = inputsOf(sizes);
     const [output, last] = recur(sizes, inputs, isDelta) as [Float64Array, Float64Array];
@@ -47,7 +50,7 @@ describe.each(kinds)("$kind", ({ isDelta, chunked, recurrent }) => {
     await expectNear(found.state, last, 2e-5);
   });
 
-  test("token by token, from a state and from zeros", async () => {
+  test.runIf(isFast)("token by token, from a state and from zeros", async () => {
     const sizes = { ...small, tokens: 3 };
     const inputs = inputsOf(sizes);
     const { state, ...rest } = tensorsOf(sizes, inputs);
@@ -70,15 +73,15 @@ describe.each(kinds)("$kind", ({ isDelta, chunked, recurrent }) => {
   });
 
   test("gradients are the slopes of the float64 recurrence", async () => {
-    const sizes = { ...small, tokens: 150 };
+    const sizes = { ...small, tokens: isFast ? 150 : 65 };
     const inputs = inputsOf(sizes);
     const tensors = tensorsOf(sizes, inputs);
-    const weights = numbers(2 * 150 * 5, 9);
+    const weights = numbers(2 * sizes.tokens * 5, 9);
     const total = (x: Inputs): number =>
       Array.from(recur(sizes, x, isDelta)[0] ?? []).reduce((sum, y, i) => sum + y * (weights[i] ?? 0), 0);
     const { state, ...rest } = tensors;
     const loss = chunked(rest, state)
-      .output.mul(f32(weights, [1, 2, 150, 5]))
+      .output.mul(f32(weights, [1, 2, sizes.tokens, 5]))
       .sum();
     const names = (["queries", "keys", "values", "decay", "beta", "state"] as const).filter((name) => isDelta || name !== "beta");
     const gradients = grad(
