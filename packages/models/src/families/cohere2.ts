@@ -3,7 +3,7 @@ import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary, windows } from "./fields.js";
 import { readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, selfAttention, slidingLayers } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, layerTypeRule, selfAttention, slides } from "./standard.js";
 
 /** Command R7B and Command A (Cohere 2024, 2025): transformers' Cohere2ForCausalLM. Only the layers with a window have positions. */
 export const cohere2: Family = defineFamily({
@@ -19,7 +19,7 @@ export const cohere2: Family = defineFamily({
     attention_bias: flag(false),
     tie_word_embeddings: flag(true),
   },
-  rules: headRules,
+  rules: [...headRules, layerTypeRule],
   remarks: [
     "rotary_pct",
     "order_of_interleaved_layers",
@@ -34,9 +34,9 @@ export const cohere2: Family = defineFamily({
     const { attention_bias: has, sliding_window: window } = config;
     const bias = { q: has, k: has, v: has, out: has };
     const rope = readRope(config, path, { pairing: "adjacent" });
-    const isSlidingAt = slidingLayers(config, path, (layer) => (layer + 1) % config.sliding_window_pattern !== 0);
+    const isLocal = (layer: number): boolean => (layer + 1) % config.sliding_window_pattern !== 0;
     const layer = (index: number): LayerOptions => {
-      const isSliding = isSlidingAt[index] === true;
+      const isSliding = slides(config, index, isLocal);
       const mixer = selfAttention(config, { bias, rope: isSliding ? rope : null, window: isSliding ? window : null });
       return { mixer, feedForward: gatedMlp(config), norm, norms: { beforeMixer: "input_layernorm" }, isParallel: true };
     };

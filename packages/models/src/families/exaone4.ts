@@ -3,7 +3,7 @@ import { countOrNull, field, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { orNone, rotary, sizes, windows } from "./fields.js";
 import { readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, slidingLayers } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, layerTypeRule, rmsNorm, selfAttention, slides } from "./standard.js";
 
 /** EXAONE 4 (LG AI Research 2025): transformers' Exaone4ForCausalLM. Norms behind; full layers among sliding ones have no positions. */
 export const exaone4: Family = defineFamily({
@@ -20,7 +20,7 @@ export const exaone4: Family = defineFamily({
       null,
     ),
   },
-  rules: headRules,
+  rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
   decoder: (config, path) => {
     const norm = rmsNorm(config);
@@ -32,10 +32,9 @@ export const exaone4: Family = defineFamily({
       (typeof pattern === "number"
         ? pattern > 0 && (layer + 1) % pattern !== 0
         : layer + 1 < layers && pattern[layer % pattern.length] === "L");
-    const isSlidingAt = slidingLayers(config, path, isLocal);
     const rope = readRope(config, path);
     const layer = (index: number): LayerOptions => {
-      const isSliding = isSlidingAt[index] === true;
+      const isSliding = slides(config, index, isLocal);
       const mixer = selfAttention(config, {
         rope: window === null || isSliding ? rope : null,
         window: isSliding ? window : null,

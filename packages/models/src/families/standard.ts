@@ -1,11 +1,9 @@
-import { CheckpointError } from "@lowrank/tensor";
 import { type AttentionOptions, attention, type QueryKeyNorm } from "../decoder/attention.js";
 import type { DecoderOptions } from "../decoder/decoder.js";
 import { type FeedForward, type FeedForwardOptions, feedForward } from "../decoder/feed-forward.js";
 import type { LayerOptions, NamedPart } from "../decoder/layer.js";
 import type { Mixer } from "../decoder/mixer.js";
 import type { NormOptions } from "../decoder/norm.js";
-import { shown } from "../schema.js";
 import type { QwenWindows, Sizes, Windows } from "./fields.js";
 
 /** The fields that say an attention's sizes. */
@@ -26,7 +24,7 @@ export function layerTypeRule({
   num_hidden_layers: layers,
   layer_types: types,
 }: Pick<Sizes, "num_hidden_layers"> & { readonly layer_types: readonly string[] | null }): string | null {
-  return types === null || types.length >= layers ? null : `"layer_types" has ${types.length} entries for ${layers} layers`;
+  return types === null || types.length === layers ? null : `"layer_types" has ${types.length} entries for ${layers} layers`;
 }
 
 /** True for a layer with a window: by `layer_types` or, where the file has none, where `isSliding` says so. */
@@ -90,27 +88,6 @@ export function rmsNorm({ rms_norm_eps: eps }: { readonly rms_norm_eps: number }
 /** Layer norms with weight and bias. */
 export function layerNorm({ layer_norm_eps: eps }: { readonly layer_norm_eps: number }): NormOptions {
   return { kind: "layer", eps, bias: true };
-}
-
-/**
- * Which layers slide: by `layer_types`, or by the layer's number where the file has none. Throws CheckpointError for another number of types
- * than of layers, and for a type that is neither full_attention nor sliding_attention.
- */
-export function slidingLayers(
-  { layer_types: given, num_hidden_layers: layers }: Pick<Sizes & Windows, "layer_types" | "num_hidden_layers">,
-  path: string,
-  isSliding: (layer: number) => boolean,
-): readonly boolean[] {
-  if (given && given.length !== layers)
-    throw new CheckpointError(
-      `${path}: "layer_types" has ${given.length} entries for ${layers} layers. Correct the file or fetch it again.`,
-      path,
-    );
-  return Array.from({ length: layers }, (_, layer) => {
-    const type = given?.[layer] ?? (isSliding(layer) ? "sliding_attention" : "full_attention");
-    if (type === "full_attention" || type === "sliding_attention") return type === "sliding_attention";
-    throw new CheckpointError(`${path}: "layer_types" holds ${shown(type)}; this family has full_attention and sliding_attention.`, path);
-  });
 }
 
 /** Of queries and keys, under the names of most families. */
