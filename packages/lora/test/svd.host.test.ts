@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { product, transposed } from "../src/linalg/product.js";
 import { orthonormalized } from "../src/linalg/qr.js";
-import { productSvd, svd } from "../src/linalg/svd.js";
+import { productSvd, singularValues, svd } from "../src/linalg/svd.js";
 
 /** Numbers that look random and are the same at each run. */
 function numbers(count: number): Float64Array {
@@ -100,6 +100,8 @@ test.each(Object.keys(hard))("the decomposition of a matrix [24, 24] holds for %
     expect(worst(product(found.u, found.u, columns, 24, columns, true), identity(columns))).toBeLessThan(1e-14);
     expect(worst(product(found.v, found.v, columns, columns, columns, true), identity(columns))).toBeLessThan(1e-14);
     expect([...found.s]).toEqual([...found.s].sort((a, b) => b - a));
+    const squares = (values: Float64Array): Float64Array => values.map((value) => (value / size) ** 2);
+    expect(worst(squares(singularValues(matrix, 24, columns)), squares(found.s))).toBeLessThan(1e-14);
     const whole = found.s.slice(0, 3);
     expect(worst(svd(matrix, 24, columns, 3).s, whole) / size).toBeLessThan(1e-14);
   }

@@ -30,9 +30,9 @@ export interface BuildSettings {
 
 /**
  * A LoRA adapter whose scaling is 1 and whose pairs are these, by layer; it is not in the forward yet. Layers whose rank is not `rank`
- * are named in its rankPattern.
+ * are named in its rankPattern. Takes the pairs out of the map one by one, so that each is there once.
  */
-export function builtAdapter(model: AdaptableModel, pairs: ReadonlyMap<string, HostPair>, settings: BuildSettings): Adapter {
+export function builtAdapter(model: AdaptableModel, pairs: Map<string, HostPair>, settings: BuildSettings): Adapter {
   const { rank, dropout = 0, origin, warn, seed = 0 } = settings;
   const others = [...pairs].filter(([, pair]) => pair.rank !== rank);
   const pattern = Object.fromEntries(others.map(([name, pair]) => [name.replaceAll(".", "\\."), pair.rank]));
@@ -49,8 +49,9 @@ export function builtAdapter(model: AdaptableModel, pairs: ReadonlyMap<string, H
     const values = a && tensor(pair.a, { device, shape: a.shape });
     if (a && values) a.assign(filled < count ? concat([values.narrow(0, 0, filled), a.narrow(0, filled, count - filled)]) : values);
     b?.assign(tensor(pair.b, { device, shape: b.shape }));
+    realizeNow([a, b].filter((t) => t !== undefined));
+    pairs.delete(name);
   }
-  realizeNow(adapter.parameters());
   return adapter;
 }
 

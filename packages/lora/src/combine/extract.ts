@@ -1,7 +1,7 @@
 import { largest, showShape, type Tensor } from "@lowrank/tensor";
 import type { Adapter, AdapterOrigin } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import { type Decomposition, svd } from "../linalg/svd.js";
+import { type Decomposition, singularValues, svd } from "../linalg/svd.js";
 import { inLayout } from "../methods/lora.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "../targeting/model.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -80,7 +80,7 @@ export async function extractAdapter(
   return { adapter: builtAdapter(base, pairs, { rank, origin, warn }), report: { ...keptReport(layers), notKept } };
 }
 
-/** The SVD cut to what was asked for. Of an energy the rank is not known before: it is doubled until it is enough. */
+/** The SVD cut to what was asked for. Of an energy, the values alone say the rank first. */
 function decomposed(
   delta: Float64Array,
   rows: number,
@@ -88,13 +88,9 @@ function decomposed(
   energy: number,
   choice: RankChoice,
 ): { readonly decomposition: Decomposition; readonly rank: number } {
-  if (choice.rank !== undefined) return { decomposition: svd(delta, rows, columns, choice.rank), rank: choice.rank };
   const full = Math.min(rows, columns);
-  for (let tried = Math.min(16, full); ; tried = Math.min(2 * tried, full)) {
-    const decomposition = svd(delta, rows, columns, tried);
-    const rank = rankOfEnergy(decomposition.s, choice.energy, energy) ?? (tried === full ? full : null);
-    if (rank !== null) return { decomposition, rank };
-  }
+  const rank = choice.rank ?? rankOfEnergy(singularValues(delta, rows, columns), choice.energy, energy) ?? full;
+  return { decomposition: svd(delta, rows, columns, rank), rank };
 }
 
 function checkSameShapes(base: AdaptableModel, tuned: AdaptableModel): void {

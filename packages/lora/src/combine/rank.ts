@@ -44,10 +44,13 @@ export function rankOfEnergy(s: Float64Array, share: number, energy: number): nu
   return energy === 0 ? 1 : null;
 }
 
-/** B = U √S and A = √S Vᵀ, so that both weigh the same; B is zero, and A a new adapter's, where the rank is above the number of values. */
+/**
+ * B = U √S and A = √S Vᵀ, so that both weigh the same; B is zero, and A a new adapter's, where the rank is above the number of values. In single
+ * precision, as adapters are: the pairs of all layers wait for their ranks.
+ */
 export function balancedPair({ u, s, v }: Decomposition, rank: number, rows: number, columns: number): HostPair {
-  const a = new Float64Array(rank * columns);
-  const b = new Float64Array(rows * rank);
+  const a = new Float32Array(rank * columns);
+  const b = new Float32Array(rows * rank);
   const used = Math.min(rank, s.length);
   for (let k = 0; k < used; k++) {
     const root = Math.sqrt(s[k] ?? 0);

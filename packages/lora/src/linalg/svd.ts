@@ -45,14 +45,9 @@ const rounding = 1e-15;
  * rounding first, then those of W − P S Qᵀ, until there are `rank`.
  */
 function exact(matrix: HostMatrix, rows: number, columns: number, rank: number): Decomposition {
-  const isTall = rows > columns;
-  const [n, m] = isTall ? [columns, rows] : [rows, columns];
-  const rest = isTall ? transposed(matrix, rows, columns) : Float64Array.from(matrix);
+  const { isTall, n, m, wide: rest } = widened(matrix, rows, columns);
   const [p, q, s] = [new Float64Array(rank * n), new Float64Array(rank * m), new Float64Array(rank)];
-  // Squares of what is far from 1 leave the range of numbers.
-  const size = norm(rest);
-  if (!Number.isFinite(size))
-    throw new AdapterError("A matrix to decompose holds numbers that are not finite. Look for NaN in the weights that it is made of.");
+  const size = finiteNorm(rest);
   let left = size;
   let found = 0;
   while (found < rank && left > rounding * size) {
@@ -75,6 +70,36 @@ function exact(matrix: HostMatrix, rows: number, columns: number, rank: number):
   orthonormalizeRows(p, rank, n, found);
   orthonormalizeRows(q, rank, m, found);
   return falling({ u: isTall ? q : p, s, v: isTall ? p : q }, rows, columns);
+}
+
+/**
+ * All singular values of a matrix [rows, columns], falling, without their vectors: to 1e-15 of the largest in their squares, which is enough to
+ * say how many hold a share of its energy. Throws AdapterError where numbers are not finite. torch.linalg.svdvals.
+ */
+export function singularValues(matrix: HostMatrix, rows: number, columns: number): Float64Array {
+  const { n, m, wide } = widened(matrix, rows, columns);
+  const size = finiteNorm(wide);
+  if (size > 0) scale(wide, 1 / size);
+  return eigenvalues(tridiagonalized(gram(wide, n, m), n)).map((square) => size * Math.sqrt(Math.max(square, 0)));
+}
+
+/** M or Mᵀ, whichever is wider, [n, m], in float64 and of its own. */
+function widened(
+  matrix: HostMatrix,
+  rows: number,
+  columns: number,
+): { readonly isTall: boolean; readonly n: number; readonly m: number; readonly wide: Float64Array } {
+  const isTall = rows > columns;
+  const [n, m] = isTall ? [columns, rows] : [rows, columns];
+  return { isTall, n, m, wide: isTall ? transposed(matrix, rows, columns) : Float64Array.from(matrix) };
+}
+
+/** The Frobenius norm, by which a matrix is divided before its numbers are squared: squares of what is far from 1 leave their range. */
+function finiteNorm(matrix: Float64Array): number {
+  const size = norm(matrix);
+  if (!Number.isFinite(size))
+    throw new AdapterError("A matrix to decompose holds numbers that are not finite. Look for NaN in the weights that it is made of.");
+  return size;
 }
 
 /** The eigenvectors of W Wᵀ for values above `resolved`² of the first, at most `limit`, as rows of `vectors`; their count. */
