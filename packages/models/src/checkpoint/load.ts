@@ -1,5 +1,4 @@
 import {
-  CheckpointError,
   checkDevice,
   checkFiles,
   checkPath,
@@ -8,7 +7,6 @@ import {
   digestOf,
   type FileSystem,
   isAddress,
-  type Json,
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
@@ -17,7 +15,7 @@ import { endTokens, type ModelConfig } from "../config.js";
 import { decoderOf } from "../families/family.js";
 import { readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
-import { checked, shown, tokenIds } from "../schema.js";
+import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
 import { readWeights } from "./weights.js";
@@ -75,15 +73,11 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
 /** What a config says of quantization that the weights say themselves. */
 const quantizationSchema = z.object({ quantization_config: z.nullish(z.object({ quant_method: z.optional(z.string()) })) });
 
-/** A config.json without what it says of quantization: weights in 8 bits are widened. Throws CheckpointError for weights that are packed otherwise. */
-function withoutQuantization({ quantization_config: given = null, ...json }: Json, path: string): Json {
+/** The method by which config.json says that weights are packed; null where it names none, or 8-bit floats, which are widened. */
+function packingMethod(given: unknown, path: string): string | null {
   const { quantization_config: quantization } = checked(quantizationSchema, { quantization_config: given }, path);
   const method = quantization?.quant_method ?? "fp8";
-  if (method === "fp8") return json;
-  throw new CheckpointError(
-    `${path}: the weights are quantized by ${shown(method)}, which is not read (fp8 is, in F8_E4M3 with scales). Use the checkpoint in bf16, f16 or f32.`,
-    path,
-  );
+  return method === "fp8" ? null : method;
 }
 
 /**
@@ -100,11 +94,13 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
   checkFiles(files, "loadModel");
   const path = files.join(folder, "config.json");
-  const filed = readFamily(withoutQuantization(await readConfig(files, folder), path), path);
+  const { quantization_config: quantization = null, ...json } = await readConfig(files, folder);
+  const filed = readFamily(json, path);
+  const packedBy = packingMethod(quantization, path);
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { read, warnings: told, tensors, digest, dtypes, foreign } = await readWeights(files, folder, filed, { device, dtype });
+  const { read, warnings: told, tensors, digest, dtypes, foreign } = await readWeights(files, folder, filed, { device, dtype, packedBy });
   const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes };

@@ -14,6 +14,7 @@ import {
 import { parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
 import type { ParameterSpec, StoredPiece } from "../parameters.js";
+import { shown } from "../schema.js";
 import { listed } from "./folder.js";
 import { openFiles } from "./open.js";
 import { asTensorsSay } from "./restated.js";
@@ -36,12 +37,13 @@ export interface ReadWeights {
 /**
  * Reads the tensors that the config asks for from a folder's safetensors files. Names, shapes and dtypes are checked before anything is read;
  * everything that is missing, unexpected or of another shape is listed in one CheckpointError, and so is a weight that is not finite.
+ * `packedBy`: the method by which config.json says that weights are packed. Where all of them are dense, it was so before they were unpacked.
  */
 export async function readWeights(
   files: FileSystem,
   folder: string,
   asFiled: FamilyConfig,
-  { device, dtype: asked }: { readonly device: Device; readonly dtype: DType | "auto" },
+  { device, dtype: asked, packedBy }: { readonly device: Device; readonly dtype: DType | "auto"; readonly packedBy: string | null },
 ): Promise<ReadWeights> {
   const opened = await openFiles(files, folder);
   try {
@@ -58,7 +60,9 @@ export async function readWeights(
       [...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]);
     const filed = parametersIn(asFiled, device);
     const stored = locate(opened, asFiled.family, asFiled.options.savedNames ?? null, new Set([head, ...namesOf(filed)]));
-    const { read, warnings } = await asTensorsSay(asFiled, files.join(folder, "config.json"), stored);
+    const configPath = files.join(folder, "config.json");
+    if (packedBy !== null) checkDense(stored, packedBy, configPath);
+    const { read, warnings } = await asTensorsSay(asFiled, configPath, stored);
     const specs = read === asFiled ? filed : parametersIn(read, device);
     const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
     const tensors = new Map<string, Tensor>();
@@ -77,6 +81,15 @@ export async function readWeights(
   } finally {
     for (const file of opened) await file.close();
   }
+}
+
+/** Throws CheckpointError where a tensor has a dtype in which quantized weights are packed. */
+function checkDense({ places }: StoredTensors, method: string, path: string): void {
+  if ([...places.values()].every((place) => /^B?F(16|32|64)$/.test(entryOf(place).dtype))) return;
+  throw new CheckpointError(
+    `${path}: the weights are quantized by ${shown(method)}, which is not read (fp8 is, in F8_E4M3 with scales). Use the checkpoint in bf16, f16 or f32.`,
+    path,
+  );
 }
 
 /** A tensor of a checkpoint that is a parameter or a piece of one, and where it lies. */

@@ -312,4 +312,13 @@ describe("weights in F8_E4M3 with scales", () => {
       /the weights are quantized by "gptq", which is not read/,
     );
   });
+
+  test("weights that are dense again are read, whatever config.json says of before", async () => {
+    const weights = await weightsOf(llama);
+    const config = { ...llama, quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } };
+    const { model, config: read } = await load(config, { "model.safetensors": await bytesOf(weights) });
+    const { model: plain } = await load(llama, { "model.safetensors": await bytesOf(weights) });
+    expect(await logitsOf(model)).toEqual(await logitsOf(plain));
+    expect(read).not.toHaveProperty("quantization_config");
+  });
 });
