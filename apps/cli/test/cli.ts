@@ -90,12 +90,13 @@ export function scratchFolder(): string {
 
 const words = ["red", "green", "blue", "small", "large", "old", "new", "box", "lamp", "book", "chair"];
 
-/** A tokenizer without merges: a token a byte, spelled as GPT-2 spells bytes, and an end token. */
-function byteTokenizer(): unknown {
+/** A tokenizer without merges: a token a byte, spelled as GPT-2 spells bytes, and an end token. `merges` are made of single letters. */
+export function byteTokenizer(merges: readonly (readonly [string, string])[] = []): Readonly<Record<string, unknown>> {
   const isPrintable = (byte: number): boolean => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   let spare = 256;
   const spelled = Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(isPrintable(byte) ? byte : spare++));
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const joint = merges.map((pair, i) => [pair.join(""), 257 + i] as const);
   const end = { id: 256, content: "</s>", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
   return {
     version: "1.0",
@@ -104,7 +105,12 @@ function byteTokenizer(): unknown {
     pre_tokenizer: byteLevel,
     post_processor: null,
     decoder: byteLevel,
-    model: { type: "BPE", unk_token: null, vocab: Object.fromEntries(spelled.map((text, byte) => [text, byte])), merges: [] },
+    model: {
+      type: "BPE",
+      unk_token: null,
+      vocab: Object.fromEntries([...spelled.map((text, byte) => [text, byte] as const), ...joint]),
+      merges,
+    },
   };
 }
 
