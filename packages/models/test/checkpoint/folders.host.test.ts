@@ -1,6 +1,7 @@
 import { type CausalLM, initModel, loadModel, saveModel } from "@lowrank/models";
 import { CheckpointError, device, joined, memoryFiles, type Tensor, tensor, writeSafetensors } from "@lowrank/tensor";
 import { describe, expect, test } from "vitest";
+import { describingFiles, templateFolder } from "../../src/checkpoint/files.js";
 
 const dev = await device("cpu", { threads: 1 });
 const llama = {
@@ -109,6 +110,29 @@ describe("shards are found whatever they are called", () => {
     const { model } = await load(llama, { "x.safetensors": a, "y.safetensors": b, "consolidated.safetensors": a });
     expect(model.vocabSize).toBe(11);
   });
+});
+
+test("all that loading asks a folder for is among what is fetched of the hub", async () => {
+  const files = memoryFiles({
+    "m/config.json": JSON.stringify(llama),
+    "m/model.safetensors": await bytesOf(await weightsOf(llama)),
+    "m/tokenizer.json": JSON.stringify({
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: null,
+      model: { type: "BPE", vocab: { a: 0 }, merges: [] },
+    }),
+  });
+  const asked = new Set<string>();
+  const open = (path: string) => {
+    asked.add(path.replace("m/", ""));
+    return files.open(path);
+  };
+  expect((await loadModel("m", { device: dev, files: { ...files, open } })).tokenizer).not.toBeNull();
+  const others = [...asked].filter((name) => !name.endsWith(".safetensors") && !name.startsWith(`${templateFolder}/`));
+  expect(others.sort()).toEqual([...describingFiles].sort());
 });
 
 describe("the tensors say what the head is", () => {

@@ -98,7 +98,7 @@ describe("a model of the hub", () => {
       [
         ".no_exist",
         `.no_exist/${commit}`,
-        ...["chat_template.jinja", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"].map(
+        ...["added_tokens.json", "chat_template.jinja", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"].map(
           (name) => `.no_exist/${commit}/${name}`,
         ),
         "blobs",
