@@ -1,5 +1,4 @@
 import { activationNames } from "../activation.js";
-import { attention } from "../decoder/attention.js";
 import { experts } from "../decoder/experts.js";
 import { feedForward } from "../decoder/feed-forward.js";
 import { mamba } from "../decoder/mamba.js";
@@ -9,7 +8,7 @@ import { choice, count, countOrNull, field, flag, positive } from "../schema.js"
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, sizes } from "./fields.js";
 import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
-import { headRules } from "./standard.js";
+import { headRules, selfAttention } from "./standard.js";
 
 const { rms_norm_eps: _eps, hidden_act: _act, num_hidden_layers: _layers, ...own } = sizes;
 const kinds = ["linear_attention", "mamba", "full_attention", "attention", "mlp", "moe"] as const;
@@ -61,15 +60,8 @@ export const nemotronH: Family = defineFamily({
   remarks: [
     ...["num_hidden_layers", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "time_step_floor", "time_step_limit", "time_step_max"],
     ...["use_mamba_kernels", "rescale_prenorm_residual", "residual_in_fp32", "num_nextn_predict_layers", "mtp_layers_block_type"],
-    ...[
-      "moe_shared_expert_overlap",
-      "n_shared_experts",
-      "time_step_rank",
-      "mamba_n_groups",
-      "layer_norm_eps",
-      "rms_norm_eps",
-      "hidden_act",
-    ],
+    ...["moe_shared_expert_overlap", "n_shared_experts", "time_step_rank", "mamba_n_groups", "layer_norm_eps", "rms_norm_eps"],
+    "hidden_act",
   ],
   decoder: (config) => {
     const norm = { kind: "rms", eps: config.layer_norm_epsilon } as const;
@@ -107,7 +99,7 @@ function typesOf({ hybrid_override_pattern: pattern, layers_block_type: blocks, 
 }
 
 function mixerOf(config: Config, type: string): Part<Mixer> {
-  const { mlp_hidden_act: activation, mlp_bias: hasBias, attention_bias: has, num_attention_heads: heads } = config;
+  const { mlp_hidden_act: activation, mlp_bias: hasBias, attention_bias: has } = config;
   const names = { up: "up_proj", down: "down_proj" };
   const bias = { up: hasBias, down: hasBias };
   switch (type) {
@@ -127,15 +119,7 @@ function mixerOf(config: Config, type: string): Part<Mixer> {
       );
     case "attention":
     case "full_attention":
-      return attention({
-        heads,
-        kvHeads: config.num_key_value_heads ?? heads,
-        headDim: config.head_dim,
-        names: { q: "q_proj", k: "k_proj", v: "v_proj", out: "o_proj" },
-        bias: { q: has, k: has, v: has, out: has },
-        rope: null,
-        window: config.sliding_window,
-      });
+      return selfAttention(config, { rope: null, window: config.sliding_window, bias: { q: has, k: has, v: has, out: has } }).part;
     default:
       return mamba({
         heads: config.mamba_num_heads,
