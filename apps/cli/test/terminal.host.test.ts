@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { failedLines } from "../src/exact-match.js";
+import { failedLines } from "../src/eval/answers.js";
 import type { Output } from "../src/output.js";
 import { Progress } from "../src/progress.js";
 import { StreamedTexts } from "../src/streamed-texts.js";

@@ -6,7 +6,7 @@ import { applyAdapter, merge, parameterReport, saveAdapter } from "@lowrank/lora
 import { type DataSet, encodeRows, saveModel, type Tokenizer, train } from "@lowrank/models";
 import { nodeFiles } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
-import { exactMatch } from "../exact-match.js";
+import { exactMatch } from "../eval/answers.js";
 import type { Flags } from "../flags.js";
 import { interruptedCode } from "../interruption.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";

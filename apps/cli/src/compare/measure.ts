@@ -12,7 +12,7 @@ import {
   longestLength,
   type Tokenizer,
 } from "@lowrank/models";
-import { type Answer, exactMatch } from "../exact-match.js";
+import { type Answer, exactMatch } from "../eval/answers.js";
 import { UsageError } from "../failure.js";
 import { contextOf } from "../runs.js";
 import { type DecodingState, decodingLatency } from "./latency.js";

@@ -1,4 +1,4 @@
-import type { Answer } from "../exact-match.js";
+import type { Answer } from "../eval/answers.js";
 import { fullMethod, methodOf } from "../method.js";
 import { parted } from "../parting.js";
 import { curves, smoothed } from "../report/curves.js";

@@ -55,6 +55,9 @@ describe.each(Object.keys(commands))("lowrank %s", (name) => {
   });
 });
 
+/** The flag that says where a command writes. */
+const outFlag = (name: string): string => (name === "eval" ? "--predictions" : "--out");
+
 /** A command line of each command that writes, without what it writes to: `<in>` stands for an input. */
 const writing: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "<in>", "--data", "<in>", "--eval-data", "<in>"],
@@ -65,6 +68,7 @@ const writing: Readonly<Record<string, readonly string[]>> = {
   extract: ["--base", "<in>", "--tuned", "<in>", "--rank", "2"],
   resize: ["<in>", "--rank", "2"],
   quickstart: [],
+  eval: ["--model", "<in>", "--adapter", "<in>", "--data", "<in>", "--metric", "<in>", "--generate"],
   data: ["convert", "<in>", "--model", "<in>", "--eval-data", "<in>"],
 };
 
@@ -108,8 +112,8 @@ for (const [name, args] of Object.entries(writing)) {
       const out = await spelled(own);
       const before = await snapshot(folder);
       for (const more of name === "train" ? [[], ["--overwrite"], ["--resume"]] : [[]]) {
-        const { code, stderr } = await lowrankHere([name, ...line, "--out", out, ...more]);
-        expect(stderr).toMatch(/^error: --out is .*, which is read as well/);
+        const { code, stderr } = await lowrankHere([name, ...line, outFlag(name), out, ...more]);
+        expect(stderr).toMatch(new RegExp(`^error: ${outFlag(name)} is .*, which is read as well`));
         expect(code).toBe(2);
       }
       expect(await snapshot(folder)).toEqual(before);

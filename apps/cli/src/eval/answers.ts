@@ -1,11 +1,11 @@
 import { type DataSet, type Example, type Examples, ignoredLabel, type LoadedModel, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { largest } from "@lowrank/tensor";
-import { UsageError } from "./failure.js";
-import type { Output } from "./output.js";
-import { partingLines } from "./parting.js";
-import { contextOf } from "./runs.js";
-import { grouped, oneLine } from "./terminal/format.js";
-import { printable } from "./terminal/printable.js";
+import { UsageError } from "../failure.js";
+import type { Output } from "../output.js";
+import { partingLines } from "../parting.js";
+import { contextOf } from "../runs.js";
+import { grouped, oneLine } from "../terminal/format.js";
+import { printable } from "../terminal/printable.js";
 
 /** One row's answer beside what it should be, both without white space at the ends. */
 export interface Answer {
