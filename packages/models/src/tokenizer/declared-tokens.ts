@@ -1,4 +1,4 @@
-import { CheckpointError, type Json } from "@lowrank/tensor";
+import { CheckpointError, type Json, largest } from "@lowrank/tensor";
 import type { AddedToken } from "./pipeline/added-tokens.js";
 import { addedToken, type Known } from "./pipeline/pipeline.js";
 
@@ -45,7 +45,10 @@ export function declaredTokens(config: Json, path: string): (known: Known) => re
       declared.set(content, addedToken(token, numbered(content) ?? Number(number)));
     }
     const named = namedTokens.map((name) => config[name]);
-    let next = Math.max(nextId(), ...[...declared.values()].map(({ id }) => id + 1));
+    let next = largest(
+      [...declared.values()].map(({ id }) => id + 1),
+      nextId(),
+    );
     for (const value of [...named, ...extraTokens(config)]) {
       const content = tokenText(value);
       if (content === null || content === "" || declared.has(content) || tokens.has(content)) continue;
