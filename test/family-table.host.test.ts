@@ -39,6 +39,17 @@ test.each(configs)("no field of $name's config.json is unknown", ({ name, config
   expect(readFamily(config, name).unknown).toEqual([]);
 });
 
+/** Families whose rope has kinds of its own, one for each type of layer, or none. */
+const ownRopes = new Set(["phi3", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "olmo3", "nemotron_h"]);
+const plainRopes = configs.filter(({ type, config }) => !ownRopes.has(type) && config["text_config"] === undefined);
+
+test.each(plainRopes)("with dynamic rope, $name reaches further than its max_position_embeddings by the factor", ({ config }) => {
+  const { rope_scaling: _old, rope_theta: _theta, ...rest } = config;
+  const changed = { ...rest, rope_parameters: { rope_type: "dynamic", factor: 2, rope_theta: 500 } };
+  const { contextLength } = modelOutline(changed, { device: dev });
+  expect(contextLength).toBe(2 * Number(config["max_position_embeddings"]));
+});
+
 /** Where the end tokens stand, and which they are. */
 const ends: readonly (readonly [name: string, change: Record<string, unknown>, tokens: readonly number[]])[] = [
   ["gpt_neox", {}, [2]],

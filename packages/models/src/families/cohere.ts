@@ -1,7 +1,7 @@
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, selfAttention } from "./standard.js";
 
 /** Command R (Cohere 2024): transformers' CohereForCausalLM. Attention and MLP read one norm without a bias; rope turns neighbouring pairs. */
@@ -22,12 +22,16 @@ export const cohere: Family = defineFamily({
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.layer_norm_eps } as const;
     const { attention_bias: has, use_qk_norm: hasNorm } = config;
+    const rope = readRope(config, path, { pairing: "adjacent" });
     const mixer = selfAttention(config, {
-      rope: readRope(config, path, { pairing: "adjacent" }),
+      rope,
       bias: { q: has, k: has, v: has, out: has },
       queryKeyNorm: hasNorm ? { q: "q_norm", k: "k_norm", norm, over: "each head" } : null,
     });
     const layer = { mixer, feedForward: gatedMlp(config), norm, norms: { beforeMixer: "input_layernorm" }, isParallel: true };
-    return decoderNamed(config, norm, () => layer, { head: { scale: config.logit_scale ?? 0.0625 } });
+    return decoderNamed(config, norm, () => layer, {
+      contextLength: contextOf(config, rope),
+      head: { scale: config.logit_scale ?? 0.0625 },
+    });
   },
 });

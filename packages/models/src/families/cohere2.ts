@@ -2,7 +2,7 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary, windows } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, layerTypeRule, selfAttention, slides } from "./standard.js";
 
 /** Command R7B and Command A (Cohere 2024, 2025): transformers' Cohere2ForCausalLM. Only the layers with a window have positions. */
@@ -40,6 +40,6 @@ export const cohere2: Family = defineFamily({
       const mixer = selfAttention(config, { bias, rope: isSliding ? rope : null, window: isSliding ? window : null });
       return { mixer, feedForward: gatedMlp(config), norm, norms: { beforeMixer: "input_layernorm" }, isParallel: true };
     };
-    return decoderNamed(config, norm, layer, { head: { scale: config.logit_scale ?? 0.0625 } });
+    return decoderNamed(config, norm, layer, { contextLength: contextOf(config, rope), head: { scale: config.logit_scale ?? 0.0625 } });
   },
 });

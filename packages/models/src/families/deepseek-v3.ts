@@ -3,7 +3,7 @@ import { count, countOrNull, countOrZero, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
-import { latentScale, readRope } from "./rope.js";
+import { contextOf, latentScale, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
 
 const fields = {
@@ -60,11 +60,16 @@ export const deepseekV3: Family = defineFamily({
       routing: routingOf(config),
       shared: { name: "shared_experts", options: { inner: inner * config.n_shared_experts, activation, names } },
     });
-    return decoderNamed(config, norm, (layer) => ({
-      mixer: { name: "self_attn", part: attention },
-      feedForward: layer < config.first_k_dense_replace ? gatedMlp(config) : sparse,
+    return decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      (layer) => ({
+        mixer: { name: "self_attn", part: attention },
+        feedForward: layer < config.first_k_dense_replace ? gatedMlp(config) : sparse,
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
   },
 });

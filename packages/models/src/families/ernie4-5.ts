@@ -1,7 +1,7 @@
 import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { orNone, rotary, sizes } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** ERNIE 4.5 0.3B (Baidu 2025): transformers' Ernie4_5ForCausalLM. Llama with rope over neighbouring pairs. */
@@ -22,11 +22,12 @@ export const ernie4_5: Family = defineFamily({
     const norm = rmsNorm(config);
     const { use_bias: has } = config;
     const rope = readRope(config, path, { theta: 500000, pairing: "adjacent" });
-    return decoderNamed(config, norm, () => ({
+    const layer = {
       mixer: selfAttention(config, { rope, bias: { q: has, k: has, v: has, out: has } }),
       feedForward: gatedMlp(config, { bias: { up: has, down: has } }),
       norm,
       norms: normsInFront,
-    }));
+    };
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });

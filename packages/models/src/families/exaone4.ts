@@ -2,7 +2,7 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { countOrNull, field, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { orNone, rotary, sizes, windows } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, layerTypeRule, rmsNorm, selfAttention, slides } from "./standard.js";
 
 /** EXAONE 4 (LG AI Research 2025): transformers' Exaone4ForCausalLM. Norms behind; full layers among sliding ones have no positions. */
@@ -47,6 +47,6 @@ export const exaone4: Family = defineFamily({
         norms: { afterMixer: "post_attention_layernorm", afterFeedForward: "post_feedforward_layernorm" },
       };
     };
-    return decoderNamed(config, norm, layer);
+    return decoderNamed(config, norm, layer, { contextLength: contextOf(config, rope) });
   },
 });

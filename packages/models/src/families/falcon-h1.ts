@@ -5,7 +5,7 @@ import { asFloat, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes } from "./fields.js";
 import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
 
 const numbers = (what: string) => asFloat(list<number>(what, Number.isFinite));
@@ -70,6 +70,7 @@ export const falconH1: Family = defineFamily({
         norms: { beforeMixer: "input_layernorm", beforeFeedForward: "pre_ff_layernorm" },
       }),
       {
+        contextLength: contextOf(config, rope),
         embedding: { scale: config.embedding_multiplier },
         norm: { name: "model.final_layernorm" },
         head: { scale: config.lm_head_multiplier },

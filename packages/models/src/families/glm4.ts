@@ -2,7 +2,7 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { count, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, rmsNorm, selfAttention } from "./standard.js";
 
 /** GLM-4 0414 (Zhipu 2025): transformers' Glm4ForCausalLM. Norms before and after; half of each head turns, by neighbouring pairs. */
@@ -35,6 +35,6 @@ export const glm4: Family = defineFamily({
         afterFeedForward: "post_mlp_layernorm",
       },
     };
-    return decoderNamed(config, norm, () => layer);
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });

@@ -4,7 +4,7 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { choice, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, normsInFront } from "./standard.js";
 
 /** GPT-NeoX (Black et al. 2022) and Pythia: transformers' GPTNeoXForCausalLM. Queries, keys and values of a head lie beside each other. */
@@ -36,13 +36,14 @@ export const gptNeoX: Family = defineFamily({
       rope_theta: config.rope_theta ?? config.rotary_emb_base,
       partial_rotary_factor: config.partial_rotary_factor ?? config.rotary_pct,
     };
+    const rope = readRope({ ...config, ...old, head_dim: null }, path, { isPartial: true, partial: 0.25 });
     const mixer = attention({
       heads,
       kvHeads: heads,
       headDim: width / heads,
       names: { qkv: "query_key_value", out: "dense", order: "heads" },
       bias: { q: hasBias, out: hasBias },
-      rope: readRope({ ...config, ...old, head_dim: null }, path, { isPartial: true, partial: 0.25 }),
+      rope,
     });
     const names = { up: "dense_h_to_4h", down: "dense_4h_to_h" };
     const layer = {
@@ -53,6 +54,7 @@ export const gptNeoX: Family = defineFamily({
       isParallel: config.use_parallel_residual,
     };
     const options = decoderNamed(config, norm, () => layer, {
+      contextLength: contextOf(config, rope),
       embedding: { name: "gpt_neox.embed_in" },
       norm: { name: "gpt_neox.final_layer_norm" },
     });

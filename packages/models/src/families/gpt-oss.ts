@@ -3,7 +3,7 @@ import { count, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes, windows } from "./fields.js";
 import { fewerChoices } from "./mixture.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** gpt-oss (OpenAI 2025): transformers' GptOssForCausalLM. */
@@ -27,27 +27,32 @@ export const gptOss: Family = defineFamily({
     const rope = readRope(config, path, { theta: 150000 });
     const norm = rmsNorm(config);
     const { attention_bias: has, num_local_experts: number, num_experts_per_tok: choices, intermediate_size: inner } = config;
-    return decoderNamed(config, norm, (layer) => ({
-      mixer: selfAttention(config, {
-        rope,
-        bias: { q: has, k: has, v: has, out: has },
-        window: isSliding(config.layer_types, layer) ? config.sliding_window : null,
-        sinks: "sinks",
-      }),
-      feedForward: {
-        name: "mlp",
-        part: experts({
-          count: number,
-          inner,
-          activation: { kind: "clamped", limit: config.swiglu_limit, alpha: 1.702 },
-          stored: { kind: "stacked", isTransposed: true, bias: true },
-          router: { name: "router", bias: true },
-          routing: { kind: "softmaxOfChosen", choices, isNormalized: true },
-        }),
-      },
+    return decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      (layer) => ({
+        mixer: selfAttention(config, {
+          rope,
+          bias: { q: has, k: has, v: has, out: has },
+          window: isSliding(config.layer_types, layer) ? config.sliding_window : null,
+          sinks: "sinks",
+        }),
+        feedForward: {
+          name: "mlp",
+          part: experts({
+            count: number,
+            inner,
+            activation: { kind: "clamped", limit: config.swiglu_limit, alpha: 1.702 },
+            stored: { kind: "stacked", isTransposed: true, bias: true },
+            router: { name: "router", bias: true },
+            routing: { kind: "softmaxOfChosen", choices, isNormalized: true },
+          }),
+        },
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
   },
 });
 

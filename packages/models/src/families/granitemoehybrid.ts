@@ -8,7 +8,7 @@ import { choice, count, countOrZero, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, rotary, sizes } from "./fields.js";
 import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 const fields = {
@@ -58,7 +58,11 @@ export const granitemoehybrid: Family = defineFamily({
         norms: normsInFront,
         residualScale: config.residual_multiplier,
       }),
-      { embedding: { scale: config.embedding_multiplier, scalesPrompt: true }, head: { scale: 1 / config.logits_scaling } },
+      {
+        ...(rope && { contextLength: contextOf(config, rope) }),
+        embedding: { scale: config.embedding_multiplier, scalesPrompt: true },
+        head: { scale: 1 / config.logits_scaling },
+      },
     );
   },
 });

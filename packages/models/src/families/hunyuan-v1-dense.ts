@@ -1,7 +1,7 @@
 import { flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Hunyuan dense (Tencent 2025): transformers' HunYuanDenseV1ForCausalLM. Queries and keys are normed behind the rope. */
@@ -38,6 +38,7 @@ export const hunyuanV1Dense: Family = defineFamily({
       bias: { q: has, k: has, v: has, out: has },
       queryKeyNorm: { q: "query_layernorm", k: "key_layernorm", norm, over: "head", isAfterRope: true },
     });
-    return decoderNamed(config, norm, () => ({ mixer, feedForward: gatedMlp(config), norm, norms: normsInFront }));
+    const layer = { mixer, feedForward: gatedMlp(config), norm, norms: normsInFront };
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });

@@ -3,7 +3,7 @@ import { shortConv } from "../decoder/short-conv.js";
 import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { flagOrNull, layerTypes, list, rotary, sizes } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, selfAttention } from "./standard.js";
 
 const { rms_norm_eps: _eps, hidden_act: _activation, intermediate_size: _inner, ...own } = sizes;
@@ -59,7 +59,7 @@ export const lfm2: Family = defineFamily({
         norm,
         norms: { beforeMixer: "operator_norm", beforeFeedForward: "ffn_norm" },
       }),
-      { norm: { name: "model.embedding_norm" } },
+      { contextLength: contextOf(config, rope), norm: { name: "model.embedding_norm" } },
     );
   },
 });

@@ -2,7 +2,7 @@ import { count, countOrNull } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { fewerChoices, mixture } from "./mixture.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Mixtral (Jiang et al. 2024): transformers' MixtralForCausalLM. */
@@ -23,12 +23,17 @@ export const mixtral: Family = defineFamily({
     const rope = readRope(config, path, { theta: 1e6 });
     const norm = rmsNorm(config);
     const { num_local_experts: experts, num_experts_per_tok: choices, intermediate_size: inner, hidden_act: activation } = config;
-    const decoder = decoderNamed(config, norm, () => ({
-      mixer: selfAttention(config, { rope, window: config.sliding_window }),
-      feedForward: mixture({ count: experts, choices, inner, activation, stored: { kind: "each", gate: "w1", up: "w3", down: "w2" } }),
+    const decoder = decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      () => ({
+        mixer: selfAttention(config, { rope, window: config.sliding_window }),
+        feedForward: mixture({ count: experts, choices, inner, activation, stored: { kind: "each", gate: "w1", up: "w3", down: "w2" } }),
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
     // Adapters are filed under transformers' names of today.
     return { ...decoder, savedNames: [".mlp.", ".block_sparse_moe."] };
   },

@@ -3,7 +3,7 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { choice, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, rotary } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, selfAttention } from "./standard.js";
 
 /** Phi-1, 1.5 and 2 (Gunasekar et al. 2023): transformers' PhiForCausalLM. Attention and MLP read one norm, and everything has a bias. */
@@ -25,6 +25,10 @@ export const phi: Family = defineFamily({
     const { intermediate_size: inner, hidden_act: activation } = config;
     const mlp = feedForward({ inner, activation, names: { up: "fc1", down: "fc2" }, bias: { up: true, down: true } });
     const layer = { mixer, feedForward: { name: "mlp", part: mlp }, norm, norms: { beforeMixer: "input_layernorm" }, isParallel: true };
-    return decoderNamed(config, norm, () => layer, { norm: { name: "model.final_layernorm" }, head: { bias: true } });
+    return decoderNamed(config, norm, () => layer, {
+      contextLength: contextOf(config, rope),
+      norm: { name: "model.final_layernorm" },
+      head: { bias: true },
+    });
   },
 });

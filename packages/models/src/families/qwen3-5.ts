@@ -2,7 +2,7 @@ import { flag } from "../schema.js";
 import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention } from "./standard.js";
 
 /** Qwen3.5's text model: transformers' Qwen3_5ForCausalLM. */
@@ -23,11 +23,16 @@ export const qwen35: Family = defineFamily({
       queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
     });
     const delta = deltaNet(config, "apart");
-    return decoderNamed(config, norm, (layer) => ({
-      mixer: isLinear(config, layer) ? delta : attention,
-      feedForward: gatedMlp(config),
+    return decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      (layer) => ({
+        mixer: isLinear(config, layer) ? delta : attention,
+        feedForward: gatedMlp(config),
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
   },
 });

@@ -2,7 +2,7 @@ import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Qwen3 with experts (Yang et al. 2025): transformers' Qwen3MoeForCausalLM. */
@@ -34,16 +34,21 @@ export const qwen3Moe: Family = defineFamily({
       choices: config.num_experts_per_tok,
       inner: config.moe_intermediate_size,
     };
-    return decoderNamed(config, norm, (layer) => ({
-      mixer: selfAttention(config, {
-        rope,
-        bias: { q: has, k: has, v: has, out: has },
-        window: config.use_sliding_window ? config.sliding_window : null,
-        queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
-      }),
-      feedForward: isSparse(layer, config) ? mixture({ ...experts, activation, isNormalized }) : gatedMlp(config),
+    return decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      (layer) => ({
+        mixer: selfAttention(config, {
+          rope,
+          bias: { q: has, k: has, v: has, out: has },
+          window: config.use_sliding_window ? config.sliding_window : null,
+          queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+        }),
+        feedForward: isSparse(layer, config) ? mixture({ ...experts, activation, isNormalized }) : gatedMlp(config),
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
   },
 });

@@ -3,7 +3,7 @@ import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention } from "./standard.js";
 
 /** Qwen3-Next (Qwen 2025): transformers' Qwen3NextForCausalLM. */
@@ -48,11 +48,16 @@ export const qwen3Next: Family = defineFamily({
         options: { inner: config.shared_expert_intermediate_size, activation, names },
       },
     });
-    return decoderNamed(config, norm, (layer) => ({
-      mixer: isLinear(config, layer) ? deltaNet(config, "fused") : attention,
-      feedForward: isSparse(layer, config) ? sparse : gatedMlp(config),
+    return decoderNamed(
+      config,
       norm,
-      norms: normsInFront,
-    }));
+      (layer) => ({
+        mixer: isLinear(config, layer) ? deltaNet(config, "fused") : attention,
+        feedForward: isSparse(layer, config) ? sparse : gatedMlp(config),
+        norm,
+        norms: normsInFront,
+      }),
+      { contextLength: contextOf(config, rope) },
+    );
   },
 });

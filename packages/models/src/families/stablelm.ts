@@ -1,7 +1,7 @@
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, rotary } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, layerNorm, normsInFront, selfAttention } from "./standard.js";
 
 /** StableLM (Bellagente et al. 2024): transformers' StableLmForCausalLM. */
@@ -22,8 +22,9 @@ export const stablelm: Family = defineFamily({
   decoder: (config, path) => {
     const norm = layerNorm(config);
     const { use_qkv_bias: has, use_parallel_residual: isParallel } = config;
+    const rope = readRope(config, path, { isPartial: true, partial: 0.25 });
     const mixer = selfAttention(config, {
-      rope: readRope(config, path, { isPartial: true, partial: 0.25 }),
+      rope,
       bias: { q: has, k: has, v: has },
       queryKeyNorm: config.qk_layernorm
         ? { q: "q_layernorm", k: "k_layernorm", norm: { ...norm, bias: false }, over: "each head apart" }
@@ -31,6 +32,6 @@ export const stablelm: Family = defineFamily({
     });
     const { beforeMixer } = normsInFront;
     const layer = { mixer, feedForward: gatedMlp(config), norm, norms: isParallel ? { beforeMixer } : normsInFront, isParallel };
-    return decoderNamed(config, norm, () => layer);
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });

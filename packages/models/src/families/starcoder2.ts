@@ -3,7 +3,7 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { choice, count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { plainSizes, rotary } from "./fields.js";
-import { readRope } from "./rope.js";
+import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, selfAttention } from "./standard.js";
 
 /** StarCoder 2 (Lozhkov et al. 2024): transformers' Starcoder2ForCausalLM. */
@@ -26,8 +26,10 @@ export const starcoder2: Family = defineFamily({
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.norm_epsilon, bias: true } as const;
     const { use_bias: has, intermediate_size: inner, hidden_act: activation, sliding_window: window } = config;
-    const mixer = selfAttention(config, { rope: readRope(config, path), window, bias: { q: has, k: has, v: has, out: has } });
+    const rope = readRope(config, path);
+    const mixer = selfAttention(config, { rope, window, bias: { q: has, k: has, v: has, out: has } });
     const mlp = feedForward({ inner, activation, names: { up: "c_fc", down: "c_proj" }, bias: { up: has, down: has } });
-    return decoderNamed(config, norm, () => ({ mixer, feedForward: { name: "mlp", part: mlp }, norm, norms: normsInFront }));
+    const layer = { mixer, feedForward: { name: "mlp", part: mlp }, norm, norms: normsInFront };
+    return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });
