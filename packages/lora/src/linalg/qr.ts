@@ -13,8 +13,8 @@ export function* directions(): Generator<number, never> {
 }
 
 /**
- * An orthonormal basis of the columns of a matrix [rows, columns], as columns: Gram–Schmidt, twice over, which is as orthogonal as
- * Householder's (Giraud et al. 2005). A column that the ones before it span gives another direction, so that there are always as many.
+ * An orthonormal basis of the columns of a matrix [rows, columns], as columns: Gram–Schmidt, twice over where it matters, which is as orthogonal
+ * as Householder's (Giraud et al. 2005). A column that the ones before it span gives another direction, so that there are always as many.
  * With R = Qᵀ M this is the QR decomposition with a diagonal of R that is not negative. Needs rows ≥ columns.
  */
 export function orthonormalized(matrix: HostMatrix, rows: number, columns: number): Float64Array {
@@ -47,8 +47,13 @@ function removeFrom(basis: Float64Array, count: number, vector: Float64Array): b
   const size = norm(vector);
   if (!(size > 0)) return false;
   scale(vector, 1 / size);
-  for (let pass = 0; pass < 2; pass++) removeShares(basis, 0, count, vector);
-  const left = norm(vector);
+  removeShares(basis, 0, count, vector);
+  let left = norm(vector);
+  // Of a vector that kept most of its length, no more than rounding is left to remove (Daniel et al. 1976).
+  if (left < Math.SQRT1_2) {
+    removeShares(basis, 0, count, vector);
+    left = norm(vector);
+  }
   if (!(left > 1e-12)) return false;
   scale(vector, 1 / left);
   return true;
