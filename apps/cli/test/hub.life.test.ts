@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { TestHub } from "test-support";
+import { sha256, TestHub } from "test-support";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { FetchProgress } from "../src/fetch-progress.js";
 import { type Output, processOutput } from "../src/output.js";
@@ -196,10 +196,11 @@ describe("processes", () => {
     rmSync(join(cache, "models--org--tiny"), { recursive: true, force: true });
     half();
     const blobs = join(cache, "models--org--tiny", "blobs");
+    const weights = `.${sha256(files["model.safetensors"] ?? new Uint8Array())}.`;
     const hasPart = (): boolean =>
       existsSync(blobs) &&
       readdirSync(blobs).some(
-        (name) => name.endsWith(".lowrank") && (statSync(join(blobs, name), { throwIfNoEntry: false })?.size ?? 0) > 0,
+        (name) => name.startsWith(weights) && (statSync(join(blobs, name), { throwIfNoEntry: false })?.size ?? 0) > 0,
       );
     const killed = await lowrank(command, { env: env(), killWhen: hasPart });
     expect(killed.code).toBe(null);
