@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
@@ -160,3 +160,20 @@ test.each(readdirSync(files).filter((name) => /^(sharegpt|alpaca|messages|dolly|
     for (const line of lines) expect(JSON.parse(line)).toHaveProperty("messages");
   },
 );
+
+test("preview reads all data files, and three steps of training learn from each of their rows", async () => {
+  const chat = join(folder, "chat-model");
+  cpSync(fileURLToPath(new URL("../../../examples/base-model/model", import.meta.url)), chat, { recursive: true });
+  put("chat-model/chat_template.jinja", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
+  const all = readdirSync(files).map((name) => join(files, name));
+  const seen = await lowrankHere(["data", "preview", ...all, "--model", chat, "--rows", "0", "--json"]);
+  expect(seen.code, seen.stderr).toBe(0);
+  const { files: previews } = JSON.parse(seen.stdout) as { files: { rowCount: number; learnedTokenCount: number; errors: unknown[] }[] };
+  expect(previews.map(({ rowCount, errors }) => [rowCount, errors.length])).toEqual(all.map(() => [3, 0]));
+  for (const { learnedTokenCount } of previews) expect(learnedTokenCount).toBeGreaterThan(9);
+  const args = ["--rank", "1", "--targets", "q_proj", "--steps", "3", "--batch-size", String(all.length), "--device", "cpu"];
+  const out = join(folder, "out-all");
+  const trained = await lowrankHere(["train", "--model", chat, ...all.flatMap((path) => ["--data", path]), ...args, "--out", out]);
+  expect(trained.code, trained.stderr).toBe(0);
+  expect(trained.stdout).toContain("(1.0 epochs)");
+});
