@@ -5,6 +5,7 @@ import { applyAdapter, saveAdapter } from "@lowrank/lora";
 import { initModel, saveModel, saveState } from "@lowrank/models";
 import { device, fromBytes, joined, memoryFiles, tensor, writeSafetensors } from "@lowrank/tensor";
 import { root } from "../prepare.mjs";
+import { everyKind } from "./gguf.mjs";
 
 /** @typedef {ReadonlyMap<string, Uint8Array>} Files By path, below the folder "m". */
 /** @typedef {{ name: string, files: Files }} Sample */
@@ -283,6 +284,10 @@ export async function corpus() {
     safetensors: [
       { name: "every dtype", files: new Map([["m/x.safetensors", await joined(writeSafetensors(several, { format: "pt" }))]]) },
       { name: "a model", files: new Map([["m/x.safetensors", weights]]) },
+    ],
+    gguf: [
+      { name: "every kind", files: new Map([["m/x.gguf", everyKind()]]) },
+      ...sharedTexts(["gguf"], /^types\.gguf$/).map(({ name, text }) => ({ name, files: new Map([["m/x.gguf", new Uint8Array(text)]]) })),
     ],
     config: [
       { name: "llama", files: new Map([...llamaFiles, ["m/generation_config.json", generation]]) },

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { adapterOutline, loadAdapter } from "@lowrank/lora";
 import { loadModel, metricsFile, modelOutline, readExamples, readState, readTokenizer, restoreState, Tokenizer } from "@lowrank/models";
-import { bytesSource, memoryFiles, planningDevice, readSafetensors, tensor } from "@lowrank/tensor";
+import { bytesSource, memoryFiles, planningDevice, readGguf, readSafetensors, tensor } from "@lowrank/tensor";
 import { corpus, dev, tokenizerFiles } from "./corpus.mjs";
+import { mutateGguf } from "./gguf.mjs";
 import { mutateBytes, mutateJsonFile, mutateLines, mutateSafetensors, mutateTemplate } from "./mutate.mjs";
 import { randomOf } from "./random.mjs";
 
@@ -77,6 +78,16 @@ export const readers = {
         total += size;
         await file.tensor(name, { device: dev });
       }
+      check(total <= bytes.length, `its tensors have ${total} bytes`);
+    },
+  },
+  gguf: {
+    mutate: (_path, bytes, random, other) => mutateGguf(bytes, random, other),
+    async read(files) {
+      const [path, bytes] = /** @type {[string, Uint8Array]} */ ([...files][0]);
+      const file = await readGguf(bytesSource(bytes, path));
+      let total = 0;
+      for (const name of file.entries.keys()) total += (await file.bytes(name)).length;
       check(total <= bytes.length, `its tensors have ${total} bytes`);
     },
   },
