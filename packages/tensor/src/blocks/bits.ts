@@ -1,0 +1,46 @@
+import { arange } from "../graph/create.js";
+import type { Tensor } from "../graph/tensor.js";
+import { gather } from "../ops/gather.js";
+import { concat, narrow } from "../ops/movement.js";
+
+/**
+ * Codes of `bits` bits out of bytes [..., n]: [..., n · 8 / bits], u32. In each run of `width` bytes come the lowest bits of all of them first, then
+ * the next of all: with a width of 1 the codes of a byte are neighbours.
+ */
+export function planes(packed: Tensor, width: number, bits: 1 | 2 | 4): Tensor {
+  const [count, mask] = [8 / bits, 2 ** bits - 1];
+  const outer = packed.shape.slice(0, -1);
+  const length = packed.shape.at(-1) ?? 0;
+  const runs = packed.reshape([...outer, length / width, width]);
+  // Two halves put side by side are what products read fastest.
+  if (count === 2 && width > 1)
+    return concat([runs.and(mask), runs.shiftRight(bits)], outer.length + 1).reshape([...outer, length * count]);
+  const shifts = arange(count, { device: packed.device }).mul(bits).cast("u32").reshape([count, 1]);
+  return runs
+    .reshape([...outer, length / width, 1, width])
+    .shiftRight(shifts)
+    .and(mask)
+    .reshape([...outer, length * count]);
+}
+
+/** Two's complement bytes as f32. */
+export const signed = (x: Tensor): Tensor => x.xor(128).cast("f32").sub(128);
+
+/** Codes [..., n] as f32 in groups that share a scale: [..., groups, n / groups]. */
+export function grouped(codes: Tensor, groups: number): Tensor {
+  const outer = codes.shape.slice(0, -1);
+  return codes.cast("f32").reshape([...outer, groups, (codes.shape.at(-1) ?? 0) / groups]);
+}
+
+/** One scale a group, [..., groups], beside the numbers of the group: [..., groups, 1]. */
+export const each = (scales: Tensor): Tensor => scales.reshape([...scales.shape, 1]);
+
+/** Groups [..., groups, n] one after another: [..., groups · n]. */
+export const joined = (groups: Tensor): Tensor =>
+  groups.reshape([...groups.shape.slice(0, -2), (groups.shape.at(-2) ?? 1) * (groups.shape.at(-1) ?? 1)]);
+
+/** The table's entry of each code. */
+export const lookUp = (table: Tensor, codes: Tensor): Tensor => gather(table, codes.cast("i32"));
+
+/** Some elements of the last axis. */
+export const part = (x: Tensor, start: number, stop: number): Tensor => narrow(x, x.rank - 1, start, stop - start);
