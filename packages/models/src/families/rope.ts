@@ -82,11 +82,13 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   const headDim = options.headDim ?? config.head_dim ?? config.hidden_size / config.num_attention_heads;
   const kind = kindOf(own["rope_type"] ?? own["type"] ?? options.kind ?? "default", { ...otherNames, ...options.aliases }, place, path);
   const dims = kind === "proportional" ? headDim : Math.floor(headDim * share);
-  if (dims % 2 !== 0 || dims === 0)
-    throw new CheckpointError(
-      `${path}: "head_dim" ${headDim} is odd, rotary embeddings need an even one${share === 1 ? "" : `: ${dims} of its numbers would turn`}.`,
-      path,
-    );
+  if (dims % 2 !== 0 || dims === 0) {
+    const fact =
+      share === 1
+        ? `"head_dim" ${headDim} is odd, rotary embeddings need an even one`
+        : `"partial_rotary_factor" ${share} lets ${dims} of a head's ${headDim} numbers turn, and they turn by pairs`;
+    throw new CheckpointError(`${path}: ${fact}. Correct the file or fetch it again.`, path);
+  }
   const made = { theta, dims, ...(pairing && { pairing }), ...(isReversed && { isReversed }) };
   const read = <K extends keyof typeof schemas>(of: K): z.output<(typeof schemas)[K]> =>
     checked(schemas[of] as unknown as z.ZodMiniType<z.output<(typeof schemas)[K]>, unknown>, fields, path, place);

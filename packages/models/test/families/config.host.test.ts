@@ -46,6 +46,12 @@ describe("a known field with a value that is not supported is refused by name", 
     ["smollm3", { no_rope_layers: [1] }, /"no_rope_layers" has 1 entries for 4 layers/],
     ["mistral", { num_attention_heads: 3, num_key_value_heads: 2 }, /"num_attention_heads" 3 is not a multiple of "num_key_value_heads" 2/],
     ["granite", { logits_scaling: 0 }, /"logits_scaling" is 0, not a number above 0/],
+    ["gpt_neox", { rotary_pct: 0.375 }, /"partial_rotary_factor" 0\.375 lets 3 of a head's 8 numbers turn, and they turn by pairs/],
+    ["phi", { hidden_act: "swiglu" }, /"hidden_act" is "swiglu", not one of/],
+    ["exaone4", { sliding_window_pattern: "LGX" }, /"sliding_window_pattern" is "LGX", not a whole number, or letters L and G/],
+    ["cohere2", { layer_types: ["full_attention"] }, /"layer_types" has 1 entries for 4 layers/],
+    ["cohere", { rope_scaling: { type: "spiral" } }, /"rope_scaling" has the type "spiral"/],
+    ["starcoder2", { use_bias: "yes" }, /"use_bias" is "yes", not true or false/],
   ];
   test.each(cases)("%s %j", (type, fields, says) => {
     expect(() => read(type, fields)).toThrow(CheckpointError);
