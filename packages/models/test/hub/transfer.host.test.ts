@@ -251,7 +251,9 @@ describe("a transfer that is disturbed", () => {
     const blobs = join(repository(cache), "blobs");
     const hasPart = (): boolean =>
       existsSync(blobs) &&
-      readdirSync(blobs).some((name) => name.startsWith(`.${sha256(weights)}.`) && statSync(join(blobs, name)).size > 9999);
+      readdirSync(blobs).some(
+        (name) => name.startsWith(`.${sha256(weights)}.`) && (statSync(join(blobs, name), { throwIfNoEntry: false })?.size ?? 0) > 9999,
+      );
     const watch = setInterval(() => {
       if (hasPart()) first.abort(new Error("stop"));
     }, 20);
