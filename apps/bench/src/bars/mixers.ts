@@ -55,9 +55,10 @@ async function step(dev: Device, kind: keyof typeof layers, tokens: number): Pro
 async function arenaBytes(dev: Device, kind: keyof typeof layers, tokens: number): Promise<number> {
   const { device, plans } = planningDevice(dev);
   const model = modelOutline({ ...widths, layer_types: layers[kind] }, { device });
+  const parameters = applyAdapter(model, lora).parameters();
   const loss = model.loss(idsOf(device, tokens), idsOf(device, tokens));
   const { length: before } = plans;
-  await realize(loss, ...grad(loss, applyAdapter(model, lora).parameters()));
+  await realize(loss, ...grad(loss, parameters));
   return largest(plans.slice(before).map((plan) => planStatistics(plan).arenaBytes));
 }
 
@@ -72,7 +73,7 @@ export const mixerBars: readonly Bar[] = [
     isTimed: true,
     measure: (context) =>
       context.with("cpu", async (dev) => {
-        const tokens = context.isQuick ? 512 : 2048;
+        const tokens = context.isQuick ? 1024 : 2048;
         const sides = [await step(dev, "linear", tokens), await step(dev, "full", tokens)];
         const [linear, full] = await alternate(sides, { rounds: context.isQuick ? 1 : 3, maxCount: 1 });
         const [once, twice] = [await arenaBytes(dev, "linear", 2048), await arenaBytes(dev, "linear", 4096)];
