@@ -32,7 +32,7 @@ const byteFallback: Decoder = (tokens) => {
     try {
       out.push(strict.decode(Uint8Array.from(bytes)));
     } catch {
-      out.push("\ufffd".repeat(bytes.length));
+      for (const _ of bytes) out.push("\ufffd");
     }
     bytes = [];
   };

@@ -174,7 +174,7 @@ export function unitsOfBytes(text: string): Int32Array | null {
 
 export function textOf(codes: readonly number[]): string {
   let text = "";
-  for (let i = 0; i < codes.length; i += 8192) text += String.fromCodePoint(...codes.slice(i, i + 8192));
+  for (const code of codes) text += String.fromCodePoint(code);
   return text;
 }
 

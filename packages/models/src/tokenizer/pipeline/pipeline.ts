@@ -72,7 +72,7 @@ export class Pipeline {
       if (token) ids.push(token.id);
       else for (const word of this.#splitting.words(piece)) for (const id of this.#tokensOf(word).ids) ids.push(id);
     }
-    if (addSpecialTokens) ids.push(...this.#postProcessor.after);
+    if (addSpecialTokens) for (const id of this.#postProcessor.after) ids.push(id);
     return ids;
   }
 

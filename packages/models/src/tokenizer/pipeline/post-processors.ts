@@ -69,7 +69,7 @@ function template({ single, special_tokens: special }: Json, path: string): Post
     const ids = token?.["ids"];
     if (!Array.isArray(ids) || !ids.every((item) => Number.isSafeInteger(item)))
       return fail(`names the token ${JSON.stringify(id)}, which it does not define`);
-    (isAfter ? after : before).push(...(ids as readonly number[]));
+    for (const number of ids as readonly number[]) (isAfter ? after : before).push(number);
   }
   if (!isAfter) fail("leaves the text out");
   return { before, after, trim: null };

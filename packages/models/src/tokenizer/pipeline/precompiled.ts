@@ -1,6 +1,6 @@
 import { CheckpointError } from "@lowrank/tensor";
 import { breaksGrapheme, codePointsOf, isJoining, prepended, utf8Length } from "../unicode/properties.js";
-import type { Piece } from "./piece.js";
+import { type Piece, textOf } from "./piece.js";
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
@@ -61,7 +61,7 @@ export class Precompiled {
 
   /** What stands for signs: that of the shortest part of them from the start that has a mapping, as Rust takes it. */
   #mapped(codes: readonly number[]): readonly number[] | null {
-    const text = String.fromCodePoint(...codes);
+    const text = textOf(codes);
     const before = this.#known.get(text);
     if (before !== undefined) return before;
     const found = this.#lookUp(encoder.encode(text));
