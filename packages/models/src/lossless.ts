@@ -95,9 +95,15 @@ class Reader {
   }
 
   #string(): string {
-    const start = this.#at++;
-    while (this.text[this.#at] !== '"') this.#at += this.text[this.#at] === "\\" ? 2 : 1;
-    this.#at++;
+    const start = this.#at;
+    let end = start;
+    let backslashes: number;
+    do {
+      end = this.text.indexOf('"', end + 1);
+      backslashes = 0;
+      while (this.text[end - 1 - backslashes] === "\\") backslashes++;
+    } while (backslashes % 2 === 1);
+    this.#at = end + 1;
     return JSON.parse(this.text.slice(start, this.#at)) as string;
   }
 

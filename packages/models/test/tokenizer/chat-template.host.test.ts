@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseLossless, Tokenizer, TokenizerError } from "@lowrank/models";
+import { parseLossless, parseRows, Tokenizer, TokenizerError } from "@lowrank/models";
 import { sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
 import { ChatTemplate } from "../../src/tokenizer/chat-template.js";
@@ -279,4 +279,14 @@ describe("a conversation is rendered as transformers does", () => {
     const thought = [{ role: "assistant", content: "", reasoning_content: "hm" }];
     expect(new Tokenizer(plainTokenizer, {}, template).applyChatTemplate(thought)).toBe(text);
   });
+});
+
+test("rows of a data file reach the template with the numbers that their text has", async () => {
+  const line =
+    '{"messages":[{"role":"user","content":"Add 2020. and 1.5"},{"role":"assistant","content":"ok \\"1.0\\" \\\\","tool_calls":[{"function":{"name":"f","arguments":{"10":1.0,"2":12345678901234567890}}}],"weight":1.0}]}';
+  const [row] = parseRows(line, "rows.jsonl");
+  const messages = row?.kind === "messages" ? row.messages : [];
+  expect(rendered("{{ messages[1].content }} {{ messages[1].tool_calls[0].function.arguments | tojson }}", { messages })).toBe(
+    'ok "1.0" \\ {"10": 1.0, "2": 12345678901234567890}',
+  );
 });

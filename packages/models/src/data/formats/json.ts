@@ -1,3 +1,4 @@
+import { parseLossless } from "../../lossless.js";
 import { DataError } from "./error.js";
 import type { Lines } from "./lines.js";
 import type { DataRecord, Records } from "./records.js";
@@ -13,7 +14,7 @@ export function* lineRecords({ first, texts }: Lines, path: string): Generator<D
 /** A record of JSON text, or the error that it is not JSON. */
 function parsed(text: string, path: string, line: number, remedy: string): DataRecord | DataError {
   try {
-    return { line, value: JSON.parse(text) as unknown };
+    return { line, value: parseLossless(text) };
   } catch (error) {
     const reason = error instanceof Error ? error.message.replace(/\s+/g, " ") : String(error);
     return new DataError(`${path}:${line}: not JSON (${reason}). ${remedy}`, path, line);

@@ -1,3 +1,4 @@
+import { JsonNumber } from "../../lossless.js";
 import { DataError } from "../formats/error.js";
 import type { Fields } from "./fields.js";
 
@@ -37,7 +38,9 @@ function columnOf(fields: Fields, column: string): unknown {
     );
   }
   // A number or a truth value is what it is written as.
-  return typeof value === "number" || typeof value === "bigint" || typeof value === "boolean" ? String(value) : value;
+  return value instanceof JsonNumber || typeof value === "number" || typeof value === "bigint" || typeof value === "boolean"
+    ? String(value)
+    : value;
 }
 
 function textOf(value: unknown, column: string, fields: Fields): string {

@@ -1,3 +1,4 @@
+import { parseLossless } from "../../lossless.js";
 import { DataError } from "../formats/error.js";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -77,7 +78,7 @@ export class Fields {
 
   #json(text: string, name: string): unknown {
     try {
-      return JSON.parse(text);
+      return parseLossless(text);
     } catch {
       this.fail(`"${name}" is a text that is not JSON`, "Write a list or an object, or its JSON.");
     }

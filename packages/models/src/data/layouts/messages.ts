@@ -1,3 +1,4 @@
+import { JsonNumber } from "../../lossless.js";
 import type { ChatMessage } from "../../tokenizer/chat.js";
 import type { Fields } from "./fields.js";
 import type { Layout } from "./layout.js";
@@ -83,7 +84,8 @@ function isSupervised(
   place: string,
   fields: Fields,
 ): boolean {
-  const weight = marks.weight ?? null;
+  // 1.0 is kept apart from 1 for templates; here they are one.
+  const weight = marks.weight instanceof JsonNumber ? Number(marks.weight) : (marks.weight ?? null);
   const train = marks.train ?? null;
   if (weight !== null && weight !== 0 && weight !== 1)
     fields.fail(`the "weight" of ${place} is ${JSON.stringify(weight)}`, "A turn is learned or not: write 0 or 1.");

@@ -1,3 +1,4 @@
+import { parseLossless } from "../../lossless.js";
 import type { Fields } from "./fields.js";
 import type { Layout } from "./layout.js";
 import { conversationOf, messagesOf, type Turn } from "./messages.js";
@@ -44,14 +45,14 @@ function turnOf(item: unknown, place: string, fields: Fields): Turn {
   if (role === undefined) fields.fail(`${place} is from ${JSON.stringify(from)}`, `Known are ${Object.keys(roles).join(", ")}.`);
   const isCall = from.toLowerCase() === "function_call";
   const message = isCall ? { role, content: null, tool_calls: callsOf(value, place, fields) } : { role, content: value };
-  return { message, isSupervised: (weight ?? 1) !== 0 && (train ?? true) !== false };
+  return { message, isSupervised: Number(weight ?? 1) !== 0 && (train ?? true) !== false };
 }
 
 /** The calls that a `function_call` turn writes as JSON: one {"name","arguments"}, or a list of them. */
 function callsOf(value: string, place: string, fields: Fields): Json[] {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(value);
+    parsed = parseLossless(value);
   } catch {
     fields.fail(`the function_call of ${place} is not JSON`, 'Write {"name":"…","arguments":{ … }}.');
   }
