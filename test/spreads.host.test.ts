@@ -14,7 +14,7 @@ const bounded: readonly (readonly [path: string, bound: string])[] = [
   ["packages/tensor/src/kernels/", "the lines and operands of one kernel"],
   ["packages/tensor/src/schedule/lower.ts", "the operands of one node"],
   ["packages/models/src/train/step.ts", "the tensors of one batch"],
-  ["packages/models/src/tokenizer/pipeline/p", "8192 characters, the special tokens of one template, and the characters of one sign"],
+  ["packages/tensor/src/io/window.ts", "24 bytes"],
   ["packages/models/src/tokenizer/template/", "the arguments of one call, and the statements of one"],
   ["packages/tensor/src/backends/cpu/panel-layout.ts", "the operands of one kernel"],
   ["apps/bench/src/bars/generation.ts", "the two of a pair"],
