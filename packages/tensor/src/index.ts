@@ -3,9 +3,12 @@ import "./ops/methods.js";
 export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";
+export { type AwqWeight, awqValues } from "./blocks/awq.js";
 export { type FourBitWeight, fourBitValues, type NestedScales, nestedScales, rowwiseValues } from "./blocks/bitsandbytes.js";
 export { type BlockTensor, blockTensor } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
+export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
+export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
 export { blockTypes } from "./blocks/table.js";
 export type {
   Backend,

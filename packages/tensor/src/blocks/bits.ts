@@ -23,6 +23,32 @@ export function planes(packed: Tensor, width: number, bits: 1 | 2 | 4): Tensor {
     .reshape([...outer, length * count]);
 }
 
+/**
+ * Codes of a stream of bits in u32 words [..., n], lowest bits first, which may run over the ends of words: [..., 32 n / bits], u32. Of 2, 4 and 8
+ * bits any number of words, else a multiple of `bits`.
+ */
+export function streamed(words: Tensor, bits: number): Tensor {
+  const [outer, length] = [words.shape.slice(0, -1), words.shape.at(-1) ?? 0];
+  const mask = 2 ** bits - 1;
+  const codes = [...outer, (length * 32) / bits];
+  if (32 % bits === 0) {
+    const shifts = arange(32 / bits, { device: words.device })
+      .mul(bits)
+      .cast("u32");
+    return each(words).shiftRight(shifts).and(mask).reshape(codes);
+  }
+  const runs = words.reshape([...outer, length / bits, bits]);
+  const position = arange(32, { device: words.device }).mul(bits);
+  const [word, shift] = [position.shiftRight(5), position.and(31).cast("u32")];
+  const isSplit = shift.add(bits).greater(32);
+  const [low, high] = [gather(runs, word, -1), gather(runs, word.add(1).minimum(bits - 1), -1)];
+  const above = isSplit.where(high.shiftLeft(complement(shift)), 0);
+  return low.shiftRight(shift).or(above.cast("u32")).and(mask).reshape(codes);
+}
+
+/** 32 − shift, below 32. */
+const complement = (shift: Tensor): Tensor => shift.xor(31).add(1).and(31);
+
 /** Two's complement bytes as f32. */
 export const signed = (x: Tensor): Tensor => x.xor(128).cast("f32").sub(128);
 
