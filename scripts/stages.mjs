@@ -88,7 +88,11 @@ export const rest = [
   {
     name: "compare",
     runs: () =>
-      ["compare-templates", "compare-tokenizers"].map((name) => ({ name, command: process.execPath, args: [script(`${name}.mjs`)] })),
+      ["compare-templates", "compare-tokenizers", "compare-masks"].map((name) => ({
+        name,
+        command: process.execPath,
+        args: [script(`${name}.mjs`)],
+      })),
   },
   {
     name: "fuzz",

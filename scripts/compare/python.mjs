@@ -8,6 +8,15 @@ import { root } from "../prepare.mjs";
 /** Where what comparisons fetch is kept: outside of the repository, because it is hundreds of megabytes and the same for every clone. */
 export const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "lowrank");
 
+/** The Python that the tests against PEFT use. */
+const ownPython = join(root, "node_modules/.cache/lowrank/python/bin/python");
+
+/** @param {string} python @param {string} name @param {string} version */
+function hasPackage(python, name, version) {
+  const check = `import importlib.metadata as m, sys; sys.exit(m.version("${name}") != "${version}")`;
+  return spawnSync(python, ["-c", check], { stdio: "ignore" }).status === 0;
+}
+
 /**
  * A Python that has a package of this version: one that is there, or a new environment with it from whatever index pip has. A sentence
  * where there is none.
@@ -16,10 +25,9 @@ export const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cac
  * @returns {{ python: string } | { reason: string }}
  */
 export function pythonWith(name, version) {
-  const check = `import importlib.metadata as m, sys; sys.exit(m.version("${name}") != "${version}")`;
-  const has = (/** @type {string} */ python) => spawnSync(python, ["-c", check], { stdio: "ignore" }).status === 0;
+  const has = (/** @type {string} */ python) => hasPackage(python, name, version);
   const own = join(cache, `python-${name}-${version}`, "bin", "python");
-  const candidates = [process.env["LOWRANK_PYTHON"], join(root, "node_modules/.cache/lowrank/python/bin/python"), own, "python3"];
+  const candidates = [process.env["LOWRANK_PYTHON"], ownPython, own, "python3"];
   const found = candidates.find((python) => python !== undefined && has(python));
   if (found !== undefined) return { python: found };
   const folder = dirname(dirname(own));
@@ -29,6 +37,17 @@ export function pythonWith(name, version) {
     return { reason: "no python3 that makes an environment" };
   const install = spawnSync(own, ["-m", "pip", "install", "--quiet", `${name}==${version}`], quiet);
   return install.status === 0 && has(own) ? { python: own } : { reason: `pip has no index with ${name} ${version}` };
+}
+
+/**
+ * A Python that has a package of this version already: gigabytes are not fetched for a comparison. A sentence where there is none.
+ * @param {string} name  the package
+ * @param {string} version
+ * @returns {{ python: string } | { reason: string }}
+ */
+export function installed(name, version) {
+  const found = [process.env["LOWRANK_PYTHON"], ownPython].find((python) => python !== undefined && hasPackage(python, name, version));
+  return found === undefined ? { reason: `no Python with ${name} ${version}` } : { python: found };
 }
 
 /**

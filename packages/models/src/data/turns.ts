@@ -35,7 +35,7 @@ export function assistantTurns<M extends Message>(
   render: Render<M>,
   { specials, endTokens }: { readonly specials: readonly string[]; readonly endTokens: readonly string[] },
 ): Turn[] {
-  const borders = new Borders(text, messages, render, specials, endTokens);
+  const borders = new Borders(text, messages, render, [...new Set([...specials, ...markersOf(text, messages, render)])], endTokens);
   let last = 0;
   return messages.flatMap((message, i): readonly Turn[] => {
     if (message.role !== "assistant") return [];
@@ -45,6 +45,26 @@ export function assistantTurns<M extends Message>(
     last = end;
     return [{ message: i, start, end }];
   });
+}
+
+/** What looks like a special token in a text: a template may be used with a tokenizer whose vocabulary lacks its markers. */
+const marker = /<\|[^<>|\s]+\|>/g;
+
+/** The markers of a conversation's text, and of what ends each of its turns where that is the last. */
+function markersOf<M extends Message>(text: string, messages: readonly M[], render: Render<M>): string[] {
+  const first = messages.findIndex(({ role }) => role === "assistant") + 1;
+  const shorter = tried(() => render(messages.slice(0, first))) ?? "";
+  return [...text.matchAll(marker), ...shorter.matchAll(marker)].map(([found]) => found);
+}
+
+/** A rendering, or null where the template refuses the messages. What is no refusal is a mistake, and thrown. */
+function tried(render: () => string): string | null {
+  try {
+    return render();
+  } catch (error) {
+    if (!(error instanceof Error && error.name === "TokenizerError")) throw error;
+    return null;
+  }
 }
 
 /** A rendering in which a message's text is a mark: what stands before it, and after it. */
@@ -176,13 +196,7 @@ class Borders<M extends Message> {
   #tried(key: string, render: () => string): string | null {
     const before = this.#known.get(key);
     if (before !== undefined) return before;
-    let text: string | null = null;
-    try {
-      text = render();
-    } catch (error) {
-      // What the template refuses of a part of a conversation says nothing; what is no refusal is a mistake.
-      if (!(error instanceof Error && error.name === "TokenizerError")) throw error;
-    }
+    const text = tried(render); // what is refused of a part of a conversation says nothing
     this.#known.set(key, text);
     return text;
   }

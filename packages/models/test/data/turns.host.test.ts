@@ -32,6 +32,10 @@ const templates = {
     text: "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
     specials: ["<|start|>", "<|message|>", "<|end|>", "<|return|>"],
   },
+  "another end behind the last turn, of markers that are no tokens": {
+    text: "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+    specials: [],
+  },
   "an end token between turns alone": {
     text: "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ eos_token }}assistant: {% endif %}",
     specials: ["</s>"],
@@ -98,6 +102,18 @@ describe("the assistant's turns", () => {
       "another end token behind the last turn",
       [ask, answer, more, last],
       ["<|message|>Yes<|end|>", "<|message|>No<|return|>"],
+    ],
+    [
+      "each with its own end, of markers that are no tokens",
+      "another end behind the last turn, of markers that are no tokens",
+      [ask, answer, more, last],
+      ["<|message|>Yes<|end|>", "<|message|>No<|return|>"],
+    ],
+    [
+      "before a last word of the user, of markers that are no tokens",
+      "another end behind the last turn, of markers that are no tokens",
+      [ask, answer, more],
+      ["<|message|>Yes<|end|>"],
     ],
     ["and the end token of those between", "an end token between turns alone", [ask, answer, more, last], ["Yes</s>", "No"]],
     ["each of neighbours that share a beginning", "neighbours joined in one turn", [ask, answer, last], ["Yes<|e|>\n", "No<|e|>\n"]],
