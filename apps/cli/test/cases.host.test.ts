@@ -15,11 +15,13 @@ const added = (id: number, content: string, more: Json = {}): Json => ({
   ...more,
 });
 /** Tokens of the models here besides bytes. */
-const [end, joint, begin] = [256, 257, 258];
+const [end, joint, begin, turnEnd, cat] = [256, 257, 258, 259, 260];
 const words: ReadonlyMap<string, number> = new Map([
   ["</s>", end],
   ["oo", joint],
   ["<s>", begin],
+  ["<|end|>", turnEnd],
+  ["⟨cat⟩", cat],
 ]);
 /** A post-processor that puts the begin token in front of a text. */
 const withBegin = {
@@ -29,7 +31,7 @@ const withBegin = {
   special_tokens: { "<s>": { id: "<s>", ids: [begin], tokens: ["<s>"] } },
 };
 const config = {
-  ...{ model_type: "llama", vocab_size: 259, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 },
+  ...{ model_type: "llama", vocab_size: 261, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 },
   ...{ max_position_embeddings: 256, tie_word_embeddings: true, eos_token_id: end },
 };
 const weights = join(folder, "weights");
@@ -73,7 +75,7 @@ const said = (role: string, content: string, more: Json = {}): Json => ({ role, 
 /** The ids of a text by the tokens above. */
 function idsOf(text: string): number[] {
   return text
-    .split(/(<\/?s>|oo)/)
+    .split(/(<\/?s>|<\|end\|>|⟨cat⟩|oo)/)
     .flatMap((piece) => (words.has(piece) ? [words.get(piece) as number] : [...new TextEncoder().encode(piece)]));
 }
 
@@ -126,6 +128,31 @@ const tool = { type: "function", function: { name: "park" } };
 type Case = readonly [name: string, files: Files, rows: readonly Json[], right: readonly string[], says?: string];
 
 const cases: readonly Case[] = [
+  [
+    "a token that tokenizer_config.json alone adds is one, and ends rows",
+    { tokenizerConfig: { eos_token: "<|end|>", added_tokens_decoder: { [turnEnd]: { content: "<|end|>", special: true } } } },
+    [
+      { prompt: "Who?", completion: " Lily<|end|>" },
+      { prompt: "Who?", completion: " Tim" },
+    ],
+    ["Who?⟦ Lily<|end|>⟧", "Who?⟦ Tim<|end|>⟧"],
+  ],
+  [
+    "an added token of a single word is not found inside others", // ⟨cat⟩ stands for that token
+    {
+      tokenizer: {
+        added_tokens: [
+          added(end, "</s>"),
+          added(joint, "oo"),
+          added(begin, "<s>"),
+          added(turnEnd, "<|end|>"),
+          added(cat, "cat", { single_word: true }),
+        ],
+      },
+    },
+    [{ text: "a cat in a category" }],
+    ["⟦a ⟨cat⟩ in a category</s>⟧"],
+  ],
   [
     "the end token that config.json alone names ends rows",
     { tokenizerConfig: { eos_token: undefined } },

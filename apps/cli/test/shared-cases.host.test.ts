@@ -19,6 +19,8 @@ type Evaluated = readonly [tokens: number, learned: number, loss: number | null]
 
 describe.skipIf(!isThere)("public faults, as their cases have them right", () => {
   test.each<[name: string, model: string, rows: string, right: Evaluated]>([
+    ["added-token-only-in-tokenizer-config", "model", "rows.jsonl", [22, 4, 9.7892]],
+    ["added-token-single-word", "model", "rows.jsonl", [10, 9, null]],
     ["gpt2-no-end-token", "model", "rows.jsonl", [15, 8, 6.9269]],
     ["messages-everything-in-the-loss", "model", "rows.jsonl", [97, 23, 3.7723]],
     ["messages-everything-in-the-loss", "model-greeting", "greeting.jsonl", [58, 20, 4.5133]],
