@@ -6,7 +6,7 @@ import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, object, rotary, sizes } from "./fields.js";
 import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
 import { readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 const { hidden_act: _activation, ...own } = sizes;
 
@@ -40,7 +40,7 @@ type Config = Checked<typeof fields>;
 export const gemma4: Family = defineFamily({
   className: "Gemma4ForCausalLM",
   fields,
-  rules: [...headRules, missingExperts],
+  rules: [...headRules, typePerLayer, missingExperts],
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\./,
   decoder: (config, path) => {

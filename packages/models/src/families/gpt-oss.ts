@@ -4,7 +4,7 @@ import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes, windows } from "./fields.js";
 import { fewerChoices } from "./mixture.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 /** gpt-oss (OpenAI 2025): transformers' GptOssForCausalLM. */
 export const gptOss: Family = defineFamily({
@@ -20,7 +20,7 @@ export const gptOss: Family = defineFamily({
     swiglu_limit: positive(7),
     output_router_logits: only(false),
   },
-  rules: [...headRules, fewerChoices("num_experts_per_tok", "num_local_experts")],
+  rules: [...headRules, typePerLayer, fewerChoices("num_experts_per_tok", "num_local_experts")],
   prefixes: [["", "model."]],
   remarks: ["initial_context_length", "experts_per_token"],
   decoder: (config, path) => {

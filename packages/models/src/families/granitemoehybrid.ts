@@ -9,7 +9,7 @@ import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, rotary, sizes } from "./fields.js";
 import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 const fields = {
   ...sizes,
@@ -35,6 +35,7 @@ export const granitemoehybrid: Family = defineFamily({
   fields,
   rules: [
     ...headRules,
+    typePerLayer,
     mambaGroupsFit,
     ({ num_local_experts: experts, num_experts_per_tok: choices }) =>
       choices <= experts ? null : `"num_experts_per_tok" ${choices} is more than "num_local_experts" ${experts}`,

@@ -4,7 +4,7 @@ import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { flagOrNull, layerTypes, list, rotary, sizes } from "./fields.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, selfAttention } from "./standard.js";
+import { decoderNamed, headRules, selfAttention, typePerLayer } from "./standard.js";
 
 const { rms_norm_eps: _eps, hidden_act: _activation, intermediate_size: _inner, ...own } = sizes;
 
@@ -27,7 +27,7 @@ export const lfm2: Family = defineFamily({
     tie_embedding: flagOrNull(),
     tie_word_embeddings: flag(true),
   },
-  rules: [...headRules],
+  rules: [...headRules, typePerLayer],
   prefixes: [["", "model."]],
   remarks: [
     ...["block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "block_use_swiglu", "block_use_xavier_init"],

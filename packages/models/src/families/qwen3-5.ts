@@ -3,13 +3,13 @@ import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention, typePerLayer } from "./standard.js";
 
 /** Qwen3.5's text model: transformers' Qwen3_5ForCausalLM. */
 export const qwen35: Family = defineFamily({
   className: "Qwen3_5ForCausalLM",
   fields: { ...sizes, ...rotary, ...deltaFields, attention_bias: flag(false) },
-  rules: [...headRules, ...deltaRules],
+  rules: [...headRules, typePerLayer, ...deltaRules],
   prefixes: [["", "model."]],
   remarks: ["mamba_ssm_dtype", "attn_output_gate", "mlp_only_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
   decoder: (config, path) => {

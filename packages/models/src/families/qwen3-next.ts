@@ -4,7 +4,7 @@ import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention, typePerLayer } from "./standard.js";
 
 /** Qwen3-Next (Qwen 2025): transformers' Qwen3NextForCausalLM. */
 export const qwen3Next: Family = defineFamily({
@@ -22,7 +22,7 @@ export const qwen3Next: Family = defineFamily({
     norm_topk_prob: flag(true),
     output_router_logits: only(false),
   },
-  rules: [...headRules, ...deltaRules, fewerChoices("num_experts_per_tok", "num_experts")],
+  rules: [...headRules, typePerLayer, ...deltaRules, fewerChoices("num_experts_per_tok", "num_experts")],
   prefixes: [["", "model."]],
   ignored: /^mtp\./,
   decoder: (config, path) => {

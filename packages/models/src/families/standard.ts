@@ -9,6 +9,15 @@ import type { QwenWindows, Sizes, Windows } from "./fields.js";
 /** The fields that say an attention's sizes. */
 type HeadSizes = Pick<Sizes, "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim">;
 
+/** A type for each layer, where the file says them. */
+export function typePerLayer(config: {
+  readonly layer_types: readonly string[] | null;
+  readonly num_hidden_layers: number;
+}): string | null {
+  const { layer_types: types, num_hidden_layers: layers } = config;
+  return types && types.length !== layers ? `"layer_types" has ${types.length} entries for ${layers} layers` : null;
+}
+
 /** Heads fit each other and the width. */
 export const headRules: readonly ((config: HeadSizes) => string | null)[] = [
   ({ num_attention_heads: heads, num_key_value_heads: kvHeads }) =>
