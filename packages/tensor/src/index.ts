@@ -9,6 +9,7 @@ export { type BlockTensor, blockTensor } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
 export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
+export { mxfp4Tensor } from "./blocks/mxfp4.js";
 export { blockTypes } from "./blocks/table.js";
 export type {
   Backend,
