@@ -141,6 +141,8 @@ describe("texts have the tokens, the offsets and the decoding that the Rust toke
       { type: "Split", pattern: { Regex: "(?i:st)" }, behavior: "Isolated" },
       /"st" that ignores case/,
     ],
+    ["a sequence that is no list", { type: "Sequence", pretokenizers: {} }, /"pretokenizers" is not a list of objects/],
+    ["a behavior that is not known", { type: "Punctuation", behavior: "Kept" }, /"behavior" is "Kept", known are Removed/],
     ["a part that is not known", { type: "UnicodeScripts" }, /"pre_tokenizer" is of the type "UnicodeScripts", which is not known/],
   ])("%s is refused by name", (_, part, says) => {
     const broken = { ...(made["words"] as Json), pre_tokenizer: part };

@@ -1,6 +1,6 @@
 import type { Json } from "@lowrank/tensor";
 import { byteOf } from "./byte-alphabet.js";
-import { made } from "./normalizers.js";
+import { listOf, made, textOf } from "./normalizers.js";
 import { matcherOf, type Pattern } from "./pattern.js";
 
 /** Makes texts of tokens, which are put together then. */
@@ -103,15 +103,16 @@ const makers: Readonly<Record<string, Maker>> = {
   },
   Replace: ({ pattern, content }, path) => {
     const match = matcherOf(pattern as Pattern, path);
+    const by = textOf(content, "content", path);
     return (tokens) =>
       tokens.map((token) =>
         match(token)
-          .map(([start, end, isMatch]) => (isMatch ? String(content) : token.slice(start, end)))
+          .map(([start, end, isMatch]) => (isMatch ? by : token.slice(start, end)))
           .join(""),
       );
   },
   Sequence: ({ decoders = [] }, path) => {
-    const all = (decoders as readonly Json[]).map((options) => made(makers, options, "decoder", path));
+    const all = listOf(decoders, "decoders", path).map((options) => made(makers, options, "decoder", path));
     return (tokens) => all.reduce<readonly string[]>((out, decode) => decode(out), tokens);
   },
   Strip: strip,

@@ -132,16 +132,17 @@ const makers: Readonly<Record<string, Maker>> = {
     const compiled = new Precompiled(String(map), path);
     return (piece) => compiled.normalize(piece);
   },
-  Prepend: ({ prepend }) => {
-    const prefix = String(prepend);
+  Prepend: ({ prepend }, path) => {
+    const prefix = textOf(prepend, "prepend", path);
     return (piece) => piece.prepend(prefix);
   },
   Replace: ({ pattern, content }, path) => {
     const match = matcherOf(pattern as Pattern, path);
-    return (piece) => piece.replace(match(piece.text), String(content));
+    const by = textOf(content, "content", path);
+    return (piece) => piece.replace(match(piece.text), by);
   },
   Sequence: ({ normalizers = [] }, path) => {
-    const all = (normalizers as readonly Json[]).map((options) => normalizerOf(options, path));
+    const all = listOf(normalizers, "normalizers", path).map((options) => normalizerOf(options, path));
     return (piece) => all.reduce((out, normalize) => normalize(out), piece);
   },
   Strip: strip,
@@ -152,6 +153,19 @@ const makers: Readonly<Record<string, Maker>> = {
 export function normalizerOf(options: Json | null | undefined, path: string): Normalizer {
   if (!options) return (piece) => piece;
   return made(makers, options, "normalizer", path);
+}
+
+/** The parts of a sequence. Throws CheckpointError where it has none. */
+export function listOf(value: unknown, name: string, path: string): readonly Json[] {
+  if (!Array.isArray(value) || !value.every((item) => typeof item === "object" && item !== null))
+    throw new CheckpointError(`${path}: "${name}" is not a list of objects. Fetch the checkpoint again.`, path);
+  return value as readonly Json[];
+}
+
+/** A text of a part. Throws CheckpointError where it is none. */
+export function textOf(value: unknown, name: string, path: string): string {
+  if (typeof value !== "string") throw new CheckpointError(`${path}: "${name}" is not a text. Fetch the checkpoint again.`, path);
+  return value;
 }
 
 /** The part that a table has a maker for. */

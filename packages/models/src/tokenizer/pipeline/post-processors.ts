@@ -1,7 +1,7 @@
 import { CheckpointError, type Json } from "@lowrank/tensor";
 import { isWhiteSpace } from "../unicode/properties.js";
 import { signOf } from "./byte-alphabet.js";
-import { made } from "./normalizers.js";
+import { listOf, made } from "./normalizers.js";
 
 /** Tokens of a text, and the places that they stand for, in UTF-16 units of the text. */
 export interface Encoded {
@@ -96,7 +96,7 @@ const makers: Readonly<Record<string, Maker>> = {
     return around(options, path, trims === true ? trimming(prefixes === true) : null);
   },
   Sequence: ({ processors = [] }, path) => {
-    const all = (processors as readonly Json[]).map((options) => made(makers, options, "post_processor", path));
+    const all = listOf(processors, "processors", path).map((options) => made(makers, options, "post_processor", path));
     const trims = all.flatMap(({ trim }) => (trim ? [trim] : []));
     return {
       before: [...all].reverse().flatMap(({ before }) => before),

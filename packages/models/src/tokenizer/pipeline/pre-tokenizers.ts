@@ -1,7 +1,7 @@
-import type { Json } from "@lowrank/tensor";
+import { CheckpointError, type Json } from "@lowrank/tensor";
 import { isNumeric, isPunctuation, isRegexSpace, isWhiteSpace, isWord } from "../unicode/properties.js";
 import { signsOf } from "./byte-alphabet.js";
-import { made } from "./normalizers.js";
+import { listOf, made } from "./normalizers.js";
 import { expressionMatcher, inverted, matcherOf, type Pattern } from "./pattern.js";
 import { type Behavior, type Part, Piece, partsWhere, unitsOfBytes } from "./piece.js";
 
@@ -75,6 +75,18 @@ const where =
   (piece) =>
     piece.split(partsWhere(piece.text, holds), behavior);
 
+const behaviors: readonly Behavior[] = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"];
+
+function behaviorOf(value: unknown, path: string): Behavior {
+  const found = behaviors.find((behavior) => behavior === value);
+  if (!found)
+    throw new CheckpointError(
+      `${path}: "behavior" is ${JSON.stringify(value)}, known are ${behaviors.join(", ")}. Fetch the checkpoint again.`,
+      path,
+    );
+  return found;
+}
+
 const makers: Readonly<Record<string, Maker>> = {
   BertPreTokenizer: () => (piece) => where(isWhiteSpace, "Removed")(piece).flatMap((word) => where(isPunctuation, "Isolated")(word)),
   ByteLevel: (options, path) => {
@@ -94,15 +106,16 @@ const makers: Readonly<Record<string, Maker>> = {
     };
   },
   Metaspace: metaspace,
-  Punctuation: ({ behavior = "Isolated" }) => where(isPunctuation, behavior as Behavior),
+  Punctuation: ({ behavior = "Isolated" }, path) => where(isPunctuation, behaviorOf(behavior, path)),
   Sequence: ({ pretokenizers = [] }, path) => {
-    const all = (pretokenizers as readonly Json[]).map((options) => preTokenizerOf(options, path));
+    const all = listOf(pretokenizers, "pretokenizers", path).map((options) => preTokenizerOf(options, path));
     return (piece) => all.reduce<readonly Piece[]>((pieces, split) => pieces.flatMap((part) => split(part)), [piece]);
   },
   Split: ({ pattern, behavior, invert = false }, path) => {
     const match = matcherOf(pattern as Pattern, path);
     const used = invert === true ? inverted(match) : match;
-    return (piece) => piece.split(used(piece.text), behavior as Behavior);
+    const how = behaviorOf(behavior, path);
+    return (piece) => piece.split(used(piece.text), how);
   },
   Whitespace: whitespace,
   WhitespaceSplit: () => where(isWhiteSpace, "Removed"),
