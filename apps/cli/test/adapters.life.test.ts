@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { lowrankHere as lowrank, scratchFolder, tinyProject } from "./cli.js";
+import { lowrankHere as lowrank, printed, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
 const { model, train } = await tinyProject(folder);
@@ -21,7 +21,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function json<T>(args: readonly string[]): Promise<T> {
   const { code, stdout, stderr } = await lowrank([...args, "--json"]);
   expect(code, stderr).toBe(0);
-  return JSON.parse(stdout) as T;
+  return printed<T>(stdout);
 }
 
 interface Text {

@@ -83,6 +83,11 @@ export async function lowrankHere(args: readonly string[], { stopAt }: { readonl
   }
 }
 
+/** What a command printed with --json, but log-probabilities: these have the rounding of the kernels that made them, whatever the tokens are. */
+export function printed<T>(stdout: string): T {
+  return JSON.parse(stdout, (name, value: unknown) => (name === "logProbabilities" ? undefined : value)) as T;
+}
+
 /** A folder for one test file. */
 export function scratchFolder(): string {
   return realpathSync(mkdtempSync(join(tmpdir(), "lowrank-cli-")));

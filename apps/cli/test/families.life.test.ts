@@ -3,7 +3,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { lowrankHere, scratchFolder } from "./cli.js";
+import { lowrankHere, printed, scratchFolder } from "./cli.js";
 
 const folder = scratchFolder();
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -26,7 +26,7 @@ const groups = [
 async function ran(...args: readonly string[]): Promise<Record<string, unknown>> {
   const { code, stdout, stderr } = await lowrankHere([...args, "--json"]);
   expect(code, stderr).toBe(0);
-  return JSON.parse(stdout) as Record<string, unknown>;
+  return printed(stdout);
 }
 
 describe.each(groups)("$model", ({ model: name, targets, methods }) => {
