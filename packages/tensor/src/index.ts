@@ -49,7 +49,7 @@ export { currentTrace } from "./graph/trace.js";
 export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
 export { type BlockScales, ScaledFloats, scaledDType } from "./io/float8.js";
-export { type GgufFile, readGguf } from "./io/gguf.js";
+export { type GgufFile, type GgufWeight, readGguf } from "./io/gguf.js";
 export { type GgufEntry, type GgufHeader, type GgufList, type GgufValue, readGgufHeader } from "./io/gguf-header.js";
 export { type GgufType, ggufTypes } from "./io/gguf-types.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";

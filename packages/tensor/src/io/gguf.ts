@@ -1,6 +1,24 @@
+import { blockTensor } from "../blocks/block-tensor.js";
+import { blockTypes } from "../blocks/table.js";
+import { fromBytes } from "../graph/create.js";
+import type { Device } from "../graph/device.js";
+import type { Tensor } from "../graph/tensor.js";
 import { CheckpointError } from "../tensor/errors.js";
 import { type GgufEntry, type GgufValue, readGgufHeader } from "./gguf-header.js";
 import type { ByteSource } from "./source.js";
+
+/** A tensor of a file on a device, in the type that it is stored in. */
+export interface GgufWeight {
+  readonly shape: readonly number[];
+  /** Bytes that it takes on the device. */
+  readonly bytes: number;
+  /** Its numbers: the tensor itself, or of blocks an f32 expression over them. */
+  values(): Tensor;
+  dispose(): void;
+}
+
+/** Types whose numbers stand alone, and the dtypes that they have here. */
+const plain = { F32: "f32", F16: "f16", BF16: "bf16", I32: "i32" } as const;
 
 /** An opened model of one GGUF file or several, whose headers were found sound. Nothing of its tensors is read yet. */
 export interface GgufFile {
@@ -11,6 +29,8 @@ export interface GgufFile {
   readonly entries: ReadonlyMap<string, GgufEntry>;
   /** A tensor's bytes as they are stored. Rejects with CheckpointError where there is none of that name, or the file has become shorter. */
   bytes(name: string): Promise<Uint8Array>;
+  /** Puts a tensor onto a device. Rejects with CheckpointError, as `bytes` does, and where its type is none that is read, which it names. */
+  weight(name: string, options: { readonly device: Device }): Promise<GgufWeight>;
   close(): Promise<void>;
 }
 
@@ -50,23 +70,18 @@ export async function readGguf(source: ByteSource, open: OpenPart = async () => 
     const total = metadata.get("split.tensors.count");
     if (sources.length > 1 && typeof total === "number" && total !== entries.size)
       throw wrong(source, `its parts hold ${entries.size} tensors, and it says ${total}.`, "Fetch all parts of one model.");
+    const placeOf = (name: string): readonly [GgufEntry, ByteSource] => {
+      const [entry, part] = [entries.get(name), home.get(name)];
+      if (entry && part) return [entry, part];
+      const held = [...entries.keys()];
+      throw wrong(source, `there is no tensor "${name}".`, `It holds ${held.slice(0, 8).join(", ")}${held.length > 8 ? ", …" : ""}.`);
+    };
     return {
       name: source.name,
       metadata,
       entries,
-      bytes: async (name) => {
-        const [entry, part] = [entries.get(name), home.get(name)];
-        if (!entry || !part)
-          throw wrong(
-            source,
-            `there is no tensor "${name}".`,
-            `It holds ${[...entries.keys()].slice(0, 8).join(", ")}${entries.size > 8 ? ", …" : ""}.`,
-          );
-        const bytes = await part.read(entry.offset, entry.bytes);
-        if (bytes.byteLength !== entry.bytes)
-          throw wrong(part, `the file ended inside tensor "${name}".`, "It changed while it was read: fetch it again.");
-        return bytes;
-      },
+      bytes: async (name) => readBytes(...placeOf(name)),
+      weight: async (name, { device }) => weightOf(...placeOf(name), device),
       close: () => closeAll(sources),
     };
   } catch (error) {
@@ -74,6 +89,28 @@ export async function readGguf(source: ByteSource, open: OpenPart = async () => 
     await closeAll(sources.slice(1));
     throw error;
   }
+}
+
+async function readBytes({ name, offset, bytes: length }: GgufEntry, part: ByteSource): Promise<Uint8Array> {
+  const bytes = await part.read(offset, length);
+  if (bytes.byteLength === length) return bytes;
+  throw wrong(part, `the file ended inside tensor "${name}".`, "It changed while it was read: fetch it again.");
+}
+
+async function weightOf(entry: GgufEntry, part: ByteSource, device: Device): Promise<GgufWeight> {
+  const { name, type, shape } = entry;
+  const blocks = blockTypes.get(type.name);
+  const dtype = Object.hasOwn(plain, type.name) ? plain[type.name as keyof typeof plain] : undefined;
+  if (!blocks && !dtype)
+    throw wrong(
+      part,
+      `tensor "${name}" is ${type.name}, which is not read.`,
+      `Convert the model to one of ${[...Object.keys(plain), ...blockTypes.keys()].join(", ")}.`,
+    );
+  const bytes = await readBytes(entry, part);
+  if (blocks) return blockTensor(blocks, bytes, shape, device);
+  const tensor = fromBytes(bytes, dtype ?? "f32", shape, device);
+  return { shape, bytes: bytes.byteLength, values: () => tensor, dispose: () => tensor.dispose() };
 }
 
 /** Names of the parts after the first. */

@@ -193,9 +193,20 @@ describe.skipIf(gguf === null)("../shared/gguf", () => {
       const [file, truth] = [await readGguf(read("types.gguf")), await readSafetensors(read("types.safetensors"))];
       const entry = file.entries.get(name);
       expect(entry?.type).toEqual({ name, blockSize: typeOf(name).blockSize, blockBytes: typeOf(name).blockBytes });
-      const blocks = blockTensor(typeOf(name), await file.bytes(name), entry?.shape ?? [], tested);
-      same(await blocks.values().data(), await truth.values(`${name}.values`));
+      const weight = await file.weight(name, { device: tested });
+      same(await weight.values().data(), await truth.values(`${name}.values`));
+      weight.dispose();
     });
+
+  test("numbers that stand alone are the gguf package's too, and types that are not read are refused by name", async () => {
+    const [file, truth] = [await readGguf(read("types.gguf")), await readSafetensors(read("types.safetensors"))];
+    for (const name of ["F32", "F16", "BF16", "three_dimensions"]) {
+      const weight = await file.weight(name, { device: tested });
+      same(await weight.values().data(), await truth.values(`${name}.values`));
+    }
+    for (const name of ["IQ2_XS", "TQ1_0", "NVFP4"])
+      await expect(file.weight(name, { device: tested })).rejects.toThrow(`tensor "${name}" is ${name}, which is not read. Convert`);
+  });
 });
 
 const quant = sharedDir("quant");

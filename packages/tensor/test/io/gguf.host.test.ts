@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type ByteSource, bytesSource, CheckpointError, memoryFiles, readGguf, readGgufHeader } from "@lowrank/tensor";
+import { type ByteSource, bytesSource, CheckpointError, device, memoryFiles, readGguf, readGgufHeader } from "@lowrank/tensor";
 import { sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
 import { everyKind, type GgufParts, ggufBytes, mutateGguf } from "../../../../scripts/fuzz/gguf.mjs";
@@ -44,6 +44,25 @@ test("a tensor's bytes are those of its place, and one that is not there is name
   expect(await file.bytes("blk.0.attn_k.weight")).toEqual(new Uint8Array(144).fill(3));
   expect(await file.bytes("output_norm.weight")).toEqual(new Uint8Array(14).fill(4));
   await expect(file.bytes("nothing")).rejects.toThrow(/x\.gguf: there is no tensor "nothing"\. It holds token_embd/);
+});
+
+test("a tensor lies on a device as it is stored, and a type that is not read is refused by its name and the tensor's", async () => {
+  const dev = await device("reference");
+  const tensors = [
+    { name: "half", type: 1, shape: [2], bytes: new Uint8Array([0, 0x3c, 0, 0xc0]) },
+    // d = 2, codes 8 + 1 and 8 − 1.
+    { name: "blocks", type: 2, shape: [1, 32], bytes: new Uint8Array(18).fill(0x79).fill(0, 0, 1).fill(0x40, 1, 2) },
+    { name: "odd", type: 15, shape: [1, 256], bytes: new Uint8Array(292) },
+  ];
+  const file = await readGguf(bytesSource(ggufBytes({ tensors }), "x.gguf"));
+  const [half, blocks] = [await file.weight("half", { device: dev }), await file.weight("blocks", { device: dev })];
+  expect(half.values().dtype).toBe("f16");
+  expect(Array.from(await half.values().data())).toEqual([1, -2]);
+  expect([blocks.bytes, blocks.shape]).toEqual([18, [1, 32]]);
+  expect(Array.from(await blocks.values().data())).toEqual([...Array(16).fill(2), ...Array(16).fill(-2)]);
+  await expect(file.weight("odd", { device: dev })).rejects.toThrow(
+    /x\.gguf: tensor "odd" is Q8_K, which is not read\. Convert the model to one of F32/,
+  );
 });
 
 test("version 2 and another alignment are read", async () => {
