@@ -277,6 +277,37 @@ describe("commands", () => {
     return join(folder, out);
   };
 
+  test("generate --chat asks through the template, whose text has one begin token", async () => {
+    const place = model({ ...chat(templates.thought), tokenizer: { post_processor: withBegin } });
+    const asked = async (...args: readonly string[]): Promise<unknown> => {
+      const { code, stdout, stderr } = await lowrankHere([
+        ...["generate", "--model", place, "--max-new-tokens", "12", "--device", "cpu", "--json", ...args],
+      ]);
+      expect(code, stderr).toBe(0);
+      return (JSON.parse(stdout) as { ids: unknown }).ids;
+    };
+    const answer = await asked("--chat", "--prompt", " Who?");
+    expect(await asked("--raw", "--prompt", "<s>User: Who?\nBot:<think>\n")).toEqual(answer);
+    expect(await asked("--raw", "--prompt", "User: Who?\nBot:<think>\n")).toEqual(answer);
+  });
+
+  test("generate stops at each end token of generation_config.json", async () => {
+    const ids = async (generation?: Json): Promise<readonly number[]> => {
+      const place = model(generation ? { generation } : {});
+      const { code, stdout, stderr } = await lowrankHere([
+        ...["generate", "--model", place, "--prompt", "Once", "--max-new-tokens", "20", "--device", "cpu"],
+        ...["--temperature", "1", "--seed", "4", "--json"],
+      ]);
+      expect(code, stderr).toBe(0);
+      return (JSON.parse(stdout) as { ids: readonly number[] }).ids;
+    };
+    const free = await ids();
+    const stop = free.findIndex((id, i) => i > 3 && free.indexOf(id) === i);
+    expect(stop).toBeGreaterThan(3);
+    // The token is an ordinary one, and stays in the text.
+    expect(await ids({ eos_token_id: [end, free[stop]] })).toEqual(free.slice(0, stop + 1));
+  });
+
   test("generate counts virtual tokens where the context ends", async () => {
     const place = model({ config: { eos_token_id: undefined }, tokenizerConfig: { eos_token: undefined } });
     const adapter = await trained(place, "virtual", "--method", "prompt", "--virtual-tokens", "20");

@@ -52,6 +52,27 @@ describe.skipIf(!isThere)("public faults, as their cases have them right", () =>
     expect(stdout).toContain("Do you want to see what I have a speci");
   });
 
+  test.each<[name: string, args: readonly string[], ids: number, text: string]>([
+    [
+      "generate-has-no-chat-template-and-doubles-bos",
+      ["--chat", "--prompt", "Who is Lily?", "--max-new-tokens", "20"],
+      20,
+      "Do you want to see what I have a speci",
+    ],
+    [
+      "generate-stops-at-one-end-token-only",
+      ["--prompt", "Once upon a time", "--max-new-tokens", "30"],
+      11,
+      ", there was a little girl named Lily.",
+    ],
+  ])("%s", async (name, args, count, right) => {
+    const command = ["generate", "--model", join(cases, name, "model"), ...args, "--device", "cpu", "--json"];
+    const { code, stdout, stderr } = await lowrankHere(command);
+    expect(code, stderr).toBe(0);
+    const { text, ids } = JSON.parse(stdout) as { text: string; ids: readonly number[] };
+    expect([text, ids.length]).toEqual([right, count]);
+  });
+
   test("generate-with-virtual-tokens-crashes", async () => {
     const { code, stderr } = await lowrankHere([
       ...["generate", "--model", stories, "--adapter", join(cases, "generate-with-virtual-tokens-crashes", "run")],

@@ -41,14 +41,15 @@ export function assistantTurns<M extends Message>(
     if (message.role !== "assistant") return [];
     const end = borders.end(i);
     const start = end === null ? null : borders.start(i, last);
-    if (start === null || end === null || start < last || start >= end) return [{ message: i, start: null }];
+    if (start === null || end === null || start < last || start >= end || borders.holdsOthers(i, start, end))
+      return [{ message: i, start: null }];
     last = end;
     return [{ message: i, start, end }];
   });
 }
 
 /** What looks like a special token in a text: a template may be used with a tokenizer whose vocabulary lacks its markers. */
-const marker = /<\|[^<>|\s]+\|>/g;
+const marker = /<(?:[|｜][^<>\s]*|[^<>\s]*[|｜])>/g;
 
 /** The markers of a conversation's text, and of what ends each of its turns where that is the last. */
 function markersOf<M extends Message>(text: string, messages: readonly M[], render: Render<M>): string[] {
@@ -102,7 +103,11 @@ class Borders<M extends Message> {
       const start = found + opening.length;
       if (found >= Math.max(from, this.#textEnd(i - 1) ?? 0) && isProved(start)) return start;
     }
-    // The turn begins otherwise than it is asked for: as much of that as it has.
+    // The turn begins otherwise than it is asked for: as much of that as it has. The first one may have something before it.
+    if (i === 0 && before !== null) {
+      const start = longestBeginning(before, opening, this.specials);
+      if (start !== null && isProved(start)) return start;
+    }
     const turnStart = this.#turnEnd(i - 1);
     if (turnStart === null || turnStart < from) return null;
     const shared = commonPrefix(opening, (before ?? this.text).slice(turnStart), this.specials);
@@ -112,6 +117,18 @@ class Borders<M extends Message> {
     // Neighbours of one role may share a beginning; the first message may have something before it.
     if (i > 0 && this.messages[i - 1]?.role === "assistant") return turnStart;
     return before !== null && isProved(before.length) && endsWithBeginning(before.slice(turnStart), opening) ? before.length : null;
+  }
+
+  /** Whether a part of the text that should be turn i has what others said in it: templates may write what tools gave before what called them. */
+  holdsOthers(i: number, start: number, end: number): boolean {
+    const part = this.text.slice(start, end);
+    return this.messages.some(({ role, content }, j) => {
+      if (role === "assistant" || j === i || typeof content !== "string") return false;
+      const said = content.trim();
+      if (said === "" || !part.includes(said)) return false;
+      const before = this.#marked(j)?.before ?? null;
+      return before !== null && before.length >= start && before.length < end && this.text.startsWith(before);
+    });
   }
 
   /** Where turn i ends. */
@@ -213,6 +230,20 @@ function marksOf<M extends Message>(message: M, mark: string): { readonly messag
   if (!first || typeof name !== "string") return found;
   const marked = called === first ? { ...first, name: mark } : { ...first, function: { ...called, name: mark } };
   return [...found, { message: { ...message, tool_calls: [marked, ...others] }, original: name }];
+}
+
+/** Where the longest beginning of `opening` that a text has ends in it, a special token at least; null where it has none. */
+function longestBeginning(text: string, opening: string, specials: readonly string[]): number | null {
+  const found = specials.filter((special) => special !== "" && opening.startsWith(special));
+  if (found.length === 0) return null;
+  let best = 0;
+  let end = null;
+  for (let at = 0; at < text.length; at++) {
+    if (!found.some((special) => text.startsWith(special, at))) continue;
+    const shared = commonPrefix(opening, text.slice(at), specials);
+    if (shared >= best) [best, end] = [shared, at + shared];
+  }
+  return end;
 }
 
 /** Whether the end of a text is a beginning of another. */

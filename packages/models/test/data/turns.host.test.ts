@@ -36,6 +36,14 @@ const templates = {
     text: "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
     specials: [],
   },
+  "an empty system turn in front, and a thought that is closed at once": {
+    text: "<|s|>system\n<|e|>\n{% for m in messages %}<|s|>{{ m.role }}\n{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}<|e|>\n{% endfor %}{% if add_generation_prompt %}<|s|>assistant\n<think>\n{% endif %}",
+    specials: ["<|s|>", "<|e|>"],
+  },
+  "what tools gave before the words of what called them": {
+    text: "{% for m in messages %}{% if m.role != 'tool' %}<|s|>{{ m.role }}\n{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}</call>{% endfor %}{% if m.tool_calls %}{% for t in messages if t.role == 'tool' %}<gave>{{ t.content }}</gave>{% endfor %}{% endif %}{{ m.content }}<|e|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|s|>assistant\n{% endif %}",
+    specials: ["<|s|>", "<|e|>"],
+  },
   "an end token between turns alone": {
     text: "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ eos_token }}assistant: {% endif %}",
     specials: ["</s>"],
@@ -114,6 +122,18 @@ describe("the assistant's turns", () => {
       "another end behind the last turn, of markers that are no tokens",
       [ask, answer, more],
       ["<|message|>Yes<|end|>"],
+    ],
+    [
+      "behind a turn that the template puts in front",
+      "an empty system turn in front, and a thought that is closed at once",
+      [answer, more, last],
+      ["</think>Yes<|e|>\n", "</think>No<|e|>\n"],
+    ],
+    [
+      "or refused, where what a tool gave would be in one",
+      "what tools gave before the words of what called them",
+      [ask, { role: "assistant", content: "Wait", tool_calls: [{ function: { name: "f", arguments: {} } }] }, said("tool", "37"), last],
+      [null, "No<|e|>\n"],
     ],
     ["and the end token of those between", "an end token between turns alone", [ask, answer, more, last], ["Yes</s>", "No"]],
     ["each of neighbours that share a beginning", "neighbours joined in one turn", [ask, answer, last], ["Yes<|e|>\n", "No<|e|>\n"]],
