@@ -222,7 +222,10 @@ describe.skipIf(quant === null)("../shared/quant", () => {
       if (kind === "int8") {
         const { offset, bytes } = file.entries.get(`${name}.quantized`) ?? { offset: 0, bytes: 0 };
         const quantized = new Uint8Array(readFileSync(join(quant ?? "", "blocks.safetensors"))).subarray(offset, offset + bytes);
-        same(await rowwiseValues(make(quantized, "u8").reshape(shape), await get("SCB")).data(), wanted);
+        const got = await rowwiseValues(make(quantized, "u8").reshape(shape), await get("SCB")).data();
+        // A GPU's compiler may multiply the two scales first (WGSL, 15.7.3): three roundings of half a unit in the last place in place of two.
+        const isNear = (value: number, at: number): boolean => Math.abs(value - (wanted[at] ?? 0)) <= Math.abs(value) * 2 ** -22;
+        same(isCpu ? got : Array.from(got, (value, at) => (isNear(value, at) ? (wanted[at] ?? 0) : value)), wanted);
         return;
       }
       const u8 = async (key: string): Promise<Tensor> => make(await file.values(`${name}.${key}`), "u8");
