@@ -130,12 +130,12 @@ class Renderer {
 
   /**
    * The whole conversation, in the first form of which the template writes all texts: with mappings for the arguments of calls, with these as
-   * JSON, or with texts as parts, which templates of models that see images expect. Throws the template's refusal of the first.
+   * JSON, with texts as parts, which templates of models that see images expect, or with empty texts for none. Throws the template's refusal of the first.
    */
   whole(): RenderedChat {
     let best: { readonly form: Form; readonly rendered: RenderedChat; readonly lost: number } | null = null;
     let refusal: unknown;
-    for (const form of [withMappings, asWritten, withParts]) {
+    for (const form of [withMappings, asWritten, withParts, withoutNulls]) {
       try {
         const rendered = this.#render(this.row.messages.map(form), this.#options);
         const lost = this.#lostCount(rendered.text, form);
@@ -219,6 +219,12 @@ function withMappings(message: ChatMessage): ChatMessage {
 }
 
 const asWritten: Form = (message) => message;
+
+/** A message without a content has an empty one, which templates need that write what they are given. */
+function withoutNulls(message: ChatMessage): ChatMessage {
+  const mapped = withMappings(message);
+  return mapped.content === null ? { ...mapped, content: "" } : mapped;
+}
 
 /** A message whose text is a list of one part. */
 function withParts(message: ChatMessage): ChatMessage {
