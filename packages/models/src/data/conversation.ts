@@ -3,7 +3,7 @@ import type { ChatMessage, ChatOptions, RenderedChat } from "../tokenizer/chat.j
 import { type Example, ignoredLabel } from "./example.js";
 import { DataError } from "./formats/error.js";
 import type { Conversation } from "./layouts/row.js";
-import type { RowTokenizer } from "./row-tokenizer.js";
+import { encodingOf, type RowTokenizer, rendererOf } from "./row-tokenizer.js";
 import { assistantTurns, type TurnSpan } from "./turns.js";
 
 /** Which of the assistant's turns are learned. */
@@ -34,14 +34,15 @@ export function encodeConversation(
   const fail = (fact: string, remedy: string): never => {
     throw new DataError(`${path}:${line}: ${fact}. ${remedy}.`, path, line);
   };
-  if (!tokenizer.renderChat)
+  const render = rendererOf(tokenizer);
+  if (!render)
     return fail(
       'the row has "messages" but the model\'s tokenizer has no chat template',
       'Use {"prompt","completion"} rows, or a checkpoint whose tokenizer_config.json has one',
     );
   if (!row.messages.some(({ role }) => role === "assistant"))
     return fail('the conversation has no turn with the role "assistant", so it teaches nothing', "Add one or remove the row");
-  const renderer = new Renderer(row, tokenizer.renderChat.bind(tokenizer));
+  const renderer = new Renderer(row, render);
   let rendered: RenderedChat;
   try {
     rendered = renderer.whole();
@@ -51,7 +52,12 @@ export function encodeConversation(
   }
   const spans = learnedSpans(rendered, row, renderer, tokenizer, { notes, trainOn, fail });
   renderer.lookAtFields(rendered.text, notes);
-  const { ids, offsets } = tokenizer.encodeWithOffsets(rendered.text, { addSpecialTokens: false });
+  const { ids, offsets } = encodingOf(
+    tokenizer,
+    rendered.text,
+    spans.flatMap(({ start, end }) => [start, end]),
+    { addSpecialTokens: false },
+  );
   let at = 0;
   const labels = ids.map((id, i) => {
     const [start, end] = offsets[i] ?? [0, 0];

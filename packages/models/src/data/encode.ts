@@ -2,7 +2,7 @@ import { type ConversationNotes, encodeConversation, type TrainedTurns } from ".
 import { type Example, ignoredLabel } from "./example.js";
 import { DataError } from "./formats/error.js";
 import type { Row } from "./layouts/row.js";
-import type { Encoding, RowTokenizer } from "./row-tokenizer.js";
+import { type Encoding, encodingOf, type RowTokenizer } from "./row-tokenizer.js";
 
 /** What was met while rows were encoded. */
 export class EncodingNotes implements ConversationNotes {
@@ -28,8 +28,8 @@ export function encodePrompt(tokenizer: RowTokenizer, text: string): number[] {
 }
 
 /** A text with the tokenizer's begin and end tokens; one that begins with the begin token is not given another. */
-function encodeText(tokenizer: RowTokenizer, text: string): Encoding {
-  const encoding = tokenizer.encodeWithOffsets(text);
+function encodeText(tokenizer: RowTokenizer, text: string, borders: readonly number[] = []): Encoding {
+  const encoding = encodingOf(tokenizer, text, borders);
   const [first, second] = encoding.ids;
   const isTwice = first !== undefined && first === tokenizer.bosTokenId && second === first && encoding.offsets[0]?.[1] === 0;
   return isTwice ? { ids: encoding.ids.slice(1), offsets: encoding.offsets.slice(1) } : encoding;
@@ -44,7 +44,7 @@ export function encodeCompletion(
   prompt: string,
   completion: string,
 ): { prompt: number[]; completion: number[]; isSplit: boolean } {
-  const { ids, offsets } = encodeText(tokenizer, prompt + completion);
+  const { ids, offsets } = encodeText(tokenizer, prompt + completion, [prompt.length]);
   const found = offsets.findIndex(([, end]) => end > prompt.length);
   const border = found < 0 ? ids.length : found;
   const isSplit = found >= 0 && (offsets[found]?.[0] ?? 0) < prompt.length;

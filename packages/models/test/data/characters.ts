@@ -1,7 +1,8 @@
 import type { RowTokenizer } from "../../src/data/index.js";
 
 /** One token a character (its code), 1 in front, 2 at the end; "ab" is one token (3), so that borders can lie inside a token. */
-export const characters: RowTokenizer = {
+export const characters: RowTokenizer & Required<Pick<RowTokenizer, "encodeWithOffsets">> = {
+  encode: (text, options) => characters.encodeWithOffsets(text, options).ids,
   encodeWithOffsets(text, options) {
     const begin = options?.addSpecialTokens === false ? [] : [1];
     const ids = [...begin];

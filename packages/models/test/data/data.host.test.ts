@@ -9,6 +9,7 @@ import {
   packedLength,
   parseRows,
   type Row,
+  type RowTokenizer,
   shuffledOrder,
 } from "../../src/data/index.js";
 import { characters } from "./characters.js";
@@ -70,6 +71,37 @@ describe("encodeRows", () => {
     expect(examples[0]?.ids).toEqual([...before, ...after, 2]);
     expect(examples[0]?.labels).toEqual([...before.map(() => -100), ...after, 2]);
     expect(notes.splitBorderCount).toBe(splitBorderCount);
+  });
+
+  it("takes tokenizers that know no offsets, which encode what lies between borders", () => {
+    const { encodeWithOffsets: _, renderChat, ...others } = characters;
+    const plain: RowTokenizer = { ...others, applyChatTemplate: (messages, options) => renderChat?.(messages, options).text ?? "" };
+    const rows: Row[] = [
+      { kind: "completion", line: 1, prompt: "xa", completion: "cy" },
+      { kind: "completion", line: 2, prompt: "xa", completion: "by" },
+      { kind: "text", line: 3, text: "zab" },
+      {
+        kind: "messages",
+        line: 4,
+        messages: [
+          { role: "user", content: "q" },
+          { role: "assistant", content: "ab" },
+        ],
+      },
+    ];
+    const { examples } = encodeRows(rows, "x", plain, { context: 64 });
+    expect(examples.map(({ ids }) => ids)).toEqual([
+      [1, ...codes("xacy"), 2],
+      [1, ...codes("xaby"), 2],
+      [1, ...codes("z"), 3, 2],
+      [...codes("<u>q\n<a>"), 3, ...codes("\n")],
+    ]);
+    expect(examples.map(({ labels }) => labels.filter((label) => label !== -100))).toEqual([
+      [...codes("cy"), 2],
+      [...codes("by"), 2],
+      [1, ...codes("z"), 3, 2],
+      [3, ...codes("\n")],
+    ]);
   });
 
   it("splits long texts where that is wanted, and nothing else", () => {
