@@ -68,6 +68,8 @@ describe("an adapter_config.json that asks for too much", () => {
     ["VeRA's rank beyond the tensors", [{ r: 2 ** 31 }, "vera"], /rank is 2147483648/],
     ["AdaLoRA's rank beyond the tensors", [{ init_r: 2 ** 31 }, "adalora"], /initRank is 2147483648/],
     ["OFT's blocks beyond the tensors", [{ oft_block_size: 2 ** 20 }, "oft"], /blockSize is 1048576/],
+    ["OFT's series without end", [{ num_cayley_neumann_terms: 5_000_000 }, "oft"], /neumannTerms is 5000000, more than 100/],
+    ["VeRA's layers all trained whole", [{ target_modules: ["q_proj"], modules_to_save: ["q_proj"] }, "vera"], /no layer is left for VeRA/],
     ["a rank in rank_pattern beyond the tensors", [{ rank_pattern: { q_proj: 2 ** 27 } }], /tensors differ in shape/],
   ];
   test.each(cases)("%s is refused in a sentence, before anything of that size is made", async (_, given, says) => {

@@ -21,11 +21,14 @@ export interface OftOptions extends TargetOptions {
   readonly epsilon: number;
   /** One rotation for all blocks of a layer (`block_share`). Default false. */
   readonly shared: boolean;
-  /** Terms of the Neumann series in place of an inverse (`num_cayley_neumann_terms`), 0 for the exact one. Default 5. */
+  /** Terms of the Neumann series in place of an inverse (`num_cayley_neumann_terms`), 0 for the exact one, at most 100. Default 5. */
   readonly neumannTerms: number;
   /** First values (`init_weights`): "identity" or "random", normal with deviation 0.1. */
   readonly init: "identity" | "random";
 }
+
+/** Terms of the series that are ever computed: each is a product in every step. */
+const mostTerms = 100;
 
 /** Defaults and checks. Throws AdapterError. */
 function oftOptions(given: Partial<OftOptions>): OftOptions {
@@ -34,6 +37,10 @@ function oftOptions(given: Partial<OftOptions>): OftOptions {
   for (const [name, value] of Object.entries({ blocks, blockSize, neumannTerms })) {
     if (!Number.isInteger(value) || value < 0) throw new AdapterError(`${name} is ${value}. It is a whole number of at least 0.`, [name]);
   }
+  if (neumannTerms > mostTerms)
+    throw new AdapterError(`neumannTerms is ${neumannTerms}, more than ${mostTerms}. A few terms suffice; 0 takes the inverse itself.`, [
+      "neumannTerms",
+    ]);
   if (blocks > 0 === blockSize > 0)
     throw new AdapterError(`blocks is ${blocks} and blockSize is ${blockSize}. Give one of them and leave the other 0.`, [
       "blocks",

@@ -46,6 +46,10 @@ interface Projections {
 
 /** Kaiming uniform for the gain √2, from the key alone: the numbers that PEFT draws. peft.tuners.vera.model._kaiming_init. */
 function projections(layers: readonly DenseLayer[], { rank, projectionKey }: VeraOptions, device: Device): Projections {
+  if (layers.length === 0)
+    throw new AdapterError("no layer is left for VeRA's projections: all that are targeted are trained whole. Name others as targets.", [
+      "targets",
+    ]);
   const draw = mersenneTwister(projectionKey);
   const drawn = (rows: number, columns: number): Tensor => {
     const bound = Math.sqrt(3) * (Math.SQRT2 / Math.sqrt(columns));

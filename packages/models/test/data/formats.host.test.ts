@@ -108,6 +108,8 @@ describe("data files", () => {
     ["a list that is cut", "x.json", bytes('[{"text":"a"},\n{"text":'), 2, /the text ends inside the value that begins here/],
     ["a list without its end", "x.json", bytes('[{"text":"a"},\n'), 1, /the text ends before the list does/],
     ["more behind a list", "x.json", bytes('[{"text":"a"}]\n{"text":"b"}'), 1, /there is more after the list's end/],
+    ["brackets that open nowhere", "x.jsonl", bytes(" [}, {{"), 1, /the text ends inside the value/],
+    ["a list of brackets that open nowhere", "x.json", bytes('[},"]",}]'), 1, /3 rows cannot be used:\n {2}x\.json:1: not JSON/],
     ["a list of numbers", "x.json", bytes("[1, 2]"), 1, /2 rows cannot be used:\n {2}x.json:1: the line holds 1 where an object belongs/],
     ["a value of a list that is not JSON", "x.json", bytes('[\n{"text":"a"},\n{"text":a}]'), 3, /^x.json:3: not JSON/],
     ["a row with too many values", "x.csv", bytes('text,b\na,b\n"c\nd",e\nf,g,h\n'), 5, /^x.csv:5: the row has 3 values for 2 columns/],

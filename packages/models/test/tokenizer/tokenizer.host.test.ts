@@ -143,6 +143,13 @@ describe("texts have the tokens, the offsets and the decoding that the Rust toke
     ],
     ["a sequence that is no list", { type: "Sequence", pretokenizers: {} }, /"pretokenizers" is not a list of objects/],
     ["a behavior that is not known", { type: "Punctuation", behavior: "Kept" }, /"behavior" is "Kept", known are Removed/],
+    ["an object for a text", { type: "Metaspace", replacement: { toString: 1 } }, /"replacement" of the pre_tokenizer "Metaspace" is \{/],
+    [
+      "a part of a type that is an object",
+      { type: "Sequence", pretokenizers: [{ type: { toString: 1 } }] },
+      /"pre_tokenizer" is of the type \{"toString":1\}/,
+    ],
+    ["a split without its pattern", { type: "Split", behavior: "Isolated" }, /no pre_tokenizer "Split" can be made of its fields|pattern/],
     ["a part that is not known", { type: "UnicodeScripts" }, /"pre_tokenizer" is of the type "UnicodeScripts", which is not known/],
   ])("%s is refused by name", (_, part, says) => {
     const broken = { ...(made["words"] as Json), pre_tokenizer: part };

@@ -99,7 +99,9 @@ class ValueScan {
         if (this.#depth > 0) {
           if (--this.#depth === 0) end(i + 1);
         } else {
-          end(i--); // the list's own end, after a number or a word
+          // The list's own end, after a number or a word; else what opens nowhere is no value.
+          const isEnd = c === closeList && this.#list === "open" && (i > start || this.#text !== "");
+          end(isEnd ? i-- : i + 1);
         }
       } else if (this.#depth === 0 && (c === comma || (c <= 0x20 && this.#list === "none"))) end(i);
     }

@@ -1,4 +1,5 @@
 import { CheckpointError, type Json } from "@lowrank/tensor";
+import { shown } from "../../schema.js";
 import { type NormalForm, normalForm } from "../unicode/normal-forms.js";
 import { codePointsOf, isCombiningMark, isNonspacingMark, isOther, isWhiteSpace, lowerCase } from "../unicode/properties.js";
 import { signOf } from "./byte-alphabet.js";
@@ -168,14 +169,35 @@ export function textOf(value: unknown, name: string, path: string): string {
   return value;
 }
 
-/** The part that a table has a maker for. */
+/** The fields of parts that hold more than a text, a number or a truth value. */
+const structured: ReadonlySet<string> = new Set([
+  ...["pattern", "normalizers", "pretokenizers", "decoders", "processors"],
+  ...["single", "pair", "special_tokens", "sep", "cls"],
+]);
+
+/** The part that a table has a maker for. Throws CheckpointError where there is none, and where a field is of another kind than it takes. */
 export function made<T>(table: Readonly<Record<string, (options: Json, path: string) => T>>, options: Json, what: string, path: string): T {
-  const type = String(options["type"]);
-  const maker = Object.hasOwn(table, type) ? table[type] : undefined;
-  if (!maker)
+  const { type } = options;
+  const maker = typeof type === "string" && Object.hasOwn(table, type) ? table[type] : undefined;
+  const wrong = Object.entries(options).find(([name, value]) => typeof value === "object" && value !== null && !structured.has(name));
+  if (wrong && maker)
     throw new CheckpointError(
-      `${path}: "${what}" is of the type ${JSON.stringify(type)}, which is not known. Use a checkpoint whose tokenizer has another.`,
+      `${path}: "${wrong[0]}" of the ${what} ${JSON.stringify(type)} is ${shown(wrong[1])}. Correct the file or fetch it again.`,
       path,
     );
-  return maker(options, path);
+  if (!maker)
+    throw new CheckpointError(
+      `${path}: "${what}" is of the type ${shown(type)}, which is not known. Use a checkpoint whose tokenizer has another.`,
+      path,
+    );
+  try {
+    return maker(options, path);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    // A field of it is absent, or holds what it never does.
+    throw new CheckpointError(
+      `${path}: no ${what} ${JSON.stringify(type)} can be made of its fields (${error.message}). Correct the file or fetch it again.`,
+      path,
+    );
+  }
 }
