@@ -157,6 +157,26 @@ describe("texts have the tokens, the offsets and the decoding that the Rust toke
     expect(() => new Tokenizer(broken)).toThrow(says);
   });
 
+  test.each([
+    [
+      "a template",
+      {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "x" } }, { Sequence: { id: "A" } }],
+        special_tokens: { x: { ids: [-1] } },
+      },
+    ],
+    ["the tokens around a text", { type: "BertProcessing", cls: ["x", -1], sep: ["y", 0] }],
+  ])("a number below 0 in %s is refused", (_, part) => {
+    expect(() => new Tokenizer({ ...(made["words"] as Json), post_processor: part })).toThrow(CheckpointError);
+  });
+
+  test("a token around texts counts for the size, whether the vocabulary has it or not", () => {
+    const special_tokens = { x: { ids: [5000] } };
+    const part = { type: "TemplateProcessing", single: [{ SpecialToken: { id: "x" } }, { Sequence: { id: "A" } }], special_tokens };
+    expect(new Tokenizer({ ...(made["words"] as Json), post_processor: part }).vocabSize).toBe(5001);
+  });
+
   test("half of a surrogate pair is the sign for what is no text", () => {
     const tokenizer = new Tokenizer(made["BPE, whole words first"] as Json);
     expect(tokenizer.decode(tokenizer.encode("a\ud83d b\ude00"))).toBe("a\ufffd b\ufffd");

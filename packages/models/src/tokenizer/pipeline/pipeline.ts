@@ -1,4 +1,4 @@
-import { CheckpointError, type Json } from "@lowrank/tensor";
+import { CheckpointError, type Json, largest } from "@lowrank/tensor";
 import { type AddedToken, AddedTokens } from "./added-tokens.js";
 import { Bpe, type BpeOptions } from "./bpe.js";
 import { signsOf } from "./byte-alphabet.js";
@@ -45,9 +45,10 @@ export class Pipeline {
     for (const [token, id] of this.model.vocab) this.#tokens[id] = token;
   }
 
-  /** One more than the largest id. */
+  /** One more than the largest id, those that the post-processor puts around texts included, which no vocabulary needs to have. */
   get size(): number {
-    return this.#largest(this.added.byContent) + 1;
+    const { before, after } = this.#postProcessor;
+    return largest([...before, ...after], this.#largest(this.added.byContent)) + 1;
   }
 
   #largest(tokens: ReadonlyMap<string, AddedToken>): number {

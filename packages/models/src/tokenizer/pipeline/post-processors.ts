@@ -51,6 +51,11 @@ function moved(text: string, place: number, count: number): number {
   return at;
 }
 
+/** Whether a value can be a token's number. */
+function isTokenId(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
 function template({ single, special_tokens: special }: Json, path: string): PostProcessor {
   const fail = (fact: string): never => {
     throw new CheckpointError(`${path}: "post_processor" ${fact}. Fetch the checkpoint again.`, path);
@@ -67,9 +72,8 @@ function template({ single, special_tokens: special }: Json, path: string): Post
     }
     const token = ((special ?? {}) as Json)[String(id)] as Json | undefined;
     const ids = token?.["ids"];
-    if (!Array.isArray(ids) || !ids.every((item) => Number.isSafeInteger(item)))
-      return fail(`names the token ${JSON.stringify(id)}, which it does not define`);
-    for (const number of ids as readonly number[]) (isAfter ? after : before).push(number);
+    if (!Array.isArray(ids) || !ids.every(isTokenId)) return fail(`names the token ${JSON.stringify(id)}, which it does not define`);
+    for (const number of ids) (isAfter ? after : before).push(number);
   }
   if (!isAfter) fail("leaves the text out");
   return { before, after, trim: null };
@@ -78,9 +82,8 @@ function template({ single, special_tokens: special }: Json, path: string): Post
 function around({ cls, sep }: Json, path: string, trim: PostProcessor["trim"]): PostProcessor {
   const id = (pair: unknown): number => {
     const number = Array.isArray(pair) ? (pair as readonly unknown[])[1] : null;
-    if (!Number.isSafeInteger(number))
-      throw new CheckpointError(`${path}: "post_processor" has no token's number. Fetch the checkpoint again.`, path);
-    return number as number;
+    if (!isTokenId(number)) throw new CheckpointError(`${path}: "post_processor" has no token's number. Fetch the checkpoint again.`, path);
+    return number;
   };
   return { before: [id(cls)], after: [id(sep)], trim };
 }
