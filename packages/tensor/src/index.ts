@@ -5,11 +5,12 @@ export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";
 export { type AwqWeight, awqValues } from "./blocks/awq.js";
 export { type FourBitWeight, fourBitValues, type NestedScales, nestedScales, rowwiseValues } from "./blocks/bitsandbytes.js";
-export { type BlockTensor, blockTensor } from "./blocks/block-tensor.js";
+export { type BlockWriter, blockTensor, blockWriter } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
 export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
 export { mxfp4Tensor } from "./blocks/mxfp4.js";
+export { packedTensor } from "./blocks/packed.js";
 export { blockTypes } from "./blocks/table.js";
 export type {
   Backend,
@@ -40,6 +41,7 @@ export {
   type UnaryKind,
   withInputs,
 } from "./graph/node.js";
+export type { Packing } from "./graph/packing.js";
 export { Generator, type GeneratorState } from "./graph/random.js";
 export { realize, realizeNow } from "./graph/realize.js";
 export { Storage } from "./graph/storage.js";
@@ -49,7 +51,7 @@ export { currentTrace } from "./graph/trace.js";
 export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
 export { type BlockScales, ScaledFloats, scaledDType } from "./io/float8.js";
-export { type GgufFile, type GgufWeight, readGguf } from "./io/gguf.js";
+export { type GgufFile, readGguf } from "./io/gguf.js";
 export { type GgufEntry, type GgufHeader, type GgufList, type GgufValue, readGgufHeader } from "./io/gguf-header.js";
 export { type GgufType, ggufTypes } from "./io/gguf-types.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";

@@ -65,8 +65,18 @@ export const each = (scales: Tensor): Tensor => scales.reshape([...scales.shape,
 export const joined = (groups: Tensor): Tensor =>
   groups.reshape([...groups.shape.slice(0, -2), (groups.shape.at(-2) ?? 1) * (groups.shape.at(-1) ?? 1)]);
 
-/** The table's entry of each code. */
-export const lookUp = (table: Tensor, codes: Tensor): Tensor => gather(table, codes.cast("i32"));
+/** The entry of each code in a table [n]; of several tables [count, n] in its own, where as many rows of codes, [count, ...], have one each. */
+export function lookUp(table: Tensor, codes: Tensor): Tensor {
+  const length = table.shape.at(-1) ?? 0;
+  const count = table.size / Math.max(length, 1);
+  const places = codes.cast("i32");
+  const flat = table.reshape([table.size]);
+  if (count <= 1) return gather(flat, places);
+  const first = arange(count, { device: table.device })
+    .mul(length)
+    .reshape([count, ...codes.shape.slice(1).map(() => 1)]);
+  return gather(flat, places.add(first));
+}
 
 /** Some elements of the last axis. */
 export const part = (x: Tensor, start: number, stop: number): Tensor => narrow(x, x.rank - 1, start, stop - start);

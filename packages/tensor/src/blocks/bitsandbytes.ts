@@ -10,7 +10,7 @@ import { lookUp, signed } from "./bits.js";
 export interface FourBitWeight {
   /** u8, two codes a byte, the first in the high half; ⌈n / 2⌉ of them, in any shape. */
   readonly packed: Tensor;
-  /** f32 [16]: what each code stands for (`quant_map`). */
+  /** f32 [16]: what each code stands for (`quant_map`); or [count, 16], one table for each of so many outermost parts of the weight. */
   readonly code: Tensor;
   /** f32, one a block: the largest magnitude. Of nested ones what `nestedScales` gives. */
   readonly absmax: Tensor;
@@ -35,32 +35,35 @@ export function fourBitValues({ packed, code, absmax, blockSize, shape }: FourBi
       .mul(absmax.reshape([...blocks, 1]))
       .reshape(shape);
   }
-  return lookUp(code, codes.slice([0, size]))
-    .mul(perBlock(absmax, size, blockSize))
+  const tables = code.size / 16;
+  return lookUp(code, codes.slice([0, size]).reshape([tables, size / tables]))
+    .reshape([size])
+    .mul(perBlock(absmax.reshape([absmax.size]), size, blockSize))
     .reshape(shape);
 }
 
 /** Scales that are quantised themselves, in 8 bits of the dynamic map (double quantisation). */
 export interface NestedScales {
-  /** u8, one a block of the weight. */
+  /** u8 [..., scales]: one a block of the weight, of each of several where axes stand in front. */
   readonly absmax: Tensor;
-  /** f32 [256] (`nested_quant_map`). */
+  /** f32 [256] (`nested_quant_map`), or one for each of the outermost parts of the scales. */
   readonly code: Tensor;
-  /** f32, one a block of the scales (`nested_absmax`). */
+  /** f32 [..., blocks]: one a block of the scales (`nested_absmax`). */
   readonly nestedAbsmax: Tensor;
-  /** f32 [1] (`nested_offset`). */
+  /** f32 [..., 1] (`nested_offset`). */
   readonly offset: Tensor;
   /** Scales of a block: 256. */
   readonly blockSize: number;
 }
 
-/** code[q] · nestedAbsmax + offset, f32, one a block of the weight. QLoRA, section 3, "Double Quantization". */
+/** code[q] · nestedAbsmax + offset, f32 [..., scales]: one a block of the weight. QLoRA, section 3, "Double Quantization". */
 export function nestedScales({ absmax, code, nestedAbsmax, offset, blockSize }: NestedScales): Tensor {
-  const size = absmax.size;
-  checkCounts("nestedScales", absmax.shape, absmax, size, nestedAbsmax, Math.ceil(size / blockSize));
-  return lookUp(code, absmax.reshape([size]))
+  const size = absmax.shape.at(-1) ?? 0;
+  const count = absmax.size / Math.max(size, 1);
+  checkCounts("nestedScales", absmax.shape, absmax, absmax.size, nestedAbsmax, count * Math.ceil(size / blockSize));
+  return lookUp(code, absmax)
     .mul(perBlock(nestedAbsmax, size, blockSize))
-    .add(offset.reshape([1]));
+    .add(offset);
 }
 
 /** (1 / 127) as bitsandbytes rounds it. */
@@ -77,8 +80,9 @@ export function rowwiseValues(quantized: Tensor, scb: Tensor): Tensor {
     .mul(eighth);
 }
 
+/** The scale of each of so many numbers, [..., blocks] → [..., size]. */
 const perBlock = (scales: Tensor, size: number, blockSize: number): Tensor =>
-  gather(scales.reshape([scales.size]), arange(size, { device: scales.device }).intDivide(blockSize));
+  gather(scales, arange(size, { device: scales.device }).intDivide(blockSize), -1);
 
 function checkCounts(what: string, shape: Shape, codes: Tensor, codeBytes: number, scales: Tensor, scaleCount: number): void {
   if (codes.size === codeBytes && scales.size === scaleCount) return;

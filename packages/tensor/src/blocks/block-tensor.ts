@@ -1,64 +1,141 @@
-import { fromBytes, tensor } from "../graph/create.js";
+import { fromStorage, tensor } from "../graph/create.js";
 import type { Device } from "../graph/device.js";
+import { Storage } from "../graph/storage.js";
 import type { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sizeOf } from "../tensor/shape.js";
 import type { BlockField, BlockType } from "./block-type.js";
+import { packedTensor } from "./packed.js";
 
-/** A tensor that lies on a device as its blocks. */
-export interface BlockTensor {
+/** Fills the blocks of a tensor on a device, from one source or several, a part at a time. */
+export interface BlockWriter {
   readonly type: BlockType;
-  readonly shape: Shape;
-  /** Bytes that it takes on the device. */
-  readonly bytes: number;
-  /** The numbers, f32: an expression over the blocks, which fuses into what reads it. */
-  values(): Tensor;
+  /** Blocks that the tensor has. */
+  readonly blockCount: number;
+  /**
+   * Puts whole blocks, as files hold them, where the tensor's block number `at` is. Rows follow one another, so that rows in another order, and
+   * pieces of a tensor, are blocks written elsewhere. Throws ShapeError for parts of blocks and for what lies outside.
+   */
+  write(packed: Uint8Array, at: number): void;
+  /** The tensor, once each block was written. Throws ShapeError where some are missing. */
+  finish(): Tensor;
+  /** Gives the memory back where the tensor is not to be. */
   dispose(): void;
 }
 
-/**
- * Blocks as a file holds them, `shape` outermost axis first, on a device. Throws ShapeError where rows are not whole blocks, or the bytes
- * are not as many as the shape needs.
- */
-export function blockTensor(type: BlockType, packed: Uint8Array, shape: Shape, device: Device): BlockTensor {
-  const outer = shape.slice(0, -1);
+/** Blocks that are taken apart at a time: few enough that each field finds them in a cache. */
+const blocksAtOnce = 16384;
+
+/** Begins a packed tensor of a shape, outermost axis first. Throws ShapeError where rows are not whole blocks. */
+export function blockWriter(type: BlockType, shape: Shape, device: Device): BlockWriter {
   const columns = shape.at(-1) ?? 0;
-  const blocks = sizeOf(shape) / type.blockSize;
-  if (columns % type.blockSize !== 0 || packed.byteLength !== blocks * type.blockBytes)
-    throw new ShapeError(
-      `blockTensor: ${packed.byteLength} bytes are not ${showShape(shape)} of ${type.name} (${type.blockBytes} bytes for each ${type.blockSize} of a row).`,
-      [shape],
-    );
-  const parts: Record<string, Tensor> = {};
-  for (const [name, field] of Object.entries(type.fields)) {
-    const elements = field.as === "f16" ? field.bytes / 2 : field.bytes;
-    const made = fieldBytes(packed, type.blockBytes, blocks, field);
-    parts[name] = fromBytes(made, field.as === "e8m0" ? "bf16" : field.as, [...outer, columns / type.blockSize, elements], device);
-  }
-  for (const [name, values] of Object.entries(type.tables)) parts[name] = tensor(values, { device });
-  const held = Object.values(parts);
+  if (columns % type.blockSize !== 0)
+    throw new ShapeError(`blockTensor: rows of ${showShape(shape)} are not whole blocks of ${type.name}, of ${type.blockSize} numbers.`, [
+      shape,
+    ]);
+  const blockCount = sizeOf(shape) / type.blockSize;
+  const fieldShape = (field: BlockField): Shape => [...shape.slice(0, -1), columns / type.blockSize, elementsOf(field)];
+  const fields = Object.entries(type.fields).map(([name, field]) => {
+    const storage = new Storage(device, field.as === "e8m0" ? "bf16" : field.as, blockCount * elementsOf(field));
+    return { name, field, storage };
+  });
+  let written = 0;
   return {
     type,
-    shape,
-    bytes: held.reduce((sum, { storage }) => sum + (storage?.bytes ?? 0), 0),
-    values: () => type.values(parts).reshape(shape),
-    dispose: () => {
-      for (const each of held) each.dispose();
+    blockCount,
+    write(packed, at) {
+      const count = packed.byteLength / type.blockBytes;
+      if (!Number.isInteger(count) || !Number.isInteger(at) || at < 0 || at + count > blockCount)
+        throw new ShapeError(
+          `blockTensor: ${packed.byteLength} bytes at block ${at} are not among the ${blockCount} of ${showShape(shape)} of ${type.name} (${type.blockBytes} bytes for each ${type.blockSize} of a row).`,
+          [shape],
+        );
+      for (let done = 0; done < count; done += blocksAtOnce) {
+        const blocks = Math.min(blocksAtOnce, count - done);
+        const part = packed.subarray(done * type.blockBytes, (done + blocks) * type.blockBytes);
+        for (const { field, storage } of fields) writeField(part, type.blockBytes, field, storage, at + done);
+      }
+      written += count;
+    },
+    finish() {
+      if (written !== blockCount)
+        throw new ShapeError(`blockTensor: ${written} of the ${blockCount} blocks of ${showShape(shape)} were written.`, [shape]);
+      const parts: Record<string, Tensor> = {};
+      for (const { name, field, storage } of fields) parts[name] = fromStorage(storage, fieldShape(field));
+      for (const [name, values] of Object.entries(type.tables)) parts[name] = tensor(values, { device });
+      return packedTensor(type.name, parts, (held) => type.values(held).reshape(shape));
+    },
+    dispose() {
+      for (const { storage } of fields) storage.dispose();
     },
   };
 }
 
-/** One field of all blocks. */
-function fieldBytes(packed: Uint8Array, blockBytes: number, blocks: number, { at, bytes, as }: BlockField): Uint8Array {
-  if (as === "e8m0") {
-    // 2^(e − 128) in bf16; the two smallest are subnormal.
-    const powers = Uint16Array.from({ length: blocks }, (_, block) => powerBits(packed[block * blockBytes + at] ?? 0));
-    return new Uint8Array(powers.buffer);
-  }
-  const made = new Uint8Array(blocks * bytes);
-  for (let block = 0, to = 0; block < blocks; block++)
-    for (let from = block * blockBytes + at, end = from + bytes; from < end; from++, to++) made[to] = packed[from] ?? 0;
-  return made;
+/**
+ * Blocks as a file holds them, `shape` outermost axis first, as a packed tensor. Throws ShapeError where rows are not whole blocks, or the bytes
+ * are not as many as the shape needs.
+ */
+export function blockTensor(type: BlockType, packed: Uint8Array, shape: Shape, device: Device): Tensor {
+  if (packed.byteLength * type.blockSize !== sizeOf(shape) * type.blockBytes)
+    throw new ShapeError(
+      `blockTensor: ${packed.byteLength} bytes are not ${showShape(shape)} of ${type.name} (${type.blockBytes} bytes for each ${type.blockSize} of a row).`,
+      [shape],
+    );
+  const writer = blockWriter(type, shape, device);
+  writer.write(packed, 0);
+  return writer.finish();
 }
 
+function elementsOf({ as, bytes }: BlockField): number {
+  return as === "f16" ? bytes / 2 : bytes;
+}
+
+/** One field of some blocks, from block `at` of its storage on. */
+function writeField(packed: Uint8Array, blockBytes: number, field: BlockField, { device, buffer }: Storage, at: number): void {
+  const blocks = packed.byteLength / blockBytes;
+  const bytes = field.as === "e8m0" ? 2 : field.bytes;
+  const made = device.backend.place?.(buffer, blocks * bytes, at * bytes);
+  const target = made ?? new Uint8Array(blocks * bytes);
+  if (field.as === "e8m0") {
+    for (let block = 0; block < blocks; block++) {
+      const bits = powerBits(packed[block * blockBytes + field.at] as number); // each block lies inside
+      target[2 * block] = bits & 255;
+      target[2 * block + 1] = bits >> 8;
+    }
+  } else takeField(packed, blockBytes, field, target);
+  if (!made) device.backend.write(buffer, target, at * bytes);
+}
+
+/** Copies a field of each block, in the largest words that blocks, field and memory are made of. */
+function takeField(packed: Uint8Array, blockBytes: number, { at, bytes }: BlockField, target: Uint8Array): void {
+  const fits = (size: number): boolean => [blockBytes, at, bytes, packed.byteOffset, target.byteOffset].every((n) => n % size === 0);
+  const size = [4, 2].find(fits) ?? 1;
+  const [stride, first, count] = [blockBytes / size, at / size, bytes / size];
+  const words = <T>(Words: new (buffer: ArrayBufferLike, at: number, length: number) => T): [T, T] => [
+    new Words(packed.buffer, packed.byteOffset, packed.byteLength / size),
+    new Words(target.buffer, target.byteOffset, target.byteLength / size),
+  ];
+  if (size === 4) copyWords(...words(Uint32Array), stride, first, count);
+  else if (size === 2) copyHalves(...words(Uint16Array), stride, first, count);
+  else copyBytes(...words(Uint8Array), stride, first, count);
+}
+
+// Three times the same: a loop that has seen arrays of several classes takes twice to three times as long.
+
+function copyWords(from: Uint32Array, to: Uint32Array, stride: number, first: number, count: number): void {
+  for (let start = first, next = 0; next < to.length; start += stride)
+    for (let i = start; i < start + count; i++, next++) to[next] = from[i] as number; // inside, by the count of blocks
+}
+
+function copyHalves(from: Uint16Array, to: Uint16Array, stride: number, first: number, count: number): void {
+  for (let start = first, next = 0; next < to.length; start += stride)
+    for (let i = start; i < start + count; i++, next++) to[next] = from[i] as number; // inside, by the count of blocks
+}
+
+function copyBytes(from: Uint8Array, to: Uint8Array, stride: number, first: number, count: number): void {
+  for (let start = first, next = 0; next < to.length; start += stride)
+    for (let i = start; i < start + count; i++, next++) to[next] = from[i] as number; // inside, by the count of blocks
+}
+
+/** 2^(e − 128) in bf16; the two smallest are subnormal. */
 const powerBits = (e: number): number => (e < 2 ? 0x20 << e : (e - 1) << 7);

@@ -1,8 +1,9 @@
 import type { Device } from "../graph/device.js";
+import type { Tensor } from "../graph/tensor.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { type Shape, sizeOf } from "../tensor/shape.js";
 import { lookUp, planes } from "./bits.js";
-import { type BlockTensor, blockTensor } from "./block-tensor.js";
+import { blockTensor } from "./block-tensor.js";
 import { type BlockType, blockType } from "./block-type.js";
 import { mxfp4 } from "./tables.js";
 
@@ -19,7 +20,7 @@ const neighbours: BlockType = blockType(
  * A weight of [..., columns] whose codes and scales are two tensors, as transformers and gpt-oss store it: `blocks` u8 [..., columns / 32, 16], `scales` u8
  * [..., columns / 32], 2^(s − 127). transformers gives its values with the last two axes exchanged. Throws ShapeError where the bytes do not fit.
  */
-export function mxfp4Tensor(blocks: Uint8Array, scales: Uint8Array, shape: Shape, device: Device): BlockTensor {
+export function mxfp4Tensor(blocks: Uint8Array, scales: Uint8Array, shape: Shape, device: Device): Tensor {
   const count = sizeOf(shape) / neighbours.blockSize;
   if (scales.byteLength !== count || blocks.byteLength !== count * 16)
     throw new ShapeError(

@@ -33,7 +33,7 @@ const maxRecordings = 64;
  * afterwards: no graph work in JavaScript. Arguments and results may nest tensors in arrays and plain objects. Tensors that `fn` captures
  * are read afresh at each call; tensors that it `assign`s are updated in place, after what was written over their old values and not read
  * yet is computed. The values of non-tensor arguments are part of the recording, as are the wrappers on modules and whether they train
- * (`surroundings`). The 64 recordings used last are kept: numbers that change from call to call, such as a learning rate, are tensors.
+ * (`surroundings`), and packed tensors. The 64 recordings used last are kept: numbers that change from call to call, such as a learning rate, are tensors.
  * Reading a tensor inside `fn` throws DeviceError, as do tensors of several devices. jax.jit, torch.compile.
  */
 export function compile<A extends readonly unknown[], R>(fn: (...args: A) => R): ((...args: A) => R) & { dispose(): void } {
@@ -74,6 +74,8 @@ function forgetOldest(recordings: Map<string, Recording>): void {
 
 function describe(value: Tree, tensors: Tensor[]): string {
   if (value instanceof Tensor) {
+    // Its blocks are constants of the recording: there is no whole value to pass.
+    if (value.packing) return `P${Object.values(value.packing.parts).map(({ storage }) => storage?.id)}`;
     tensors.push(value);
     return `T${value.dtype}[${value.shape.join()}]`;
   }
@@ -101,7 +103,7 @@ function mapTensors(value: Tree, change: (t: Tensor) => Tensor): Tree {
 function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unknown[], tensors: readonly Tensor[]): Recording {
   const placeholders = tensors.map((t) => fromStorage(new Storage(t.device, t.dtype, t.size), t.shape));
   let next = 0;
-  const traced = mapTensors(args, () => placeholders[next++] as Tensor) as readonly unknown[];
+  const traced = mapTensors(args, (t) => (t.packing ? t : (placeholders[next++] as Tensor))) as readonly unknown[];
   const trace = new Trace();
   const output = withTrace(trace, () => {
     const result = fn(...traced);
@@ -113,7 +115,7 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
   const results: Tensor[] = [];
   const distinct = new Map<Tensor, number>();
   mapTensors(output, (t) => {
-    if (!distinct.has(t)) {
+    if (!t.packing && !distinct.has(t)) {
       distinct.set(t, results.length);
       results.push(t);
     }
@@ -160,7 +162,7 @@ function replay(recording: Recording, tensors: readonly Tensor[]): Tree {
   if (overwriting) overwriting.done();
   else for (const storage of assigned) storage.overwritten();
   const handles = results.map((t, i) => fromStorage(fresh[i] as Storage, t.shape));
-  return mapTensors(output, (t) => handles[results.indexOf(t)] as Tensor);
+  return mapTensors(output, (t) => handles[results.indexOf(t)] ?? t);
 }
 
 /** A copy of a storage: an argument that the function assigns to as well is read as it was. */

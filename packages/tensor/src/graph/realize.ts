@@ -7,8 +7,9 @@ import { bufferOf, liveInputs, noteRealized, realizedStorage } from "./live.js";
 import { type Node, topological } from "./node.js";
 import { Overwriting } from "./overwriting.js";
 import { Storage } from "./storage.js";
-import type { Tensor } from "./tensor.js";
+import { Tensor } from "./tensor.js";
 import { currentTrace } from "./trace.js";
+import { untracked } from "./unread.js";
 
 /**
  * Computes several tensors in one plan and keeps their values; pending assignments of their devices run in the same plan.
@@ -49,12 +50,13 @@ function dueDevices(tensors: readonly Tensor[]): readonly Device[] {
     );
   }
   // Arguments of compiled functions mostly have nothing to compute.
-  if (tensors.every((t) => t.node.op === "buffer" && t.device.pendingAssignments.size === 0)) return [];
+  if (tensors.every((t) => (t.node.op === "buffer" || t.packing) && t.device.pendingAssignments.size === 0)) return [];
   return [...new Set(tensors.map((t) => t.device))];
 }
 
+/** Those of a device that have a value to compute and keep: packed ones have none. */
 function onDevice(tensors: readonly Tensor[], device: Device): readonly Tensor[] {
-  return tensors.filter((t) => t.device === device);
+  return tensors.filter((t) => t.device === device && !t.packing);
 }
 
 /** What a tensor stands for at some time; later it may be assigned another value. */
@@ -157,8 +159,30 @@ export function runInto(program: Program, inputs: readonly Storage[], targets: r
   }
 }
 
+/** Numbers of a packed tensor that are computed at a time to be read. */
+const sliceNumbers = 2 ** 22;
+
+/** The numbers of a packed tensor, of which its device never holds more than some rows. */
+async function readPacked(t: Tensor): Promise<Uint8Array> {
+  const { shape, dtype, device, node: x, size } = t;
+  const whole = new Uint8Array(size * 4);
+  const [rows = 1, ...inner] = shape;
+  const rowBytes = whole.byteLength / Math.max(rows, 1);
+  const step = Math.max(1, Math.floor((sliceNumbers * 4) / Math.max(rowBytes, 1)));
+  for (let start = 0; start < rows && size > 0; start += step) {
+    const count = Math.min(step, rows - start);
+    const starts = shape.map((_, axis) => (axis === 0 ? start : 0));
+    const part: Node = { op: "slice", x, starts, steps: shape.map(() => 1), shape: [count, ...inner], dtype };
+    const slice = untracked(() => new Tensor(shape.length > 0 ? part : { op: "reshape", x, shape, dtype }, device));
+    whole.set(await readBytes(slice), start * rowBytes);
+    slice.dispose();
+  }
+  return whole;
+}
+
 /** A tensor's stored bytes, in its own dtype. Computes it if need be. */
 export async function readBytes(t: Tensor): Promise<Uint8Array> {
+  if (t.packing) return readPacked(t);
   const { device } = t;
   const [due] = dueDevices([t]);
   let read = due ? undefined : t.storage?.read();

@@ -5,6 +5,7 @@ import type { Device } from "./device.js";
 import { forgetIntegers } from "./host-integers.js";
 import { bufferOf, noteAssigned } from "./live.js";
 import type { Node } from "./node.js";
+import { type Packing, packingOf } from "./packing.js";
 import { noteAssignment, readTensor, realize } from "./realize.js";
 import type { Storage } from "./storage.js";
 import { currentTrace } from "./trace.js";
@@ -73,6 +74,11 @@ export class Tensor {
     return node.op === "buffer" ? node.storage.at(node.version) : null;
   }
 
+  /** How the tensor's blocks lie on the device where it is packed (`packedTensor`); null for all others. */
+  get packing(): Packing | null {
+    return packingOf(this.#node);
+  }
+
   /** Where `assign` writes; null for tensors that never held data. */
   get home(): Storage | null {
     return this.#home ?? (this.#node.op === "buffer" ? this.#node.storage : null);
@@ -95,6 +101,11 @@ export class Tensor {
    */
   assign(value: Tensor): void {
     const home = this.home;
+    if (this.packing)
+      throw new ShapeError(
+        `assign: this tensor is packed as ${this.packing.type}, and blocks take no other numbers. Put a dense tensor in its place.`,
+        [this.shape],
+      );
     if (!home)
       throw new ShapeError("assign: this tensor is an expression. Realize it first, or assign to the parameter itself.", [this.shape]);
     checkSameDevice("assign", this, value);
@@ -112,7 +123,7 @@ export class Tensor {
     noteAssignment(this.device);
   }
 
-  /** Computes the value and keeps it. Resolves to this tensor when the work is enqueued. */
+  /** Computes the value and keeps it; of packed tensors there is nothing to compute. Resolves to this tensor when the work is enqueued. */
   async realize(): Promise<this> {
     await realize(this);
     return this;
@@ -141,6 +152,7 @@ export class Tensor {
 
   /** Gives the memory back at once instead of at garbage collection; what was assigned and has not run yet is dropped. */
   dispose(): void {
+    for (const part of Object.values(this.packing?.parts ?? {})) part.dispose();
     const { storage } = this;
     storage?.dispose();
     // The expression behind the value, or behind the next one, holds what it is computed from.
@@ -161,7 +173,7 @@ export class Tensor {
 
   /** The same value, through which `grad` does not look. torch.Tensor.detach. */
   detach(): Tensor {
-    if (this.#node.op === "const") return this;
+    if (this.#node.op === "const" || this.packing) return this;
     return new Tensor({ op: "detach", x: this.node, shape: this.shape, dtype: this.dtype }, this.device);
   }
 

@@ -1,21 +1,14 @@
-import { blockTensor } from "../blocks/block-tensor.js";
+import { blockWriter } from "../blocks/block-tensor.js";
 import { blockTypes } from "../blocks/table.js";
-import { fromBytes } from "../graph/create.js";
+import { fromStorage } from "../graph/create.js";
 import type { Device } from "../graph/device.js";
+import { eventLoopTurn, isTurnDue } from "../graph/event-loop.js";
+import { Storage } from "../graph/storage.js";
 import type { Tensor } from "../graph/tensor.js";
 import { CheckpointError } from "../tensor/errors.js";
+import { sizeOf } from "../tensor/shape.js";
 import { type GgufEntry, type GgufValue, readGgufHeader } from "./gguf-header.js";
 import type { ByteSource } from "./source.js";
-
-/** A tensor of a file on a device, in the type that it is stored in. */
-export interface GgufWeight {
-  readonly shape: readonly number[];
-  /** Bytes that it takes on the device. */
-  readonly bytes: number;
-  /** Its numbers: the tensor itself, or of blocks an f32 expression over them. */
-  values(): Tensor;
-  dispose(): void;
-}
 
 /** Types whose numbers stand alone, and the dtypes that they have here. */
 const plain = { F32: "f32", F16: "f16", BF16: "bf16", I32: "i32" } as const;
@@ -29,8 +22,16 @@ export interface GgufFile {
   readonly entries: ReadonlyMap<string, GgufEntry>;
   /** A tensor's bytes as they are stored. Rejects with CheckpointError where there is none of that name, or the file has become shorter. */
   bytes(name: string): Promise<Uint8Array>;
-  /** Puts a tensor onto a device. Rejects with CheckpointError, as `bytes` does, and where its type is none that is read, which it names. */
-  weight(name: string, options: { readonly device: Device }): Promise<GgufWeight>;
+  /**
+   * A tensor's bytes as they are stored, in order, some at a time: whole blocks of its type. They are the caller's until it asks for the next.
+   * Rejects as `bytes` does.
+   */
+  chunks(name: string): AsyncGenerator<Uint8Array>;
+  /**
+   * Puts a tensor onto a device, in the type that it is stored in: one of blocks as a packed tensor. Rejects with CheckpointError, as `bytes` does,
+   * and where its type is none that is read, which it names.
+   */
+  weight(name: string, options: { readonly device: Device }): Promise<Tensor>;
   close(): Promise<void>;
 }
 
@@ -81,6 +82,7 @@ export async function readGguf(source: ByteSource, open: OpenPart = async () => 
       metadata,
       entries,
       bytes: async (name) => readBytes(...placeOf(name)),
+      chunks: (name) => chunksOf(...placeOf(name)),
       weight: async (name, { device }) => weightOf(...placeOf(name), device),
       close: () => closeAll(sources),
     };
@@ -94,24 +96,80 @@ export async function readGguf(source: ByteSource, open: OpenPart = async () => 
 async function readBytes({ name, offset, bytes: length }: GgufEntry, part: ByteSource): Promise<Uint8Array> {
   const bytes = await part.read(offset, length);
   if (bytes.byteLength === length) return bytes;
-  throw wrong(part, `the file ended inside tensor "${name}".`, "It changed while it was read: fetch it again.");
+  throw ended(name, part);
 }
 
-async function weightOf(entry: GgufEntry, part: ByteSource, device: Device): Promise<GgufWeight> {
+/** Bytes that are read at a time, about, and what their count of blocks is a multiple of, so that fields begin at whole words. */
+const chunkBytes = 4 * 2 ** 20;
+const chunkBlocks = 256;
+
+async function* chunksOf({ name, type, offset, bytes: length }: GgufEntry, part: ByteSource): AsyncGenerator<Uint8Array> {
+  const unit = chunkBlocks * type.blockBytes;
+  const step = Math.max(1, Math.floor(chunkBytes / unit)) * unit;
+  const rooms = [new Uint8Array(Math.min(step, length)), new Uint8Array(Math.min(step, Math.max(0, length - step)))];
+  const read = async (at: number): Promise<Uint8Array> => {
+    const count = Math.min(step, length - at);
+    const room = rooms[(at / step) % 2]?.subarray(0, count);
+    const bytes = await part.read(offset + at, count, room);
+    if (bytes.byteLength !== count) throw ended(name, part);
+    return bytes;
+  };
+  let next = length > 0 ? read(0) : null;
+  try {
+    for (let at = step; next; at += step) {
+      const bytes: Uint8Array = await next;
+      // A source that has everything at hand would never let the event loop in.
+      if (isTurnDue()) await eventLoopTurn();
+      // The disk works while this chunk is looked at.
+      next = at < length ? read(at) : null;
+      next?.catch(() => undefined); // told where it is awaited, which is later
+      yield bytes;
+    }
+  } finally {
+    // Nothing is read any more once whoever asked has stopped.
+    await next?.catch(() => undefined);
+  }
+}
+
+async function weightOf(entry: GgufEntry, part: ByteSource, device: Device): Promise<Tensor> {
   const { name, type, shape } = entry;
   const blocks = blockTypes.get(type.name);
-  const dtype = Object.hasOwn(plain, type.name) ? plain[type.name as keyof typeof plain] : undefined;
-  if (!blocks && !dtype)
+  if (blocks) {
+    const writer = blockWriter(blocks, shape, device);
+    try {
+      let at = 0;
+      for await (const bytes of chunksOf(entry, part)) {
+        writer.write(bytes, at);
+        at += bytes.byteLength / blocks.blockBytes;
+      }
+      return writer.finish();
+    } catch (error) {
+      writer.dispose();
+      throw error;
+    }
+  }
+  if (!Object.hasOwn(plain, type.name))
     throw wrong(
       part,
       `tensor "${name}" is ${type.name}, which is not read.`,
       `Convert the model to one of ${[...Object.keys(plain), ...blockTypes.keys()].join(", ")}.`,
     );
-  const bytes = await readBytes(entry, part);
-  if (blocks) return blockTensor(blocks, bytes, shape, device);
-  const tensor = fromBytes(bytes, dtype ?? "f32", shape, device);
-  return { shape, bytes: bytes.byteLength, values: () => tensor, dispose: () => tensor.dispose() };
+  const storage = new Storage(device, plain[type.name as keyof typeof plain], sizeOf(shape));
+  try {
+    let at = 0;
+    for await (const bytes of chunksOf(entry, part)) {
+      device.backend.write(storage.buffer, bytes, at);
+      at += bytes.byteLength;
+    }
+    return fromStorage(storage, shape);
+  } catch (error) {
+    storage.dispose();
+    throw error;
+  }
 }
+
+const ended = (name: string, part: ByteSource): CheckpointError =>
+  wrong(part, `the file ended inside tensor "${name}".`, "It changed while it was read: fetch it again.");
 
 /** Names of the parts after the first. */
 function partNames(source: ByteSource, metadata: ReadonlyMap<string, GgufValue>): readonly string[] {

@@ -62,6 +62,8 @@ export interface SafetensorsFile {
   weightInto(name: string, storage: Storage, at: number, scales?: BlockScales): Promise<string>;
   /** The digest that `weight` gives, where the tensor itself is not wanted. Rejects as `weight` does. */
   digest(name: string): Promise<string>;
+  /** Hands a tensor's bytes to `take`, part by part, each with its place among them, whatever the dtype is. Gives the digest. */
+  stream(name: string, take: (bytes: Uint8Array, at: number) => void): Promise<string>;
   /** Reads one tensor's elements as numbers: f16 and bf16 widened, I64 checked to fit 53 bits. */
   values(name: string): Promise<Float64Array>;
   close(): Promise<void>;
@@ -111,6 +113,16 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
       try {
         for await (const { at, numbers } of chunks(source, entry, scan))
           refuseNotFinite(source.name, entry, scan, () => numbers()[(scan.firstNonFinite ?? at) - at]);
+        return tensorDigest(entry, scan);
+      } finally {
+        scan.close();
+      }
+    },
+    stream: async (name, take) => {
+      const entry = entryOf(name);
+      const scan = new ContentScan(entry.dtype);
+      try {
+        for await (const { at, bytes } of parts(source, entry, 1, scan)) take(bytes, at);
         return tensorDigest(entry, scan);
       } finally {
         scan.close();

@@ -9,9 +9,12 @@ import { costly, hasOwnKernel, isFree, isNarrowing, isView, numberBehindViews } 
 
 /** An operand is computed as it is read where what it reads takes at most this share of the bytes that it would take. */
 const mostShare = 0.6;
-/** And where it is made of at most so many nodes and memories: what is computed anew for each panel has to stay cheap, and programs bind few. */
+/**
+ * And where it is made of at most so many nodes and memories: what is computed anew for each panel has to stay cheap, and programs bind few. Six are
+ * a weight in 4 bits whose scales are quantised themselves, and leave two of the eight buffers that every WebGPU adapter binds.
+ */
 const mostNodes = 96;
-const mostMemories = 4;
+const mostMemories = 6;
 
 /** What the operands of products come to, by numbers of nodes. */
 export interface Operands {
