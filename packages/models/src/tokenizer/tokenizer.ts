@@ -1,6 +1,7 @@
 import { digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
 import { type ChatMessage, type ChatOptions, ChatRenderer, type ChatTemplates, type RenderedChat } from "./chat.js";
 import { declaredTokens, namedTokens, tokenText } from "./declared-tokens.js";
+import type { AddedToken } from "./pipeline/added-tokens.js";
 import { Pipeline } from "./pipeline/pipeline.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
 
@@ -91,6 +92,21 @@ export class Tokenizer {
   /** The texts of tokens that were added to the vocabulary, most of them special. */
   get specialTokens(): readonly string[] {
     return [...this.#pipeline.added.byContent.keys()];
+  }
+
+  /** A token that was added to the vocabulary, by its text, with what it is; null where there is none. */
+  addedToken(text: string): AddedToken | null {
+    return this.#pipeline.added.byContent.get(text) ?? null;
+  }
+
+  /** Tokens that the post-processor puts before a text and after it. */
+  get around(): { readonly before: readonly number[]; readonly after: readonly number[] } {
+    return this.#pipeline.around;
+  }
+
+  /** The chat templates by name. */
+  get chatTemplates(): ChatTemplates {
+    return this.#chat.templates;
   }
 
   /** The texts of the tokens that end a generation. */

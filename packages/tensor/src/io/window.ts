@@ -115,7 +115,9 @@ export class Window {
   async bytes(length: number): Promise<Uint8Array> {
     this.expect(1, length);
     await this.fill(length);
-    const bytes = this.#bytes.slice(this.#at, this.#at + length);
+    // Not slice(): that of Node's Buffer gives no memory of its own.
+    const bytes = new Uint8Array(length);
+    bytes.set(this.#bytes.subarray(this.#at, this.#at + length));
     this.#at += length;
     return bytes;
   }

@@ -51,6 +51,11 @@ export class Pipeline {
     return largest([...before, ...after], this.#largest(this.added.byContent)) + 1;
   }
 
+  /** What is put before a text and after it. */
+  get around(): { readonly before: readonly number[]; readonly after: readonly number[] } {
+    return this.#postProcessor;
+  }
+
   #largest(tokens: ReadonlyMap<string, AddedToken>): number {
     let largest = -1;
     for (const id of this.model.vocab.values()) if (id > largest) largest = id;
