@@ -1,6 +1,14 @@
 import { type Expr, ExprMakers, expressionsBelow, type Index, isInvariant, strideOf } from "./expr.js";
 import { substitute } from "./substitute.js";
 
+/** What is known of values that lanes hold as bytes, where lanes of variable `axis` are sixteen. */
+export interface BytesInLanes {
+  /** The loads of an integer that is made of bytes wherever they lie; null for other values. */
+  loadsOf(expr: Expr): readonly Expr[] | null;
+  /** The integer by which a table of few entries is read; null for other loads. */
+  codeOf(load: Expr & { readonly op: "load" }): Expr | null;
+}
+
 /** Lanes of a vector, and of as many vectors as hold sixteen bytes: small integers are computed that many at a time. */
 const lanesOfVectors = [16, 4] as const;
 
@@ -36,24 +44,30 @@ export interface Walk {
   readonly cost: number;
 }
 
+const bytesInVector = 16;
+/** What looking four values up in a table takes, in loads. */
+const lookUpCost = 2;
 /** Past this many positions a block is more code than it saves. */
-const mostPositions = 128;
+const mostPositions = 256;
 /** Up to so many positions a larger block is better where it costs no more. */
 const shortTurn = 16;
 /** What four loads cost that are not of neighbours. */
 const scatteredCost = 4;
 /** And one of an element for all lanes. */
 const sharedCost = 0.5;
+/** And a step of arithmetic for all lanes. */
+const sharedStepCost = 0.1;
 
 /**
  * The smallest blocks of an axis in which every index is linear in the lane and every condition is the same for all lanes: divisions of the
- * position by constants, as a tensor in blocks has them, are gone then. Null where there are none.
+ * position by constants, as a tensor in blocks has them, are gone then. Bytes
+ * may follow from the position in any way, where sixteen lanes find them near each other. Null where there are none.
  */
-export function walkOf(value: Expr, axis: number, size: number): Walk | null {
+export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesInLanes): Walk | null {
   const plain = plainLoads(value, axis);
   if (plain === "scattered") return null;
   const divisors = divisorsOf(value, axis);
-  const sizes = new Set<number>([4, 8, 16, 32, 64, 128]);
+  const sizes = new Set<number>([4, 8, 16, 32, 64, 128, 256]);
   for (const divisor of divisors) for (const multiple of [1, 2, 4, 8]) sizes.add(divisor * multiple);
   const found = lanesOfVectors.flatMap((lanes) => {
     let best: Walk | null = null;
@@ -62,7 +76,7 @@ export function walkOf(value: Expr, axis: number, size: number): Walk | null {
       for (const step of [1, 2, 4, 8]) {
         if (blockSize % (lanes * step) !== 0) continue;
         const blocks = { size: blockSize, step, lanes };
-        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, axis, size, blocks);
+        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, axis, size, blocks, inBytes);
         // A larger block has to save something, but a turn of the loop should not be too short.
         if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost))) best = { blocks, cost };
       }
@@ -97,8 +111,9 @@ function plainLoads(value: Expr, axis: number): PlainLoads | "scattered" | null 
       if (stride === 0 || slots.has(expr.slot)) return null;
       slots.add(expr.slot);
       if (stride !== null) strides.push(stride);
-      else if (isGivenBehind(expr.index, axis)) isScattered = true;
-      else return null;
+      // A table of few entries lies in registers.
+      else if (!isGivenBehind(expr.index, axis) || expr.index.high - expr.index.low < bytesInVector) return null;
+      else isScattered = true;
     } else if (expr.op === "select") return null;
     else if (expr.op === "index" && expr.kind !== "add" && expr.kind !== "sub" && expr.kind !== "mul") {
       // The smaller and the larger of what the user's values say do not follow from the position.
@@ -129,7 +144,7 @@ function costOfPlain({ strides, sharedCount }: PlainLoads, blocks: Blocks): numb
 }
 
 /** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */
-function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number | null {
+function costOf(value: Expr, axis: number, size: number, blocks: Blocks, inBytes: BytesInLanes): number | null {
   const make = new ExprMakers();
   const lane = make.variable(axis, blocks.lanes);
   // Other variables keep their numbers, and the block's comes after all of them.
@@ -138,14 +153,30 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number
     const at = positionIn(make, blocks, block, unit, lane);
     return substitute(value, make, (old, oldSize) => (old === axis ? at : make.variable(old, oldSize)));
   });
+  const bytes = new Set<Expr>();
+  // What is made of bytes takes their loads, whatever lies between.
+  const areBytes = (expr: Expr): boolean => {
+    if (blocks.lanes !== bytesInVector || isInvariant(expr, axis)) return false;
+    const code = expr.op === "load" ? inBytes.codeOf(expr) : null;
+    const loads = inBytes.loadsOf(code ?? expr);
+    for (const load of loads ?? []) bytes.add(load);
+    if (code && loads) lookUps.add(expr);
+    return loads !== null;
+  };
+  const lookUps = new Set<Expr>();
+  const quarter = blocks.lanes / 4;
   let cost = 0;
-  for (const expr of expressionsBelow(roots)) {
+  for (const expr of expressionsBelow(roots, { has: areBytes })) {
     if (isInvariant(expr, axis)) {
       if (expr.op === "load") cost += sharedCost;
+      else if (expr.op === "binary" || expr.op === "select") cost += sharedStepCost;
     } else if (expr.op === "load") {
       const stride = strideOf(expr.index, axis);
       if (stride === null) return null;
-      cost += ((stride === 1 ? 1 : scatteredCost) * blocks.lanes) / 4;
+      cost += (stride === 1 ? 1 : scatteredCost) * quarter;
+    } else if (expr.op === "binary" && (expr.kind === "shl" || expr.kind === "shr") && !isInvariant(expr.b, axis)) {
+      // There is no instruction for it.
+      cost += scatteredCost * quarter;
     } else {
       const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
       // What the user divides by a power of two are mostly bits.
@@ -153,6 +184,7 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks): number
       if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
     }
   }
+  cost += bytes.size * quarter + lookUps.size * lookUpCost * quarter;
   return (cost * 4) / blocks.size;
 }
 

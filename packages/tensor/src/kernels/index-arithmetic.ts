@@ -130,14 +130,17 @@ function joinQuotient(make: ExprMakers, a: Index, b: Index): Index | null {
 /** a / c and a % c where the multiples of c in a sum can be taken out; needs a ≥ 0 so that truncation is floor. */
 function simplifyDivision(make: ExprMakers, kind: "div" | "mod", a: Index, divisor: number): Index | null {
   if (divisor === 1) return kind === "div" ? a : make.int(0);
-  if (a.low >= 0 && a.high < divisor) return kind === "div" ? make.int(0) : a;
   if (a.low < 0) return null;
+  const quotient = Math.floor(a.low / divisor);
+  if (Math.floor(a.high / divisor) === quotient) return kind === "div" ? make.int(quotient) : make.add(a, make.int(-quotient * divisor));
   const multiples: Index[] = [];
   const rest: Index[] = [];
   for (const term of termsOf(a)) {
-    const [atom, factor] = term.op === "index" && term.kind === "mul" && term.b.op === "const" ? [term.a, term.b.value] : [term, 1];
-    if (term.op === "const" && term.value % divisor === 0) multiples.push(make.int(term.value / divisor));
-    else if (factor % divisor === 0) multiples.push(make.mul(atom, make.int(factor / divisor)));
+    if (term.op === "const") {
+      const whole = Math.floor(term.value / divisor);
+      if (whole !== 0) multiples.push(make.int(whole));
+      if (whole * divisor !== term.value) rest.push(make.int(term.value - whole * divisor));
+    } else if (factorOf(term) % divisor === 0) multiples.push(divided(make, term, divisor));
     else rest.push(term);
   }
   const remainder = sumOf(make, rest);
@@ -149,5 +152,45 @@ function simplifyDivision(make: ExprMakers, kind: "div" | "mod", a: Index, divis
     if (kind === "div" && a.kind === "div") return make.index("div", a.a, make.int(a.b.value * divisor));
     if (kind === "mod" && a.kind === "mod" && a.b.value % divisor === 0) return make.index("mod", a.a, make.int(divisor));
   }
+  return inGrains(make, kind, a, divisor);
+}
+
+/** a / c and a % c where a sum is g · x + y, 0 ≤ y < g, and c a multiple of g: x / (c / g), and g · (x % (c / g)) + y. */
+function inGrains(make: ExprMakers, kind: "div" | "mod", a: Index, divisor: number): Index | null {
+  const terms = termsOf(a);
+  const grains = new Set(terms.map((term) => (term.op === "const" ? 1 : commonDivisor(factorOf(term), divisor))));
+  for (const grain of [...grains].sort((x, y) => y - x)) {
+    if (grain === 1) return null;
+    const [coarse, fine]: [Index[], Index[]] = [[], []];
+    for (const term of terms) {
+      if (term.op === "const") {
+        const whole = Math.floor(term.value / grain);
+        coarse.push(make.int(whole));
+        fine.push(make.int(term.value - whole * grain));
+      } else if (factorOf(term) % grain === 0) coarse.push(divided(make, term, grain));
+      else fine.push(term);
+    }
+    const [x, y] = [sumOf(make, coarse), sumOf(make, fine)];
+    if (x.low < 0 || y.low < 0 || y.high >= grain) continue;
+    const within = make.index(kind, x, make.int(divisor / grain));
+    return kind === "div" ? within : make.add(make.mul(within, make.int(grain)), y);
+  }
   return null;
+}
+
+/** The number by which a term of a sum is multiplied. */
+function factorOf(term: Index): number {
+  return term.op === "index" && term.kind === "mul" && term.b.op === "const" ? term.b.value : 1;
+}
+
+/** A term by a divisor of its factor. */
+function divided(make: ExprMakers, term: Index, divisor: number): Index {
+  if (divisor === 1 || term.op !== "index" || term.b.op !== "const") return term;
+  return make.mul(term.a, make.int(term.b.value / divisor));
+}
+
+function commonDivisor(a: number, b: number): number {
+  let [x, y] = [Math.abs(a), b];
+  while (y > 0) [x, y] = [y, x % y];
+  return x;
 }

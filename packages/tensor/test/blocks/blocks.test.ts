@@ -6,7 +6,6 @@ import {
   blockTypes,
   bytesSource,
   type Device,
-  device,
   fourBitValues,
   ggufTypes,
   nestedScales,
@@ -21,10 +20,8 @@ import { beforeAll, describe, expect, test } from "vitest";
 import golden from "./blocks.json" with { type: "json" };
 
 let tested: Device;
-let reference: Device;
 beforeAll(async () => {
   tested = await testDevice();
-  reference = await device("reference");
 });
 
 const isCpu = testBackend() === "cpu";
@@ -73,53 +70,6 @@ for (const [name, { shape, packed, values }] of Object.entries(golden))
     same(await blocks.data(), floatsOf(values));
     blocks.dispose();
   });
-
-/** Blocks of random bytes, whose scales are the golden's. */
-function someBlocks(type: BlockType, rows: number, columns: number): Uint8Array {
-  const made = new Uint8Array((rows * columns * type.blockBytes) / type.blockSize);
-  const sane = bytesOf(golden[type.name as keyof typeof golden].packed);
-  let state = 7;
-  for (let at = 0; at < made.length; at++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    made[at] = state >>> 24;
-  }
-  for (let block = 0; block < made.length; block += type.blockBytes)
-    for (const { at, bytes, as } of Object.values(type.fields)) {
-      if (as === "f16") made.set(sane.subarray(at, at + bytes), block + at);
-      if (as === "e8m0") made[block + at] = 120 + (block % 5);
-    }
-  return made;
-}
-
-const matrix = (rows: number, columns: number, dev: Device): Tensor =>
-  tensor(
-    Float32Array.from({ length: rows * columns }, (_, i) => Math.sin(i * 1.3)),
-    { shape: [rows, columns], device: dev },
-  );
-
-/** Shaders take a software adapter long: there, a type of each form. */
-const multiplied = isCpu ? [...blockTypes.keys()] : ["Q4_0", "Q6_K", "IQ4_NL"];
-for (const name of multiplied)
-  for (const rows of isCpu ? [1, 7, 256] : [7])
-    test(`${rows} rows times a weight in ${name}, and back for their gradient = the float64 reference`, async () => {
-      const type = typeOf(name);
-      const [outputs, inputs] = [10, 256];
-      const packed = someBlocks(type, outputs, inputs);
-      const products = [reference, tested].map(async (dev) => {
-        const weight = blockTensor(type, packed, [outputs, inputs], dev);
-        const [forward, back] = [matrix(rows, inputs, dev).matmul(weight.transpose()), matrix(rows, outputs, dev).matmul(weight)];
-        const results = [await forward.data(), await back.data(), await weight.abs().max().data()];
-        weight.dispose();
-        return results;
-      });
-      const [wanted = [], got = []] = await Promise.all(products);
-      const scale = wanted[2]?.[0] ?? 0;
-      // A sum of 256 f32 products of at most `scale` errs by some 2^-24 of each.
-      for (const i of [0, 1])
-        for (const [at, value] of (wanted[i] ?? []).entries())
-          if (!(Math.abs((got[i]?.[at] ?? Number.NaN) - value) <= scale * 256 * 2 ** -22))
-            throw new Error(`${i}, ${at}: ${got[i]?.[at]} instead of ${value}`);
-    });
 
 test("rows that are not whole blocks, or bytes that are too few, are refused with the type's name", () => {
   const type = typeOf("Q4_0");

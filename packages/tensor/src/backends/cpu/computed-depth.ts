@@ -26,7 +26,7 @@ export function deepSteps(
   const { n, batch, epilogue } = kernel;
   const products = productsOf(kernel);
   const bytes = products.reduce(
-    (sum, { b, k, factor }) => sum + (isComputed(b) ? k * computedRight(b, batch, k, n, factor).lanesAtOnce * 4 : 0),
+    (sum, { b, k, factor }) => sum + (isComputed(b) ? k * computedRight(b, { batch, k, n, factor }, dtypeOf).lanesAtOnce * 4 : 0),
     0,
   );
   if (bytes <= mostBytes) return null;
@@ -38,7 +38,7 @@ export function deepSteps(
   };
   let isFirst = true;
   for (const { a, b, k, factor } of products) {
-    const lanes = isComputed(b) ? computedRight(b, batch, k, n, factor).lanesAtOnce : 1;
+    const lanes = isComputed(b) ? computedRight(b, { batch, k, n, factor }, dtypeOf).lanesAtOnce : 1;
     const most = Math.max(1, Math.floor(mostBytes / 4 / lanes));
     const atOnce = most >= wholeBlocks ? most - (most % wholeBlocks) : most;
     for (let first = 0; first < k; first += atOnce) {

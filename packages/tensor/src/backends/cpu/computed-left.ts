@@ -32,7 +32,7 @@ interface ComputedLeft {
 export function computedLeftSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const { m, n, batch, out, epilogue } = kernel;
   const products = productsOf(kernel);
-  const lefts = products.map(({ a, k }) => (isComputed(a) ? leftOf(a, batch, m, k) : null));
+  const lefts = products.map(({ a, k }) => (isComputed(a) ? leftOf(a, batch, [m, k], dtypeOf) : null));
   const width = products.reduce((sum, { k }, i) => sum + (lefts[i] ? k : 0), 0);
   const rowsAtOnce = Math.max(1, Math.min(m, Math.floor(mostBytes / 4 / Math.max(width, 1))));
   const places: number[] = [];
@@ -115,7 +115,12 @@ function withoutBatch(operand: MatrixOperand, at: readonly number[]): MatrixOper
 }
 
 /** The program whose rows are those of a computed left operand [m, k], matrix after matrix. */
-function leftOf(operand: LoadOperand, batch: readonly number[], m: number, k: number): ComputedLeft {
+function leftOf(
+  operand: LoadOperand,
+  batch: readonly number[],
+  [m, k]: readonly [number, number],
+  dtypeOf: (slot: Slot) => DType,
+): ComputedLeft {
   const own = ownAxes(operand, batch);
   const make = new ExprMakers();
   const sizes = [...own.map((axis) => batch[axis] ?? 1), m];
@@ -131,7 +136,7 @@ function leftOf(operand: LoadOperand, batch: readonly number[], m: number, k: nu
     index: make.add(make.mul(rowNumber, make.int(k)), column),
     value: elementOf(make, operand, batch, { batch: batchAt, row, column }),
   });
-  const blocks = walks(operand, batch, m, k).column?.blocks;
+  const blocks = walks(operand, batch, [m, k], dtypeOf).column?.blocks;
   const loop = (kernel: Pick<LoopKernel, "outer" | "inner" | "stores">): LoopKernel => ({ kind: "loop", reductions: [], ...kernel });
   const matrices = matricesOf(batch, own);
   const matrixCount = sizeOf(sizes.slice(0, -1));

@@ -74,7 +74,7 @@ const firstFree = 2 ** 30;
 function sumsOf(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
   if (!isComputed(b)) throw new Error("The right operand is not computed.");
-  const { row: down, column: across } = walks(b, batch, k, n);
+  const { row: down, column: across } = walks(b, batch, [k, n], dtypeOf);
   if (down && !(across && across.cost < down.cost)) return sumsAlongDepth(kernel, down.blocks, dtypeOf);
   if (across) return sumsAlongColumns(kernel, across.blocks, dtypeOf);
   const make = new ExprMakers();
@@ -120,12 +120,12 @@ const sumsSlot: Slot = -2;
  */
 function sumsAlongDepth(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
-  const small = new SmallIntegers(dtypeOf);
   const make = new ExprMakers();
   const abreast = m === 1 && n % 2 === 0 && blocks.lanes / 2 <= mostSums ? 2 : 1;
   const outer = [...batch, n / abreast, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const lane = make.variable(batch.length + 1, blocks.lanes);
+  const small = new SmallIntegers(dtypeOf, blocks.lanes === 16 ? batch.length + 1 : null);
   const blockCount = k / blocks.size;
   const block = make.variable(outer.length, blockCount);
   const unitCount = unitsOf(blocks);
@@ -227,13 +227,13 @@ function leftBlocks({ m, k, batch, a }: MatmulKernel, blocks: Blocks, isLaidOut:
 /** Blocks of the columns: lanes are columns. Rows share a block's elements while there are registers for all their sums. */
 function sumsAlongColumns(kernel: MatmulKernel, blocks: Blocks, dtypeOf: (slot: Slot) => DType): Sums {
   const { m, n, k, batch, a, b } = kernel;
-  const small = new SmallIntegers(dtypeOf);
   const make = new ExprMakers();
   const isShared = (m * blocks.size) / 4 <= mostSums;
   const outer = [...batch, ...(isShared ? [] : [m]), n / blocks.size, blocks.lanes];
   const batchAt = batch.map((size, axis) => make.variable(axis, size));
   const block = make.variable(outer.length - 2, n / blocks.size);
   const lane = make.variable(outer.length - 1, blocks.lanes);
+  const small = new SmallIntegers(dtypeOf, blocks.lanes === 16 ? outer.length - 1 : null);
   const depth = make.variable(outer.length, k);
   const columns = Array.from({ length: unitsOf(blocks) }, (_, unit) => positionIn(make, blocks, block, unit, lane));
   const parts = columns.map((column) => factored(make, elementOf(make, b, batch, { batch: batchAt, row: depth, column }), lane, small));

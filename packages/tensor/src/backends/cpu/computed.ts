@@ -5,6 +5,7 @@ import { isComputed } from "../../kernels/products.js";
 import { substitute } from "../../kernels/substitute.js";
 import { type LoopProgram, lowerRows } from "../../kernels/wasm/lower.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
+import { SmallIntegers } from "../../kernels/wasm/small-integers.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
@@ -66,24 +67,34 @@ function once<T>(value: Expr, key: string, find: () => T): T {
 
 /** How an operand is walked best along its row or its column. */
 export function walks(
-  { value }: LoadOperand,
+  { value, slots }: LoadOperand,
   batch: readonly number[],
-  rows: number,
-  columns: number,
+  [rows, columns]: readonly [number, number],
+  dtypeOf: (slot: Slot) => DType,
 ): { readonly row: Walk | null; readonly column: Walk | null } {
   const rank = batch.length;
-  return once(value, `walks ${rank} ${rows} ${columns}`, () => ({
-    row: walkOf(value, rank, rows),
-    column: walkOf(value, rank + 1, columns),
+  return once(value, `walks ${rank} ${rows} ${columns} ${slots.map(dtypeOf).join()}`, () => ({
+    row: walkOf(value, rank, rows, new SmallIntegers(dtypeOf, rank)),
+    column: walkOf(value, rank + 1, columns, new SmallIntegers(dtypeOf, rank + 1)),
   }));
 }
 
-/** The program that packs a computed right operand [k, n] of a product. */
-export function computedRight(operand: LoadOperand, batch: readonly number[], k: number, n: number, factor: number): ComputedRight {
-  return once(operand.value, `right ${batch.join()} ${k} ${n} ${factor}`, () => rightOf(operand, batch, k, n, factor));
+/** How a right operand [k, n] is packed: the sizes, and a number by which it is multiplied. */
+interface RightSizes {
+  readonly batch: readonly number[];
+  readonly k: number;
+  readonly n: number;
+  readonly factor: number;
 }
 
-function rightOf(operand: LoadOperand, batch: readonly number[], k: number, n: number, factor: number): ComputedRight {
+/** The program that packs a computed right operand [k, n] of a product. */
+export function computedRight(operand: LoadOperand, sizes: RightSizes, dtypeOf: (slot: Slot) => DType): ComputedRight {
+  const { batch, k, n, factor } = sizes;
+  const key = `right ${batch.join()} ${k} ${n} ${factor} ${operand.slots.map(dtypeOf).join()}`;
+  return once(operand.value, key, () => rightOf(operand, sizes, dtypeOf));
+}
+
+function rightOf(operand: LoadOperand, { batch, k, n, factor }: RightSizes, dtypeOf: (slot: Slot) => DType): ComputedRight {
   const own = ownAxes(operand, batch);
   const ownSizes = own.map((axis) => batch[axis] ?? 1);
   const matrixCount = sizeOf(ownSizes);
@@ -109,7 +120,7 @@ function rightOf(operand: LoadOperand, batch: readonly number[], k: number, n: n
       const inPanel = make.add(make.mul(depth, make.int(panelWidth)), make.index("mod", column, make.int(panelWidth)));
       return { scope: "element", slot: scratchSlot, index: make.add(make.mul(panel, make.int(k * panelWidth)), inPanel), value };
     });
-  const { row: down, column: across } = walks(operand, batch, k, n);
+  const { row: down, column: across } = walks(operand, batch, [k, n], dtypeOf);
   const mayGoAcross = across !== null && across.blocks.size % panelWidth === 0 && lanes === n;
   if (down && !(mayGoAcross && across.cost <= down.cost)) {
     const { blocks } = down;

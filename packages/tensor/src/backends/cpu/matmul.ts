@@ -124,7 +124,7 @@ function rightOf(
   dtypeOf: (slot: Slot) => DType,
 ): Pick<Operand, "source" | "offsets"> {
   if (isComputed(b)) {
-    const source = computedRight(b, batch, k, n, factor);
+    const source = computedRight(b, { batch, k, n, factor }, dtypeOf);
     return { source, offsets: source.matrices };
   }
   const { slot, columnStride: laneStride, rowStride: depthStride } = b;

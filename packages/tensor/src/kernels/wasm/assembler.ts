@@ -83,13 +83,18 @@ export function shuffle32(a: Code, b: Code, lanes: readonly [number, number, num
   return [a, b, opcodeBytes(0xfd0d), lanes.flatMap((lane) => [lane * 4, lane * 4 + 1, lane * 4 + 2, lane * 4 + 3])];
 }
 
+/** Picks sixteen bytes out of the 32 of `a` (0–15) and `b` (16–31). */
+export function shuffle8(a: Code, b: Code, lanes: readonly number[]): Code {
+  return [a, b, opcodeBytes(0xfd0d), lanes];
+}
+
 /** Lanes of two vectors by turns, of their low or high halves: of bytes or of pairs of bytes. */
 export function interleave(bytes: 1 | 2, half: "low" | "high", a: Code, b: Code): Code {
   const lanes = Array.from({ length: 16 }, (_, i) => {
     const lane = Math.floor(i / bytes / 2) * bytes + (i % bytes) + (half === "low" ? 0 : 8);
     return Math.floor(i / bytes) % 2 === 0 ? lane : lane + 16;
   });
-  return [a, b, opcodeBytes(0xfd0d), lanes];
+  return shuffle8(a, b, lanes);
 }
 
 export function i32(value: number): Code {
@@ -172,6 +177,11 @@ export class FunctionBuilder {
   /** a · b + sum in four f32 lanes, rounded once where the runtime has a fused instruction for it, else twice. */
   multiplyAdd(a: Code, b: Code, sum: Code): Code {
     return this.hasRelaxedSimd ? op("f32x4.relaxed_madd", a, b, sum) : op("f32x4.add", sum, op("f32x4.mul", a, b));
+  }
+
+  /** Bytes of a table of sixteen by their numbers, which are below sixteen. */
+  lookUp(table: Code, numbers: Code): Code {
+    return op(this.hasRelaxedSimd ? "i8x16.relaxed_swizzle" : "i8x16.swizzle", table, numbers);
   }
 
   /** A new local that holds `value` from here on. */

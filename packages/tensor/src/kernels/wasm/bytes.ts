@@ -1,8 +1,8 @@
 import type { DType } from "../../tensor/dtype.js";
 import type { Expr, ExprMakers, Range } from "../expr.js";
 import type { Slot } from "../kernel.js";
-import { type Code, i32, i32x4, interleave, type Local, memory, op } from "./assembler.js";
-import { SmallIntegers } from "./small-integers.js";
+import { type Code, type FunctionBuilder, i32, i32x4, interleave, type Local, memory, op, shuffle8 } from "./assembler.js";
+import { type ByteOperation, type SmallInteger, SmallIntegers, spanOf } from "./small-integers.js";
 import type { LinearAddress, Position, Scope } from "./values.js";
 
 /** Units whose small integers fill one vector of bytes. */
@@ -13,6 +13,12 @@ export interface ByteScope {
   readonly bytes: Map<Expr, Local>;
   readonly low: Map<Expr, Local>;
   readonly high: Map<Expr, Local>;
+  /** What was looked up, byte by byte of the entries, and pairs of these of half the lanes. */
+  readonly looked: Map<Expr, readonly Local[]>;
+  readonly pairsBelow: Map<Expr, readonly Local[]>;
+  readonly pairsAbove: Map<Expr, readonly Local[]>;
+  /** Tables of the bytes of a slot's entries. */
+  readonly tables: Map<Slot, readonly Local[]>;
 }
 
 /** What the code of bytes needs of that of all values. */
@@ -23,44 +29,159 @@ export interface ByteHost {
   /** Computes a value once, into a local of its scope. */
   keep(known: Map<Expr, Local>, expr: Expr, scope: Scope, at: Position, type: "v128", make: () => Code): Code;
   /** Null where lanes do not lie alike apart. */
-  addressOf(load: Expr & { readonly op: "load" }, at: Position): LinearAddress | null;
+  addressOf(load: Load, at: Position): LinearAddress | null;
+  /** Where lane 0 lies. */
+  firstAddress(load: Load, at: Position): { readonly address: Code; readonly offset: number };
+  /** Where a slot begins. */
+  startOf(slot: Slot): Code;
+  scalar(expr: Expr, at: Position): Code;
 }
+
+type Load = Expr & { readonly op: "load" };
 
 /** Writes the code of small integers: sixteen at a time, as bytes, of which other values take four as they need them. */
 export class ByteValues {
   readonly small: SmallIntegers;
 
+  /** `laneAxis` is the variable whose lanes are all units of a step, where there is one. */
   constructor(
+    readonly f: FunctionBuilder,
     readonly host: ByteHost,
     dtypes: (slot: Slot) => DType,
+    laneAxis: number | null,
   ) {
-    this.small = new SmallIntegers(dtypes);
+    this.small = new SmallIntegers(dtypes, laneAxis);
   }
 
-  /** The bytes of all units of a small integer; null where it is not one, or its bytes do not lie side by side. */
+  /** The bytes of all units of a small integer; null where it is not one, or its bytes are nowhere near each other. */
   #bytes(expr: Expr, at: Position): Code | null {
+    if (!this.#isOfBytes(expr, at)) return null;
     const { host } = this;
-    if (at.lanes !== 4 || at.units !== unitsOfBytes || !host.isLanewise(expr)) return null;
-    const operation = this.small.of(expr)?.operation;
-    if (!operation) return null;
+    const operation = (this.small.of(expr) as SmallInteger).operation; // it is one
+    if (operation.op === "same") return this.#bytes(operation.x, at);
     const scope = host.scopeOf(expr, at);
-    const { bytes } = scope;
-    const known = bytes.get(expr);
-    if (known) return known.get;
-    if (operation.op === "load") {
-      const found = host.addressOf(operation.load, at);
-      return found?.laneBytes === 1
-        ? host.keep(bytes, expr, scope, at, "v128", () => memory("v128.load", found.offset, found.address))
-        : null;
+    return host.keep(scope.bytes, expr, scope, at, "v128", () => this.#made(operation, at));
+  }
+
+  #isOfBytes(expr: Expr, at: Position): boolean {
+    const { host } = this;
+    if (at.lanes !== 4 || at.units !== unitsOfBytes || !host.isLanewise(expr)) return false;
+    const operation = this.small.of(expr)?.operation;
+    if (!operation) return false;
+    if (host.scopeOf(expr, at).bytes.has(expr)) return true;
+    const isMade = (x: Expr): boolean => !host.isLanewise(x) || this.#isOfBytes(x, at);
+    switch (operation.op) {
+      case "load":
+        return host.addressOf(operation.load, at)?.laneBytes === 1;
+      case "fetch":
+      case "field":
+        return true;
+      case "both":
+        return isMade(operation.x) && isMade(operation.y);
+      default:
+        return isMade(operation.x);
     }
-    const x = this.#bytes(operation.x, at);
-    if (!x || operation.op === "same") return x;
-    return host.keep(bytes, expr, scope, at, "v128", () => byteOperation(operation.op, x, operation.value));
+  }
+
+  #made(operation: Exclude<ByteOperation, { readonly op: "same" }>, at: Position): Code {
+    const { host } = this;
+    switch (operation.op) {
+      case "load": {
+        const found = host.addressOf(operation.load, at);
+        return found ? memory("v128.load", found.offset, found.address) : [];
+      }
+      case "fetch":
+        return this.#fetched(operation.load, operation.places, 1, at);
+      case "field":
+        return masked(this.#fetched(operation.load, operation.places, 4, at), operation.shift, operation.mask);
+      case "both":
+        return op(
+          operation.kind === "or" ? "v128.or" : `i8x16.${operation.kind}`,
+          this.#ofAll(operation.x, at),
+          this.#ofAll(operation.y, at),
+        );
+      case "down":
+        return op("i8x16.shr_u", this.#ofAll(operation.x, at), host.scalar(operation.by, at));
+      case "bit": {
+        const bits = bytesOf(operation.places.map((place) => 1 << place));
+        return op("v128.and", op("i8x16.eq", op("v128.and", this.#ofAll(operation.x, at), bits), bits), splatByte(1));
+      }
+      default:
+        return byteOperation(operation.op, this.#ofAll(operation.x, at), operation.value);
+    }
+  }
+
+  /** The bytes of an integer that may be the same in all lanes. */
+  #ofAll(expr: Expr, at: Position): Code {
+    return this.#bytes(expr, at) ?? op("i8x16.splat", this.host.scalar(expr, at));
+  }
+
+  /** Bytes at places counted from that of lane 0, of elements of `grain` bytes. */
+  #fetched(load: Load, places: readonly number[], grain: number, at: Position): Code {
+    const { address, offset } = this.host.firstAddress(load, at);
+    const span = spanOf(places, grain) ?? 0;
+    if (span > 16) {
+      const halves = [0, 16].map((from) => memory("v128.load", offset + from, address)) as [Code, Code];
+      return shuffle8(...halves, places);
+    }
+    const name =
+      ({ 1: "v128.load8_splat", 2: "v128.load16_splat", 4: "v128.load32_zero", 8: "v128.load64_zero" } as const)[span] ?? "v128.load";
+    const read = memory(name, offset, address);
+    if (places.every((place, lane) => place === lane)) return read;
+    const local = this.f.let("v128", read);
+    return shuffle8(local.get, local.get, places);
+  }
+
+  /**
+   * A unit of what a table of sixteen f32 has for small integers: their bytes are looked up in the four tables of the first, second, third and
+   * fourth bytes of the entries, and put together.
+   */
+  #lookedUp(expr: Expr, unit: number, at: Position): Code | null {
+    if (expr.op !== "load" || at.lanes !== 4 || at.units !== unitsOfBytes) return null;
+    const code = this.small.codeOf(expr);
+    if (!code || !this.#isOfBytes(code, at)) return null;
+    const { f, host } = this;
+    const scope = host.scopeOf(expr, at);
+    const within = <K>(known: Map<K, readonly Local[]>, key: K, home: ByteScope, values: () => readonly Code[]): readonly Local[] => {
+      let kept = known.get(key);
+      const write = (): void => void known.set(key, (kept = values().map((value) => f.let("v128", value))));
+      if (!kept) f.into(home === at.row ? at.rowCode : f.here, write);
+      return kept ?? [];
+    };
+    const tables = within(at.row.tables, expr.slot, at.row, () => this.#tables(expr.slot).map(({ get }) => get));
+    const numbers = this.#ofAll(code, at);
+    const found = within(scope.looked, expr, scope, () => tables.map((table) => f.lookUp(table.get, numbers)));
+    const [a, b, c, d] = found as [Local, Local, Local, Local]; // a float has four bytes
+    const which = unit < 2 ? "low" : "high";
+    const pairs = within(scope[which === "low" ? "pairsBelow" : "pairsAbove"], expr, scope, () => [
+      interleave(1, which, a.get, b.get),
+      interleave(1, which, c.get, d.get),
+    ]);
+    const [lower, upper] = pairs as [Local, Local]; // two pairs
+    return interleave(2, unit % 2 === 0 ? "low" : "high", lower.get, upper.get);
+  }
+
+  /** The first bytes of sixteen entries, their second, third and fourth. */
+  #tables(slot: Slot): Local[] {
+    const { f, host } = this;
+    const four = (i: number): Code => memory("v128.load", i * 16, host.startOf(slot));
+    return [0, 2].flatMap((first) => {
+      // Bytes `first` of eight entries, then bytes `first` + 1.
+      const lanes = [0, 1].flatMap((next) => Array.from({ length: 8 }, (_, entry) => first + next + 4 * entry));
+      const below = f.let("v128", shuffle8(four(0), four(1), lanes));
+      const above = f.let("v128", shuffle8(four(2), four(3), lanes));
+      return [0, 8].map((from) => {
+        const eight = Array.from({ length: 8 }, (_, entry) => from + entry);
+        return f.let("v128", shuffle8(below.get, above.get, [...eight, ...eight.map((lane) => lane + 16)]));
+      });
+    });
   }
 
   /** A unit of a value that is made of bytes; null for all others. */
   unit(expr: Expr, unit: number, at: Position): Code | null {
-    return this.#widened(expr, unit, at) ?? this.#inTopByte(expr, unit, at) ?? this.#inFraction(expr, unit, at);
+    return (
+      this.#widened(expr, unit, at) ?? this.#inTopByte(expr, unit, at) ?? this.#inFraction(expr, unit, at) ?? this.#lookedUp(expr, unit, at)
+    );
   }
 
   /**
@@ -163,10 +284,23 @@ function fractionOf(expr: Expr): { readonly x: Expr; readonly bits: number } | n
 
 const splatByte = (byte: number): Code => i32x4(Math.imul(byte & 255, 0x01010101));
 
+/** A vector constant of sixteen bytes. */
+function bytesOf(values: readonly number[]): Code {
+  const word = (i: number): number => [3, 2, 1, 0].reduce((all, byte) => (all << 8) | ((values[i * 4 + byte] ?? 0) & 255), 0);
+  return i32x4(word(0), word(1), word(2), word(3));
+}
+
+/** Bits of each byte from `shift` on. */
+function masked(bytes: Code, shift: number, mask: number): Code {
+  return op("v128.and", shift === 0 ? bytes : op("i16x8.shr_u", bytes, i32(shift)), splatByte(mask));
+}
+
 /** Sixteen bytes and a number, byte by byte. */
-function byteOperation(kind: "and" | "or" | "xor" | "add" | "sub" | "shr", x: Code, value: number): Code {
+function byteOperation(kind: "and" | "or" | "xor" | "add" | "sub" | "shl" | "shr", x: Code, value: number): Code {
   const splat = splatByte;
   if (kind === "add" || kind === "sub") return op(`i8x16.${kind}`, x, splat(value));
+  // What it moves stays within the byte.
+  if (kind === "shl") return value === 0 ? x : op("i16x8.shl", x, i32(value));
   if (kind !== "shr") return op(`v128.${kind}`, x, splat(value));
   // There is no shift of bytes: what comes in from the neighbour is cleared.
   return value === 0 ? x : op("v128.and", op("i16x8.shr_u", x, i32(value)), splat(255 >> value));

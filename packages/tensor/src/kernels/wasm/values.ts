@@ -38,6 +38,10 @@ export function newScope(): Scope {
     bytes: new Map(),
     low: new Map(),
     high: new Map(),
+    looked: new Map(),
+    pairsBelow: new Map(),
+    pairsAbove: new Map(),
+    tables: new Map(),
     addresses: new Map(),
     offsets: new Map(),
   };
@@ -67,6 +71,7 @@ export class Values {
   readonly #innerAxis: number;
   readonly #isTurned: boolean;
   readonly #atStart = new Map<Expr, Expr>();
+  readonly #atFirst = new Map<Expr, Expr>();
   readonly #atUnit = new Map<number, Map<Expr, Expr>>();
   readonly #arithmetic: Arithmetic;
   readonly #bytes: ByteValues;
@@ -86,10 +91,14 @@ export class Values {
       scopeOf: (expr, at) => this.#scopeOf(expr, at),
       keep: (...args) => this.#keep(...args),
       addressOf: ({ slot, index }, at) => this.#linearAddress(slot, index, at),
+      firstAddress: ({ slot, index }, at) => this.#firstAddress(slot, index, at),
+      startOf: (slot) => this.#elementAddress(slot, i32(0)),
+      scalar: (expr, at) => this.scalar(expr, at),
     };
-    this.#bytes = new ByteValues(host, dtypes);
     this.#innerAxis = program.kernel.outer.length;
     this.#isTurned = program.vectorAxis !== this.#innerAxis;
+    const isOfBytes = program.vectorAxis === this.#innerAxis - 1 && program.kernel.outer.at(-1) === 16 && program.units === 4;
+    this.#bytes = new ByteValues(f, host, dtypes, isOfBytes ? program.vectorAxis : null);
   }
 
   /** True when the value differs between lanes. */
@@ -288,6 +297,18 @@ export class Values {
     const addresses = mapOf(step.addresses, `${slot}`);
     const address = this.#keep(addresses, base, step, at, "i32", () => op("i32.add", start, this.#offset(innerStride * bytes, step, at)));
     return { address, laneBytes, offset };
+  }
+
+  /** The address of an access in lane 0, in terms that leave the lanes out. */
+  #firstAddress(slot: Slot, index: Index, at: Position): { readonly address: Code; readonly offset: number } {
+    const { makers, vectorAxis } = this.program;
+    const first = substitute(
+      index,
+      makers,
+      (axis, size) => (axis === vectorAxis ? makers.int(0) : makers.variable(axis, size)),
+      this.#atFirst,
+    );
+    return this.#linearAddress(slot, first, at) ?? { address: this.#elementAddress(slot, this.scalar(first, at)), offset: 0 };
   }
 
   /** The inner variable times a factor. */

@@ -1,0 +1,54 @@
+import { type Device, device, realize, type Tensor, tensor } from "@lowrank/tensor";
+import { testBackend, testDevice } from "test-support";
+import { beforeAll, expect, test } from "vitest";
+import { blockWeights } from "./weights.js";
+
+let tested: Device;
+let reference: Device;
+beforeAll(async () => {
+  tested = await testDevice();
+  reference = await device("reference");
+});
+
+const isCpu = testBackend() === "cpu";
+const [rows, columns] = [64, 512];
+
+const matrix = (height: number, width: number, dev: Device): Tensor =>
+  tensor(
+    Float32Array.from({ length: height * width }, (_, i) => Math.sin(i * 1.3)),
+    { shape: [height, width], device: dev },
+  );
+
+/** What f32 sums, or activations of 16 bits a block, may add to or take from a product: of its factors' lengths. */
+const tolerance = 2 ** -15;
+
+const length = (values: Iterable<number>): number => Math.sqrt([...values].reduce((sum, value) => sum + value * value, 0));
+
+// Slow: on a software adapter a program is compiled for each type and number of rows.
+for (const [name, make] of blockWeights)
+  for (const m of isCpu ? [1, 2, 4, 7, 256] : [1, 7, 256])
+    test(`${m} rows times a weight in ${name}, and back for their gradient = the float64 reference`, async () => {
+      const results = [reference, tested].map(async (dev) => {
+        const weight = make(rows, columns, dev);
+        const products = [matrix(m, columns, dev).matmul(weight.transpose()), matrix(m, rows, dev).matmul(weight)];
+        await realize(...products);
+        return Promise.all([...products, ...(dev === reference ? [weight] : [])].map((each) => each.data() as Promise<Float32Array>));
+      });
+      const [[forward, back, values = new Float32Array()] = [], got = []] = await Promise.all(results);
+      const longestRow = Math.max(...Array.from({ length: rows }, (_, row) => length(values.subarray(row * columns, (row + 1) * columns))));
+      const longestColumn = Math.max(
+        ...Array.from({ length: columns }, (_, column) =>
+          length(Array.from({ length: rows }, (_, row) => values[row * columns + column] ?? 0)),
+        ),
+      );
+      // The rows' numbers are at most 1, so that their lengths are at most the roots of their sizes.
+      for (const [wanted, scale, i] of [
+        [forward, longestRow * Math.sqrt(columns), 0],
+        [back, longestColumn * Math.sqrt(rows), 1],
+      ] as const) {
+        expect(got[i]?.length).toBe(wanted?.length);
+        for (const [at, value] of (wanted ?? []).entries())
+          if (!(Math.abs((got[i]?.[at] ?? Number.NaN) - value) <= scale * tolerance))
+            throw new Error(`${i === 0 ? "forward" : "back"}, ${at}: ${got[i]?.[at]} instead of ${value}`);
+      }
+    });
