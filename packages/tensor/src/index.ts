@@ -13,6 +13,16 @@ export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
 export { mxfp4Tensor } from "./blocks/mxfp4.js";
 export { packedTensor } from "./blocks/packed.js";
+export {
+  type FourBitBlocks,
+  type FourBitOptions,
+  FourBitQuantizer,
+  type FourBitType,
+  type NestedBlocks,
+  quantizeFourBit,
+} from "./blocks/quantize/four-bit.js";
+export { quantizeRowwise, type RowwiseInt8 } from "./blocks/quantize/rowwise.js";
+export { quantizeBlocks, writableBlockTypes } from "./blocks/quantize/table.js";
 export { blockTypes } from "./blocks/table.js";
 export type {
   Backend,
