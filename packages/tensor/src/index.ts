@@ -66,6 +66,15 @@ export { type BlockScales, ScaledFloats, scaledDType } from "./io/float8.js";
 export { type GgufFile, readGguf } from "./io/gguf.js";
 export { type GgufEntry, type GgufHeader, type GgufList, type GgufValue, readGgufHeader } from "./io/gguf-header.js";
 export { type GgufType, ggufTypes } from "./io/gguf-types.js";
+export {
+  type GgufListToWrite,
+  type GgufNumberType,
+  type GgufTensorToWrite,
+  type GgufToWrite,
+  type GgufValueToWrite,
+  ggufByteCount,
+  writeGguf,
+} from "./io/gguf-write.js";
 export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/header.js";
 export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
 export { type Json, jsonObject } from "./io/json.js";

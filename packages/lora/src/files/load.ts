@@ -1,16 +1,11 @@
 import {
-  type ByteSource,
   checkFiles,
   checkPath,
+  type Device,
   type FileSystem,
   type Generator,
   isAddress,
-  jsonObject,
-  openFile,
-  readSafetensors,
-  readText,
   realizeNow,
-  type SafetensorsFile,
   showShape,
   type Tensor,
   urlFiles,
@@ -19,10 +14,10 @@ import { type Adapter, type AdapterOrigin, attachLazily } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
 import { type AnyMethod, methodNamed, methods } from "../methods/table.js";
 import type { LoraTrainingOptions } from "../methods/training.js";
-import { openConfig } from "../peft/config-file.js";
 import { PeftFields } from "../peft/fields.js";
 import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
+import { openStoredAdapter, type StoredAdapter, type StoredTensor } from "./stored.js";
 
 /** How an adapter is read. */
 export interface LoadOptions {
@@ -39,7 +34,7 @@ export interface LoadOptions {
 }
 
 /**
- * Puts a saved adapter, ours or PEFT's, on a model. Names and shapes of all tensors are checked against the model before anything is changed.
+ * Puts a saved adapter, ours, PEFT's or mlx-lm's, on a model. Names and shapes of all tensors are checked against the model before anything is changed.
  * Rejects with AdapterError for options that are set and not supported, and for an adapter of another base, listing what does not fit; with
  * CheckpointError for damaged files. peft.PeftModel.from_pretrained.
  */
@@ -53,52 +48,38 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
     onWarning: warn = console.warn,
   } = options;
   checkFiles(files, "loadAdapter");
-  const configSource = await openConfig(files, folder);
-  const { method, given, origin } = readConfig(await readText(configSource), configSource.name);
-  if (training && !method.asPlain)
-    throw new AdapterError(
-      `The options ${Object.keys(training).join(", ")} are LoRA's; ${folder} holds an adapter of method "${method.name}". Load it without them.`,
-      Object.keys(training),
-    );
-  const source = await openTensors(files, folder);
-  const file = await readSafetensors(source);
+  const stored = await openStoredAdapter(files, folder, model);
   try {
-    checkAxes(method, given, file);
+    const { method, given, origin } = readConfig(stored);
+    if (training && !method.asPlain)
+      throw new AdapterError(
+        `The options ${Object.keys(training).join(", ")} are LoRA's; ${folder} holds an adapter of method "${method.name}". Load it without them.`,
+        Object.keys(training),
+      );
+    checkAxes(method, given, stored);
     const adapter = attachLazily(model, method, { ...given, ...training }, { seed, dropoutGenerator, origin, warn, isLoaded: true });
-    await fill(adapter, file, model);
+    await fill(adapter, stored, model);
     await adapter.initialize();
     adapter.enable();
     return adapter;
   } finally {
-    await file.close();
+    await stored.close();
   }
-}
-
-async function openTensors(files: FileSystem, folder: string): Promise<ByteSource> {
-  const source = await openFile(files, files.join(folder, "adapter_model.safetensors"));
-  if (source) return source;
-  const names = (await files.list(folder)) ?? [];
-  if (names.includes("adapter_model.bin")) {
-    throw new AdapterError(
-      `${folder} holds its tensors as adapter_model.bin, a Python pickle, which can run any code and is not read. Load it once in Python and save it with save_pretrained(..., safe_serialization=True).`,
-    );
-  }
-  throw new AdapterError(`${folder} holds no adapter_model.safetensors. Give the folder that saveAdapter or PEFT's save_pretrained wrote.`);
 }
 
 /** Options that are the length of an axis of some tensor in the file. */
 const axisOptions = ["rank", "initRank", "virtualTokens", "bottleneckSize", "blockSize"] as const;
 
 /** Throws AdapterError for a size that no tensor of the file has: methods would make arrays of it before shapes are compared. */
-function checkAxes(method: AnyMethod, given: object, file: SafetensorsFile): void {
+function checkAxes(method: AnyMethod, given: object, { tensors, tensorsPath, configPath }: StoredAdapter): void {
   // LoKr keeps factors whole where the rank exceeds what they have.
   if (method.name === "lokr") return;
-  const longest = [...file.entries.values()].reduce((most, { shape }) => shape.reduce((a, b) => Math.max(a, b), most), 0);
+  const longest = [...tensors.values()].reduce((most, { shape }) => shape.reduce((a, b) => Math.max(a, b), most), 0);
   for (const name of axisOptions) {
     const size = (given as Readonly<Record<string, unknown>>)[name];
     if (typeof size === "number" && size > longest)
       throw new AdapterError(
-        `${file.name}: ${name} is ${size} in adapter_config.json, and no axis of the tensors is longer than ${longest}. Put the configuration and the tensors of one adapter together.`,
+        `${tensorsPath}: ${name} is ${size} in ${configPath}, and no axis of the tensors is longer than ${longest}. Put the configuration and the tensors of one adapter together.`,
         [name],
       );
   }
@@ -110,10 +91,8 @@ interface ReadConfig {
   readonly origin: AdapterOrigin;
 }
 
-function readConfig(text: string, file: string): ReadConfig {
-  const json = jsonObject(text);
-  if (typeof json === "string") throw new AdapterError(`${file}: this is ${json}. Save the adapter again.`);
-  const fields = new PeftFields(json, file);
+function readConfig({ config, configPath: file }: StoredAdapter): ReadConfig {
+  const fields = new PeftFields(config, file);
   const autoMapping = fields.peek("auto_mapping") ?? null;
   fields.pass("auto_mapping", "peft_version", "inference_mode");
   const origin: AdapterOrigin = {
@@ -137,20 +116,17 @@ function readConfig(text: string, file: string): ReadConfig {
   ]);
 }
 
-/**
- * What a file may call a tensor besides its name of today: old versions of PEFT wrote the magnitude with a `.weight` behind, a state that was
- * saved without PEFT's own function keeps the adapter's name, and some tools leave out the names of PEFT's wrappers.
- */
-function spellings(key: string): readonly string[] {
-  const plain = key.replace(/\.default(?=\.|$)/, "").replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
-  return [key, plain, `base_model.model.${plain.replace(/^base_model\./, "")}`];
-}
-
 /** Throws AdapterError where the file repeats a weight of the base with other values: the adapter then belongs to another base. */
-async function checkRepeated(names: ReadonlyMap<string, string>, saved: ReadonlyMap<string, Tensor>, file: SafetensorsFile): Promise<void> {
-  for (const [name, key] of names) {
+async function checkRepeated(
+  repeated: ReadonlyMap<string, StoredTensor>,
+  saved: ReadonlyMap<string, Tensor>,
+  device: Device,
+  file: string,
+): Promise<void> {
+  for (const [name, { key, values: read }] of repeated) {
     const own = saved.get(name);
-    const stored = await file.values(key);
+    using tensor = await read(device);
+    const stored = await tensor.data();
     const values = own && (await own.data());
     let [difference, largest] = [0, 0];
     for (const [i, value] of stored.entries()) {
@@ -160,27 +136,27 @@ async function checkRepeated(names: ReadonlyMap<string, string>, saved: Readonly
     // Either side may have been rounded to bfloat16, by a relative 2^-8.
     if (values?.length === stored.length && difference <= largest / 128) continue;
     throw new AdapterError(
-      `${file.name}: ${key} holds other values than the model. The adapter was trained on a changed base, for instance with another vocabulary; load it on that, or merge it in Python.`,
+      `${file}: ${key} holds other values than the model. The adapter was trained on a changed base, for instance with another vocabulary; load it on that, or merge it in Python.`,
       [key],
     );
   }
 }
 
 /** Checks everything, then reads the file's tensors into the adapter's parameters. */
-async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableModel): Promise<void> {
+async function fill(adapter: Adapter, { tensors, tensorsPath }: StoredAdapter, model: AdaptableModel): Promise<void> {
   const wanted = adapter.namedTensors();
   const saved = adapter.savedTensors();
-  const stored = new Map<string, string>();
-  for (const key of file.entries.keys()) {
-    const name = spellings(key).find((spelling) => !stored.has(spelling) && (wanted.has(spelling) || saved.has(spelling)));
-    stored.set(name ?? key, key);
+  const stored = new Map<string, StoredTensor>();
+  for (const tensor of tensors.values()) {
+    const name = tensor.names.find((spelling) => !stored.has(spelling) && (wanted.has(spelling) || saved.has(spelling)));
+    stored.set(name ?? tensor.key, tensor);
   }
   const missing = [...wanted.keys()].filter((name) => !stored.has(name));
   // What is saved and not read back, for instance an embedding that the base has anyway, is none of the surplus.
   const unexpected = [...stored.keys()].filter((name) => !wanted.has(name) && !saved.has(name));
   const misshapen: string[] = [];
   for (const [name, parameter] of wanted) {
-    const shape = file.entries.get(stored.get(name) ?? "")?.shape;
+    const shape = stored.get(name)?.shape;
     if (shape && showShape(shape) !== showShape(parameter.shape))
       misshapen.push(`${name} is ${showShape(shape)} in the file, ${showShape(parameter.shape)} here`);
   }
@@ -192,19 +168,18 @@ async function fill(adapter: Adapter, file: SafetensorsFile, model: AdaptableMod
   if (problems.length > 0) {
     const base = adapter.origin.baseModel;
     throw new AdapterError(
-      `${file.name}: the adapter does not fit this model. ${problems.join("; ")}. Load it on the base that it was trained on${base ? ` ("${base}")` : ""}.`,
+      `${tensorsPath}: the adapter does not fit this model. ${problems.join("; ")}. Load it on the base that it was trained on${base ? ` ("${base}")` : ""}.`,
       [...missing, ...unexpected, ...misshapen],
     );
   }
   realizeNow([...wanted.values()]);
-  await checkRepeated(new Map([...stored].filter(([name]) => !wanted.has(name))), saved, file);
   const device = deviceOf(model);
-  const values: Tensor[] = [];
-  for (const name of wanted.keys()) values.push((await file.weight(stored.get(name) ?? name, { device, dtype: "f32" })).tensor);
-  let index = 0;
-  for (const parameter of wanted.values()) {
-    const value = values[index++];
-    if (value) parameter.assign(value);
+  await checkRepeated(new Map([...stored].filter(([name]) => !wanted.has(name))), saved, device, tensorsPath);
+  const values = new Map<Tensor, Tensor>();
+  for (const [name, parameter] of wanted) {
+    const value = await stored.get(name)?.values(device);
+    if (value) values.set(parameter, value);
   }
+  for (const [parameter, value] of values) parameter.assign(value);
   realizeNow([...wanted.values()]);
 }

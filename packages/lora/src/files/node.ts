@@ -4,10 +4,16 @@ import type { AdaptableModel } from "../targeting/model.js";
 import { type LoadOptions, loadAdapter as load } from "./load.js";
 import { type OutlineOptions, adapterOutline as outline } from "./outline.js";
 import { type SaveOptions, saveAdapter as save } from "./save.js";
+import { type SaveMlxOptions, saveMlxAdapter as saveMlx } from "./save-mlx.js";
 
 /** `saveAdapter` of the browser's entry, on Node's files where none are given. */
 export function saveAdapter(adapter: Adapter, folder: string, options: Partial<SaveOptions> = {}): Promise<void> {
   return save(adapter, folder, { ...options, files: options.files ?? nodeFiles });
+}
+
+/** `saveMlxAdapter` of the browser's entry, on Node's files where none are given. */
+export function saveMlxAdapter(adapter: Adapter, folder: string, options: Partial<SaveMlxOptions> = {}): Promise<void> {
+  return saveMlx(adapter, folder, { ...options, files: options.files ?? nodeFiles });
 }
 
 /** `loadAdapter` of the browser's entry, on Node's files where none are given and the folder is not an address. */

@@ -1,17 +1,8 @@
-import {
-  checkDevice,
-  checkFiles,
-  type Device,
-  type FileSystem,
-  jsonObject,
-  openFile,
-  readSafetensors,
-  readText,
-  zeros,
-} from "@lowrank/tensor";
+import { checkDevice, checkFiles, type Device, type FileSystem, zeros } from "@lowrank/tensor";
 import { AdapterError, listed } from "../errors.js";
-import { openConfig } from "../peft/config-file.js";
 import type { AdaptableModel, DenseLayer } from "../targeting/model.js";
+import { modelPrefix } from "./layouts/peft.js";
+import { openStoredAdapter, type StoredAdapter } from "./stored.js";
 
 /** Where the adapters lie, and where their tensors are read to. */
 export interface OutlineOptions {
@@ -19,7 +10,6 @@ export interface OutlineOptions {
   readonly device: Device;
 }
 
-const prefix = "base_model.model.";
 const suffix = /\.lora_(A|B)\.weight$/;
 
 /**
@@ -33,8 +23,10 @@ export async function adapterOutline(folders: readonly string[], options: Outlin
   checkDevice(device, "adapterOutline");
   const layers = new Map<string, DenseLayer>();
   for (const folder of folders) {
-    const isTransposed = await readIsTransposed(folder, files);
-    for (const [name, { inFeatures, outFeatures }] of await readSizes(folder, files)) {
+    const stored = await openStoredAdapter(files, folder);
+    await stored.close();
+    const isTransposed = checkedKind(folder, stored);
+    for (const [name, { inFeatures, outFeatures }] of sizesOf(stored)) {
       const known = layers.get(name);
       if (!known) layers.set(name, emptyLayer(inFeatures, outFeatures, isTransposed, device));
       else if (known.inFeatures !== inFeatures || known.outFeatures !== outFeatures) {
@@ -49,10 +41,8 @@ export async function adapterOutline(folders: readonly string[], options: Outlin
   return { namedModules: () => layers, namedParameters: () => parameters };
 }
 
-async function readIsTransposed(folder: string, files: FileSystem): Promise<boolean> {
-  const source = await openConfig(files, folder);
-  const config = jsonObject(await readText(source));
-  if (typeof config === "string") throw new AdapterError(`${source.name}: this is ${config}. Save the adapter again.`);
+/** Whether the layers are stored [in, out]. Throws AdapterError for what is not plain LoRA. */
+function checkedKind(folder: string, { config }: StoredAdapter): boolean {
   const { peft_type: type, use_dora, fan_in_fan_out, init_lora_weights: given } = config;
   const init = typeof given === "string" ? given : "";
   if (type !== "LORA" || use_dora === true) {
@@ -75,24 +65,17 @@ interface Sizes {
   outFeatures: number;
 }
 
-async function readSizes(folder: string, files: FileSystem): Promise<ReadonlyMap<string, Sizes>> {
-  const source = await openFile(files, files.join(folder, "adapter_model.safetensors"));
-  if (!source)
-    throw new AdapterError(
-      `${folder} holds no adapter_model.safetensors. Save the adapter with saveAdapter or PEFT's save_pretrained(..., safe_serialization=True).`,
-    );
-  const { entries, close } = await readSafetensors(source);
-  await close();
+function sizesOf({ tensors, tensorsPath }: StoredAdapter): ReadonlyMap<string, Sizes> {
   const sizes = new Map<string, Sizes>();
   const others: string[] = [];
-  for (const [key, { shape }] of entries) {
-    const factor = suffix.exec(key)?.[1];
+  for (const [full, { key, shape }] of tensors) {
+    const factor = suffix.exec(full)?.[1];
     const [rows, columns] = shape;
-    if (!factor || !key.startsWith(prefix) || shape.length !== 2 || rows === undefined || columns === undefined) {
+    if (!factor || shape.length !== 2 || rows === undefined || columns === undefined) {
       others.push(key);
       continue;
     }
-    const name = key.slice(prefix.length).replace(suffix, "");
+    const name = full.slice(modelPrefix.length).replace(suffix, "");
     const found = sizes.get(name) ?? { inFeatures: 0, outFeatures: 0 };
     sizes.set(name, found);
     if (factor === "A") found.inFeatures = columns;
@@ -101,7 +84,7 @@ async function readSizes(folder: string, files: FileSystem): Promise<ReadonlyMap
   for (const [name, { inFeatures, outFeatures }] of sizes) if (inFeatures * outFeatures === 0) others.push(name);
   if (others.length > 0 || sizes.size === 0) {
     throw new AdapterError(
-      `${source.name} holds ${others.length > 0 ? `more than pairs A and B of dense layers: ${listed(others, 4)}` : "no tensors"}. Give an adapter that was trained without these.`,
+      `${tensorsPath} holds ${others.length > 0 ? `more than pairs A and B of dense layers: ${listed(others, 4)}` : "no tensors"}. Give an adapter that was trained without these.`,
       others,
     );
   }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, request as httpRequest, type Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { type AddressInfo, connect } from "node:net";
@@ -150,6 +150,16 @@ describe("what else is wanted of the hub", () => {
     expect(await failure(resolveModel("user/adapter", options()))).toMatch(/no config\.json.*It is an adapter: give it as --adapter/);
     hub.push(id, model);
     expect(await failure(resolveAdapter(id, options()))).toMatch(/no adapter_config\.json.*It is a model: give it as --model/);
+  });
+
+  test("an adapter of mlx-lm is its config and its own weights", async () => {
+    hub.push("user/mlx", { "adapter_config.json": "{}", "adapters.safetensors": "a", "0000100_adapters.safetensors": "b" });
+    const cache = temporary();
+    const folder = await resolveAdapter("user/mlx", options({ cache }));
+    expect(readdirSync(folder).sort()).toEqual(["adapter_config.json", "adapters.safetensors"]);
+    const asked = hub.asked.length;
+    expect(await resolveAdapter("user/mlx", options({ cache }))).toBe(folder);
+    expect(hub.asked).toHaveLength(asked);
   });
 
   test("a config alone", async () => {

@@ -80,6 +80,7 @@ export async function readHeader(source: ByteSource): Promise<SafetensorsHeader>
   let metadata: Readonly<Record<string, string>> = {};
   for (const [name, value] of Object.entries(json)) {
     if (name === "__metadata__") {
+      if (value === null) continue; // as MLX writes it
       if (!isRecord(value) || Object.values(value).some((item) => typeof item !== "string"))
         throw wrong("__metadata__ is not a map from strings to strings.");
       metadata = value as Record<string, string>;

@@ -77,6 +77,15 @@ const badFiles: readonly (readonly [name: string, bytes: Uint8Array, says: RegEx
   ["an HTML page", new TextEncoder().encode("<!DOCTYPE html><html></html>"), /HTML page/],
 ];
 
+test("MLX's files, whose metadata are null and whose data begin at any byte, are read", async () => {
+  const source = fileOf(JSON.stringify({ __metadata__: null, a: entry("F32", [2], 0, 8) }), 8);
+  expect(source.byteLength % 4).not.toBe(0);
+  const file = await readSafetensors(bytesSource(source, "x.safetensors"));
+  expect(file.metadata).toEqual({});
+  expect([...file.entries.keys()]).toEqual(["a"]);
+  expect(await file.values("a")).toHaveLength(2);
+});
+
 describe("a safetensors file that lies is refused with a CheckpointError that names the lie", () => {
   test.each(badFiles)("%s", async (_name, bytes, says) => {
     const error = await readSafetensors(bytesSource(bytes, "x.safetensors")).then(

@@ -8,7 +8,7 @@ import { type HubOptions, hubOf } from "./environment.js";
 import { withLock } from "./lock.js";
 import { partialsIn } from "./partial.js";
 import { isCommit } from "./revision.js";
-import { lookUp, shardsIn, type Wanted } from "./wanted.js";
+import { adapterWeights, lookUp, shardsIn, type Wanted } from "./wanted.js";
 
 /** A repository of the cache, whoever filled it, described by the newest of its commits that are there. */
 export interface CachedModel {
@@ -86,7 +86,7 @@ async function weightsIn(
   kind: Wanted,
 ): Promise<readonly string[]> {
   const folder = snapshotOf(repository, commit);
-  if (kind === "adapter") return names.has("adapter_model.safetensors") ? [join(folder, "adapter_model.safetensors")] : [];
+  if (kind === "adapter") return adapterWeights.filter((name) => names.has(name)).map((name) => join(folder, name));
   const found = weightFiles(names);
   const files = found?.kind === "index" ? await shardsIn(join(folder, found.name)).catch(() => []) : (found?.names ?? []);
   return files.filter((name) => names.has(name)).map((name) => join(folder, name));

@@ -15,7 +15,7 @@ export function resolveModel(pathOrId: string, options: HubOptions = {}): Promis
   return resolveFolder(pathOrId, "model", options);
 }
 
-/** The folder of an adapter, likewise: a path as it is, or a hub id, whose adapter_config.json and adapter_model.safetensors are fetched. */
+/** The folder of an adapter, likewise: a path as it is, or a hub id, whose adapter_config.json and tensors (PEFT's or mlx-lm's) are fetched. */
 export function resolveAdapter(pathOrId: string, options: HubOptions = {}): Promise<string> {
   return resolveFolder(pathOrId, "adapter", options);
 }

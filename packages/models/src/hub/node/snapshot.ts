@@ -8,7 +8,7 @@ import { partialsIn } from "./partial.js";
 import { ProgressMeter } from "./progress.js";
 import { commitOf, filesAt, type HubFile } from "./repository.js";
 import { fetchBlob } from "./transfer.js";
-import { neededOf, OtherKindError, shardsIn, type Wanted } from "./wanted.js";
+import { neededOf, OtherKindError, requiredAmong, shardsIn, type Wanted } from "./wanted.js";
 
 /** Files that are fetched at the same time. */
 const parallelCount = 4;
@@ -35,7 +35,8 @@ export async function fetchSnapshot(
   const { id } = repository;
   const commit = await commitOf(hub, id, revision);
   const files = await filesAt(hub, id, commit);
-  const { required, optional } = neededOf(wanted);
+  const { optional } = neededOf(wanted);
+  const required = requiredAmong(neededOf(wanted), files);
   const absent = required.filter((name) => !files.has(name));
   if (absent.length > 0) throw notOfThatKind(hub, id, wanted, absent[0] ?? "", files);
   await makeFolder(repository.blobs);

@@ -17,15 +17,31 @@ export class OtherKindError extends CheckpointError {
   }
 }
 
-/** The files of each; those that may be absent second. A model's weights come to that. */
-const needed: Readonly<Record<Wanted, { readonly required: readonly string[]; readonly optional: readonly string[] }>> = {
-  model: { required: describingFiles.slice(0, 1), optional: describingFiles.slice(1) },
-  adapter: { required: ["adapter_config.json", "adapter_model.safetensors"], optional: [] },
-  config: { required: ["config.json"], optional: [] },
+/** The names under which an adapter's tensors lie: PEFT's, and mlx-lm's. */
+export const adapterWeights: readonly string[] = ["adapter_model.safetensors", "adapters.safetensors"];
+
+/** Which files are wanted. A model's weights come to that. */
+export interface Needed {
+  readonly required: readonly string[];
+  /** Of these the first that is there; none where nothing of the kind is needed. */
+  readonly oneOf: readonly string[];
+  readonly optional: readonly string[];
+}
+
+const needed: Readonly<Record<Wanted, Needed>> = {
+  model: { required: describingFiles.slice(0, 1), oneOf: [], optional: describingFiles.slice(1) },
+  adapter: { required: ["adapter_config.json"], oneOf: adapterWeights, optional: [] },
+  config: { required: ["config.json"], oneOf: [], optional: [] },
 };
 
-export function neededOf(wanted: Wanted): { readonly required: readonly string[]; readonly optional: readonly string[] } {
+export function neededOf(wanted: Wanted): Needed {
   return needed[wanted];
+}
+
+/** The names of what is needed among those that there are: the one of `oneOf` that is there, or its first, which then lacks. */
+export function requiredAmong({ required, oneOf }: Needed, names: { has(name: string): boolean }): readonly string[] {
+  const [usual] = oneOf;
+  return usual === undefined ? required : [...required, oneOf.find((name) => names.has(name)) ?? usual];
 }
 
 /** What the cache has of what is wanted. */
@@ -43,8 +59,8 @@ export async function lookUp(repository: CachedRepository, revision: string, wan
   if (commit === null) return null;
   const names = await namesAt(repository, commit);
   const absent = await absentAt(repository, commit);
-  const { required, optional } = neededOf(wanted);
-  const missing = required.filter((name) => !names.has(name));
+  const { optional } = neededOf(wanted);
+  const missing = requiredAmong(neededOf(wanted), names).filter((name) => !names.has(name));
   const isUnsure = optional.some((name) => !names.has(name) && !absent.has(name));
   const folder = snapshotOf(repository, commit);
   if (wanted !== "model") return { folder, missing, isUnsure };
