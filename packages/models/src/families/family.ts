@@ -1,10 +1,12 @@
-import type { Device, Tensor } from "@lowrank/tensor";
+import { CheckpointError, type Device, type Tensor } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import type { ModelConfig } from "../config.js";
 import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
 import { assembled, type ParameterSpec, parametersOf } from "../parameters.js";
 import { checked, isFloatField, rule } from "../schema.js";
 import { inert } from "./fields.js";
+import type { GgufDescription, GgufField, GgufTargets } from "./gguf/description.js";
+import type { GgufReader } from "./gguf/facts.js";
 import { unreadRope } from "./rope.js";
 
 /** Fields of a config.json by name, each with its check and its default. */
@@ -31,6 +33,8 @@ interface FamilyDescription<F extends Fields> {
   readonly endTokens?: readonly number[];
   /** Fields that change nothing of what the model computes. */
   readonly remarks?: readonly string[];
+  /** How llama.cpp's converter files it; absent for a family that llama.cpp does not have. */
+  readonly gguf?: GgufDescription<Checked<F>>;
 }
 
 /** A config.json that was read. */
@@ -43,6 +47,23 @@ export interface ReadConfig {
   readonly unknown: readonly string[];
 }
 
+/** A family's GGUF files, both ways. */
+export interface FamilyGguf {
+  /** The names of `general.architecture` that are this family's. */
+  readonly architectures: readonly string[];
+  /** Whether a file of such an architecture is this family's. */
+  readonly isOurs: (file: GgufReader) => boolean;
+  /** Fields of a config.json. Throws CheckpointError naming the key that is wrong. */
+  readonly read: (file: GgufReader) => Readonly<Record<string, unknown>>;
+  /** The architecture of a config, and metadata by keys below its name. Throws CheckpointError for what no file can say. */
+  readonly write: (
+    config: ModelConfig,
+    path: string,
+  ) => { readonly architecture: string; readonly fields: Readonly<Record<string, GgufField | null>> };
+  readonly targets: (config: ModelConfig, path: string) => { readonly layer: GgufTargets; readonly model: GgufTargets };
+  readonly factors: (config: ModelConfig, path: string) => Readonly<Record<string, Float32Array>>;
+}
+
 /** A model family: how its config.json is read, and what its checkpoints call the tensors. */
 export interface Family {
   readonly className: string;
@@ -52,6 +73,8 @@ export interface Family {
   readonly prefixes: readonly (readonly [stored: string, own: string])[];
   /** Fields that are floats in Python. */
   readonly floats: ReadonlySet<string>;
+  /** Null for a family that llama.cpp does not have. */
+  readonly gguf: FamilyGguf | null;
   /** Throws CheckpointError naming the fields that are wrong. `type` is the `model_type` that the family stands under. */
   readonly read: (json: Readonly<Record<string, unknown>>, path: string, type: string) => ReadConfig;
 }
@@ -61,14 +84,17 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
   const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [], endTokens } = description;
   const schema = z.object(fields).check(...rules.map((problem) => rule<unknown>((values) => problem(values as Checked<F>))));
   const known = new Set([...Object.keys(fields), ...inert, ...remarks]);
+  const valuesOf = (json: Readonly<Record<string, unknown>>, path: string): Checked<F> =>
+    checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
   return {
     className,
     ignored,
     foreign: null,
     prefixes,
     floats: new Set(Object.entries(fields).flatMap(([name, check]) => (isFloatField(check) ? [name] : []))),
+    gguf: description.gguf ? ggufOf(description.gguf, valuesOf) : null,
     read: (json, path, type) => {
-      const values = checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
+      const values = valuesOf(json, path);
       // Only looked at: what the file does not say is not added.
       const added = Object.entries(values).filter(([name, value]) => !(name === "eos_token_id" || (value === null && !(name in json))));
       return {
@@ -81,6 +107,34 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
         options: description.decoder(values, path),
         unknown: [...Object.keys(json).filter((name) => !known.has(name)), ...unreadRope(json)],
       };
+    },
+  };
+}
+
+function ggufOf<Config>(
+  { architecture, architectures, isOurs, keys, layer, model, refuses }: GgufDescription<Config>,
+  valuesOf: (config: ModelConfig, path: string) => Config,
+): FamilyGguf {
+  return {
+    architectures: architectures ?? (typeof architecture === "string" ? [architecture] : []),
+    isOurs: (file) => isOurs?.(file) ?? true,
+    read: (file) => Object.assign({}, ...keys.map((key) => key.read(file))) as Readonly<Record<string, unknown>>,
+    write: (config, path) => {
+      const values = valuesOf(config, path);
+      const [problem] = [refuses, ...keys.map((key) => key.refuses)].flatMap((says) => says?.(values) ?? []);
+      if (problem !== undefined) throw new CheckpointError(`${path}: no GGUF file can say that ${problem}. Save it as safetensors.`, path);
+      return {
+        architecture: typeof architecture === "string" ? architecture : architecture(values),
+        fields: Object.assign({}, ...keys.map((key) => key.write(values))) as Readonly<Record<string, GgufField | null>>,
+      };
+    },
+    targets: (config, path) => {
+      const values = valuesOf(config, path);
+      return { layer: layer(values), model: model?.(values) ?? {} };
+    },
+    factors: (config, path) => {
+      const values = valuesOf(config, path);
+      return Object.assign({}, ...keys.map((key) => key.factors?.(values))) as Readonly<Record<string, Float32Array>>;
     },
   };
 }

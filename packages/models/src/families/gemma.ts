@@ -2,6 +2,9 @@ import { activationNames } from "../activation.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
+import { llamaKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsOnePlus, onePlus } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
@@ -22,6 +25,12 @@ export const gemma: Family = defineFamily({
   rules: headRules,
   prefixes: [["", "model."]],
   remarks: ["hidden_activation"],
+  gguf: {
+    architecture: "gemma",
+    keys: [...llamaKeys, ropeKeys(readRope)],
+    layer: () => normsOnePlus(llamaNames),
+    model: () => ({ norm: onePlus("output_norm") }),
+  },
   decoder: (config, path) => {
     const rope = readRope(config, path);
     const norm = { ...rmsNorm(config), weight: "1 + w" } as const;

@@ -2,9 +2,25 @@ import { activationNames } from "../activation.js";
 import type { LayerOptions } from "../decoder/layer.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { numberOrNull, only, rotary, sizes, windows } from "./fields.js";
+import { numberOrNull, only, rotary, type Sizes, sizes, type Windows, windows } from "./fields.js";
+import { queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
+import { llamaKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsAroundNames, normsOnePlus, onePlus } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, everyBias, gatedMlp, headRules, layerTypeRule, normsAround, rmsNorm, selfAttention, windowOf } from "./standard.js";
+import {
+  decoderNamed,
+  everyBias,
+  gatedMlp,
+  headRules,
+  layerTypeRule,
+  normsAround,
+  rmsNorm,
+  selfAttention,
+  slides,
+  windowOf,
+} from "./standard.js";
 
 /** Gemma 2 (Gemma Team 2024), with caps, windows by turns and norms around both sublayers: transformers' Gemma2ForCausalLM. */
 export const gemma2: Family = defineFamily({
@@ -28,6 +44,21 @@ export const gemma2: Family = defineFamily({
   rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
   remarks: ["hidden_act"],
+  gguf: {
+    architecture: "gemma2",
+    refuses: (config) =>
+      scoresAreUsual(config, 46) ?? (slidesEverySecond(config) ? null : "the layers with a window are others than every second"),
+    keys: [
+      ...llamaKeys,
+      ropeKeys(readRope),
+      window,
+      queryScalar(46),
+      softcap("attn_logit_softcapping"),
+      softcap("final_logit_softcapping"),
+    ],
+    layer: () => normsOnePlus({ ...llamaNames, ...normsAroundNames }),
+    model: () => ({ norm: onePlus("output_norm") }),
+  },
   decoder: (config, path) => {
     const rope = readRope(config, path);
     const norm = { ...rmsNorm(config), weight: "1 + w" } as const;
@@ -50,3 +81,9 @@ export const gemma2: Family = defineFamily({
     });
   },
 });
+
+/** Every second layer from the first on has a window. */
+function slidesEverySecond(config: Windows & Pick<Sizes, "num_hidden_layers">): boolean {
+  const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
+  return layers.every((layer) => slides(config, layer, () => layer % 2 === 0) === (layer % 2 === 0));
+}

@@ -1,6 +1,10 @@
 import { count, countOrNull } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
+import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, neighbours } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
@@ -16,6 +20,13 @@ export const mistral: Family = defineFamily({
   },
   rules: headRules,
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "llama",
+    // llama.cpp sees all tokens whatever the window is; the key is ours.
+    isOurs: (file) => file.count("expert_count", 0) === 0 && file.has("attention.sliding_window"),
+    keys: [...llamaKeys, silu, vocabSize, ropeKeys(readRope, { dimensions: "always" }), window],
+    layer: (config) => ({ ...llamaNames, ...neighbours(config) }),
+  },
   decoder: (config, path) => {
     const [rope, norm] = [readRope(config, path), rmsNorm(config)];
     const layer = {

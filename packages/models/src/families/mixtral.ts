@@ -1,6 +1,11 @@
 import { count, countOrNull } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
+import { expertKeys, expertNames } from "./gguf/experts.js";
+import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, neighbours } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { fewerChoices, mixture } from "./mixture.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
@@ -19,6 +24,12 @@ export const mixtral: Family = defineFamily({
   rules: [...headRules, fewerChoices("num_experts_per_tok", "num_local_experts")],
   prefixes: [["", "model."]],
   remarks: ["router_jitter_noise"],
+  gguf: {
+    architecture: "llama",
+    isOurs: (file) => file.count("expert_count", 0) > 0,
+    keys: [...llamaKeys, silu, vocabSize, ropeKeys(readRope, { dimensions: "always" }), window, ...expertKeys("num_local_experts")],
+    layer: (config) => ({ ...llamaNames, ...neighbours(config), ...expertNames("mlp") }),
+  },
   decoder: (config, path) => {
     const rope = readRope(config, path, { theta: 1e6 });
     const norm = rmsNorm(config);

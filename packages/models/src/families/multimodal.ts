@@ -1,6 +1,7 @@
 import { CheckpointError } from "@lowrank/tensor";
+import type { ModelConfig } from "../config.js";
 import { shown } from "../schema.js";
-import type { Family } from "./family.js";
+import type { Family, FamilyGguf } from "./family.js";
 import { inert } from "./fields.js";
 
 /** What stands around a text model. */
@@ -42,6 +43,7 @@ export function textOf({ texts, remarks = [] }: Towers): Family {
       ["language_model.model.", inside],
       ["language_model.lm_head.", "lm_head."],
     ],
+    gguf: ofText(texts),
     floats: new Set(Object.values(texts).flatMap((family) => [...family.floats])),
     read: (json, path, type) => {
       const text = json["text_config"];
@@ -67,6 +69,26 @@ export function textOf({ texts, remarks = [] }: Towers): Family {
         unknown: [...Object.keys(json).filter((name) => !known.has(name)), ...read.unknown],
       };
     },
+  };
+}
+
+/** Files of the text model alone: what is read of one is that model, without the names of a larger one. */
+function ofText(texts: Towers["texts"]): FamilyGguf {
+  const own = ({ model_type: type }: ModelConfig, path: string): FamilyGguf => {
+    const found = texts[type]?.gguf;
+    if (found) return found;
+    throw new CheckpointError(
+      `${path}: llama.cpp has no architecture for ${type}, so there is no GGUF file of it. Save it as safetensors.`,
+      path,
+    );
+  };
+  return {
+    architectures: [],
+    isOurs: () => false,
+    read: () => ({}),
+    write: (config, path) => own(config, path).write(config, path),
+    targets: (config, path) => own(config, path).targets(config, path),
+    factors: (config, path) => own(config, path).factors(config, path),
   };
 }
 

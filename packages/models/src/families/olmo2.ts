@@ -1,6 +1,9 @@
 import { flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
+import { biasField, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsBehindNames, queryKeyNorms } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, everyBias, gatedMlp, headRules, normsBehind, queryKeyNorm, rmsNorm, selfAttention } from "./standard.js";
 
@@ -10,6 +13,12 @@ export const olmo2: Family = defineFamily({
   fields: { ...sizes, rms_norm_eps: positive(1e-5), ...rotary, attention_bias: flag(false) },
   rules: headRules,
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "olmo2",
+    isOurs: (file) => !file.has("attention.sliding_window"),
+    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
+    layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
+  },
   decoder: (config, path) => {
     const [rope, norm] = [readRope(config, path), rmsNorm(config)];
     const bias = everyBias(config.attention_bias);

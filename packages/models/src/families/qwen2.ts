@@ -1,7 +1,11 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { count } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { qwenWindows, rotary, sizes } from "./fields.js";
+import { type QwenWindows, qwenWindows, rotary, type Sizes, sizes } from "./fields.js";
+import { llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, layerTypeRule, normsInFront, qwenWindowOf, rmsNorm, selfAttention } from "./standard.js";
 
@@ -11,6 +15,19 @@ export const qwen2: Family = defineFamily({
   fields: { ...sizes, max_position_embeddings: count(32768), ...rotary, ...qwenWindows },
   rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "qwen2",
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(readRope),
+      // llama.cpp sees all tokens whatever the window is; the keys are ours.
+      windowPerLayer((config: QwenWindows & Pick<Sizes, "num_hidden_layers">, layer) => qwenWindowOf(config, layer) !== null, {
+        use_sliding_window: true,
+      }),
+    ],
+    layer: () => llamaNames,
+  },
   decoder: (config, path) => {
     const [rope, norm] = [readRope(config, path), rmsNorm(config)];
     const bias = { q: true, k: true, v: true };

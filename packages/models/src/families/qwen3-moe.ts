@@ -1,6 +1,10 @@
 import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
+import { expertKeys, expertNames, expertWidth } from "./gguf/experts.js";
+import { biasField, fixed, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
@@ -25,6 +29,24 @@ export const qwen3Moe: Family = defineFamily({
   rules: [...headRules, fewerChoices("num_experts_per_tok", "num_experts"), fewerChoices("num_experts_per_tok", "num_local_experts")],
   prefixes: [["", "model."]],
   remarks: ["max_window_layers"],
+  gguf: {
+    architecture: "qwen3moe",
+    refuses: (config) => {
+      if (!config.norm_topk_prob) return '"norm_topk_prob" is false';
+      const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
+      return layers.every((layer) => isSparse(layer, config)) ? null : "some layers have no experts";
+    },
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(readRope),
+      ...expertKeys("num_experts", "num_local_experts"),
+      expertWidth,
+      biasField("attention_bias", "attn_q.bias"),
+      fixed({ norm_topk_prob: true }),
+    ],
+    layer: () => ({ ...llamaNames, ...queryKeyNorms, ...expertNames("mlp") }),
+  },
   decoder: (config, path) => {
     const rope = readRope(config, path);
     const norm = rmsNorm(config);

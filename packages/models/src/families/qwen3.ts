@@ -1,7 +1,11 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { qwenWindows, rotary, sizes } from "./fields.js";
+import { type QwenWindows, qwenWindows, rotary, type Sizes, sizes } from "./fields.js";
+import { biasField, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
+import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import {
   decoderNamed,
@@ -22,6 +26,19 @@ export const qwen3: Family = defineFamily({
   fields: { ...sizes, head_dim: count(128), max_position_embeddings: count(32768), ...rotary, ...qwenWindows, attention_bias: flag(false) },
   rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "qwen3",
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(readRope),
+      biasField("attention_bias", "attn_q.bias"),
+      windowPerLayer((config: QwenWindows & Pick<Sizes, "num_hidden_layers">, layer) => qwenWindowOf(config, layer) !== null, {
+        use_sliding_window: true,
+      }),
+    ],
+    layer: () => ({ ...llamaNames, ...queryKeyNorms }),
+  },
   decoder: (config, path) => {
     const [rope, norm] = [readRope(config, path), rmsNorm(config)];
     const shared = { rope, bias: everyBias(config.attention_bias), queryKeyNorm: queryKeyNorm(norm, "head") };

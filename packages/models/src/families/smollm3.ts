@@ -2,7 +2,10 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes, windows } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { biasField, llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, neighbours } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, everyBias, gatedMlp, headRules, layerTypeRule, normsInFront, rmsNorm, selfAttention, windowOf } from "./standard.js";
 
 /** SmolLM3, of whose layers every fourth has no positions: transformers' SmolLM3ForCausalLM. */
@@ -30,6 +33,23 @@ export const smollm3: Family = defineFamily({
   ],
   prefixes: [["", "model."]],
   remarks: ["max_window_layers"],
+  gguf: {
+    architecture: "smollm3",
+    // llama.cpp leaves positions out in every fourth layer, and sees all tokens.
+    refuses: ({ no_rope_layers: has, no_rope_layer_interval: interval, num_hidden_layers: layers, use_sliding_window: slides }) => {
+      const isUsual = has ? has.slice(0, layers).every((own, layer) => own === Number((layer + 1) % 4 !== 0)) : interval === 4;
+      return !isUsual ? "layers without positions are others than every fourth" : slides ? "some layers have a window" : null;
+    },
+    keys: [
+      ...llamaKeys,
+      silu,
+      vocabSize,
+      ropeKeys((config: RotaryConfig, path) => readRope(config, path, { theta: 2e6 }), { dimensions: "always" }),
+      biasField("attention_bias", "attn_q.bias"),
+      biasField("mlp_bias", "ffn_gate.bias"),
+    ],
+    layer: (config) => ({ ...llamaNames, ...neighbours(config) }),
+  },
   decoder: (config, path) => {
     const [rope, norm, bias] = [readRope(config, path, { theta: 2e6 }), rmsNorm(config), config.mlp_bias];
     const { no_rope_layers: has, no_rope_layer_interval: interval, use_sliding_window: slides } = config;

@@ -1,0 +1,53 @@
+import type { GgufKey, GgufTarget, GgufTargets, GgufTensors } from "./description.js";
+import { counted } from "./keys.js";
+
+/** How many experts there are, under the first of these fields that a config has, and how many a token goes through. */
+export function expertKeys(...counts: readonly [string, ...string[]]): readonly GgufKey[] {
+  const [name] = counts;
+  return [
+    {
+      read: (file) => ({ [name]: file.count("expert_count") }),
+      write: (config) => {
+        const value = counts.map((count) => config[count]).find((count) => typeof count === "number");
+        return { expert_count: typeof value === "number" ? { type: "u32", value } : null };
+      },
+    },
+    counted("expert_used_count", "num_experts_per_tok"),
+  ];
+}
+
+/** The width of an expert. */
+export const expertWidth: GgufKey = counted("expert_feed_forward_length", "moe_intermediate_size");
+
+/** Stacked experts and their router, below the name of a layer's mixture: gates and ups are tensors of their own, or one. */
+export function expertNames(name: string, router = "gate"): GgufTargets {
+  return {
+    [`${name}.${router}`]: "ffn_gate_inp",
+    [`${name}.experts.gate_up_proj`]: gatesAndUps,
+    [`${name}.experts.up_proj`]: "ffn_up_exps.weight",
+    [`${name}.experts.down_proj`]: "ffn_down_exps.weight",
+  };
+}
+
+/** A feed-forward layer beside the experts. */
+export function sharedExpert(name: string): GgufTargets {
+  return {
+    [`${name}.gate_proj`]: "ffn_gate_shexp",
+    [`${name}.up_proj`]: "ffn_up_shexp",
+    [`${name}.down_proj`]: "ffn_down_shexp",
+  };
+}
+
+/** [experts, 2 · inner, in]: all gates of an expert in front of its ups. */
+const gatesAndUps: GgufTarget = ({ shape }) => {
+  const [experts = 1, wide = 0, columns = 1] = shape;
+  const half = [experts, wide / 2, columns];
+  const apart: GgufTensors = {
+    tensors: [
+      { name: "ffn_gate_exps.weight", shape: half },
+      { name: "ffn_up_exps.weight", shape: half },
+    ],
+    changes: [{ kind: "axes", view: [2, experts, wide / 2, columns], axes: [1, 0, 2, 3] }],
+  };
+  return { ...apart, instead: { tensors: [{ name: "ffn_gate_up_exps.weight", shape }] } };
+};

@@ -1,0 +1,52 @@
+import type { GgufKey } from "./description.js";
+import { measuredIfAny, shortest } from "./keys.js";
+
+/** What scores are scaled by, and by what llama.cpp scales them. */
+interface ScoreConfig {
+  readonly num_hidden_layers: number;
+  readonly num_attention_heads: number;
+  readonly hidden_size: number;
+  readonly head_dim: number;
+  readonly query_pre_attn_scalar: number;
+}
+
+/** A cap that is absent or null where there is none. */
+export function softcap(name: string): GgufKey {
+  const { write } = measuredIfAny(name, name);
+  return {
+    read: (file) => {
+      const value = file.number(name, 0);
+      return { [name]: value === 0 ? null : shortest(value) };
+    },
+    write,
+  };
+}
+
+/** llama.cpp takes a head's size, but for the largest model, which it knows by its number of layers, the width over the heads. */
+function usualScalar(largest: number, config: Omit<ScoreConfig, "query_pre_attn_scalar">): number {
+  const { num_hidden_layers: layers, hidden_size: width, num_attention_heads: heads, head_dim: headDim } = config;
+  return layers === largest ? width / heads : headDim;
+}
+
+/** `query_pre_attn_scalar`, of which no file says anything. */
+export function queryScalar(largest: number): GgufKey {
+  return {
+    read: (file) => ({
+      query_pre_attn_scalar: usualScalar(largest, {
+        num_hidden_layers: file.count("block_count"),
+        num_attention_heads: file.count("attention.head_count"),
+        hidden_size: file.count("embedding_length"),
+        head_dim: file.count("attention.key_length"),
+      }),
+    }),
+    write: () => ({}),
+  };
+}
+
+/** What is wrong with a scalar that llama.cpp would not take; else null. */
+export function scoresAreUsual(config: ScoreConfig, largest: number): string | null {
+  const usual = usualScalar(largest, config);
+  return config.query_pre_attn_scalar === usual
+    ? null
+    : `"query_pre_attn_scalar" is ${config.query_pre_attn_scalar}, where llama.cpp takes ${usual}`;
+}

@@ -1,0 +1,162 @@
+import type { RopeOptions } from "../../decoder/rope.js";
+import type { GgufField, GgufKey } from "./description.js";
+import type { GgufReader } from "./facts.js";
+import { shortest } from "./keys.js";
+import { llama3Factors, llama3Of } from "./rope-factors.js";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** For errors; a config that is written was read before. */
+const configFile = "config.json";
+
+/** How a family's rotary parameters stand in a file. */
+interface RopeKeys {
+  /** Whether the numbers of a head that turn are written too. */
+  readonly dimensions?: "always" | "never";
+  /** True for a family that can turn a part of a head. */
+  readonly isPartial?: boolean;
+  /** False where files do not say that YaRN's ramp ends between pairs, and it does. */
+  readonly isTruncated?: boolean;
+}
+
+const u32 = (value: number): GgufField => ({ type: "u32", value });
+const f32 = (value: number): GgufField => ({ type: "f32", value });
+
+/** θ, the part of a head that turns, and what frequencies are stretched by: `rope_parameters` of a config.json. */
+export function ropeKeys<Config>(
+  rope: (config: Config, path: string) => RopeOptions,
+  { dimensions = "never", isPartial = false, isTruncated = true }: RopeKeys = {},
+): GgufKey<Config> {
+  return {
+    read: (file) => {
+      const theta = shortest(file.number("rope.freq_base", 10000));
+      const scaling = scalingOf(file, theta);
+      const ends = scaling["rope_type"] === "yarn" && !isTruncated ? { truncate: false } : {};
+      return { rope_parameters: { rope_theta: theta, ...partOf(file, isPartial), ...scaling, ...ends } };
+    },
+    write: (config) => {
+      const { theta, dims, scaling, attentionFactor } = rope(config, configFile);
+      const given = givenParameters(config as Json);
+      return {
+        "rope.freq_base": f32(theta),
+        "rope.dimension_count": dimensions === "always" ? u32(dims) : null,
+        ...scalingKeys(scaling, attentionFactor ?? 1, given),
+      };
+    },
+    factors: (config) => ropeFactors(rope(config, configFile)),
+    refuses: (config) => {
+      const { scaling, isReversed = false } = rope(config, configFile);
+      if (scaling.kind === "yarn" && scaling.truncate !== isTruncated) return `"truncate" is ${scaling.truncate}`;
+      if (isReversed) return "heads turn the other way round";
+      return scaling.kind === "dynamic" || scaling.kind === "proportional" ? `positions are of the kind "${scaling.kind}"` : null;
+    },
+  };
+}
+
+/** The rotary parameters as a config.json has them. */
+function givenParameters(config: Json): Json {
+  const old = config["rope_scaling"] as Json | null;
+  return (old && Object.keys(old).length > 0 ? old : (config["rope_parameters"] as Json | null)) ?? {};
+}
+
+function scalingKeys(scaling: RopeOptions["scaling"], attentionFactor: number, given: Json): Readonly<Record<string, GgufField | null>> {
+  const type = (value: string): GgufField => ({ type: "string", value });
+  const number = (name: string): GgufField | null => (typeof given[name] === "number" ? f32(given[name]) : null);
+  switch (scaling.kind) {
+    case "linear":
+      return { "rope.scaling.type": type("linear"), "rope.scaling.factor": f32(scaling.factor) };
+    case "yarn": {
+      const further = attentionFactor / usualStretch(scaling.factor);
+      return {
+        "rope.scaling.type": type("yarn"),
+        "rope.scaling.factor": f32(scaling.factor),
+        "rope.scaling.original_context_length": u32(scaling.length),
+        "rope.scaling.yarn_attn_factor": number("attention_factor"),
+        "rope.scaling.yarn_beta_fast": number("beta_fast"),
+        "rope.scaling.yarn_beta_slow": number("beta_slow"),
+        "rope.scaling.attn_factor": Math.abs(further - 1) < 1e-6 ? null : f32(further),
+      };
+    }
+    case "longrope":
+      return {
+        "rope.scaling.type": type("longrope"),
+        "rope.scaling.original_context_length": u32(scaling.length),
+        "rope.scaling.attn_factor": f32(attentionFactor),
+      };
+    default:
+      return {};
+  }
+}
+
+/** What YaRN multiplies cosines and sines by. llama.cpp does so, and by `attn_factor` as well. */
+const usualStretch = (factor: number): number => (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1);
+
+/** The vectors that a config's frequencies are divided by. */
+function ropeFactors({ theta, dims, scaling }: RopeOptions): Readonly<Record<string, Float32Array>> {
+  if (scaling.kind === "llama3") return { "rope_freqs.weight": llama3Factors(theta, dims, scaling) };
+  if (scaling.kind !== "longrope") return {};
+  return {
+    "rope_factors_long.weight": Float32Array.from(scaling.long),
+    "rope_factors_short.weight": Float32Array.from(scaling.short),
+  };
+}
+
+/** The size of a head by the file's sizes. */
+export function headDimOf(file: GgufReader): number {
+  const heads = file.count("attention.head_count");
+  return file.count("attention.key_length", undefined) ?? file.count("embedding_length") / Math.max(heads, 1);
+}
+
+function partOf(file: GgufReader, isPartial: boolean): Json {
+  const dims = file.count("rope.dimension_count", undefined);
+  const headDim = headDimOf(file);
+  if (dims === undefined || dims === headDim) return {};
+  if (isPartial && dims > 0 && dims < headDim) return { partial_rotary_factor: dims / headDim };
+  throw file.wrong("rope.dimension_count", dims, isPartial ? `at most a head's ${headDim}` : `${headDim}, as a head has`);
+}
+
+/** What stretches the frequencies, in the words of a config.json. */
+function scalingOf(file: GgufReader, theta: number): Json {
+  const type = file.text("rope.scaling.type", "none");
+  const factor = file.number("rope.scaling.factor", undefined) ?? file.number("rope.scale_linear", undefined);
+  const length = file.count("rope.scaling.original_context_length", undefined);
+  const original = length === undefined ? {} : { original_max_position_embeddings: length };
+  const stretch = file.number("rope.scaling.attn_factor", undefined);
+  const vectors = file.facts.factors;
+  const [long, short] = [vectors.get("rope_factors_long.weight"), vectors.get("rope_factors_short.weight")];
+  // Training parameters of no influence on what is computed.
+  file.flag("rope.scaling.finetuned", false);
+  switch (type) {
+    case "none": {
+      const factors = vectors.get("rope_freqs.weight");
+      if (factors) return llama3Of(factors, theta, file);
+      return factor === undefined || factor === 1 ? { rope_type: "default" } : { rope_type: "linear", factor: shortest(factor) };
+    }
+    case "linear":
+      return { rope_type: "linear", factor: shortest(factor ?? 1) };
+    case "yarn": {
+      const named = { attention_factor: "yarn_attn_factor", beta_fast: "yarn_beta_fast", beta_slow: "yarn_beta_slow" };
+      const numbers = Object.entries(named).flatMap(([name, key]) => {
+        const value = file.number(`rope.scaling.${key}`, undefined);
+        return value === undefined ? [] : [[name, shortest(value)] as const];
+      });
+      const total = stretch === undefined ? {} : { attention_factor: stretch * usualStretch(factor ?? 1) };
+      return { rope_type: "yarn", factor: shortest(factor ?? 1), ...original, ...Object.fromEntries(numbers), ...total };
+    }
+    case "longrope":
+      if (!long || !short)
+        throw file.error(
+          'the metadata says that positions are scaled by "longrope", and there is no rope_factors_long.weight or no rope_factors_short.weight.',
+          "Convert the model with a current llama.cpp.",
+        );
+      return {
+        rope_type: "longrope",
+        ...original,
+        long_factor: [...long].map(shortest),
+        short_factor: [...short].map(shortest),
+        ...(stretch !== undefined && { attention_factor: stretch }),
+      };
+    default:
+      throw file.wrong("rope.scaling.type", type, '"none", "linear", "yarn" or "longrope"');
+  }
+}

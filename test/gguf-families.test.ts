@@ -1,0 +1,65 @@
+// Every family's model as a GGUF file and back: the metadata and tensors of llama.cpp's converter, undone, compute what the folder's model does.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { loadModel } from "@lowrank/models";
+import { realize } from "@lowrank/tensor";
+import { testDevice } from "test-support";
+import { describe, expect, test } from "vitest";
+import { decoderOf } from "../packages/models/src/families/family.js";
+import { ggufMetadata } from "../packages/models/src/families/gguf-model.js";
+import { families } from "../packages/models/src/families/table.js";
+import { familyCases } from "./family.js";
+import { configOf, contentOf, fileOf, modelOfGguf } from "./gguf.js";
+import { integers, opened } from "./golden.js";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Cases of which no file can say something: what the error names, and a change of the config without it. */
+const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> = {
+  "own/llama-dynamic": [/positions are of the kind "dynamic"/, {}],
+  "own/llama-dynamic-grows": [/positions are of the kind "dynamic"/, {}],
+  "shared/llama-rope-dynamic": [/positions are of the kind "dynamic"/, {}],
+  "own/gemma2": [/"query_pre_attn_scalar" is 14, where llama.cpp takes 8/, { query_pre_attn_scalar: 8, layer_types: null }],
+  "shared/gemma2": [/"query_pre_attn_scalar" is 20, where llama.cpp takes 10/, { query_pre_attn_scalar: 10 }],
+  "shared/llama-bias": [/"hidden_act" is "gelu", where llama.cpp takes "silu"/, { hidden_act: "silu" }],
+  "own/llama-yarn": [/"truncate" is false/, {}],
+  "own/qwen3_moe": [/"norm_topk_prob" is false/, {}],
+  "own/smollm3": [
+    /layers without positions are others than every fourth/,
+    { no_rope_layers: null, no_rope_layer_interval: 4, use_sliding_window: false },
+  ],
+  "shared/smollm3": [/layers without positions are others than every fourth/, { no_rope_layers: null, no_rope_layer_interval: 4 }],
+};
+
+/** True for a folder whose family, or that of its text model, llama.cpp has. */
+function mapped(folder: string): boolean {
+  const config = JSON.parse(readFileSync(join(folder, "model", "config.json"), "utf8")) as {
+    model_type: string;
+    text_config?: { model_type: string };
+  };
+  return Boolean(families[config.text_config?.model_type ?? config.model_type]?.gguf);
+}
+
+describe.each(familyCases.filter(({ folder }) => mapped(folder)))("$name", ({ name, folder }) => {
+  test("filed and read, it gives the model's logits", async () => {
+    const device = await testDevice();
+    const { model } = await loadModel(join(folder, "model"), { device });
+    const [says, change] = refused[name] ?? [];
+    if (says) expect(() => ggufMetadata(configOf(model), "config.json")).toThrow(says);
+    if (change && Object.keys(change).length === 0) return model.dispose();
+    const read = configOf(model, change);
+    const file = await fileOf(await contentOf(model, read));
+    const filed = await modelOfGguf(file, device);
+    expect({ unread: filed.unread, unused: filed.unused }).toEqual({ unread: [], unused: [] });
+    await opened(join(folder, "io.safetensors"), async (io) => {
+      const ids = await integers(io, "input_ids");
+      const wanted = decoderOf(read, model.namedParameters()).forward(ids);
+      const logits = filed.model.forward(ids);
+      await realize(wanted, logits);
+      const [expected, found] = [await wanted.data(), await logits.data()];
+      expect(Math.max(...Array.from(found, (value, i) => Math.abs(value - (expected[i] ?? 0))))).toBeLessThan(1e-4);
+    });
+    filed.model.dispose();
+    model.dispose();
+  });
+});
