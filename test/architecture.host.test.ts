@@ -57,12 +57,12 @@ describe("a diff of CONTRIBUTING.md", () => {
 describe("a model family", () => {
   const folder = join(root, "packages/models/src/families");
   const read = (name: string): string => readFileSync(join(folder, name), "utf8");
-  const names = readdirSync(folder).filter((name) => /export const \w+: Family = /.test(read(name)));
+  const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && /export const \w+: Family = /.test(read(name)));
   /** Those of several kinds of mixers, embeddings or experts, with fields for each. */
   const longer = ["gemma3n.ts", "gemma4.ts", "nemotron-h.ts"];
-  test("is a file of about 80 lines at most, and one like Qwen2 of at most 60", () => {
+  test("is a file of about 100 lines at most, and one like Qwen2 of at most 60", () => {
     expect(names.length).toBeGreaterThan(10);
-    expect(names.filter((name) => read(name).split("\n").length > 91 && !longer.includes(name))).toEqual([]);
+    expect(names.filter((name) => read(name).split("\n").length > 111 && !longer.includes(name))).toEqual([]);
     expect(read("qwen2.ts").split("\n").length).toBeLessThan(60);
   });
   test("is shown in CONTRIBUTING.md as it is", () => {

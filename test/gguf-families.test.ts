@@ -19,6 +19,7 @@ const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> =
   "own/llama-dynamic": [/positions are of the kind "dynamic"/, {}],
   "own/llama-dynamic-grows": [/positions are of the kind "dynamic"/, {}],
   "shared/llama-rope-dynamic": [/positions are of the kind "dynamic"/, {}],
+  "own/cohere2": [/"attention_bias" is true/, {}],
   "own/gemma2": [/"query_pre_attn_scalar" is 14, where llama.cpp takes 8/, { query_pre_attn_scalar: 8, layer_types: null }],
   "shared/gemma2": [/"query_pre_attn_scalar" is 20, where llama.cpp takes 10/, { query_pre_attn_scalar: 10 }],
   "shared/llama-bias": [/"hidden_act" is "gelu", where llama.cpp takes "silu"/, { hidden_act: "silu" }],

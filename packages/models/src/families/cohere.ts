@@ -1,8 +1,14 @@
+import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { biasField, headDim, layerEpsilon, logitScale, silu, sizeKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, selfAttention } from "./standard.js";
+
+const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { pairing: "adjacent" });
 
 /** Command R (Cohere 2024): transformers' CohereForCausalLM. Attention and MLP read one norm without a bias; rope turns neighbouring pairs. */
 export const cohere: Family = defineFamily({
@@ -19,10 +25,24 @@ export const cohere: Family = defineFamily({
   rules: headRules,
   remarks: ["model_max_length"],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "command-r",
+    keys: [
+      ...sizeKeys,
+      headDim,
+      layerEpsilon,
+      silu,
+      ropeKeys(adjacent, { isNamedNone: true }),
+      logitScale,
+      biasField("attention_bias", "attn_q.bias"),
+      biasField("use_qk_norm", "attn_q_norm.weight"),
+    ],
+    layer: () => ({ ...llamaNames, ...queryKeyNorms }),
+  },
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.layer_norm_eps } as const;
     const { attention_bias: has, use_qk_norm: hasNorm } = config;
-    const rope = readRope(config, path, { pairing: "adjacent" });
+    const rope = adjacent(config, path);
     const mixer = selfAttention(config, {
       rope,
       bias: { q: has, k: has, v: has, out: has },

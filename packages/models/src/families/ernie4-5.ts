@@ -1,8 +1,14 @@
+import type { RopeOptions } from "../decoder/rope.js";
 import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { orNone, rotary, sizes } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { biasField, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+
+const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 500000, pairing: "adjacent" });
 
 /** ERNIE 4.5 0.3B (Baidu 2025): transformers' Ernie4_5ForCausalLM. Llama with rope over neighbouring pairs. */
 export const ernie4_5: Family = defineFamily({
@@ -18,10 +24,15 @@ export const ernie4_5: Family = defineFamily({
   },
   rules: headRules,
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "ernie4_5",
+    keys: [...llamaKeys, silu, ropeKeys(adjacent), biasField("use_bias", "attn_q.bias")],
+    layer: () => llamaNames,
+  },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
     const { use_bias: has } = config;
-    const rope = readRope(config, path, { theta: 500000, pairing: "adjacent" });
+    const rope = adjacent(config, path);
     const layer = {
       mixer: selfAttention(config, { rope, bias: { q: has, k: has, v: has, out: has } }),
       feedForward: gatedMlp(config, { bias: { up: has, down: has } }),

@@ -1,7 +1,11 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { countOrNull, field, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { orNone, rotary, sizes, windows } from "./fields.js";
+import { orNone, rotary, sizes, type Windows, windows } from "./fields.js";
+import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsBehindNames, queryKeyNorms } from "./gguf/targets.js";
+import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, layerTypeRule, rmsNorm, selfAttention, slides } from "./standard.js";
 
@@ -22,19 +26,17 @@ export const exaone4: Family = defineFamily({
   },
   rules: [...headRules, layerTypeRule],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "exaone4",
+    keys: [...llamaKeys, silu, ropeKeys(readRope), vocabSize, windowPerLayer(hasWindow)],
+    layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
+  },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
-    const { sliding_window: window, sliding_window_pattern: given, num_hidden_layers: layers } = config;
-    const pattern = given ?? 4;
-    // L for local; of a pattern of letters the last layer is global whatever they say.
-    const isLocal = (layer: number): boolean =>
-      window !== null &&
-      (typeof pattern === "number"
-        ? pattern > 0 && (layer + 1) % pattern !== 0
-        : layer + 1 < layers && pattern[layer % pattern.length] === "L");
+    const { sliding_window: window } = config;
     const rope = readRope(config, path);
     const layer = (index: number): LayerOptions => {
-      const isSliding = slides(config, index, isLocal);
+      const isSliding = hasWindow(config, index);
       const mixer = selfAttention(config, {
         rope: window === null || isSliding ? rope : null,
         window: isSliding ? window : null,
@@ -50,3 +52,17 @@ export const exaone4: Family = defineFamily({
     return decoderNamed(config, norm, layer, { contextLength: contextOf(config, rope) });
   },
 });
+
+/** L for local; of a pattern of letters the last layer is global whatever they say. */
+function hasWindow(
+  config: Windows & { readonly sliding_window_pattern: number | string | null; readonly num_hidden_layers: number },
+  layer: number,
+): boolean {
+  const pattern = config.sliding_window_pattern ?? 4;
+  const isLocal =
+    config.sliding_window !== null &&
+    (typeof pattern === "number"
+      ? pattern > 0 && (layer + 1) % pattern !== 0
+      : layer + 1 < config.num_hidden_layers && pattern[layer % pattern.length] === "L");
+  return slides(config, layer, () => isLocal);
+}

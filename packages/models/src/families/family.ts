@@ -111,6 +111,14 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
   };
 }
 
+/** Fields of several keys; those of the rotary embedding stand together. */
+function mergedFields(parts: readonly Readonly<Record<string, unknown>>[]): Readonly<Record<string, unknown>> {
+  const rotary = Object.assign({}, ...parts.map((part) => part["rope_parameters"])) as object;
+  return Object.assign({}, ...parts, Object.keys(rotary).length > 0 ? { rope_parameters: rotary } : {}) as Readonly<
+    Record<string, unknown>
+  >;
+}
+
 function ggufOf<Config>(
   { architecture, architectures, isOurs, keys, layer, model, refuses }: GgufDescription<Config>,
   valuesOf: (config: ModelConfig, path: string) => Config,
@@ -118,7 +126,7 @@ function ggufOf<Config>(
   return {
     architectures: architectures ?? (typeof architecture === "string" ? [architecture] : []),
     isOurs: (file) => isOurs?.(file) ?? true,
-    read: (file) => Object.assign({}, ...keys.map((key) => key.read(file))) as Readonly<Record<string, unknown>>,
+    read: (file) => mergedFields(keys.map((key) => key.read(file))),
     write: (config, path) => {
       const values = valuesOf(config, path);
       const [problem] = [refuses, ...keys.map((key) => key.refuses)].flatMap((says) => says?.(values) ?? []);

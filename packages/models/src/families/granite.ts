@@ -1,6 +1,9 @@
 import { flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
+import { biasField, graniteScales, llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, neighbours } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
@@ -20,6 +23,19 @@ export const granite: Family = defineFamily({
   },
   rules: headRules,
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "granite",
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(readRope, { dimensions: "always" }),
+      vocabSize,
+      ...graniteScales,
+      biasField("attention_bias", "attn_q.bias"),
+      biasField("mlp_bias", "ffn_gate.bias"),
+    ],
+    layer: (config) => ({ ...llamaNames, ...neighbours(config) }),
+  },
   decoder: (config, path) => {
     const [rope, norm, { mlp_bias: has }] = [readRope(config, path), rmsNorm(config), config];
     const layer = {

@@ -1,7 +1,11 @@
+import type { RopeOptions } from "../decoder/rope.js";
 import { flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { biasField, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Hunyuan dense (Tencent 2025): transformers' HunYuanDenseV1ForCausalLM. Queries and keys are normed behind the rope. */
@@ -24,15 +28,15 @@ export const hunyuanV1Dense: Family = defineFamily({
     ...["add_classification_head", "class_num", "dense_list", "enable_lm_head_fp32", "pool_type", "num_media_embeds"],
   ],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "hunyuan-dense",
+    keys: [...llamaKeys, silu, ropeKeys(ropeOf), biasField("attention_bias", "attn_q.bias")],
+    layer: () => ({ ...llamaNames, "self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm" }),
+  },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
     const { attention_bias: has } = config;
-    const read = readRope(config, path);
-    const alpha = Number((config.rope_scaling ?? config.rope_parameters)?.["alpha"] ?? 0);
-    const { dims, theta } = read;
-    // With alpha, dynamic means one larger θ, whatever the length.
-    const isLarger = read.scaling.kind === "dynamic" && alpha > 0;
-    const rope = isLarger ? { ...read, theta: theta * alpha ** (dims / (dims - 2)), scaling: { kind: "default" } as const } : read;
+    const rope = ropeOf(config, path);
     const mixer = selfAttention(config, {
       rope,
       bias: { q: has, k: has, v: has, out: has },
@@ -42,3 +46,12 @@ export const hunyuanV1Dense: Family = defineFamily({
     return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
   },
 });
+
+/** With alpha, dynamic means one larger θ, whatever the length. */
+function ropeOf(config: RotaryConfig, path: string): RopeOptions {
+  const read = readRope(config, path);
+  const { dims, theta } = read;
+  const alpha = Number((config.rope_scaling ?? config.rope_parameters)?.["alpha"] ?? 0);
+  const isLarger = read.scaling.kind === "dynamic" && alpha > 0;
+  return isLarger ? { ...read, theta: theta * alpha ** (dims / (dims - 2)), scaling: { kind: "default" } } : read;
+}

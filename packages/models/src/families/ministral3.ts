@@ -3,6 +3,11 @@ import type { AttentionOptions } from "../decoder/attention.js";
 import { checked, count, countOrNull, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, rotary, sizes } from "./fields.js";
+import type { GgufKey } from "./gguf/description.js";
+import { llamaKeys, shortest, silu, vocabSize } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, neighbours } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
@@ -30,6 +35,31 @@ function queryScaling(
   return read.beta === null ? null : { beta: read.beta, length: read.length };
 }
 
+/** With the rotary parameters in their newer place, and the usual ones where a file has none. */
+function withRope<C extends RotaryConfig>(given: C): C {
+  return { ...given, rope_parameters: given.rope_scaling ?? given.rope_parameters ?? usualRope, rope_scaling: null };
+}
+
+/** The base of the queries' scaling, and the two factors by which YaRN's stretch is undone. */
+const scalingKeys: GgufKey<RotaryConfig> = {
+  read: (file) => {
+    const [beta, all] = [file.number("attention.temperature_scale", undefined), file.number("rope.scaling.yarn_log_multiplier", undefined)];
+    return {
+      rope_parameters: {
+        ...(beta !== undefined && { llama_4_scaling_beta: shortest(beta) }),
+        ...(all !== undefined && { mscale: 1, mscale_all_dim: shortest(all) }),
+      },
+    };
+  },
+  write: (given) => {
+    const { llama_4_scaling_beta: beta, mscale_all_dim: all } = withRope(given).rope_parameters ?? {};
+    return {
+      "attention.temperature_scale": typeof beta === "number" ? { type: "f32", value: beta } : null,
+      "rope.scaling.yarn_log_multiplier": typeof all === "number" ? { type: "f32", value: all } : null,
+    };
+  },
+};
+
 /** Ministral 3: transformers' Ministral3ForCausalLM. */
 export const ministral3: Family = defineFamily({
   className: "Ministral3ForCausalLM",
@@ -44,8 +74,20 @@ export const ministral3: Family = defineFamily({
   },
   rules: headRules,
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "mistral3",
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys((config: RotaryConfig, path) => readRope(withRope(config), path), { dimensions: "always" }),
+      scalingKeys,
+      vocabSize,
+      window,
+    ],
+    layer: (config) => ({ ...llamaNames, ...neighbours(config) }),
+  },
   decoder: (given, path) => {
-    const config = { ...given, rope_parameters: given.rope_scaling ?? given.rope_parameters ?? usualRope, rope_scaling: null };
+    const config = withRope(given);
     const [rope, norm] = [readRope(config, path), rmsNorm(config)];
     const layer = {
       mixer: selfAttention(config, { rope, window: config.sliding_window, queryScaling: queryScaling(config, path) }),

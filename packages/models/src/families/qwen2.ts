@@ -1,13 +1,22 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { count } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { type QwenWindows, qwenWindows, rotary, type Sizes, sizes } from "./fields.js";
+import { qwenWindows, rotary, sizes } from "./fields.js";
 import { llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
-import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, layerTypeRule, normsInFront, qwenWindowOf, rmsNorm, selfAttention } from "./standard.js";
+import {
+  decoderNamed,
+  gatedMlp,
+  headRules,
+  layerTypeRule,
+  normsInFront,
+  qwenWindowKeys,
+  qwenWindowOf,
+  rmsNorm,
+  selfAttention,
+} from "./standard.js";
 
 /** Qwen2 and Qwen2.5 (Yang et al. 2024): transformers' Qwen2ForCausalLM. */
 export const qwen2: Family = defineFamily({
@@ -17,15 +26,7 @@ export const qwen2: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "qwen2",
-    keys: [
-      ...llamaKeys,
-      silu,
-      ropeKeys(readRope),
-      // llama.cpp sees all tokens whatever the window is; the keys are ours.
-      windowPerLayer((config: QwenWindows & Pick<Sizes, "num_hidden_layers">, layer) => qwenWindowOf(config, layer) !== null, {
-        use_sliding_window: true,
-      }),
-    ],
+    keys: [...llamaKeys, silu, ropeKeys(readRope), qwenWindowKeys],
     layer: () => llamaNames,
   },
   decoder: (config, path) => {

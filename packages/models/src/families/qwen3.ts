@@ -1,11 +1,10 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { type QwenWindows, qwenWindows, rotary, type Sizes, sizes } from "./fields.js";
+import { qwenWindows, rotary, sizes } from "./fields.js";
 import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
-import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import {
   decoderNamed,
@@ -15,6 +14,7 @@ import {
   layerTypeRule,
   normsInFront,
   queryKeyNorm,
+  qwenWindowKeys,
   qwenWindowOf,
   rmsNorm,
   selfAttention,
@@ -28,15 +28,7 @@ export const qwen3: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "qwen3",
-    keys: [
-      ...llamaKeys,
-      silu,
-      ropeKeys(readRope),
-      biasField("attention_bias", "attn_q.bias"),
-      windowPerLayer((config: QwenWindows & Pick<Sizes, "num_hidden_layers">, layer) => qwenWindowOf(config, layer) !== null, {
-        use_sliding_window: true,
-      }),
-    ],
+    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias"), qwenWindowKeys],
     layer: () => ({ ...llamaNames, ...queryKeyNorms }),
   },
   decoder: (config, path) => {

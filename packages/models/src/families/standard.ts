@@ -5,6 +5,8 @@ import type { LayerOptions, NamedPart } from "../decoder/layer.js";
 import type { Mixer } from "../decoder/mixer.js";
 import type { NormOptions } from "../decoder/norm.js";
 import type { QwenWindows, Sizes, Windows } from "./fields.js";
+import type { GgufKey } from "./gguf/description.js";
+import { windowPerLayer } from "./gguf/windows.js";
 
 /** The fields that say an attention's sizes. */
 type HeadSizes = Pick<Sizes, "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim">;
@@ -50,6 +52,12 @@ export function windowOf(config: Windows, layer: number, isSliding: (layer: numb
 export function qwenWindowOf({ use_sliding_window: has, max_window_layers: first, ...config }: QwenWindows, layer: number): number | null {
   return has ? windowOf(config, layer, () => layer >= first) : null;
 }
+
+/** They in a GGUF file. llama.cpp sees all tokens whatever the window is: the keys are ours. */
+export const qwenWindowKeys: GgufKey<QwenWindows & Pick<Sizes, "num_hidden_layers">> = windowPerLayer(
+  (config, layer) => qwenWindowOf(config, layer) !== null,
+  { use_sliding_window: true },
+);
 
 export function headDimOf({ head_dim: given, hidden_size: width, num_attention_heads: heads }: HeadSizes): number {
   return given ?? width / heads;

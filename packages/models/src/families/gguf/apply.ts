@@ -20,8 +20,9 @@ export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: reado
     }
     if (change.kind !== "axes" && change.kind !== "units") return null;
     const { width, count } = widthOf(change);
-    if (width % type.blockSize !== 0 || count > mostUnits) return null;
-    bytes = movedBytes(bytes, unitsOf(change).order, bytesOf(width));
+    const from = change.kind === "axes" ? (change.from ?? 0) : 0;
+    if (width % type.blockSize !== 0 || from % type.blockSize !== 0 || count > mostUnits) return null;
+    bytes = movedBytes(bytes, unitsOf(change).order, bytesOf(width), bytesOf(from));
   }
   return bytes;
 }
@@ -45,10 +46,10 @@ function widthOf(change: Extract<GgufChange, { readonly kind: "axes" | "units" }
   return { width: size(view.slice(moving)), count: size(view.slice(0, moving)) };
 }
 
-function movedBytes(bytes: Uint8Array, order: Int32Array, unit: number): Uint8Array {
-  const made = new Uint8Array(bytes.byteLength);
+function movedBytes(bytes: Uint8Array, order: Int32Array, unit: number, start: number): Uint8Array {
+  const made = bytes.slice();
   order.forEach((from, to) => {
-    made.set(bytes.subarray(from * unit, (from + 1) * unit), to * unit);
+    made.set(bytes.subarray(start + from * unit, start + (from + 1) * unit), start + to * unit);
   });
   return made;
 }
@@ -62,7 +63,7 @@ export function linkValues({ changes }: Pick<GgufLink, "changes">, tensors: read
 function changed(values: Tensor, change: GgufChange): Tensor {
   switch (change.kind) {
     case "axes":
-      return values.reshape(change.view).permute(change.axes).reshape([values.size]);
+      return within(change, values, (part) => part.reshape(change.view).permute(change.axes).reshape([part.size]));
     case "units": {
       const order = tensor(change.order, { dtype: "i32", device: values.device });
       return values.reshape([change.order.length, change.width]).gather(order).reshape([values.size]);
@@ -83,4 +84,15 @@ function changed(values: Tensor, change: GgufChange): Tensor {
     case "logOfNegative":
       return values.neg().log();
   }
+}
+
+/** The numbers with a part of them changed, where the change is of one. */
+function within({ from, view }: Extract<GgufChange, { readonly kind: "axes" }>, values: Tensor, made: (part: Tensor) => Tensor): Tensor {
+  if (from === undefined) return made(values);
+  const end = from + view.reduce((product, length) => product * length, 1);
+  const parts = [values.narrow(0, 0, from), made(values.narrow(0, from, end - from)), values.narrow(0, end, values.size - end)];
+  return concat(
+    parts.filter(({ size }) => size > 0),
+    0,
+  );
 }

@@ -3,7 +3,7 @@ import type { StoredPiece } from "../../parameters.js";
 
 /**
  * What lies between the numbers of a GGUF file and a model's, one after another, read from the file to the model. Each can be undone.
- * - `axes`: the numbers as `view`, its axes in this order: `torch.permute(view, axes)`.
+ * - `axes`: the numbers as `view`, its axes in this order: `torch.permute(view, axes)`. With `from`, those behind so many alone.
  * - `units`: runs of `width` numbers; the model's i-th is the file's `order[i]`-th. A permutation.
  * - `rows`: the file has other rows at the end than the model: cut off, or zeros in their place.
  * - `add`: plus `value`.
@@ -11,7 +11,7 @@ import type { StoredPiece } from "../../parameters.js";
  * - `logOfNegative`: log(−x), as Mamba's A is exp(A_log), negative in the file.
  */
 export type GgufChange =
-  | { readonly kind: "axes"; readonly view: Shape; readonly axes: readonly number[] }
+  | { readonly kind: "axes"; readonly view: Shape; readonly axes: readonly number[]; readonly from?: number }
   | { readonly kind: "units"; readonly width: number; readonly order: Int32Array }
   | { readonly kind: "rows"; readonly width: number; readonly file: number; readonly model: number }
   | { readonly kind: "add"; readonly value: number }
@@ -35,7 +35,7 @@ function intoModel(numbers: Float32Array, change: GgufChange): Float32Array {
   switch (change.kind) {
     case "axes":
     case "units":
-      return moved(unitsOf(change), numbers);
+      return within(change, numbers, (part) => moved(unitsOf(change), part));
     case "rows":
       return resized(numbers, change.model * change.width);
     case "add":
@@ -56,7 +56,7 @@ function intoFile(numbers: Float32Array, change: GgufChange): Float32Array {
   switch (change.kind) {
     case "axes":
     case "units":
-      return moved(inverse(unitsOf(change)), numbers);
+      return within(change, numbers, (part) => moved(inverse(unitsOf(change)), part));
     case "rows":
       return resized(numbers, change.file * change.width);
     case "add":
@@ -112,6 +112,15 @@ function permuted(view: Shape, axes: readonly number[]): Int32Array {
     }
   }
   return order;
+}
+
+/** A change of a part of the numbers, where it is of one. */
+function within(change: GgufChange, numbers: Float32Array, made: (part: Float32Array) => Float32Array): Float32Array {
+  if (change.kind !== "axes" || change.from === undefined) return made(numbers);
+  const whole = numbers.slice();
+  const end = change.from + sizeOf(change.view);
+  whole.set(made(numbers.subarray(change.from, end)), change.from);
+  return whole;
 }
 
 function moved({ width, order }: Units, values: Float32Array): Float32Array {

@@ -123,3 +123,17 @@ export function activation<Name extends string>(name: Name, usual: string): Gguf
 
 /** Gated by SiLU, as most are. */
 export const silu: GgufKey<{ readonly hidden_act: string }> = activation("hidden_act", "silu");
+
+/** What logits are multiplied by, under Cohere's name. */
+export const logitScale: GgufKey<{ readonly logit_scale: number | null }> = {
+  read: (file) => ({ logit_scale: shortest(file.number("logit_scale", 1)) }),
+  write: ({ logit_scale: scale }) => ({ logit_scale: { type: "f32", value: scale ?? 0.0625 } }),
+};
+
+/** Granite's multipliers. */
+export const graniteScales: readonly GgufKey[] = [
+  measured("attention.scale", "attention_multiplier"),
+  measuredIfAny("embedding_scale", "embedding_multiplier"),
+  measuredIfAny("residual_scale", "residual_multiplier"),
+  measuredIfAny("logit_scale", "logits_scaling"),
+];

@@ -1,3 +1,4 @@
+import { largest } from "@lowrank/tensor";
 import type { RopeScaling } from "../../decoder/rope.js";
 import type { GgufReader } from "./facts.js";
 
@@ -24,7 +25,7 @@ export function llama3Factors(theta: number, dims: number, { factor, lowFactor, 
 export function llama3Of(factors: Float32Array, theta: number, file: GgufReader): Json {
   const dims = 2 * factors.length;
   const wavelengths = Array.from(factors, (_, i) => 2 * Math.PI * theta ** ((2 * i) / dims));
-  const factor = Math.max(...factors);
+  const factor = largest(factors);
   const own = {
     rope_type: "longrope",
     long_factor: [...factors],

@@ -10,7 +10,11 @@ type Json = Readonly<Record<string, unknown>>;
 const configFile = "config.json";
 
 /** How a family's rotary parameters stand in a file. */
-interface RopeKeys {
+interface RopeKeys<Config> {
+  /** Of layers with a window, which are never stretched; the same for all layers when absent. */
+  readonly local?: (config: Config, path: string) => RopeOptions;
+  /** True where "none" is written for positions that are not stretched. */
+  readonly isNamedNone?: boolean;
   /** Whether the numbers of a head that turn are written too. */
   readonly dimensions?: "always" | "never";
   /** True for a family that can turn a part of a head. */
@@ -25,21 +29,26 @@ const f32 = (value: number): GgufField => ({ type: "f32", value });
 /** θ, the part of a head that turns, and what frequencies are stretched by: `rope_parameters` of a config.json. */
 export function ropeKeys<Config>(
   rope: (config: Config, path: string) => RopeOptions,
-  { dimensions = "never", isPartial = false, isTruncated = true }: RopeKeys = {},
+  { dimensions = "never", isPartial = false, isTruncated = true, local, isNamedNone = false }: RopeKeys<Config> = {},
 ): GgufKey<Config> {
   return {
     read: (file) => {
       const theta = shortest(file.number("rope.freq_base", 10000));
       const scaling = scalingOf(file, theta);
       const ends = scaling["rope_type"] === "yarn" && !isTruncated ? { truncate: false } : {};
-      return { rope_parameters: { rope_theta: theta, ...partOf(file, isPartial), ...scaling, ...ends } };
+      const own = { rope_theta: theta, ...partOf(file, isPartial), ...scaling, ...ends };
+      if (!local) return { rope_parameters: own };
+      const near = { rope_type: "default", rope_theta: shortest(file.number("rope.freq_base_swa", theta)) };
+      return { rope_parameters: { full_attention: own, sliding_attention: near } };
     },
     write: (config) => {
       const { theta, dims, scaling, attentionFactor } = rope(config, configFile);
       const given = givenParameters(config as Json);
       return {
         "rope.freq_base": f32(theta),
+        "rope.freq_base_swa": local ? f32(local(config, configFile).theta) : null,
         "rope.dimension_count": dimensions === "always" ? u32(dims) : null,
+        ...(isNamedNone && scaling.kind === "default" && { "rope.scaling.type": { type: "string", value: "none" } as const }),
         ...scalingKeys(scaling, attentionFactor ?? 1, given),
       };
     },
@@ -53,10 +62,11 @@ export function ropeKeys<Config>(
   };
 }
 
-/** The rotary parameters as a config.json has them. */
+/** The rotary parameters as a config.json has them, of layers without a window. */
 function givenParameters(config: Json): Json {
   const old = config["rope_scaling"] as Json | null;
-  return (old && Object.keys(old).length > 0 ? old : (config["rope_parameters"] as Json | null)) ?? {};
+  const found = (old && Object.keys(old).length > 0 ? old : (config["rope_parameters"] as Json | null)) ?? {};
+  return (found["full_attention"] as Json | undefined) ?? found;
 }
 
 function scalingKeys(scaling: RopeOptions["scaling"], attentionFactor: number, given: Json): Readonly<Record<string, GgufField | null>> {
