@@ -1,4 +1,14 @@
-import { attention, cachedAttention, compile, type Device, device, ShapeError, type Tensor, tensor } from "@lowrank/tensor";
+import {
+  attention,
+  type CachedAttentionOptions,
+  cachedAttention,
+  compile,
+  type Device,
+  device,
+  ShapeError,
+  type Tensor,
+  tensor,
+} from "@lowrank/tensor";
 import { newDevice, testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
@@ -19,6 +29,9 @@ interface Case {
   readonly capacity: number;
   readonly positions: readonly number[];
   readonly window?: number;
+  /** What becomes of scores: a soft cap; a slope for each head and distance, and a table of all keys. */
+  readonly scores?: "cap" | "slope";
+  readonly hasSinks?: boolean;
   readonly dtype?: "f32" | "bf16";
   readonly tolerance?: number;
 }
@@ -33,6 +46,17 @@ const cases: readonly Case[] = [
   { name: "a window", heads: 2, kvHeads: 1, queries: 2, dim: 8, capacity: 300, positions: [0, 4, 150, 298], window: 6 },
   { name: "a window of many queries", heads: 1, kvHeads: 1, queries: 40, dim: 8, capacity: 300, positions: [0, 255], window: 33 },
   { name: "a width that is no multiple of four", heads: 2, kvHeads: 1, queries: 1, dim: 6, capacity: 20, positions: [2, 19] },
+  { name: "capped scores", heads: 4, kvHeads: 2, queries: 1, dim: 8, capacity: 270, positions: [0, 4, 131, 269], scores: "cap" },
+  { name: "capped scores of many queries", heads: 2, kvHeads: 1, queries: 37, dim: 8, capacity: 200, positions: [0, 163], scores: "cap" },
+  { name: "sloped scores", heads: 4, kvHeads: 2, queries: 3, dim: 8, capacity: 271, positions: [0, 5, 130, 268], scores: "slope" },
+  { name: "sloped scores of many heads", heads: 34, kvHeads: 1, queries: 1, dim: 4, capacity: 40, positions: [0, 39], scores: "slope" },
+  { name: "sloped scores of many queries", heads: 2, kvHeads: 1, queries: 37, dim: 8, capacity: 201, positions: [3, 163], scores: "slope" },
+  {
+    ...{ name: "capped scores, a window and sinks", heads: 4, kvHeads: 2, queries: 1, dim: 8, capacity: 150, positions: [0, 90, 149] },
+    ...{ window: 40, scores: "cap", hasSinks: true },
+  },
+  { name: "sinks", heads: 2, kvHeads: 1, queries: 2, dim: 8, capacity: 150, positions: [0, 120], hasSinks: true },
+  { name: "sinks of many queries", heads: 2, kvHeads: 1, queries: 20, dim: 8, capacity: 150, positions: [0, 120], hasSinks: true },
   // bf16 keeps 8 bits of each number; the reference rounds alike.
   { name: "a bf16 cache", heads: 2, kvHeads: 1, queries: 1, dim: 16, capacity: 150, positions: [0, 149], dtype: "bf16" },
 ];
@@ -68,8 +92,21 @@ function inputs(dev: Device, c: Case, texts: readonly number[], capacity = c.cap
   ];
 }
 
-function attend([q, k, v, positions]: readonly Tensor[], { window }: Case): Tensor {
-  return cachedAttention(q as Tensor, k as Tensor, v as Tensor, positions as Tensor, { ...(window && { window }) });
+function attend([q, k, v, positions]: readonly Tensor[], { window, scores, hasSinks, heads }: Case): Tensor {
+  const keys = k as Tensor;
+  const dev = keys.device;
+  const [capacity = 0] = keys.shape.slice(2);
+  const slopes = tensor(wave(heads, 5), { device: dev, shape: [1, heads, 1, 1] });
+  const table = tensor(wave(capacity, 6), { device: dev, shape: [1, 1, 1, capacity] });
+  const functions = {
+    cap: (s) => s.div(2).tanh().mul(2),
+    slope: (s, at) => s.add(at.key.sub(at.query).cast("f32").mul(0.01).mul(slopes)).add(table),
+  } as const satisfies Record<string, NonNullable<CachedAttentionOptions["scores"]>>;
+  return cachedAttention(q as Tensor, keys, v as Tensor, positions as Tensor, {
+    ...(window && { window }),
+    ...(scores && { scores: functions[scores] }),
+    ...(hasSinks && { sinks: tensor(wave(heads, 8), { device: dev }) }),
+  });
 }
 
 describe.each(cases)("attention to a cache of $name", (c) => {

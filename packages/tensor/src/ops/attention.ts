@@ -210,7 +210,7 @@ export function attention(queries: Tensor, keys: Tensor, values: Tensor, options
 }
 
 /** Of the weights' sum e^lse + e^sink, the share that is not the sink's: sigmoid(lse − sink). */
-function withSinks([out, logsumexp]: readonly Tensor[], sinks: Tensor | undefined): Tensor {
+export function withSinks([out, logsumexp]: readonly Tensor[], sinks: Tensor | undefined): Tensor {
   if (!out || !logsumexp) throw new Error("attention: lacks a result.");
   return sinks ? out.mul(sigmoid(logsumexp.sub(sinks.reshape([1, sinks.size, 1]))).unsqueeze(3)) : out;
 }
@@ -224,7 +224,7 @@ function positionsOf(shape: Shape, device: Device): ScorePositions {
 }
 
 /** Calls the function on scores [batch, heads, queries, keys]. Throws ShapeError for a result of another shape. */
-function modify(scores: Tensor, at: ScorePositions, change: NonNullable<AttentionOptions["scores"]>): Tensor {
+export function modify(scores: Tensor, at: ScorePositions, change: NonNullable<AttentionOptions["scores"]>): Tensor {
   const result = change(scores, at);
   if (!sameShape(result.shape, scores.shape)) {
     throw new ShapeError(

@@ -106,21 +106,28 @@ function visibilityOperands(kernel: CompositeKernel, index: number): Record<Visi
   return { ...sizes, starts: { kind: "slot", slot: kernel.inputs[index] ?? 0 }, startOffsets: { kind: "constants", values } };
 }
 
-/** The kernel's bodies, with scores in powers of two; null without. */
-function scoreBodies(kernel: CompositeKernel, dtypes: (slot: Slot) => DType): ScoreBodies | null {
+/** The kernel's bodies, with scores in powers of two, for so many scores at a time along an axis; null without. */
+export function scoreBodies(
+  kernel: CompositeKernel,
+  dtypes: (slot: Slot) => DType,
+  { axis, size, step }: { readonly axis: number; readonly size: number; readonly step: number } = panelAxis(kernel),
+): ScoreBodies | null {
   if (!kernel.bodies) return null;
   const make = new ExprMakers();
-  const { queryCount } = sizesOf(kernel);
-  const [value, ...slopes] = withinAxis(kernel.bodies, make, scoreAxes.query, queryCount, panelQueries);
+  const [value, ...slopes] = withinAxis(kernel.bodies, make, axis, size, step);
   return { exprs: [make.binary("mul", value as Expr, make.constant("f32", Math.LOG2E)), ...slopes], dtypes };
 }
 
+function panelAxis(kernel: CompositeKernel): { axis: number; size: number; step: number } {
+  return { axis: scoreAxes.query, size: sizesOf(kernel).queryCount, step: panelQueries };
+}
+
 /** The addresses of what bodies captured. */
-function captureWords(bodies: ScoreBodies | null): Word[] {
+export function captureWords(bodies: ScoreBodies | null): Word[] {
   return bodies ? bodySlots(bodies.exprs).map((slot) => ({ kind: "slot", slot })) : [];
 }
 
-function floatBits(value: number): number {
+export function floatBits(value: number): number {
   return new Int32Array(Float32Array.of(value).buffer)[0] ?? 0;
 }
 
@@ -146,10 +153,10 @@ export function attentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) =>
 }
 
 /**
- * The steps of `cachedAttention` of many queries, over keys and values in f32: inputs [queries, keys, values, positions], outputs [out].
- * Positions say how many keys stand before each text's own.
+ * The steps of `cachedAttention` of many queries, over keys and values in f32: inputs [queries, keys, values, positions], outputs
+ * [out, logsumexp]. Positions say how many keys stand before each text's own.
  */
-export function cachedForwardSteps(kernel: CompositeKernel, library: KernelLibrary): StepList {
+export function cachedForwardSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const { batch, heads, queryCount, keyCount } = sizesOf(kernel);
   const { window } = kernel.attributes;
   const view = kernel.views?.inputs[3];
@@ -163,7 +170,7 @@ export function cachedForwardSteps(kernel: CompositeKernel, library: KernelLibra
     positions: { kind: "slot", slot: kernel.inputs[3] ?? 0 },
     positionOffsets: { kind: "constants", values: places },
   };
-  return forwardSteps(kernel, null, visibility, library);
+  return forwardSteps(kernel, scoreBodies(kernel, dtypeOf), visibility, library);
 }
 
 type ForwardVisibility = Record<VisibilityWord | "positions" | "positionOffsets", Word>;

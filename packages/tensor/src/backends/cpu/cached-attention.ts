@@ -1,4 +1,6 @@
+import { scoreAxes } from "../../kernels/bodies.js";
 import type { CompositeKernel, Slot } from "../../kernels/kernel.js";
+import { describeBodies } from "../../kernels/wasm/attention-scores.js";
 import {
   blockRows,
   type CachedAttentionWord,
@@ -12,7 +14,7 @@ import {
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
-import { cachedForwardSteps, forwardScratchBytes } from "./attention.js";
+import { cachedForwardSteps, captureWords, floatBits, forwardScratchBytes, scoreBodies } from "./attention.js";
 import type { KernelLibrary } from "./library.js";
 import type { StepList, Word } from "./steps.js";
 
@@ -57,16 +59,20 @@ export function supportsCachedAttention(kernel: CompositeKernel, threadScratchBy
   return dim % 4 === 0 && valueDim % 4 === 0 && cachedScratchBytes(valueDim, chunkKeys) <= threadScratchBytes;
 }
 
-/** The steps of `cachedAttention`: inputs [queries, keys, values, positions], outputs [out]. */
+/** The steps of `cachedAttention`: inputs [queries, keys, values, positions], outputs [out, logsumexp]. */
 export function cachedAttentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
   const { batch, heads, queryCount, dim, keyHeads, keyCount, valueDim, chunkKeys } = sizesOf(kernel);
   const isWide = [1, 2].every((input) => dtypeOf(kernel.inputs[input] ?? 0) === "f32");
-  if (isWide && queryCount >= manyQueries && forwardScratchBytes(kernel) <= matmulScratchBytes) return cachedForwardSteps(kernel, library);
-  const [queries, keys, values, out] = [
+  if (isWide && queryCount >= manyQueries && forwardScratchBytes(kernel) <= matmulScratchBytes)
+    return cachedForwardSteps(kernel, dtypeOf, library);
+  // A single key, even the last one, is computed as the first of four.
+  const bodies = scoreBodies(kernel, dtypeOf, { axis: scoreAxes.key, size: keyCount, step: keyCount + 3 });
+  const [queries, keys, values, out, logsumexp] = [
     operand(kernel, "inputs", 0, "f32"),
     operand(kernel, "inputs", 1, dtypeOf(kernel.inputs[1] ?? 0)),
     operand(kernel, "inputs", 2, dtypeOf(kernel.inputs[2] ?? 0)),
     operand(kernel, "outputs", 0, "f32"),
+    operand(kernel, "outputs", 1, "f32"),
   ] as const;
   const types = { keys: dtypeOf(kernel.inputs[1] ?? 0), values: dtypeOf(kernel.inputs[2] ?? 0) };
   const positions = kernel.views?.inputs[3];
@@ -80,20 +86,23 @@ export function cachedAttentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Sl
     values: values.address,
     positions: { kind: "slot", slot: kernel.inputs[3] ?? 0, byteOffset: (positions?.offset ?? 0) * 4 },
     out: out.address,
+    logsumexp: logsumexp.address,
     partials: { kind: "scratch", offset: 0 },
     queryOffsets: queries.offsets,
     keyOffsets: keys.offsets,
     valueOffsets: values.offsets,
     outOffsets: out.offsets,
+    logsumexpOffsets: logsumexp.offsets,
     queryRow: queries.row,
     keyRow: keys.row,
     valueRow: values.row,
     outRow: out.row,
+    logsumexpRow: logsumexp.row,
     queryCount,
     keyCount,
     dim,
     valueDim,
-    factor: new Int32Array(Float32Array.of(Number(kernel.attributes["scale"]) * Math.LOG2E).buffer)[0] ?? 0,
+    factor: floatBits(Number(kernel.attributes["scale"]) * (bodies ? 1 : Math.LOG2E)),
     keyHeads,
     group,
     window: Number(kernel.attributes["window"] ?? everything),
@@ -101,15 +110,19 @@ export function cachedAttentionSteps(kernel: CompositeKernel, dtypeOf: (slot: Sl
     chunks,
     rowBlocks,
   } as const satisfies Record<CachedAttentionWord, Word>;
-  const list = cachedAttentionWords.map((word) => words[word]);
+  const list = [...cachedAttentionWords.map((word) => words[word]), ...captureWords(bodies)];
   // Of a cache about half is filled.
   const cost = batch * heads * queryCount * (keyCount / 2) * (dim + valueDim + 10) * nanosecondsPerProduct;
-  const key = `${types.keys};${types.values}`;
+  const key = `${types.keys};${types.values}${describeBodies(bodies)}`;
   if (rowCount >= manyRows) {
-    const entry = library.entry(`attendWhole;${key}`, (module, _, name) => printAttendWhole(module, types, name));
+    const entry = library.entry(`attendWhole;${key}`, (module, scalarMath, name) =>
+      printAttendWhole(module, scalarMath, types, bodies, name),
+    );
     return { steps: [{ entry, tiles: batch * keyHeads * rowBlocks, words: list, cost }], scratchBytes: 0 };
   }
-  const attend = library.entry(`attendSplit;${key}`, (module, _, name) => printAttendSplit(module, types, name));
+  const attend = library.entry(`attendSplit;${key}`, (module, scalarMath, name) =>
+    printAttendSplit(module, scalarMath, types, bodies, name),
+  );
   const merge = library.entry("mergeParts", (module, _, name) => printMergeParts(module, name));
   const parts = batch * keyHeads * rowCount * chunks;
   return {

@@ -16,7 +16,7 @@ import {
   tableEntry,
   words,
 } from "./attention-panels.js";
-import { BodyPrinter, type ScoreBodies } from "./attention-scores.js";
+import { BodyPrinter, headPlace, type ScoreBodies } from "./attention-scores.js";
 import { firstSeen, isLimited, type Sight, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import type { ScalarMath } from "./scalar-math.js";
@@ -83,7 +83,7 @@ export function printBackward(module: ModuleBuilder, scalarMath: ScalarMath, bod
     const member = f.local("i32");
     f.for(member, w.group.get, i32(1), () => {
       const head = f.let("i32", add(mul(keyHead.get, w.group.get), member.get));
-      const body = bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, backwardWords.length);
+      const body = bodies && new BodyPrinter(f, scalarMath, bodies, headPlace(f, head, w.ownHeads), backwardWords.length);
       const query = f.let("i32", firstSeeing.get);
       f.while(query, endSeeing.get, i32(blockQueries), () => {
         const rows = least(f, i32(blockQueries), sub(endSeeing.get, query.get));

@@ -25,7 +25,19 @@ export function describeBodies(bodies: ScoreBodies | null): string {
   return `;${slots.map(bodies.dtypes).join()};${describeExprs(bodies.exprs, slots)}`;
 }
 
-/** Bodies inside a kernel for one head: `head` counts through the batch, whose elements have `heads` each; the slots' addresses stand from argument `slotsAt` on. */
+/** Where the scores of a call lie: what is the same for all of them, by axis from the first on, and the axis along which lanes lie. */
+export interface ScorePlace {
+  readonly outer: readonly Local[];
+  readonly vectorAxis: number;
+}
+
+/** The place of scores of one head, `head` counting through the batch, whose elements have `heads` each, with lanes along the queries. */
+export function headPlace(f: FunctionBuilder, head: Local, heads: Local): ScorePlace {
+  const outer = [f.let("i32", op("i32.div_u", head.get, heads.get)), f.let("i32", op("i32.rem_u", head.get, heads.get))];
+  return { outer, vectorAxis: scoreAxes.query };
+}
+
+/** Bodies inside a kernel; the slots' addresses stand from argument `slotsAt` on. */
 export class BodyPrinter {
   readonly #values: Values;
   readonly count: number;
@@ -34,17 +46,17 @@ export class BodyPrinter {
     readonly f: FunctionBuilder,
     scalarMath: ScalarMath,
     readonly bodies: ScoreBodies,
-    head: Local,
-    heads: Local,
+    { outer, vectorAxis }: ScorePlace,
     slotsAt: number,
   ) {
     const pointers = new Map(
       bodySlots(bodies.exprs).map((slot, i) => [slot, f.let("i32", memory("i32.load", (slotsAt + i) * 4, f.param(0).get))]),
     );
-    const outer = [f.let("i32", op("i32.div_u", head.get, heads.get)), f.let("i32", op("i32.rem_u", head.get, heads.get))];
     this.count = bodies.exprs.length;
+    // Lanes are not along the innermost axis, which scores along the keys do not have.
+    const innerAxis = vectorAxis + 1;
     const program = {
-      kernel: { kind: "loop", outer: [1, 1, 1], inner: 1, reductions: [], stores: [] },
+      kernel: { kind: "loop", outer: Array.from({ length: innerAxis }, () => 1), inner: 1, reductions: [], stores: [] },
       makers: new ExprMakers(),
       ...{
         chunk: null,
@@ -52,8 +64,8 @@ export class BodyPrinter {
         isRanged: false,
         addsLanes: false,
         segments: [],
-        vectorAxis: scoreAxes.query,
-        units: 2,
+        vectorAxis,
+        units: 1,
         rowsPerTile: 1,
         tileCount: 1,
         work: 0,
@@ -62,12 +74,13 @@ export class BodyPrinter {
     this.#values = new Values(f, program, new Analysis(), scalarMath, bodies.dtypes, pointers, outer);
   }
 
-  /** Each body of a panel's scores with one key, as two vectors. */
-  apply(scores: readonly [Local, Local], firstQuery: Local, key: Local): Local[][] {
-    // Fresh scopes: nothing is known from other keys.
-    const at: Position = { row: newScope(), rowCode: this.f.here, step: newScope(), inner: key, vector: firstQuery, lanes: 4, units: 2 };
+  /** Each body of some vectors of scores, the first of which begins at `vector` along its axis; `inner` is the place on the axis behind, if there is one. */
+  apply(scores: readonly Local[], vector: Local, inner: Local): Local[][] {
+    const units = scores.length;
+    // Fresh scopes: nothing is known from other scores.
+    const at: Position = { row: newScope(), rowCode: this.f.here, step: newScope(), inner, vector, lanes: 4, units };
     this.#values.accumulators[0] = [...scores];
-    return this.bodies.exprs.map((expr) => [0, 1].map((unit) => this.f.let("v128", this.#values.vector(expr, unit, at))));
+    return this.bodies.exprs.map((expr) => scores.map((_, unit) => this.f.let("v128", this.#values.vector(expr, unit, at))));
   }
 }
 

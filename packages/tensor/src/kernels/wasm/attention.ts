@@ -19,7 +19,7 @@ import {
   tileLocals,
   words,
 } from "./attention-panels.js";
-import { BodyPrinter, type ScoreBodies, type ScoreOperands, scores } from "./attention-scores.js";
+import { BodyPrinter, headPlace, type ScoreBodies, type ScoreOperands, scores } from "./attention-scores.js";
 import { endSeen, everything, firstSeen, seenKeys, sightOf } from "./attention-visibility.js";
 import { kernelParams } from "./loop.js";
 import { log } from "./math.js";
@@ -122,7 +122,7 @@ export function printAttend(module: ModuleBuilder, scalarMath: ScalarMath, bodie
   const weights = f.let("i32", add(states.get, mul(op("i32.shr_u", w.blockQueries.get, i32(3)), i32(stateBytes))));
   const tile: QueryTile = { head, firstQuery, rows, outDim, queries, panels, states, weights };
   packQueries(f, w, tile);
-  attendKeys(f, w, tile, bodies && new BodyPrinter(f, scalarMath, bodies, head, w.ownHeads, attentionWords.length));
+  attendKeys(f, w, tile, bodies && new BodyPrinter(f, scalarMath, bodies, headPlace(f, head, w.ownHeads), attentionWords.length));
   finishQueries(f, w, tile);
 }
 

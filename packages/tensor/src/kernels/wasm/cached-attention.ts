@@ -1,4 +1,5 @@
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
+import { scoreAxes } from "../bodies.js";
 import {
   type Code,
   extractLane,
@@ -14,8 +15,11 @@ import {
   shuffle32,
 } from "./assembler.js";
 import { add, exp2, least, mul, positive, readWords, roundedUp, sub, tableEntry, words } from "./attention-panels.js";
+import { BodyPrinter, headPlace, type ScoreBodies } from "./attention-scores.js";
 import { kernelParams } from "./loop.js";
+import { log } from "./math.js";
 import { transpose } from "./pack.js";
+import type { ScalarMath } from "./scalar-math.js";
 import { loadVector } from "./storage.js";
 
 /**
@@ -30,6 +34,7 @@ export const cachedAttentionWords = [
   "values",
   "positions",
   "out",
+  "logsumexp",
   /** Partial results, [batch · keyHeads, rows, chunks]. */
   "partials",
   /** Tables of the byte offsets of each head's rows, and the bytes between rows. */
@@ -37,15 +42,17 @@ export const cachedAttentionWords = [
   "keyOffsets",
   "valueOffsets",
   "outOffsets",
+  "logsumexpOffsets",
   "queryRow",
   "keyRow",
   "valueRow",
   "outRow",
+  "logsumexpRow",
   "queryCount",
   "keyCount",
   "dim",
   "valueDim",
-  /** The bits of scale · log₂ e. */
+  /** The bits of scale · log₂ e, or of scale where bodies come in between. */
   "factor",
   "keyHeads",
   /** Query heads to a key head. */
@@ -85,16 +92,17 @@ interface Tile {
   readonly f: FunctionBuilder;
   readonly w: Words;
   readonly types: { readonly keys: DType; readonly values: DType };
+  readonly bodies: { readonly scalarMath: ScalarMath; readonly of: ScoreBodies } | null;
   readonly head: Local;
   readonly position: Local;
   readonly rowCount: Local;
 }
 
-function tileOf(f: FunctionBuilder, types: Tile["types"], head: Code): Tile {
+function tileOf(f: FunctionBuilder, types: Tile["types"], bodies: Tile["bodies"], head: Code): Tile {
   const w = readWords(f, cachedAttentionWords, cachedAttentionWords);
   const at = f.let("i32", head);
   const position = f.let("i32", memory("i32.load", 0, add(w.positions.get, words(op("i32.div_u", at.get, w.keyHeads.get)))));
-  return { f, w, types, head: at, position, rowCount: f.let("i32", mul(w.group.get, w.queryCount.get)) };
+  return { f, w, types, bodies, head: at, position, rowCount: f.let("i32", mul(w.group.get, w.queryCount.get)) };
 }
 
 /** The first key that a query sees, and the one after the last. */
@@ -105,10 +113,16 @@ function seen({ f, w, position }: Tile, query: Code): { first: Local; end: Local
 }
 
 /** Partial results of one chunk of keys and all rows of a head, for those that see some of it. */
-export function printAttendSplit(module: ModuleBuilder, types: Tile["types"], name: string): void {
+export function printAttendSplit(
+  module: ModuleBuilder,
+  scalarMath: ScalarMath,
+  types: Tile["types"],
+  bodies: ScoreBodies | null,
+  name: string,
+): void {
   const f = module.function([...kernelParams], [], name);
   const chunks = f.let("i32", memory("i32.load", cachedAttentionWords.indexOf("chunks") * 4, f.param(0).get));
-  const tile = tileOf(f, types, op("i32.div_u", f.param(1).get, chunks.get));
+  const tile = tileOf(f, types, bodies && { scalarMath, of: bodies }, op("i32.div_u", f.param(1).get, chunks.get));
   const chunk = f.let("i32", op("i32.rem_u", f.param(1).get, chunks.get));
   const row = f.let("i32", i32(0));
   eachPair(f, row, tile.rowCount, (width) => {
@@ -123,7 +137,7 @@ export function printAttendSplit(module: ModuleBuilder, types: Tile["types"], na
 /** Merges the partial results of a head's rows, in the order of the keys. */
 export function printMergeParts(module: ModuleBuilder, name: string): void {
   const f = module.function([...kernelParams], [], name);
-  const tile = tileOf(f, { keys: "f32", values: "f32" }, f.param(1).get);
+  const tile = tileOf(f, { keys: "f32", values: "f32" }, null, f.param(1).get);
   const { w } = tile;
   const row = f.let("i32", i32(0));
   f.while(row, tile.rowCount.get, i32(1), () => {
@@ -143,10 +157,16 @@ export function printMergeParts(module: ModuleBuilder, name: string): void {
 }
 
 /** A block of rows of a head, past all chunks that they see. */
-export function printAttendWhole(module: ModuleBuilder, types: Tile["types"], name: string): void {
+export function printAttendWhole(
+  module: ModuleBuilder,
+  scalarMath: ScalarMath,
+  types: Tile["types"],
+  bodies: ScoreBodies | null,
+  name: string,
+): void {
   const f = module.function([...kernelParams], [], name);
   const rowBlocks = f.let("i32", memory("i32.load", cachedAttentionWords.indexOf("rowBlocks") * 4, f.param(0).get));
-  const tile = tileOf(f, types, op("i32.div_u", f.param(1).get, rowBlocks.get));
+  const tile = tileOf(f, types, bodies && { scalarMath, of: bodies }, op("i32.div_u", f.param(1).get, rowBlocks.get));
   const { w } = tile;
   const firstRow = f.let("i32", mul(op("i32.rem_u", f.param(1).get, rowBlocks.get), i32(blockRows)));
   const endRow = least(f, add(firstRow.get, i32(blockRows)), tile.rowCount.get);
@@ -199,10 +219,11 @@ function attendChunk(tile: Tile, chunk: Local, row: Local, parts: readonly Local
     const own = f.let("i32", add(row.get, i32(r)));
     const query = f.let("i32", op("i32.rem_u", own.get, w.queryCount.get));
     const { first, end } = seen(tile, query.get);
-    const queryHead = add(mul(tile.head.get, w.group.get), op("i32.div_u", own.get, w.queryCount.get));
-    const address = add(add(w.queries.get, tableEntry(w.queryOffsets, queryHead)), mul(query.get, w.queryRow.get));
+    const queryHead = f.let("i32", add(mul(tile.head.get, w.group.get), op("i32.div_u", own.get, w.queryCount.get)));
+    const address = add(add(w.queries.get, tableEntry(w.queryOffsets, queryHead.get)), mul(query.get, w.queryRow.get));
     return {
       part,
+      bodies: bodiesOf(tile, queryHead, query),
       query: f.let("i32", address),
       weights: f.let("i32", add(f.param(2).get, words(mul(w.chunkKeys.get, i32(r))))),
       start: least(f, positive(f, sub(first.get, firstKey.get)).get, w.chunkKeys.get),
@@ -221,22 +242,37 @@ function attendChunk(tile: Tile, chunk: Local, row: Local, parts: readonly Local
   });
 }
 
+/** What becomes of the scores of a query of a head, which counts through the batch, with lanes along the keys. */
+function bodiesOf({ f, w, bodies }: Tile, queryHead: Local, query: Local): BodyPrinter | null {
+  if (!bodies) return null;
+  const heads = f.let("i32", mul(w.keyHeads.get, w.group.get));
+  const { outer } = headPlace(f, queryHead, heads);
+  const place = { outer: [...outer, query], vectorAxis: scoreAxes.key };
+  return new BodyPrinter(f, bodies.scalarMath, bodies.of, place, cachedAttentionWords.length);
+}
+
 /** One row within a chunk: keys from `start` to before `end` are seen. */
 interface Row {
   readonly part: Local;
+  readonly bodies: BodyPrinter | null;
   readonly query: Local;
   readonly weights: Local;
   readonly start: Local;
   readonly end: Local;
 }
 
-/** weights[r][key] = keys[key] · queries[r] · factor, four keys at a time. */
+/** weights[r][key] = keys[key] · queries[r] · factor, and what the bodies make of it, four keys at a time. */
 function scores({ f, w, types, head }: Tile, firstKey: Local, start: Local, end: Local, rows: readonly Row[]): void {
   const bytes = dtypeBytes[types.keys];
   const base = add(add(w.keys.get, tableEntry(w.keyOffsets, head.get)), mul(add(firstKey.get, start.get), w.keyRow.get));
   const from = f.let("i32", base);
   const key = f.let("i32", start.get);
   const factor = f.let("v128", op("f32x4.splat", op("f32.reinterpret_i32", w.factor.get)));
+  const changed = (bodies: BodyPrinter, plain: Code): Code => {
+    const place = f.let("i32", add(firstKey.get, key.get));
+    const [value] = bodies.apply([f.let("v128", plain)], place, place)[0] ?? [];
+    return (value as Local).get; // of the one vector
+  };
   const keys = (count: 4 | 1): void => {
     // Key by key, as memory lies: read side by side, keys come at a third of the speed or less.
     const sums: Local[][] = rows.map(() => []);
@@ -259,9 +295,10 @@ function scores({ f, w, types, head }: Tile, firstKey: Local, start: Local, end:
       });
       for (const [r, [even, odd]] of own.entries()) sums[r]?.push(f.let("v128", op("f32x4.add", even.get, odd.get)));
     }
-    for (const [r, { weights }] of rows.entries()) {
+    for (const [r, { weights, bodies }] of rows.entries()) {
       const to = add(weights.get, words(key.get));
-      const total = op("f32x4.mul", acrossLanes(f, sums[r] ?? []), factor.get);
+      const plain = op("f32x4.mul", acrossLanes(f, sums[r] ?? []), factor.get);
+      const total = bodies ? changed(bodies, plain) : plain;
       f.emit(count === 4 ? memory("v128.store", 0, to, total) : memory("f32.store", 0, to, extractLane("f32", 0, total)));
     }
   };
@@ -382,7 +419,7 @@ function merge({ f, w }: Tile, state: Local, part: Local): void {
   });
 }
 
-/** Writes a row's result: the weighed values over the sum of weights. */
+/** Writes a row's results: the weighed values over the sum of weights, and its logarithm. */
 function finish({ f, w, head }: Tile, state: Local, row: Local): void {
   const query = op("i32.rem_u", row.get, w.queryCount.get);
   const queryHead = add(mul(head.get, w.group.get), op("i32.div_u", row.get, w.queryCount.get));
@@ -394,4 +431,9 @@ function finish({ f, w, head }: Tile, state: Local, row: Local): void {
     f.emit(memory("v128.store", 0, to.get, op("f32x4.div", memory("v128.load", 0, from.get), total.get)));
     f.emit(from.set(add(from.get, i32(16))));
   });
+  // Scores are in powers of two.
+  const largest = f.let("v128", memory("v128.load", 0, state.get));
+  const logsumexp = f.multiplyAdd(largest.get, f32x4(Math.LN2), log(f, total.get));
+  const at = add(add(w.logsumexp.get, tableEntry(w.logsumexpOffsets, queryHead)), mul(query, w.logsumexpRow.get));
+  f.emit(memory("f32.store", 0, at, extractLane("f32", 0, logsumexp)));
 }

@@ -17,9 +17,9 @@ const maxScoreBytes = 256 * 2 ** 20;
 /** Widest values: each invocation keeps some of them in registers. */
 const maxValueDim = 16 * threads;
 
-/** True where the program serves the shapes better than the products that the composite is made of. */
+/** True where the program serves the shapes better than the products that the composite is made of. It has no place for bodies. */
 export function supportsCachedAttention(kernel: CompositeKernel, target: Target): boolean {
-  if (kernel.name !== cachedAttentionName || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
+  if (kernel.name !== cachedAttentionName || kernel.bodies || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
   const [[batch = 0, heads = 0, queryCount = 0, dim = 0] = [], [, , keyCount = 0] = [], [, , , valueDim = 0] = []] = kernel.inputShapes;
   const isWorthIt = queryCount <= fewQueries || batch * heads * queryCount * keyCount * 4 > maxScoreBytes;
   return isWorthIt && valueDim <= maxValueDim && (dim + 2 * threads) * 4 <= target.maxWorkgroupBytes && threads <= target.maxInvocations;
@@ -48,7 +48,7 @@ export function printCachedAttention(kernel: CompositeKernel, slots: readonly Pl
   };
   const [queries, keys, values] = [operand("inputs", 0), operand("inputs", 1), operand("inputs", 2)];
   const positions = operand("inputs", 3);
-  const out = operand("outputs", 0);
+  const [out, logsumexp] = [operand("outputs", 0), operand("outputs", 1)];
   const start = ({ view }: Operand, head: string): string =>
     `${view.offset} + text * ${view.strides[0] ?? 0} + ${head} * ${view.strides[1] ?? 0}`;
   const isVector = dim % 4 === 0 && isAligned(keys.view);
@@ -114,6 +114,7 @@ export function printCachedAttention(kernel: CompositeKernel, slots: readonly Pl
     "}",
     "}",
     ...columns.map((i) => guarded(i, memory.store(out.slot, `outBase + ${column(i)}`, `sum${i} / total`))),
+    `if (thread == 0) { ${memory.store(logsumexp.slot, `${start(logsumexp, "head")} + query * ${logsumexp.view.strides[2] ?? 0}`, "largest + log(total)")} }`,
   ];
   return assemble({
     name,
