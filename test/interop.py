@@ -2,7 +2,8 @@
 
     python interop.py JOBS.json      [{"base": DIR, "adapter": DIR | null, "ids": [[...]], "out": FILE}, ...]
 
-Each job's logits, float32 [batch, seq, vocab], go to its `out` as raw little-endian bytes. Prints one line of JSON a job.
+Each job's logits, float32 [batch, seq, vocab], go to its `out` as raw little-endian bytes. Prints one line of JSON a job, with the modules
+that PEFT put pairs on.
 """
 import json
 import sys
@@ -21,6 +22,7 @@ for job in json.load(open(sys.argv[1])):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor(job["ids"])).logits
         logits.numpy().astype("<f4").tofile(job["out"])
-        print(json.dumps({"shape": list(logits.shape)}), flush=True)
+        adapted = [name for name, module in model.named_modules() if len(getattr(module, "lora_A", ())) > 0]
+        print(json.dumps({"shape": list(logits.shape), "adapted": adapted}), flush=True)
     except Exception as error:  # the test shows it
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)

@@ -100,6 +100,8 @@ export interface CausalLM extends nn.Module {
   readonly blocks: readonly BlockNames[];
   /** Dense layers, by the last parts of their names, that adapters go on where nobody says which. */
   readonly usualTargets: readonly string[];
+  /** What its modules' names begin with where it is a part of a larger model: "model.language_model.". */
+  readonly wholePath: string | null;
   /** The projection to the vocabulary. */
   readonly head: nn.Linear;
   /** Null for a model made by `initModel`. */

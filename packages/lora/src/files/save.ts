@@ -1,7 +1,9 @@
 import { checkFiles, checkPath, type FileSystem, writeWeights } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError } from "../errors.js";
+import { excludingRest } from "../peft/targets.js";
 import { ridersToPeft } from "../riders/index.js";
+import type { AdaptableModel } from "../targeting/model.js";
 
 /** The version of PEFT whose layout is written. */
 export const peftVersion = "0.21.0";
@@ -34,11 +36,20 @@ export function peftConfig(adapter: Adapter, options: unknown = adapter.options)
     ...method.toPeft(options, places, attachments),
     ...ridersToPeft(riders.options, method.peftBias ?? "lora"),
   };
+  const { wholePath } = adapter.model;
+  if (wholePath && "exclude_modules" in fields)
+    fields["exclude_modules"] = excludingRest(fields["exclude_modules"], wholePath, rootsBeside(adapter.model, wholePath));
   return Object.fromEntries(
     Object.keys(fields)
       .sort()
       .map((name) => [name, fields[name]]),
   );
+}
+
+/** The first parts of the names of modules that do not begin with a path. */
+function rootsBeside(model: AdaptableModel, path: string): readonly string[] {
+  const beside = [...model.namedModules().keys()].filter((name) => !`${name}.`.startsWith(path) && !path.startsWith(`${name}.`));
+  return [...new Set(beside.map((name) => name.split(".", 1)[0] ?? ""))].filter((root) => root !== "");
 }
 
 /**

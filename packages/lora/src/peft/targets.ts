@@ -16,6 +16,21 @@ export function namesOrNull(names: readonly string[] | string | undefined): read
   return names === undefined ? null : typeof names === "string" ? names : sorted(names);
 }
 
+/**
+ * `exclude_modules` of an adapter whose model is a part of a larger one, as the text model below `path` is of one that sees as well: the rest
+ * is excluded too, whose layers may have the targets' names. `roots` are the first parts of other names that the model has.
+ */
+export function excludingRest(exclude: unknown, path: string, roots: readonly string[]): string {
+  const rest = `(?!${[path, ...roots.map((root) => `${root}.`)].map(escaped).join("|")}).*`;
+  if (typeof exclude === "string") return exclude.startsWith(rest) ? exclude : `${rest}|${exclude}`;
+  const names = Array.isArray(exclude) ? exclude.map((name) => escaped(String(name))) : [];
+  return names.length === 0 ? rest : `${rest}|(.*\\.)?(${names.join("|")})`;
+}
+
+function escaped(name: string): string {
+  return name.replaceAll(".", "\\.");
+}
+
 /** `layers_to_transform` and `layers_pattern`. */
 export function layerFields({ layers, layersPattern }: TargetOptions): Readonly<Record<string, unknown>> {
   return { layers_pattern: layersPattern ?? null, layers_to_transform: layers ?? null };

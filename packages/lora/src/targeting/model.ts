@@ -73,6 +73,8 @@ export interface AdaptableModel {
   readonly contextLength?: number;
   /** Its transformer blocks, first to last; what bottleneck adapters go on. */
   readonly blocks?: readonly BlockNames[];
+  /** What names below begin with, where the model is a part of a larger one: "model.language_model.". */
+  readonly wholePath?: string | null;
   /** Dense layers, by the last parts of their names, that adapters go on where PEFT has none for the family and nobody says which. */
   readonly usualTargets?: readonly string[];
 }

@@ -62,6 +62,8 @@ export interface DecoderOptions {
   readonly altUp?: AltUpOptions;
   /** What of a name is another in checkpoints. */
   readonly savedNames?: readonly [own: string, stored: string];
+  /** What names begin with inside of a larger model, of which this is the text model. */
+  readonly wholePath?: string;
 }
 
 /** A language model of one token after the other, put together as its family says. */
@@ -153,6 +155,10 @@ export class Decoder extends nn.Module implements CausalLM {
   get promptScale(): number {
     const { scale = 1, scalesPrompt = false } = this.#options.embedding;
     return scalesPrompt ? 1 : scale;
+  }
+
+  get wholePath(): string | null {
+    return this.#options.wholePath ?? null;
   }
 
   get usualTargets(): readonly string[] {

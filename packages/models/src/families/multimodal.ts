@@ -65,7 +65,7 @@ export function textOf({ texts, remarks = [] }: Towers): Family {
       const read = family.read({ ...own, ...Object.fromEntries(outer) }, path, String(textType));
       return {
         config: { ...read.config, architectures: [family.className] },
-        options: { ...within(read.options), savedNames: [inside, "model."] },
+        options: { ...within(read.options), savedNames: [inside, "model."], wholePath: inside },
         unknown: [...Object.keys(json).filter((name) => !known.has(name)), ...read.unknown],
       };
     },
