@@ -1,6 +1,7 @@
 import { Generator, realizeNow, type Tensor } from "@lowrank/tensor";
 import { setActive } from "./active.js";
 import { AdapterError, listed } from "./errors.js";
+import { eachInOrder } from "./linalg/beside.js";
 import type { AdapterParts, Attachment, InitializationData, TrainingRules } from "./methods/method.js";
 import { type AnyMethod, type MethodName, methodNamed, methods, type OptionsOf } from "./methods/table.js";
 import { type Passenger, type RiderOptions, ride, splitRiders, withoutWhole } from "./riders/index.js";
@@ -160,10 +161,14 @@ export class Adapter {
     try {
       const parts = (await this.method.initialize?.(this.#parts, data)) ?? this.#parts;
       let done = 0;
-      for (const [name, { initialize }] of parts.attachments) {
-        await initialize?.();
-        data.onLayer?.(name, ++done, parts.attachments.size);
-      }
+      await eachInOrder(
+        [...parts.attachments],
+        ([, { pair }]) => (pair ? 8 * pair.values.layer.inFeatures * pair.values.layer.outFeatures : 0),
+        async ([, { initialize }]) =>
+          async () =>
+            initialize?.(),
+        (_, [name]) => data.onLayer?.(name, ++done, parts.attachments.size),
+      );
       if (parts !== this.#parts) {
         this.#refuseStray(parts);
         this.#parts = parts;

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { product, transposed } from "../src/linalg/product.js";
 import { orthonormalized } from "../src/linalg/qr.js";
-import { productSvd, singularValues, svd } from "../src/linalg/svd.js";
+import { productSvd, svd, svdOfEnergy } from "../src/linalg/svd.js";
 
 /** Numbers that look random and are the same at each run. */
 function numbers(count: number): Float64Array {
@@ -100,8 +100,14 @@ test.each(Object.keys(hard))("the decomposition of a matrix [24, 24] holds for %
     expect(worst(product(found.u, found.u, columns, 24, columns, true), identity(columns))).toBeLessThan(1e-14);
     expect(worst(product(found.v, found.v, columns, columns, columns, true), identity(columns))).toBeLessThan(1e-14);
     expect([...found.s]).toEqual([...found.s].sort((a, b) => b - a));
-    const squares = (values: Float64Array): Float64Array => values.map((value) => (value / size) ** 2);
-    expect(worst(squares(singularValues(matrix, 24, columns)), squares(found.s))).toBeLessThan(1e-14);
+    for (const share of [0.5, 0.9, 1]) {
+      const held = svdOfEnergy(matrix, 24, columns, share).s;
+      expect(worst(held, found.s.slice(0, held.length)) / size).toBeLessThan(1e-14);
+      const squares = (values: Float64Array): number => values.reduce((sum, value) => sum + (value / size) ** 2, 0);
+      // No more than rounding of the whole decides.
+      expect(squares(held)).toBeGreaterThanOrEqual(share * squares(found.s) - 1e-11);
+      expect(squares(held.slice(0, -1))).toBeLessThan(Math.max(share * squares(found.s), Number.MIN_VALUE) + 1e-11);
+    }
     const whole = found.s.slice(0, 3);
     expect(worst(svd(matrix, 24, columns, 3).s, whole) / size).toBeLessThan(1e-14);
   }

@@ -31,7 +31,12 @@ async function runResize(context: CommandContext<typeof flags>): Promise<number>
       const onWarning = (message: string): void => output.note(`warning: ${message}`);
       const folder = await adapterFolder(path, { output, signal });
       const adapter = await loadAdapter(await adapterOutline([folder], { device }), folder, { onWarning });
-      const { adapter: resized, report } = await resizeAdapter(adapter, { ...choice, onWarning });
+      const { adapter: resized, report } = await resizeAdapter(adapter, {
+        ...choice,
+        onWarning,
+        onLayer: (name, done, count) => output.draw(`${done} of ${count}: ${name}`),
+      });
+      output.draw("");
       await saveAdapter(resized, out, { files });
       sayKept(report, output);
       output.say(`The adapter is in ${out}.`);

@@ -1,8 +1,9 @@
 import { Generator, largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
+import { beside, eachInOrder } from "../linalg/beside.js";
 import { type HostMatrix, product } from "../linalg/product.js";
-import { type Decomposition, productSvd, svd } from "../linalg/svd.js";
+import type { Decomposition } from "../linalg/svd.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { asPlain } from "../methods/pair.js";
 import { type Factors, factorsOf } from "../several/factors.js";
@@ -108,20 +109,31 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
   const mix = mixing(method, options, new Generator(deviceOf(first.model), options.seed ?? 0));
   const pairs = new Map<string, HostPair>();
   const names = inOrder(factors);
-  for (const name of names) {
-    const own = factors.flatMap((of, index) => ({ factors: of.get(name), weight: weights[index] ?? 0 }));
-    const tasks = await Promise.all(own.flatMap(({ factors: pair, weight }) => (pair ? [taskOf(pair, weight)] : [])));
-    const sizes = { rows: sizeOf(own, "outFeatures"), columns: sizeOf(own, "inFeatures") };
-    pairs.set(
-      name,
-      method === "cat"
-        ? concatenated(tasks, rank, sizes)
-        : isSvd
-          ? await decomposed(tasks, rank, sizes, mix, method === "svd")
-          : await mixed(tasks, name, mix),
-    );
-    options.onLayer?.(name, pairs.size, names.length);
-  }
+  await eachInOrder(
+    names,
+    (name) => {
+      const { rows, columns } = sizesOf(factors, name);
+      return isSvd ? 8 * rows * columns : 0;
+    },
+    async (name) => {
+      const own = factors.flatMap((of, index) => ({ factors: of.get(name), weight: weights[index] ?? 0 }));
+      const tasks = await Promise.all(own.flatMap(({ factors: pair, weight }) => (pair ? [taskOf(pair, weight)] : [])));
+      const sizes = sizesOf(factors, name);
+      if (method === "cat") return async () => concatenated(tasks, rank, sizes);
+      if (method === "svd") return async () => cutTo(rank, await ofSum(tasks, sizes), sizes);
+      // In order, since DARE draws random numbers.
+      if (!isSvd) {
+        const pair = await mixed(tasks, name, mix);
+        return async () => pair;
+      }
+      const delta = await mixedDelta(tasks, sizes, mix);
+      return async () => cutTo(rank, await beside("svd", [delta, sizes.rows, sizes.columns, rank], sizes), sizes);
+    },
+    (pair, name) => {
+      pairs.set(name, pair);
+      options.onLayer?.(name, pairs.size, names.length);
+    },
+  );
   const { dropout } = first.options as LoraOptions;
   return builtAdapter(first.model, pairs, { rank, targets, dropout, origin: first.origin, warn });
 }
@@ -135,8 +147,9 @@ function inOrder(factors: readonly ReadonlyMap<string, Factors>[]): readonly str
   return [...new Set(factors.flatMap((of) => [...of.keys()]))];
 }
 
-function sizeOf(own: readonly { readonly factors: Factors | undefined }[], size: "inFeatures" | "outFeatures"): number {
-  return own.find(({ factors }) => factors)?.factors?.layer[size] ?? 0;
+function sizesOf(factors: readonly ReadonlyMap<string, Factors>[], name: string): Sizes {
+  const layer = factors.find((of) => of.has(name))?.get(name)?.layer;
+  return { rows: layer?.outFeatures ?? 0, columns: layer?.inFeatures ?? 0 };
 }
 
 async function taskOf({ a, b, rank, scaling }: Factors, weight: number): Promise<Task> {
@@ -189,9 +202,7 @@ function concatenated(tasks: readonly Task[], rank: number, { rows, columns }: S
 }
 
 /** A = Vᵀ and B = U S of the best approximation of this rank to the mixed deltas, zeros beyond the full rank. */
-async function decomposed(tasks: readonly Task[], rank: number, sizes: Sizes, mix: Mix, isSum: boolean): Promise<HostPair> {
-  const { rows, columns } = sizes;
-  const { u, s, v } = isSum ? ofSum(tasks, sizes) : await ofMix(tasks, rank, sizes, mix);
+function cutTo(rank: number, { u, s, v }: Decomposition, { rows, columns }: Sizes): HostPair {
   const a = new Float64Array(rank * columns);
   const b = new Float64Array(rows * rank);
   for (const [k, value] of s.subarray(0, rank).entries()) {
@@ -202,17 +213,18 @@ async function decomposed(tasks: readonly Task[], rank: number, sizes: Sizes, mi
 }
 
 /** Σ weight · scaling · B A is one product, of the stacked factors: the sum is never there. */
-function ofSum(tasks: readonly Task[], sizes: Sizes): Decomposition {
+function ofSum(tasks: readonly Task[], sizes: Sizes): Promise<Decomposition> {
   const rank = tasks.reduce((sum, task) => sum + task.rank, 0);
   const { a, b } = concatenated(tasks, rank, sizes);
-  return productSvd(b, a, sizes.rows, rank, sizes.columns);
+  // The work is that of the thin factors.
+  return beside("productSvd", [b, a, sizes.rows, rank, sizes.columns], { rows: sizes.rows + sizes.columns, columns: rank });
 }
 
 /** Pruning and signs leave no product: the deltas are mixed number by number. */
-async function ofMix(tasks: readonly Task[], rank: number, { rows, columns }: Sizes, mix: Mix): Promise<Decomposition> {
+function mixedDelta(tasks: readonly Task[], { rows, columns }: Sizes, mix: Mix): Promise<Float64Array> {
   const deltas = tasks.map(({ a, b, rank: inner, scaling }) => product(b, a, rows, inner, columns).map((value) => value * scaling));
   const weights = tasks.map(({ weight }) => weight);
-  return svd(await mix(deltas, weights), rows, columns, rank);
+  return mix(deltas, weights);
 }
 
 /** A's mixed with A's and B's with B's, each by the root of weight · scaling and the sign on A's side. */

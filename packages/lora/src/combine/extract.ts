@@ -1,7 +1,8 @@
 import { largest, showShape, type Tensor } from "@lowrank/tensor";
 import type { Adapter, AdapterOrigin } from "../adapter.js";
 import { AdapterError, listed } from "../errors.js";
-import { type Decomposition, singularValues, svd } from "../linalg/svd.js";
+import { beside, eachInOrder } from "../linalg/beside.js";
+import type { Decomposition } from "../linalg/svd.js";
 import { inLayout } from "../methods/lora.js";
 import { type AdaptableModel, type DenseLayer, denseLayers } from "../targeting/model.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -14,7 +15,6 @@ import {
   keptLayer,
   keptReport,
   type RankChoice,
-  rankOfEnergy,
 } from "./rank.js";
 
 /** What becomes of the difference of two models. */
@@ -51,23 +51,26 @@ export async function extractAdapter(
   const pairs = new Map<string, HostPair>();
   const layers: KeptLayer[] = [];
   const all = [...denseLayers(base)].filter(([, { weight }]) => own.has(weight));
-  const kept = new Set<Tensor>();
+  const kept = new Set<Tensor>(all.map(([, { weight }]) => weight));
   let done = 0;
-  for (const [name, layer] of all) {
-    const other = after.get(name);
-    kept.add(layer.weight);
-    done++;
-    if (!other) continue;
-    const delta = await difference(matrixOf(other), matrixOf(layer));
-    const energy = energyOf(delta);
-    if (energy === 0) continue;
-    const { inFeatures, outFeatures } = layer;
-    const { decomposition, rank } = decomposed(delta, outFeatures, inFeatures, energy, options);
-    pairs.set(name, balancedPair(decomposition, rank, outFeatures, inFeatures));
-    const line = keptLayer(name, decomposition.s, rank, energy);
-    layers.push(line);
-    options.onLayer?.(line, done, all.length);
-  }
+  await eachInOrder(
+    all,
+    ([, { inFeatures, outFeatures }]) => 8 * inFeatures * outFeatures,
+    async ([name, layer]) => {
+      const other = after.get(name);
+      const delta = other && (await difference(matrixOf(other), matrixOf(layer)));
+      return async () => delta && cutToChoice(delta, layer, options);
+    },
+    (cut, [name, { inFeatures, outFeatures }]) => {
+      done++;
+      if (!cut) return;
+      const { decomposition, rank, energy } = cut;
+      pairs.set(name, balancedPair(decomposition, rank, outFeatures, inFeatures));
+      const line = keptLayer(name, decomposition.s, rank, energy);
+      layers.push(line);
+      options.onLayer?.(line, done, all.length);
+    },
+  );
   const notKept = await changedBeside(base, tuned, kept);
   if (layers.length === 0) {
     throw new AdapterError(
@@ -80,17 +83,23 @@ export async function extractAdapter(
   return { adapter: builtAdapter(base, pairs, { rank, origin, warn }), report: { ...keptReport(layers), notKept } };
 }
 
-/** The SVD cut to what was asked for. Of an energy, the values alone say the rank first. */
-function decomposed(
-  delta: Float64Array,
-  rows: number,
-  columns: number,
-  energy: number,
-  choice: RankChoice,
-): { readonly decomposition: Decomposition; readonly rank: number } {
-  const full = Math.min(rows, columns);
-  const rank = choice.rank ?? rankOfEnergy(singularValues(delta, rows, columns), choice.energy, energy) ?? full;
-  return { decomposition: svd(delta, rows, columns, rank), rank };
+/** A layer's change, cut to a rank or a share of its energy, which is ‖W' − W‖². */
+interface Cut {
+  readonly decomposition: Decomposition;
+  readonly rank: number;
+  readonly energy: number;
+}
+
+/** The SVD of W' − W, cut to what was asked for; null where nothing differs. */
+async function cutToChoice(delta: Float64Array, layer: DenseLayer, choice: RankChoice): Promise<Cut | null> {
+  const energy = energyOf(delta);
+  if (energy === 0) return null;
+  const [rows, columns] = [layer.outFeatures, layer.inFeatures];
+  const sizes = { rows, columns };
+  const decomposition = await (choice.rank === undefined
+    ? beside("svdOfEnergy", [delta, rows, columns, choice.energy], sizes)
+    : beside("svd", [delta, rows, columns, choice.rank], sizes));
+  return { decomposition, rank: choice.rank ?? decomposition.s.length, energy };
 }
 
 function checkSameShapes(base: AdaptableModel, tuned: AdaptableModel): void {

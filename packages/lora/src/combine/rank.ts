@@ -1,5 +1,5 @@
 import { AdapterError } from "../errors.js";
-import type { Decomposition } from "../linalg/svd.js";
+import { type Decomposition, leadingCount } from "../linalg/svd.js";
 import type { HostPair } from "./build.js";
 
 /** How large the pairs become: one rank for all layers, or on each the smallest that keeps a share of its squared Frobenius norm. */
@@ -34,14 +34,10 @@ export function checkRankChoice({ rank, energy }: { readonly rank?: number | und
 
 /** The smallest number of leading singular values that hold a share of the energy, at least 1; null where even all of these do not. */
 export function rankOfEnergy(s: Float64Array, share: number, energy: number): number | null {
-  // What rounding takes away from the last values is no energy.
-  const enough = share * energy * (1 - 1e-12);
-  let sum = 0;
-  for (const [k, value] of s.entries()) {
-    sum += value * value;
-    if (sum >= enough) return k + 1;
-  }
-  return energy === 0 ? 1 : null;
+  return leadingCount(
+    s.map((value) => value * value),
+    share * energy,
+  );
 }
 
 /**

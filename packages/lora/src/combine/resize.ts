@@ -1,6 +1,6 @@
 import { largest } from "@lowrank/tensor";
 import type { Adapter } from "../adapter.js";
-import { type Decomposition, productSvd } from "../linalg/svd.js";
+import { beside, eachInOrder } from "../linalg/beside.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { type Factors, factorsOf } from "../several/factors.js";
 import { builtAdapter, type HostPair } from "./build.js";
@@ -20,6 +20,8 @@ import {
 export type ResizeOptions = RankChoice & {
   /** Seed of the rows of A that a larger rank adds. Default 0. */
   readonly seed?: number;
+  /** Receives the name of each layer once it is resized, and how many of all are. */
+  readonly onLayer?: (name: string, done: number, count: number) => void;
   /** Told what is unusual but allowed; `console.warn` when absent. */
   readonly onWarning?: (message: string) => void;
 };
@@ -38,15 +40,25 @@ export async function resizeAdapter(
   const { seed = 0, onWarning: warn = console.warn } = options;
   const pairs = new Map<string, HostPair>();
   const layers: KeptLayer[] = [];
-  for (const [name, factors] of factorsOf(adapter, "resized")) {
-    const { inFeatures, outFeatures } = factors.layer;
-    const decomposition = await decompositionOf(factors);
-    const { s } = decomposition;
-    const energy = energyOf(s);
-    const rank = options.rank ?? rankOfEnergy(s, options.energy ?? 1, energy) ?? s.length;
-    pairs.set(name, balancedPair(decomposition, rank, outFeatures, inFeatures));
-    layers.push(keptLayer(name, s, rank, energy));
-  }
+  const all = [...factorsOf(adapter, "resized")];
+  await eachInOrder(
+    all,
+    ([, { layer, rank }]) => 8 * rank * (layer.inFeatures + layer.outFeatures),
+    async ([, factors]) => {
+      const [b, a] = await scaledFactors(factors);
+      const { layer, rank } = factors;
+      const [rows, columns] = [layer.outFeatures, layer.inFeatures];
+      return () => beside("productSvd", [b, a, rows, rank, columns], { rows: rows + columns, columns: rank });
+    },
+    (decomposition, [name, { layer }]) => {
+      const { s } = decomposition;
+      const energy = energyOf(s);
+      const rank = options.rank ?? rankOfEnergy(s, options.energy ?? 1, energy) ?? s.length;
+      pairs.set(name, balancedPair(decomposition, rank, layer.outFeatures, layer.inFeatures));
+      layers.push(keptLayer(name, s, rank, energy));
+      options.onLayer?.(name, layers.length, all.length);
+    },
+  );
   const { dropout } = adapter.options as LoraOptions;
   const rank = options.rank ?? largest(layers.map((layer) => layer.rank));
   const targets = adapter.method.toPeft(adapter.options, adapter.places, adapter.attachments)["target_modules"] as
@@ -56,8 +68,8 @@ export async function resizeAdapter(
   return { adapter: built, report: keptReport(layers) };
 }
 
-async function decompositionOf({ layer, a, b, rank, scaling }: Factors): Promise<Decomposition> {
+/** scaling · B and A, on the host. */
+async function scaledFactors({ a, b, scaling }: Factors): Promise<readonly [b: Float64Array, a: Float64Array]> {
   const [first, second] = await Promise.all([a.data(), b.data()]);
-  const scaled = Float64Array.from(second, (value) => scaling * value);
-  return productSvd(scaled, Float64Array.from(first), layer.outFeatures, rank, layer.inFeatures);
+  return [Float64Array.from(second, (value) => scaling * value), Float64Array.from(first)];
 }

@@ -1,7 +1,7 @@
 import { AdapterError } from "../errors.js";
 import { gram, type HostMatrix, product, transposed } from "./product.js";
 import { directions, norm, orthonormalized, orthonormalizeRows, scale } from "./qr.js";
-import { eigenvalues, eigenvectors, reflected, tridiagonalized } from "./tridiagonal.js";
+import { eigenvalues, eigenvectors, reflected, type Tridiagonal, tridiagonalized } from "./tridiagonal.js";
 
 /** M = U diag(S) Vᵀ, cut to its `s.length` = k largest singular values, which fall. */
 export interface Decomposition {
@@ -31,7 +31,33 @@ export function svd(
   // Directions beyond those asked for make the iteration converge faster; with them it must still be clearly smaller than the matrix.
   const width = 2 * kept + 10;
   const isExact = passes === undefined || width >= side;
-  return withSigns(isExact ? exact(matrix, rows, columns, kept) : iterated(matrix, rows, columns, kept, width, passes), rows, columns);
+  return withSigns(
+    isExact ? exact(matrix, rows, columns, () => kept) : iterated(matrix, rows, columns, kept, width, passes),
+    rows,
+    columns,
+  );
+}
+
+/** The same with the fewest triplets that hold a share of the energy ‖M‖², above 0 and up to 1. */
+export function svdOfEnergy(matrix: HostMatrix, rows: number, columns: number, share: number): Decomposition {
+  const side = Math.min(rows, columns);
+  const enough = (squares: Float64Array): number => {
+    const energy = squares.reduce((sum, square) => sum + Math.max(square, 0), 0);
+    return leadingCount(squares, share * energy) ?? side;
+  };
+  return withSigns(exact(matrix, rows, columns, enough), rows, columns);
+}
+
+/** The smallest number of leading squares that make up a sum, at least 1; null where even all of them do not. */
+export function leadingCount(squares: Float64Array, sum: number): number | null {
+  // What rounding takes away from the last ones is no part of it.
+  const enough = sum * (1 - 1e-12);
+  let held = 0;
+  for (const [k, square] of squares.entries()) {
+    held += Math.max(square, 0);
+    if (held >= enough) return k + 1;
+  }
+  return null;
 }
 
 /** Singular values below this share of the largest are found in what is left without the larger ones: a Gram matrix squares them. */
@@ -42,17 +68,19 @@ const rounding = 1e-15;
 
 /**
  * The triplets out of the eigenvectors of W Wᵀ, where W [n, m] is M or Mᵀ, whichever is wider: those whose values a Gram matrix tells from
- * rounding first, then those of W − P S Qᵀ, until there are `rank`.
+ * rounding first, then those of W − P S Qᵀ, until there are as many as `rankOf` says of the squares of all values.
  */
-function exact(matrix: HostMatrix, rows: number, columns: number, rank: number): Decomposition {
+function exact(matrix: HostMatrix, rows: number, columns: number, rankOf: (squares: Float64Array) => number): Decomposition {
   const { isTall, n, m, wide: rest } = widened(matrix, rows, columns);
-  const [p, q, s] = [new Float64Array(rank * n), new Float64Array(rank * m), new Float64Array(rank)];
   const size = finiteNorm(rest);
+  if (size > 0) scale(rest, 1 / size);
+  let eigen = eigenSystem(rest, n, m);
+  const rank = rankOf(eigen.values);
+  const [p, q, s] = [new Float64Array(rank * n), new Float64Array(rank * m), new Float64Array(rank)];
   let left = size;
   let found = 0;
   while (found < rank && left > rounding * size) {
-    scale(rest, 1 / left);
-    const count = stage(rest, n, m, p.subarray(found * n), rank - found);
+    const count = leadingVectors(eigen, p.subarray(found * n), rank - found);
     const until = found + count;
     orthonormalizeRows(p, until, n, found);
     const own = p.slice(found * n, until * n);
@@ -65,22 +93,14 @@ function exact(matrix: HostMatrix, rows: number, columns: number, rank: number):
     const explained = product(own, images, n, count, m, true);
     for (let i = 0; i < rest.length; i++) rest[i] = ((rest[i] ?? 0) - (explained[i] ?? 0)) * left;
     left = norm(rest);
+    if (!(left > rounding * size)) break;
+    scale(rest, 1 / left);
+    eigen = eigenSystem(rest, n, m);
   }
   // Nothing is left to say the others, whose values are 0: any directions that are orthogonal.
   orthonormalizeRows(p, rank, n, found);
   orthonormalizeRows(q, rank, m, found);
   return falling({ u: isTall ? q : p, s, v: isTall ? p : q }, rows, columns);
-}
-
-/**
- * All singular values of a matrix [rows, columns], falling, without their vectors: to 1e-15 of the largest in their squares, which is enough to
- * say how many hold a share of its energy. Throws AdapterError where numbers are not finite. torch.linalg.svdvals.
- */
-export function singularValues(matrix: HostMatrix, rows: number, columns: number): Float64Array {
-  const { n, m, wide } = widened(matrix, rows, columns);
-  const size = finiteNorm(wide);
-  if (size > 0) scale(wide, 1 / size);
-  return eigenvalues(tridiagonalized(gram(wide, n, m), n)).map((square) => size * Math.sqrt(Math.max(square, 0)));
 }
 
 /** M or Mᵀ, whichever is wider, [n, m], in float64 and of its own. */
@@ -102,15 +122,26 @@ function finiteNorm(matrix: Float64Array): number {
   return size;
 }
 
-/** The eigenvectors of W Wᵀ for values above `resolved`² of the first, at most `limit`, as rows of `vectors`; their count. */
-function stage(matrix: Float64Array, n: number, m: number, vectors: Float64Array, limit: number): number {
-  const squares = gram(matrix, n, m);
-  const narrow = tridiagonalized(squares, n);
-  const values = eigenvalues(narrow);
+/** What says the eigenvectors of W Wᵀ: H of T = H W Wᵀ H in place of the matrix, T, and all eigenvalues, which fall. */
+interface EigenSystem {
+  readonly n: number;
+  readonly reflections: Float64Array;
+  readonly narrow: Tridiagonal;
+  readonly values: Float64Array;
+}
+
+function eigenSystem(matrix: Float64Array, n: number, m: number): EigenSystem {
+  const reflections = gram(matrix, n, m);
+  const narrow = tridiagonalized(reflections, n);
+  return { n, reflections, narrow, values: eigenvalues(narrow) };
+}
+
+/** The eigenvectors for values above `resolved`² of the first, at most `limit`, as rows of `vectors`; their count. */
+function leadingVectors({ n, reflections, narrow, values }: EigenSystem, vectors: Float64Array, limit: number): number {
   let count = 1;
   while (count < limit && (values[count] ?? 0) > resolved ** 2 * (values[0] ?? 0)) count++;
   const own = eigenvectors(narrow, values, count);
-  reflected(squares, n, own, count);
+  reflected(reflections, n, own, count);
   vectors.set(own);
   return count;
 }
@@ -135,7 +166,7 @@ function iterated(matrix: HostMatrix, rows: number, columns: number, rank: numbe
     const image = product(matrix, range, columns, rows, width, true);
     const other = orthonormalized(image, columns, width);
     if (pass >= passes) {
-      const inner = exact(product(other, image, width, columns, width, true), width, width, rank);
+      const inner = exact(product(other, image, width, columns, width, true), width, width, () => rank);
       return { u: product(range, inner.v, rows, width, rank), s: inner.s, v: product(other, inner.u, columns, width, rank) };
     }
     range = orthonormalized(product(matrix, other, rows, columns, width), rows, width);
@@ -151,7 +182,7 @@ export function productSvd(b: HostMatrix, a: HostMatrix, rows: number, rank: num
   const p = orthonormalized(tall, columns, rank);
   const r = product(q, b, rank, rows, rank, true);
   const t = product(p, tall, rank, columns, rank, true);
-  const { u, s, v } = exact(product(r, transposed(t, rank, rank), rank, rank, rank), rank, rank, rank);
+  const { u, s, v } = exact(product(r, transposed(t, rank, rank), rank, rank, rank), rank, rank, () => rank);
   return withSigns({ u: product(q, u, rows, rank, rank), s, v: product(p, v, columns, rank, rank) }, rows, columns);
 }
 

@@ -58,7 +58,7 @@ export class PairValues {
     }
     const stored = layer.isTransposed ? layer.weight.t() : layer.weight;
     const weight = Float32Array.from(await stored.cast("f32").data());
-    const { a, b } = init.fromWeight({ weight, outFeatures, inFeatures, rank, scaling });
+    const { a, b } = await init.fromWeight({ weight, outFeatures, inFeatures, rank, scaling });
     const { device } = this.a;
     const start = {
       a: tensor(Float32Array.from(a), { device, shape: [rank, inFeatures] }),

@@ -1,6 +1,6 @@
 import { AdapterError } from "../../errors.js";
+import { beside } from "../../linalg/beside.js";
 import type { HostMatrix } from "../../linalg/product.js";
-import { svd } from "../../linalg/svd.js";
 
 /** A pair on the host, row by row. */
 export interface Factors {
@@ -21,13 +21,13 @@ export interface WeightStart {
 
 /**
  * PiSSA (Meng et al. 2024, eq. 2–3): with W = U S Vᵀ, A = √(S/s) Vᵀ and B = U √(S/s) of the `rank` largest values, so that s B A is W's best
- * approximation of that rank. `passes`: of subspace iteration, where fast is better than exact ("pissa_niter_N"). Throws AdapterError for a
- * scaling that is not above 0.
+ * approximation of that rank. `passes`: of subspace iteration, where fast is better than exact ("pissa_niter_N"). Rejects with AdapterError for
+ * a scaling that is not above 0.
  */
-export function pissa({ weight, outFeatures, inFeatures, rank, scaling }: WeightStart, passes?: number): Factors {
+export async function pissa({ weight, outFeatures, inFeatures, rank, scaling }: WeightStart, passes?: number): Promise<Factors> {
   if (!(scaling > 0))
     throw new AdapterError(`PiSSA divides singular values by the scaling, which is ${scaling}. Use an alpha above 0.`, ["alpha"]);
-  const { u, s, v } = svd(weight, outFeatures, inFeatures, rank, passes);
+  const { u, s, v } = await beside("svd", [weight, outFeatures, inFeatures, rank, passes], { rows: outFeatures, columns: inFeatures });
   const root = s.map((value) => Math.sqrt(value / scaling));
   const a = new Float64Array(rank * inFeatures);
   for (let k = 0; k < rank; k++) for (let i = 0; i < inFeatures; i++) a[k * inFeatures + i] = (v[i * rank + k] ?? 0) * (root[k] ?? 0);

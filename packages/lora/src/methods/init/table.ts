@@ -17,7 +17,7 @@ export interface Init {
     outFeatures: number,
   ) => { readonly a: Tensor; readonly b: Tensor };
   /** A and B out of the base's weight, whose product is taken out of the base. */
-  readonly fromWeight?: (start: WeightStart) => Factors;
+  readonly fromWeight?: (start: WeightStart) => Factors | Promise<Factors>;
   /** True where A comes from the layers' inputs. */
   readonly needsData?: true;
 }

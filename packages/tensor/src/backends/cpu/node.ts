@@ -11,15 +11,17 @@ function relaxedSimd(): boolean {
   return knowsRelaxedSimd();
 }
 
-/**
- * The environment of Node: worker threads that do not keep the process alive, one a core that the process may use. LOWRANK_THREADS sets how
- * many threads compute. Throws DeviceError where that is not a number of threads.
- */
-export function nodeEnvironment(): CpuEnvironment {
+/** How many threads compute: LOWRANK_THREADS, or one a core that the process may use. Throws DeviceError where that is not a number of threads. */
+export function threadCount(): number {
   // An empty variable counts as unset.
   const asked = process.env["LOWRANK_THREADS"] || null;
+  return asked === null ? coreCount() : threadCountOf(asked);
+}
+
+/** The environment of Node: worker threads that do not keep the process alive, `threadCount` of them. Throws DeviceError as that does. */
+export function nodeEnvironment(): CpuEnvironment {
   return {
-    threadCount: asked === null ? coreCount() : threadCountOf(asked),
+    threadCount: threadCount(),
     mayBlock: true,
     hasRelaxedSimd: relaxedSimd(),
     spawn: (program, data) => {
