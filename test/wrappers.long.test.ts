@@ -1,4 +1,4 @@
-// Slow: Python loads PyTorch and each model.
+// Slow: Python loads PyTorch, and each model.
 // An adapter on the text model of one that sees as well, loaded by PEFT on the whole model: on the text model alone, with our logits to 1e-4.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { applyAdapter, saveAdapter } from "@lowrank/lora";
 import { loadModel } from "@lowrank/models";
-import { device, Generator, realizeNow, tensor } from "@lowrank/tensor";
+import { type Device, device, Generator, realizeNow, tensor } from "@lowrank/tensor";
 import { pythonWithPeft } from "test-support";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { familyCases } from "./family.js";
 
 const python = pythonWithPeft();
@@ -26,35 +26,56 @@ const choices = {
   "names of layers": { targets: ["q_proj", "v_proj"] },
   "names, without a layer": { targets: ["q_proj", "v_proj"], exclude: ["layers.0.self_attn.v_proj"] },
 } as const;
+type Choice = keyof typeof choices;
+const cases = wrappers.flatMap(({ name, folder }) =>
+  (Object.keys(choices) as Choice[]).map((choice) => ({ name, choice, folder, key: `${name} ${choice}` })),
+);
 
-test
-  .skipIf(python === null)
-  .each(wrappers.flatMap(({ name, folder }) => Object.keys(choices).map((choice) => [name, choice, folder] as const)))(
-  "%s: an adapter by %s is loaded by PEFT onto the text model alone, with our logits",
-  async (name, choice, folder) => {
+/** What we have of a case, and what Python says of it. */
+interface Outcome {
+  readonly places: readonly string[];
+  readonly logits: ArrayLike<number>;
+  readonly job: { readonly base: string; readonly adapter: string; readonly ids: readonly (readonly number[])[]; readonly out: string };
+  answer?: { readonly error?: string; readonly adapted?: readonly string[] };
+}
+const outcomes = new Map<string, Outcome>();
+
+async function prepare({ key, choice, folder }: (typeof cases)[number], dev: Device): Promise<Outcome> {
+  const base = join(folder, "model");
+  const { model } = await loadModel(base, { device: dev });
+  const adapter = applyAdapter(model, { method: "lora", rank: 2, alpha: 4, ...choices[choice] });
+  const random = new Generator(dev, 7);
+  for (const [name, parameter] of adapter.namedParameters())
+    if (name.includes("lora_B")) parameter.assign(random.normal(parameter.shape, 0, 0.3));
+  realizeNow(adapter.parameters());
+  const own = join(scratch, key.replaceAll(/[/, ]+/g, "-"));
+  await saveAdapter(adapter, own);
+  const logits = await model.forward(tensor(tokens, { dtype: "i32", device: dev })).data();
+  const places = [...adapter.places.keys()].map((place) => `base_model.model.${place}`);
+  return { places, logits, job: { base, adapter: own, ids: tokens, out: `${own}.bin` } };
+}
+
+describe.skipIf(python === null)("PEFT on a model that sees as well", () => {
+  beforeAll(async () => {
     const dev = await device("cpu", { threads: 1 });
-    const { model } = await loadModel(join(folder, "model"), { device: dev });
-    const adapter = applyAdapter(model, { method: "lora", rank: 2, alpha: 4, ...choices[choice as keyof typeof choices] });
-    const random = new Generator(dev, 7);
-    for (const [key, parameter] of adapter.namedParameters())
-      if (key.includes("lora_B")) parameter.assign(random.normal(parameter.shape, 0, 0.3));
-    realizeNow(adapter.parameters());
-    const own = join(scratch, `${name}-${choice}`.replaceAll(/[/, ]+/g, "-"));
-    await saveAdapter(adapter, own);
-    const logits = await model.forward(tensor(tokens, { dtype: "i32", device: dev })).data();
-    writeFileSync(`${own}.json`, JSON.stringify([{ base: join(folder, "model"), adapter: own, ids: tokens, out: `${own}.bin` }]));
+    for (const each of cases) outcomes.set(each.key, await prepare(each, dev));
+    dev.dispose();
+    const list = join(scratch, "jobs.json");
+    writeFileSync(list, JSON.stringify([...outcomes.values()].map(({ job }) => job)));
     const script = fileURLToPath(new URL("./interop.py", import.meta.url));
-    const line = execFileSync(python ?? "", [script, `${own}.json`], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-    const answer = JSON.parse(line) as { readonly error?: string; readonly adapted?: readonly string[] };
-    expect(answer.error).toBeUndefined();
-    const places = [...adapter.places.keys()].map((place) => `base_model.model.${place}`);
-    expect([...(answer.adapted ?? [])].sort()).toEqual(places.sort());
-    const bytes = readFileSync(`${own}.bin`);
+    const lines = execFileSync(python ?? "", [script, list], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 2 ** 26 });
+    for (const [i, outcome] of [...outcomes.values()].entries()) outcome.answer = JSON.parse(lines.trim().split("\n")[i] ?? "{}");
+  }, 900_000);
+
+  test.each(cases)("$name: an adapter by $choice goes onto the text model alone, with our logits", ({ key }) => {
+    const { places, logits, job, answer } = outcomes.get(key) ?? expect.fail(key);
+    expect(answer?.error).toBeUndefined();
+    expect([...(answer?.adapted ?? [])].sort()).toEqual([...places].sort());
+    const bytes = readFileSync(job.out);
     const theirs = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
     let worst = 0;
-    for (const [i, value] of logits.entries()) worst = Math.max(worst, Math.abs(value - (theirs[i] ?? Number.NaN)));
+    for (const [i, value] of Array.from(logits).entries()) worst = Math.max(worst, Math.abs(value - (theirs[i] ?? Number.NaN)));
     // The families' logits are held to this.
     expect(worst).toBeLessThan(1e-4);
-    dev.dispose();
-  },
-);
+  });
+});
