@@ -1,6 +1,8 @@
 """Loads adapters and merged checkpoints with PEFT and transformers and writes the logits they give.
 
-    python interop.py JOBS.json      [{"base": DIR, "adapter": DIR | null, "ids": [[...]], "out": FILE}, ...]
+    python interop.py JOBS.json      [{"base": DIR, "adapter": DIR | null, "ids": [[...]], "out": FILE, "sees": BOOL?}, ...]
+
+`sees`: the base is a model that sees as well, and is loaded whole.
 
 Each job's logits, float32 [batch, seq, vocab], go to its `out` as raw little-endian bytes. Prints one line of JSON a job, with the modules
 that PEFT put pairs on.
@@ -10,12 +12,13 @@ import sys
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 torch.set_num_threads(1)
 for job in json.load(open(sys.argv[1])):
     try:
-        model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32)
+        kind = AutoModelForImageTextToText if job.get("sees") else AutoModelForCausalLM
+        model = kind.from_pretrained(job["base"], dtype=torch.float32)
         if job["adapter"] is not None:
             model = PeftModel.from_pretrained(model, job["adapter"])
         model.eval()

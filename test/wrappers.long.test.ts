@@ -16,8 +16,9 @@ const python = pythonWithPeft();
 const scratch = realpathSync(mkdtempSync(join(tmpdir(), "lowrank-wrappers-")));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
+/** Gemma 3n's tower is a model of another package of Python's (timm). */
 const wrappers = familyCases.filter(
-  ({ folder }) => "text_config" in JSON.parse(readFileSync(join(folder, "model", "config.json"), "utf8")),
+  ({ folder, family }) => family !== "gemma3n" && "text_config" in JSON.parse(readFileSync(join(folder, "model", "config.json"), "utf8")),
 );
 const tokens = [[3, 5, 2, 7, 1, 4, 6, 8, 9, 2]];
 
@@ -35,7 +36,13 @@ const cases = wrappers.flatMap(({ name, folder }) =>
 interface Outcome {
   readonly places: readonly string[];
   readonly logits: ArrayLike<number>;
-  readonly job: { readonly base: string; readonly adapter: string; readonly ids: readonly (readonly number[])[]; readonly out: string };
+  readonly job: {
+    readonly base: string;
+    readonly adapter: string;
+    readonly ids: readonly (readonly number[])[];
+    readonly out: string;
+    readonly sees: true;
+  };
   answer?: { readonly error?: string; readonly adapted?: readonly string[] };
 }
 const outcomes = new Map<string, Outcome>();
@@ -52,7 +59,7 @@ async function prepare({ key, choice, folder }: (typeof cases)[number], dev: Dev
   await saveAdapter(adapter, own);
   const logits = await model.forward(tensor(tokens, { dtype: "i32", device: dev })).data();
   const places = [...adapter.places.keys()].map((place) => `base_model.model.${place}`);
-  return { places, logits, job: { base, adapter: own, ids: tokens, out: `${own}.bin` } };
+  return { places, logits, job: { base, adapter: own, ids: tokens, out: `${own}.bin`, sees: true } };
 }
 
 describe.skipIf(python === null)("PEFT on a model that sees as well", () => {
