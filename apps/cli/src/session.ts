@@ -1,4 +1,4 @@
-import { type Adapter, loadAdapter } from "@lowrank/lora";
+import { type Adapter, adapterDigest, loadAdapter } from "@lowrank/lora";
 import { type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
 import { type Device, type DeviceOptions, device, nodeFiles } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
@@ -88,7 +88,7 @@ export async function openTemplate(tokenizer: Tokenizer, path: string, output: O
   }
 }
 
-/** Puts the adapter of a folder on a model, if one is given. */
+/** Puts the adapter of a folder on a model, if one is given. Rejects with UsageError where the model's weights hold it already. */
 export async function openAdapter(
   model: LoadedModel["model"],
   path: string | undefined,
@@ -96,7 +96,13 @@ export async function openAdapter(
   signal?: AbortSignal,
 ): Promise<Adapter | null> {
   if (path === undefined) return null;
-  return loadAdapter(model, await adapterFolder(path, { output, signal }), {
+  const adapter = await loadAdapter(model, await adapterFolder(path, { output, signal }), {
     onWarning: (message: string) => output.note(`warning: ${message}`),
   });
+  const { merged = [], folder } = model.origin ?? {};
+  if (merged.length > 0 && merged.includes(await adapterDigest(adapter)))
+    throw new UsageError(
+      `The weights in ${folder} hold the adapter ${path} already (its config.json says so): it would count twice. Leave --adapter out, or give the base that was merged from.`,
+    );
+  return adapter;
 }

@@ -5,6 +5,7 @@ export { type CombineMethod, type CombineOptions, combineAdapters, combineMethod
 export { type ExtractOptions, type ExtractReport, extractAdapter } from "./combine/extract.js";
 export type { KeptLayer, KeptReport, RankChoice } from "./combine/rank.js";
 export { type ResizeOptions, resizeAdapter } from "./combine/resize.js";
+export { adapterDigest } from "./digest.js";
 export { AdapterError, NotApplicableError } from "./errors.js";
 export { type LoadOptions, loadAdapter } from "./files/load.js";
 export { adapterOutline, type OutlineOptions } from "./files/outline.js";
@@ -13,6 +14,7 @@ export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } 
 export { mlxFiles, type SaveMlxOptions, saveMlxAdapter } from "./files/save-mlx.js";
 export { type Decomposition, svd } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
+export { mergedParameters } from "./merged-parameters.js";
 export { type AdaloraOptions, adalora } from "./methods/adalora.js";
 export { type BiasedModule, type BitfitOptions, bitfit } from "./methods/bitfit.js";
 export type { BottleneckOptions, BottleneckPlace } from "./methods/bottleneck.js";

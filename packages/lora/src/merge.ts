@@ -9,16 +9,7 @@ import { copyOf, type MergedWeight } from "./methods/method.js";
  * when a weight is shared with another module (a tied embedding would change as well).
  */
 export function merge(adapter: Adapter): void {
-  adapter.checkAlive();
-  if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
-  const { method } = adapter;
-  const unmergeable = adapter.everything.filter(({ attachment }) => !attachment.merge).map(({ place }) => place);
-  if (unmergeable.length > 0) {
-    throw new AdapterError(
-      `Adapters of method "${method.name}" cannot be merged: ${method.unmergeable ?? `they have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`}`,
-      unmergeable,
-    );
-  }
+  checkMergeable(adapter);
   // Out of the forward first: modules then show their own weights.
   adapter.disable();
   let changes: MergedWeight[];
@@ -66,6 +57,20 @@ export function unmerge(adapter: Adapter): void {
   wayBack.dispose();
   adapter.wayBack = null;
   adapter.enable();
+}
+
+/** Throws AdapterError for an adapter that is merged already or cannot be. */
+export function checkMergeable(adapter: Adapter): void {
+  adapter.checkAlive();
+  if (adapter.isMerged) throw new AdapterError("The adapter is merged already; a second time would count it twice. unmerge() it first.");
+  const { method } = adapter;
+  const unmergeable = adapter.everything.filter(({ attachment }) => !attachment.merge).map(({ place }) => place);
+  if (unmergeable.length > 0) {
+    throw new AdapterError(
+      `Adapters of method "${method.name}" cannot be merged: ${method.unmergeable ?? `they have no weight to merge into (${listed(unmergeable)}). Keep the adapter beside the model.`}`,
+      unmergeable,
+    );
+  }
 }
 
 /** Throws AdapterError when two modules compute with one of the weights that change. */

@@ -78,6 +78,8 @@ export interface ModelOrigin {
   readonly folder: string;
   /** The dtype that each parameter has there, by name. */
   readonly dtypes?: ReadonlyMap<string, DType>;
+  /** Digests of the adapters that its config.json says are merged into the weights. */
+  readonly merged?: readonly string[];
 }
 
 /** A language model that predicts the next token from those before. */

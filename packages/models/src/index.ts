@@ -1,3 +1,4 @@
+export { type Agreement, compareOutputs, type RecordedOutputs, recordOutputs } from "./agreement/agreement.js";
 export {
   type AttentionContext,
   type BlockNames,

@@ -1,52 +1,144 @@
-import { merge } from "@lowrank/lora";
-import { checkpointFiles, loadModel, saveModel } from "@lowrank/models";
+import { basename } from "node:path";
+import { type Adapter, adapterDigest, mergedParameters } from "@lowrank/lora";
+import { checkpointFiles, compareOutputs, loadModel, type RecordedOutputs, recordOutputs, saveModel } from "@lowrank/models";
+import { cardName, licenseOf, modelCard } from "../card/model-card.js";
 import { type CommandContext, defineCommand } from "../command.js";
+import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { modelFolder, revisionFlag } from "../hub.js";
+import { type Check, checkLines, checkMarkdown, defaultTolerance } from "../merge/agreement.js";
+import { checkRows } from "../merge/check-rows.js";
 import { inputsOf } from "../out/inputs.js";
-import { withOutFolder } from "../out-folder.js";
+import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
   adapter: {
-    type: "text",
+    type: "texts",
     value: "DIR",
     path: "read",
-    help: "folder of an adapter, ours or PEFT's, or its name on the hub",
+    help: "folder of an adapter, ours or PEFT's, or its name on the hub; several add up",
     required: true,
   },
   dtype: {
     type: "choice",
     choices: ["as-stored", "f32", "bf16", "f16"],
-    help: "how the merged weights are stored",
+    help: "how the merged weights are stored; sums are f32, rounded once to nearest even",
     default: "as-stored",
+  },
+  check: {
+    type: "text",
+    value: "FILE",
+    path: "read",
+    help: "rows or text on which both are compared (default: the run's held-out rows, else prose that ships with lowrank)",
+  },
+  tolerance: {
+    type: "number",
+    min: 0,
+    help: "mean KL, in nats a token, above which nothing is kept and the exit code is 3",
+    default: defaultTolerance,
   },
   out: { type: "text", value: "DIR", path: "written", help: "new folder for the whole checkpoint", required: true },
   device: deviceFlag,
   json: jsonFlag,
 } as const satisfies Flags;
 
-async function runMerge(context: CommandContext<typeof flags>): Promise<number> {
+type Context = CommandContext<typeof flags>;
+
+/** What was written, and what the base with its adapters says of the rows. */
+interface Written {
+  readonly folder: string;
+  readonly layerCount: number;
+  readonly parameterCount: number;
+  readonly source: string;
+  readonly before: RecordedOutputs;
+}
+
+/** What the two sides are called. */
+const sides = ["adapter beside base", "merged"] as const;
+
+async function runMerge(context: Context): Promise<number> {
   const { values, output, signal } = context;
-  const { out } = values;
-  const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes: checkpointFiles, mode: "new" } as const;
-  return withOutFolder(context, claim, ({ files }) =>
-    withDevice(values.device, output, async (dev) => {
-      const { dtype } = values;
-      const folder = await modelFolder(values.model, { revision: values.revision, output, signal });
-      const { model, warnings } = await loadModel(folder, { device: dev, ...(dtype !== "as-stored" && { dtype }) });
-      for (const warning of warnings) output.note(`warning: ${warning}`);
-      const adapter = await openAdapter(model, values.adapter, output, signal);
-      if (adapter) merge(adapter);
-      await saveModel(model, out, { files });
-      const parameters = [...model.namedParameters().values()].reduce((sum, { size }) => sum + size, 0);
-      output.say(
-        `${adapter?.places.size ?? 0} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`,
-      );
-      output.result({ out, merged: adapter?.places.size ?? 0, parameters });
+  const { out, tolerance } = values;
+  const writes = [...checkpointFiles, cardName];
+  const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes, mode: "new" } as const;
+  return withOutFolder(context, claim, async ({ files }) =>
+    withDevice(values.device, output, async (device) => {
+      const { source, before, folder, layerCount, parameterCount } = await write(context, device, files);
+      // The one model goes before the other comes: both need not fit into memory.
+      const merged = await loadModel(out, { device, files });
+      const check: Check = { source, ...(await compareOutputs(before, merged.model, { signal })) };
+      for (const line of checkLines(check, sides, output.columns)) output.say(line);
+      const isWithin = check.meanKl <= tolerance;
+      output.result({ out, merged: layerCount, parameters: parameterCount, check: { ...check, tolerance, isWithin } });
+      if (!isWithin) {
+        output.note(
+          `The merged model says something else than the adapter beside its base: the mean KL is above --tolerance ${tolerance}, and ${out} is not kept. ${advice(values.dtype)}`,
+        );
+        return 3;
+      }
+      await files.write(files.join(out, cardName), new TextEncoder().encode(await cardOf(values, folder, check)));
+      output.say();
+      output.say(`${layerCount} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`);
       return 0;
+    }),
+  );
+}
+
+/** Records what the base with its adapters says, and writes the merged checkpoint; its model is disposed afterwards. */
+async function write(
+  { values, output, signal }: Context,
+  device: Parameters<typeof loadModel>[1]["device"],
+  files: OutFolder["files"],
+): Promise<Written> {
+  const folder = await modelFolder(values.model, { revision: values.revision, output, signal });
+  const loaded = await loadModel(folder, { device });
+  const { model, warnings } = loaded;
+  for (const warning of warnings) output.note(`warning: ${warning}`);
+  const adapters: Adapter[] = [];
+  for (const path of values.adapter) {
+    const adapter = await openAdapter(model, path, output, signal);
+    if (adapter) adapters.push(adapter);
+  }
+  // Before anything is computed: what cannot be merged says so here.
+  const tensors = mergedParameters(adapters);
+  const digests: string[] = [];
+  for (const adapter of adapters) digests.push(await adapterDigest(adapter));
+  if (new Set(digests).size < digests.length)
+    throw new UsageError("--adapter names the same adapter twice, which would count it twice. Give each once.");
+  const { rows, source } = await checkRows(loaded, { file: values.check, runs: values.adapter, output, signal });
+  const before = await recordOutputs(model, rows, { signal });
+  await saveModel(model, values.out, { files, tensors, merged: digests, dtype: values.dtype });
+  const parameterCount = [...new Map([...model.namedParameters(), ...tensors]).values()].reduce((sum, { size }) => sum + size, 0);
+  const layerCount = new Set(adapters.flatMap(({ places }) => [...places.keys()])).size;
+  for (const adapter of adapters) adapter.dispose();
+  model.dispose();
+  return { folder, layerCount, parameterCount, source, before };
+}
+
+function advice(dtype: (typeof flags)["dtype"]["choices"][number]): string {
+  const more = dtype === "f32" ? "" : " write more bits (--dtype f32),";
+  return `Keep the adapter beside the base (--model … --adapter …),${more} or allow more with --tolerance.`;
+}
+
+function cardOf({ model, adapter, dtype, out }: Context["values"], folder: string, check: Check): Promise<string> {
+  const names = adapter.map((path) => `\`${path}\``).join(" and ");
+  return licenseOf(folder).then((license) =>
+    modelCard({
+      title: basename(out),
+      baseModel: model,
+      relation: adapter.length > 1 ? "merge" : "finetune",
+      libraryName: "transformers",
+      license,
+      lead: `\`${model}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
+      sections: [
+        {
+          heading: "What merging changed",
+          body: `${checkMarkdown(check, sides)}\n\nWeights are stored ${dtype === "as-stored" ? "as the base's are" : `in ${dtype}`}; sums are f32, rounded once.`,
+        },
+      ],
     }),
   );
 }
@@ -54,8 +146,11 @@ async function runMerge(context: CommandContext<typeof flags>): Promise<number> 
 export const mergeCommand = defineCommand({
   name: "merge",
   makes: "files",
-  summary: "Add an adapter to its base's weights: a full checkpoint that transformers loads.",
+  summary: "Add adapters to their base's weights: a full checkpoint that transformers loads, compared with the adapters beside the base.",
   flags,
-  examples: ["lowrank merge --model ./model --adapter run --out merged"],
+  examples: [
+    "lowrank merge --model ./model --adapter run --out merged",
+    "lowrank merge --model ./model --adapter run --check held-out.jsonl --tolerance 0.001 --out merged",
+  ],
   run: runMerge,
 });

@@ -1,17 +1,8 @@
 import { type Adapter, borrowedTargets, type ParameterReport, parameterReport } from "@lowrank/lora";
-import {
-  type DataSet,
-  type Examples,
-  type LoadedModel,
-  longestLength,
-  type PreviewRow,
-  previewRow,
-  type RunState,
-  splitDataSet,
-} from "@lowrank/models";
+import { type DataSet, type Examples, type LoadedModel, longestLength, type PreviewRow, previewRow, type RunState } from "@lowrank/models";
 import type { Device, Tensor } from "@lowrank/tensor";
 import { contentsOf } from "../changes.js";
-import { dataSettings, openData, readingOf } from "../data/open.js";
+import { dataSettings } from "../data/open.js";
 import { defaultEpochs, defaultLearningRate, defaultWarmup } from "../defaults.js";
 import { UsageError } from "../failure.js";
 import { baseOf } from "../hub.js";
@@ -19,8 +10,8 @@ import { applyMethod, fullMethod, hasPlainForm, methodOf, methodOptions, optionS
 import type { Output } from "../output.js";
 import { contextOf, initializeAdapter } from "../runs.js";
 import { openModel } from "../session.js";
-import { grouped } from "../terminal/format.js";
 import type { TrainValues } from "./flags.js";
+import { openRows } from "./rows.js";
 
 /** A run that is ready to begin: what is trained, on what, for how long and how fast. */
 export interface Setup {
@@ -93,29 +84,6 @@ function paceOf(
   if (warmup >= steps && values.schedule !== "constant")
     throw new UsageError(`--warmup ${warmup} leaves nothing of ${steps} steps. Warm up for fewer.`);
   return { steps, rowsPerStep, peak: values.lr ?? defaultLearningRate(values.method, model), warmup };
-}
-
-/** The rows to train on, and those that are held out. */
-async function openRows(
-  values: TrainValues,
-  loaded: Awaited<ReturnType<typeof openModel>>,
-  output: Output,
-  signal: AbortSignal,
-): Promise<{ readonly data: DataSet<Examples>; readonly heldOut: DataSet<Examples> | null }> {
-  const reading = readingOf(values);
-  const share = values["eval-split"];
-  const names = values["eval-data"];
-  if (share !== undefined && names !== undefined) throw new UsageError("--eval-split and --eval-data are both given. Keep one of them.");
-  const { keys, ...data } = await openData(values.data, loaded, output, { reading: { ...reading, hasKeys: share !== undefined }, signal });
-  if (share !== undefined) {
-    const isWeighted = keys.length !== data.examples.length;
-    if (isWeighted) throw new UsageError("--eval-split takes files without weights. Leave the weights out, or give --eval-data.");
-    const split = splitDataSet(data, keys, { share, seed: values.seed });
-    output.note(`held out: ${grouped(split.heldOut.examples.length)} of ${grouped(data.examples.length)} rows`);
-    return split;
-  }
-  const heldOut = names === undefined ? null : await openData(names, loaded, output, { reading, rowLimit: values["eval-rows"], signal });
-  return { data, heldOut };
 }
 
 /** Opens the model and the rows and puts the method on it. Rejects with UsageError for flags that do not go together. */

@@ -28,7 +28,10 @@ export function expertPairs({ projection, path }: ExpertPlace, options: LoraOpti
   return {
     parameters: { "lora_A.weight": a, "lora_B.weight": b },
     enable: wrapping(projection, (x, next) => next(x).add(projection.product(projection.product(x, down().t()), up()).mul(scaling))),
-    merge: () => [{ weight, value: weight.cast("f32").add(delta()), restore: (merged) => merged.sub(delta()) }],
+    merge: () => {
+      const { weight } = projection;
+      return [{ weight, value: weight.cast("f32").add(delta()), restore: (merged) => merged.sub(delta()) }];
+    },
   };
 }
 

@@ -179,7 +179,7 @@ function weightPair({ layer, path }: NamedWeight, options: LoraOptions, context:
     enable: wrapping(layer, (x, next) =>
       next(x).add((layer.isTransposed ? x.matmul(b).matmul(a) : x.matmul(a.t()).matmul(b.t())).mul(scaling)),
     ),
-    merge: () => [{ weight, value: weight.add(delta()), restore: (merged) => merged.sub(delta()) }],
+    merge: () => [{ weight: layer.weight, value: layer.weight.add(delta()), restore: (merged) => merged.sub(delta()) }],
   });
 }
 

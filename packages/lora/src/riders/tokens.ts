@@ -84,10 +84,9 @@ function check(place: string, weight: Tensor, indices: readonly number[]): void 
 }
 
 function attachment(module: Table["module"], indices: readonly number[], rows: Tensor, isShared: boolean, isWhole: boolean): Attachment {
-  const { weight } = module;
-  const { device } = weight;
+  const { device, shape } = module.weight;
   const list = tensor([...indices], { dtype: "i32", device });
-  const [count = 0] = weight.shape;
+  const [count = 0] = shape;
   /** 1 where position and listed token meet: [..., n]. */
   const meets = (positions: Tensor): Tensor => positions.unsqueeze(-1).equal(list).cast("f32");
   const isTable = isEmbedding(module);
@@ -111,6 +110,7 @@ function attachment(module: Table["module"], indices: readonly number[], rows: T
     merge: () => {
       if (isShared) return [];
       const chosen = meets(vocabulary);
+      const { weight } = module;
       return [{ weight, value: chosen.sum(-1, { keepDims: true }).equal(0).where(weight.cast("f32"), chosen.matmul(rows)), isWhole }];
     },
   };

@@ -18,6 +18,7 @@ import { checkWeightDType } from "../parameters.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
+import { mergedField, mergedIn } from "./merged-field.js";
 import { readWeights } from "./weights.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
@@ -94,7 +95,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
   checkFiles(files, "loadModel");
   const path = files.join(folder, "config.json");
-  const { quantization_config: quantization = null, ...json } = await readConfig(files, folder);
+  const { quantization_config: quantization = null, [mergedField]: merged, ...json } = await readConfig(files, folder);
   const filed = readFamily(json, path);
   const packedBy = packingMethod(quantization, path);
   const tokenizer = await readTokenizer(files, folder);
@@ -103,7 +104,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const { read, warnings: told, tensors, digest, dtypes, foreign } = await readWeights(files, folder, filed, { device, dtype, packedBy });
   const { config } = read;
   const model = decoderOf(read, tensors);
-  model.origin = { files, folder, dtypes };
+  model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };
   const ends = [...endTokens(generation.eos_token_id), ...endTokens(config.eos_token_id)];
   tokenizer?.useEndTokens(ends);
   const own = tokenizer?.eosTokenId ?? null;

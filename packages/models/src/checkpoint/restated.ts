@@ -2,6 +2,9 @@ import type { ModelConfig } from "../config.js";
 import type { FamilyConfig } from "../families/read.js";
 import { entryOf, type StoredTensors } from "./stored.js";
 
+/** The names of the field that says whether the embeddings are the head. */
+export const tyingFields: readonly string[] = ["tie_word_embeddings", "tie_embedding"];
+
 /** A config as the tensors beside it say that it is. */
 export interface Restated {
   readonly read: FamilyConfig;
@@ -28,10 +31,10 @@ export async function asTensorsSay(read: FamilyConfig, path: string, { places }:
     warnings.push(
       `${path}: "tie_word_embeddings" is true, but ${headName} is there and differs from the embeddings: it is used as a head of its own.`,
     );
-    told = restated(told, ["tie_word_embeddings", "tie_embedding"], false, { head: { ...read.options.head, isTied: false } });
+    told = restated(told, tyingFields, false, { head: { ...read.options.head, isTied: false } });
   } else if (!isTied && !head && !read.options.head.bias) {
     warnings.push(`${path}: "tie_word_embeddings" is false, but there is no ${headName}: the embeddings are used as the head.`);
-    told = restated(told, ["tie_word_embeddings", "tie_embedding"], true, { head: { ...read.options.head, isTied: true } });
+    told = restated(told, tyingFields, true, { head: { ...read.options.head, isTied: true } });
   }
   const { shape } = entryOf(embedding);
   const [rows = 0, columns] = shape;
@@ -45,6 +48,11 @@ export async function asTensorsSay(read: FamilyConfig, path: string, { places }:
 
 /** A config with a field changed wherever it stands, and the decoder's options with it. */
 function restated(read: FamilyConfig, names: readonly string[], value: unknown, options: Partial<FamilyConfig["options"]>): FamilyConfig {
+  return { ...read, config: withField(read.config, names, value), options: { ...read.options, ...options } };
+}
+
+/** A config with a field that has one of some names changed wherever it stands. */
+export function withField(config: ModelConfig, names: readonly string[], value: unknown): ModelConfig {
   const changed = (fields: Readonly<Record<string, unknown>>): Record<string, unknown> =>
     Object.fromEntries(
       Object.entries(fields).map(([name, old]) => [
@@ -52,5 +60,5 @@ function restated(read: FamilyConfig, names: readonly string[], value: unknown, 
         names.includes(name) ? value : name === "text_config" && typeof old === "object" && old !== null ? changed({ ...old }) : old,
       ]),
     );
-  return { ...read, config: changed({ ...read.config }) as unknown as ModelConfig, options: { ...read.options, ...options } };
+  return changed({ ...config }) as unknown as ModelConfig;
 }

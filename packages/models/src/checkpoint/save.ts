@@ -14,6 +14,8 @@ import type { CausalLM } from "../causal-lm.js";
 import { readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
 import { configText, floatNames, namesIn } from "./config-text.js";
+import { mergedField } from "./merged-field.js";
+import { tyingFields, withField } from "./restated.js";
 
 /** Files that belong to a checkpoint beside its config and weights; copied as they are. */
 const companions = [
@@ -37,8 +39,13 @@ const torchNames: Readonly<Record<string, string>> = { f32: "float32", f16: "flo
 /** How a checkpoint is written. */
 export interface SaveModelOptions {
   readonly files: FileSystem;
-  /** What is written, by name; the model's parameters when absent. */
+  /**
+   * What is written in place of the model's parameters of these names, such as `mergedParameters` of @lowrank/lora. A head of its own, where the
+   * model's is its embeddings, unties both.
+   */
   readonly tensors?: ReadonlyMap<string, Tensor>;
+  /** Digests of adapters that `tensors` hold, which config.json says, with those that the folder named from which the model was read. */
+  readonly merged?: readonly string[];
   /** The weights' dtype: one for all, or "as-stored", which each had in the folder that the model was read from. Their own when absent. */
   readonly dtype?: "f32" | "f16" | "bf16" | "as-stored";
 }
@@ -50,22 +57,32 @@ export interface SaveModelOptions {
  * model's and are not saved; merge them first. Rejects with CheckpointError when the disk is full and where a weight is not finite.
  */
 export async function saveModel(model: CausalLM, folder: string, options: SaveModelOptions): Promise<void> {
-  const { files, tensors: parameters = model.namedParameters(), dtype: asked }: Partial<SaveModelOptions> = options ?? {};
+  const { files, tensors: given = new Map(), dtype: asked, merged = [] }: Partial<SaveModelOptions> = options ?? {};
   checkPath(folder, "saveModel");
   checkFiles(files, "saveModel");
   checkWeightDType(asked ?? "as-stored", ["as-stored", "f32", "f16", "bf16"], "saveModel");
+  const own = model.namedParameters();
   const stored = model.origin?.dtypes;
   const tensors = new Map<string, Tensor>();
   const dtypes = new Map<string, DType>();
-  for (const [name, parameter] of parameters)
+  for (const [name, parameter] of new Map([...own, ...given]))
     for (const [piece, tensor] of piecesOf(name, parameter, model)) {
       tensors.set(piece, tensor);
-      dtypes.set(piece, (asked === "as-stored" ? stored?.get(name) : asked) ?? parameter.dtype);
+      dtypes.set(
+        piece,
+        (asked === "as-stored" ? (stored?.get(name) ?? stored?.values().next().value) : asked) ?? own.get(name)?.dtype ?? "f32",
+      );
     }
+  const isUntied = [...given.keys()].some((name) => !own.has(name));
   const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";
   // Weights are written whole, however the base had them.
-  const { torch_dtype: _dtype, quantization_config: _blocks, ...config } = model.config;
+  const {
+    torch_dtype: _dtype,
+    quantization_config: _blocks,
+    ...config
+  } = isUntied ? withField(model.config, tyingFields, false) : model.config;
   const origin = model.origin;
+  const adapters = [...(origin?.merged ?? []), ...merged];
   const read = origin ? await openFile(origin.files, origin.files.join(origin.folder, "config.json")) : null;
   const text = read ? await readText(read) : null;
   const path = files.join(folder, "model.safetensors");
@@ -81,7 +98,10 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
       }
     }
   }
-  await files.write(files.join(folder, "config.json"), await joined([new TextEncoder().encode(savedConfig({ ...config, dtype }, text))]));
+  await files.write(
+    files.join(folder, "config.json"),
+    await joined([new TextEncoder().encode(savedConfig({ ...config, dtype }, text, adapters))]),
+  );
 }
 
 /** A parameter as checkpoints of the family have it: under another name, or in pieces. */
@@ -101,8 +121,9 @@ function piecesOf(name: string, parameter: Tensor, model: CausalLM): readonly (r
 const always: ReadonlySet<string> = new Set(["architectures", "model_type", "dtype", "vocab_size", "tie_word_embeddings", "eos_token_id"]);
 
 /** The text of a config.json: the fields of the one that was read, without the defaults that were filled in, or all where none was. */
-function savedConfig(config: Readonly<Record<string, unknown>>, read: string | null): string {
+function savedConfig(config: Readonly<Record<string, unknown>>, read: string | null, merged: readonly string[]): string {
   const known = read === null ? null : namesIn(read);
   const own = Object.entries(config).filter(([name]) => !known || known.has(name) || always.has(name));
+  if (merged.length > 0) own.push([mergedField, merged]);
   return configText(Object.fromEntries(own), read === null ? readFamily(config, "config").family.floats : floatNames(read));
 }
