@@ -1,9 +1,15 @@
 import { latentAttention } from "../decoder/latent-attention.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { count, countOrNull, countOrZero, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
+import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
+import { rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
+import { groupedKeys, latentKeys, latentNames, stretchKeys } from "./gguf/latent.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
 import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
-import { contextOf, latentScale, readRope } from "./rope.js";
+import { contextOf, latentScale, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
 
 const fields = {
@@ -27,6 +33,10 @@ const fields = {
   output_router_logits: only(false),
 };
 
+type Turned = RotaryConfig & { readonly qk_rope_head_dim: number; readonly rope_interleave: boolean };
+const ropeOf = (config: Turned, path: string): RopeOptions =>
+  readRope(config, path, { headDim: config.qk_rope_head_dim, pairing: config.rope_interleave ? "adjacent" : "halves" });
+
 /** DeepSeek-V3 (DeepSeek 2024): transformers' DeepseekV3ForCausalLM. */
 export const deepseekV3: Family = defineFamily({
   className: "DeepseekV3ForCausalLM",
@@ -34,9 +44,34 @@ export const deepseekV3: Family = defineFamily({
   rules: [(config) => groupsFit(config.n_routed_experts, config)],
   prefixes: [["", "model."]],
   remarks: ["num_nextn_predict_layers", "qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
+  gguf: {
+    architecture: "deepseek2",
+    // DeepSeek-V2 routes by a softmax, without a correction.
+    isOurs: (file) => file.someLayerHas("exp_probs_b.bias"),
+    refuses: ({ rope_interleave: isAdjacent, attention_bias: has }) =>
+      isAdjacent ? (has ? '"attention_bias" is true' : null) : '"rope_interleave" is false',
+    keys: [
+      ...sizeKeys,
+      rmsEpsilon,
+      silu,
+      vocabSize,
+      ropeKeys(ropeOf, { dimensions: "always", headDim: (file) => file.count("rope.dimension_count") }),
+      stretchKeys,
+      ...expertKeys("n_routed_experts"),
+      expertWidth,
+      ...groupedKeys,
+      ...latentKeys,
+    ],
+    layer: (config) => ({
+      ...llamaNames,
+      ...latentNames(config),
+      ...expertNames("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    }),
+  },
   decoder: (config, path) => {
-    const pairing = config.rope_interleave ? "adjacent" : "halves";
-    const rope = readRope(config, path, { headDim: config.qk_rope_head_dim, pairing });
+    const rope = ropeOf(config, path);
     const { qk_nope_head_dim: plainDim, hidden_act: activation } = config;
     const norm = rmsNorm(config);
     const attention = latentAttention({

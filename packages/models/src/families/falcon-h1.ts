@@ -4,7 +4,11 @@ import { mixersTogether } from "../decoder/together.js";
 import { asFloat, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes } from "./fields.js";
-import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
+import { falconNames, scaled, unsaid } from "./gguf/falcon.js";
+import { biasField, fixed, headDim, rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
+import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
 
@@ -38,6 +42,28 @@ export const falconH1: Family = defineFamily({
   rules: [...headRules, mambaGroupsFit, fiveMultipliers],
   prefixes: [["", "model."]],
   remarks: ["mamba_d_ssm", "mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb"],
+  gguf: {
+    architecture: "falcon-h1",
+    refuses: (config) => limitsTimeSteps(config.time_step_limit) ?? unsaid(config),
+    keys: [
+      ...sizeKeys,
+      headDim,
+      rmsEpsilon,
+      silu,
+      vocabSize,
+      ropeKeys(readRope),
+      ssmKeys(mambaSizes, mambaFieldsOf),
+      biasField("mlp_bias", "ffn_gate.bias"),
+      biasField("mamba_conv_bias", "ssm_conv1d.bias"),
+      biasField("mamba_rms_norm", "ssm_norm.weight"),
+      fixed({ mamba_norm_before_gate: false }),
+    ],
+    layer: falconNames,
+    model: (config) => ({
+      embedding: scaled("token_embd", config.embedding_multiplier),
+      head: scaled("output", config.lm_head_multiplier),
+    }),
+  },
   decoder: (config, path) => {
     const rope = readRope(config, path);
     const norm = rmsNorm(config);

@@ -2,7 +2,7 @@ import { activationNames } from "../activation.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
-import { llamaKeys } from "./gguf/keys.js";
+import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsOnePlus, onePlus } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
@@ -27,7 +27,7 @@ export const gemma: Family = defineFamily({
   remarks: ["hidden_activation"],
   gguf: {
     architecture: "gemma",
-    keys: [...llamaKeys, ropeKeys(readRope)],
+    keys: [...llamaKeys, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
     layer: () => normsOnePlus(llamaNames),
     model: () => ({ norm: onePlus("output_norm") }),
   },

@@ -3,8 +3,8 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, only, rotary, type Sizes, sizes, type Windows, windows } from "./fields.js";
-import { queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
-import { llamaKeys } from "./gguf/keys.js";
+import { geluTanh, queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
+import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus } from "./gguf/targets.js";
 import { window } from "./gguf/windows.js";
@@ -55,6 +55,8 @@ export const gemma2: Family = defineFamily({
       queryScalar(46),
       softcap("attn_logit_softcapping"),
       softcap("final_logit_softcapping"),
+      geluTanh,
+      biasField("attention_bias", "attn_q.bias"),
     ],
     layer: () => normsOnePlus({ ...llamaNames, ...normsAroundNames }),
     model: () => ({ norm: onePlus("output_norm") }),

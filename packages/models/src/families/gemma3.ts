@@ -1,9 +1,15 @@
 import { activationNames } from "../activation.js";
 import type { LayerOptions } from "../decoder/layer.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { numberOrNull, only, rotary, sizes, windows } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { numberOrNull, only, rotary, sizes, type Windows, windows } from "./fields.js";
+import { geluTanh, queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
+import { biasField, llamaKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsAroundNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
+import { windowButEvery } from "./gguf/windows.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import {
   decoderNamed,
   everyBias,
@@ -15,8 +21,17 @@ import {
   rmsNorm,
   selfAttention,
   slides,
-  windowOf,
 } from "./standard.js";
+
+type Local = RotaryConfig & { readonly rope_local_base_freq: number };
+type Layers = Windows & { readonly sliding_window_pattern: number; readonly num_hidden_layers: number };
+
+const fullRope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 1e6, layerType: "full_attention" });
+const localRope = (config: Local, path: string): RopeOptions =>
+  readRope({ ...config, rope_scaling: null, rope_theta: config.rope_local_base_freq }, path, { layerType: "sliding_attention" });
+const hasWindow = (config: Layers, layer: number): boolean =>
+  slides(config, layer, () => (layer + 1) % config.sliding_window_pattern !== 0);
+const sixth = windowButEvery<Layers>(6, hasWindow);
 
 /** Gemma 3 (Gemma Team 2025): five layers with a window and a rotary embedding of their own to one without: transformers' Gemma3ForCausalLM. */
 export const gemma3Text: Family = defineFamily({
@@ -42,20 +57,32 @@ export const gemma3Text: Family = defineFamily({
   prefixes: [["", "model."]],
   // transformers reads a cap of scores of Gemma 3's and does nothing with it.
   remarks: ["hidden_act", "_sliding_window_pattern", "attn_logit_softcapping"],
+  gguf: {
+    architecture: "gemma3",
+    refuses: (config) => scoresAreUsual(config, 62) ?? (sixth.fits(config) ? null : "windows do not return every so many layers"),
+    keys: [
+      ...llamaKeys,
+      ropeKeys(fullRope, { local: localRope, localTheta: 10000 }),
+      sixth,
+      queryScalar(62),
+      softcap("final_logit_softcapping"),
+      geluTanh,
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: () => normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...normsAroundNames }),
+    model: () => ({ norm: onePlus("output_norm") }),
+  },
   decoder: (config, path) => {
-    const full = readRope(config, path, { theta: 1e6, layerType: "full_attention" });
-    const near = { ...config, rope_scaling: null, rope_theta: config.rope_local_base_freq };
-    const local = readRope(near, path, { layerType: "sliding_attention" });
+    const [full, local] = [fullRope(config, path), localRope(config, path)];
     const norm = { ...rmsNorm(config), weight: "1 + w" } as const;
-    const isSliding = (layer: number): boolean => (layer + 1) % config.sliding_window_pattern !== 0;
     const layer = (index: number): LayerOptions => {
-      const window = windowOf(config, index, isSliding);
+      const isLocal = hasWindow(config, index);
       const options = {
-        rope: slides(config, index, isSliding) ? local : full,
+        rope: isLocal ? local : full,
         bias: everyBias(config.attention_bias),
         scale: 1 / Math.sqrt(config.query_pre_attn_scalar),
         queryKeyNorm: queryKeyNorm(norm, "head"),
-        window,
+        window: isLocal ? config.sliding_window : null,
       };
       const feedForward = gatedMlp(config, { activation: config.hidden_activation });
       return { mixer: selfAttention(config, options), feedForward, norm, norms: normsAround };

@@ -1,11 +1,27 @@
 import { activationNames } from "../activation.js";
 import { attention } from "../decoder/attention.js";
 import { feedForward } from "../decoder/feed-forward.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { choice, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { activation, biasField, flagged, layerEpsilon, sizeKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, partsApart } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, normsInFront } from "./standard.js";
+
+/** Under the names of today or those of older files. */
+function partialRope(
+  config: RotaryConfig & { readonly rotary_pct: number | null; readonly rotary_emb_base: number | null },
+  path: string,
+): RopeOptions {
+  const own = {
+    rope_theta: config.rope_theta ?? config.rotary_emb_base,
+    partial_rotary_factor: config.partial_rotary_factor ?? config.rotary_pct,
+  };
+  return readRope({ ...config, ...own, head_dim: null }, path, { isPartial: true, partial: 0.25 });
+}
 
 /** GPT-NeoX (Black et al. 2022) and Pythia: transformers' GPTNeoXForCausalLM. Queries, keys and values of a head lie beside each other. */
 export const gptNeoX: Family = defineFamily({
@@ -23,6 +39,24 @@ export const gptNeoX: Family = defineFamily({
   remarks: ["attention_probs_dropout_prob", "hidden_dropout_prob"],
   prefixes: [["", "gpt_neox."]],
   ignored: /\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$/,
+  gguf: {
+    architecture: "gptneox",
+    keys: [
+      ...sizeKeys,
+      layerEpsilon,
+      activation("hidden_act", "gelu"),
+      ropeKeys(partialRope, { dimensions: "always", isPartial: true }),
+      flagged("use_parallel_residual", "use_parallel_residual"),
+      biasField("attention_bias", "attn_qkv.bias"),
+    ],
+    layer: (config) => ({
+      ...llamaNames,
+      "attention.query_key_value": partsApart("attn_qkv", config.num_attention_heads),
+      "attention.dense": "attn_output",
+      "mlp.dense_h_to_4h": "ffn_up",
+      "mlp.dense_4h_to_h": "ffn_down",
+    }),
+  },
   decoder: (config, path) => {
     const norm = layerNorm(config);
     const {
@@ -32,11 +66,7 @@ export const gptNeoX: Family = defineFamily({
       intermediate_size: inner,
       hidden_act: activation,
     } = config;
-    const old = {
-      rope_theta: config.rope_theta ?? config.rotary_emb_base,
-      partial_rotary_factor: config.partial_rotary_factor ?? config.rotary_pct,
-    };
-    const rope = readRope({ ...config, ...old, head_dim: null }, path, { isPartial: true, partial: 0.25 });
+    const rope = partialRope(config, path);
     const mixer = attention({
       heads,
       kvHeads: heads,

@@ -1,10 +1,20 @@
 import { experts } from "../decoder/experts.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes, windows } from "./fields.js";
+import { expertKeys, transposedExperts } from "./gguf/experts.js";
+import { biasField, llamaKeys, silu, written } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { fewerChoices } from "./mixture.js";
-import { contextOf, readRope } from "./rope.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
+
+const rope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 150000 });
+
+type Json = Readonly<Record<string, unknown>>;
 
 /** gpt-oss (OpenAI 2025): transformers' GptOssForCausalLM. */
 export const gptOss: Family = defineFamily({
@@ -23,8 +33,32 @@ export const gptOss: Family = defineFamily({
   rules: [...headRules, typePerLayer, fewerChoices("num_experts_per_tok", "num_local_experts")],
   prefixes: [["", "model."]],
   remarks: ["initial_context_length", "experts_per_token"],
+  gguf: {
+    architecture: "gpt-oss",
+    refuses: (config) => {
+      if (config.swiglu_limit !== 7) return `"swiglu_limit" is ${config.swiglu_limit}, where llama.cpp takes 7`;
+      const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
+      const isUsual = layers.every((layer) => isSliding(config.layer_types, layer) === (layer % 2 === 0));
+      return isUsual ? null : "the layers with a window are others than every second";
+    },
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(rope, { isTruncated: false }),
+      window,
+      ...expertKeys("num_local_experts"),
+      written("expert_feed_forward_length", (config: Json) => ({ type: "u32", value: Number(config["intermediate_size"]) })),
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: () => ({
+      ...llamaNames,
+      ...transposedExperts("mlp", "router"),
+      "self_attn.sinks": "attn_sinks.weight",
+      post_attention_layernorm: "post_attention_norm",
+    }),
+  },
   decoder: (config, path) => {
-    const rope = readRope(config, path, { theta: 150000 });
+    const own = rope(config, path);
     const norm = rmsNorm(config);
     const { attention_bias: has, num_local_experts: number, num_experts_per_tok: choices, intermediate_size: inner } = config;
     return decoderNamed(
@@ -32,7 +66,7 @@ export const gptOss: Family = defineFamily({
       norm,
       (layer) => ({
         mixer: selfAttention(config, {
-          rope,
+          rope: own,
           bias: { q: has, k: has, v: has, out: has },
           window: isSliding(config.layer_types, layer) ? config.sliding_window : null,
           sinks: "sinks",
@@ -51,7 +85,7 @@ export const gptOss: Family = defineFamily({
         norm,
         norms: normsInFront,
       }),
-      { contextLength: contextOf(config, rope) },
+      { contextLength: contextOf(config, own) },
     );
   },
 });

@@ -5,6 +5,15 @@ import type { ParameterInit } from "../parameters.js";
 import { choice, count, countOrNull, flag, positive, tokenIds } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only } from "./fields.js";
+import type { GgufKey } from "./gguf/description.js";
+import { activation, counted, measured } from "./gguf/keys.js";
+import { transposed } from "./gguf/targets.js";
+
+/** Four times the width where a config does not say. */
+const innerSize: GgufKey<{ readonly n_embd: number; readonly n_inner: number | null }> = {
+  read: (file) => ({ n_inner: file.count("feed_forward_length") }),
+  write: ({ n_embd: width, n_inner: inner }) => ({ feed_forward_length: { type: "u32", value: inner ?? 4 * width } }),
+};
 
 /** GPT-2 (Radford et al. 2019): transformers' GPT2LMHeadModel. */
 export const gpt2: Family = defineFamily({
@@ -29,6 +38,29 @@ export const gpt2: Family = defineFamily({
   remarks: ["n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels"],
   prefixes: [["", "transformer."]],
   ignored: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/,
+  gguf: {
+    architecture: "gpt2",
+    refuses: (config) =>
+      config.scale_attn_weights && !config.scale_attn_by_inverse_layer_idx ? null : "scores are not scaled by a head's size alone",
+    keys: [
+      counted("block_count", "n_layer"),
+      counted("context_length", "n_positions"),
+      counted("embedding_length", "n_embd"),
+      counted("attention.head_count", "n_head"),
+      measured("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+      innerSize,
+      activation("activation_function", "gelu_new"),
+    ],
+    layer: () => ({
+      ln_1: "attn_norm",
+      "attn.c_attn": transposed("attn_qkv"),
+      "attn.c_proj": transposed("attn_output"),
+      ln_2: "ffn_norm",
+      "mlp.c_fc": transposed("ffn_up"),
+      "mlp.c_proj": transposed("ffn_down"),
+    }),
+    model: () => ({ wpe: "position_embd" }),
+  },
   decoder: (config) => {
     const { n_embd: width, n_head: heads, n_layer: layers, scale_attn_weights: isScaled, scale_attn_by_inverse_layer_idx: falls } = config;
     const headDim = width / heads;

@@ -1,7 +1,8 @@
 import { flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
-import { biasField, graniteScales, llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { biasField, graniteScales, ignoredKeys, llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { ssmNames } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, neighbours } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
@@ -31,6 +32,8 @@ export const granite: Family = defineFamily({
       ropeKeys(readRope, { dimensions: "always" }),
       vocabSize,
       ...graniteScales,
+      // What files of hybrids say where all layers have attention.
+      ignoredKeys("expert_count", "expert_used_count", "expert_shared_feed_forward_length", ...ssmNames),
       biasField("attention_bias", "attn_q.bias"),
       biasField("mlp_bias", "ffn_gate.bias"),
     ],

@@ -7,7 +7,11 @@ import { feedForwardsTogether } from "../decoder/together.js";
 import { choice, count, countOrZero, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, rotary, sizes } from "./fields.js";
-import { mambaFields, mambaGroupsFit, mambaSizes } from "./mamba.js";
+import { type HybridConfig, hasSharedPart, hybridKeys, hybridName, hybridNames } from "./gguf/granite.js";
+import { biasField, counted, graniteScales, headDim, rmsEpsilon, silu, vocabSize } from "./gguf/keys.js";
+import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
@@ -29,6 +33,10 @@ const fields = {
 };
 type Config = Checked<typeof fields>;
 
+type Layers = Pick<Config, "layer_types" | "num_hidden_layers">;
+const isMamba = ({ layer_types: types }: Layers, layer: number): boolean => /mamba|linear/.test(types?.[layer] ?? "mamba");
+const layersOf = ({ num_hidden_layers: count }: Layers): readonly number[] => Array.from({ length: count }, (_, layer) => layer);
+
 /** Granite 4's hybrids (IBM 2025): transformers' GraniteMoeHybridForCausalLM. */
 export const granitemoehybrid: Family = defineFamily({
   className: "GraniteMoeHybridForCausalLM",
@@ -42,9 +50,36 @@ export const granitemoehybrid: Family = defineFamily({
   ],
   prefixes: [["", "model."]],
   remarks: ["normalization_function", "init_method", "rope_type"],
+  gguf: {
+    architecture: (config) =>
+      hybridName(
+        config,
+        layersOf(config).some((layer) => isMamba(config, layer)),
+      ),
+    architectures: ["granitehybrid", "granitemoe"],
+    isOurs: hasSharedPart,
+    refuses: (config) => limitsTimeSteps(config.time_step_limit),
+    keys: [
+      counted("block_count", "num_hidden_layers"),
+      counted("embedding_length", "hidden_size"),
+      counted("attention.head_count", "num_attention_heads"),
+      headDim,
+      rmsEpsilon,
+      silu,
+      vocabSize,
+      ...graniteScales,
+      ropeKeys(readRope, { dimensions: "always" }),
+      hybridKeys<HybridConfig & Layers>(isMamba),
+      ssmKeys(mambaSizes, mambaFieldsOf),
+      biasField("attention_bias", "attn_q.bias"),
+      biasField("mamba_conv_bias", "ssm_conv1d.bias"),
+      biasField("mamba_proj_bias", "ssm_in.bias"),
+    ],
+    layer: hybridNames,
+  },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
-    const { attention_bias: has, layer_types: types } = config;
+    const { attention_bias: has } = config;
     const rope = config.position_embedding_type === "rope" ? readRope(config, path) : null;
     const attention = selfAttention(config, { rope, scale: config.attention_multiplier, bias: { q: has, k: has, v: has, out: has } });
     const part = mamba({ ...mambaSizes(config), norm: { eps: config.rms_norm_eps, groups: 1, isBeforeGate: false } });
@@ -53,7 +88,7 @@ export const granitemoehybrid: Family = defineFamily({
       config,
       norm,
       (layer) => ({
-        mixer: /mamba|linear/.test(types?.[layer] ?? "mamba") ? mixer : attention,
+        mixer: isMamba(config, layer) ? mixer : attention,
         feedForward: feedForwardOf(config),
         norm,
         norms: normsInFront,

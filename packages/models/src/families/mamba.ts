@@ -2,6 +2,7 @@ import * as z from "zod/mini";
 import type { MambaOptions } from "../decoder/mamba.js";
 import { asFloat, count, field, flag } from "../schema.js";
 import type { FieldsOf, Sizes } from "./fields.js";
+import type { SsmSizes } from "./gguf/mamba.js";
 
 /** Sizes of Mamba-2 mixers, as Granite's and Falcon's files name them. */
 export interface MambaSizes {
@@ -48,6 +49,19 @@ export function mambaSizes(config: MambaSizes & Pick<Sizes, "hidden_size" | "hid
     activation: config.hidden_act,
     chunk: config.mamba_chunk_size,
     timeStepLimit: config.time_step_limit,
+  };
+}
+
+/** Fields for sizes that a GGUF file has. `width`: the model's. */
+export function mambaFieldsOf({ heads, headDim, groups, stateDim, convSize }: SsmSizes, width: number): Readonly<Record<string, number>> {
+  return {
+    mamba_n_heads: heads,
+    mamba_d_head: headDim,
+    mamba_d_ssm: heads * headDim,
+    mamba_n_groups: groups,
+    mamba_d_state: stateDim,
+    mamba_d_conv: convSize,
+    mamba_expand: Math.max(1, Math.round((heads * headDim) / width)),
   };
 }
 

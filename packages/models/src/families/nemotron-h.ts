@@ -7,6 +7,10 @@ import { asMixer } from "../decoder/together.js";
 import { choice, count, countOrNull, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, sizes } from "./fields.js";
+import { expertKeys, expertWidth } from "./gguf/experts.js";
+import { biasField, counted, headDim, measured, vocabSize, written } from "./gguf/keys.js";
+import { type SsmSizes, ssmKeys } from "./gguf/mamba.js";
+import { choiceKeys, layerKindKeys, nemotronExperts, nemotronLayer, nemotronNames } from "./gguf/nemotron.js";
 import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
 import { headRules, selfAttention } from "./standard.js";
 
@@ -51,6 +55,22 @@ const fields = {
 };
 type Config = Checked<typeof fields>;
 
+const hasExperts = (config: Config): boolean => typesOf(config).includes("moe");
+const ssmSizes = (config: Config): SsmSizes => ({
+  heads: config.mamba_num_heads,
+  headDim: config.mamba_head_dim,
+  groups: config.n_groups,
+  stateDim: config.ssm_state_size,
+  convSize: config.conv_kernel,
+});
+const ssmFields = ({ heads, headDim, groups, stateDim, convSize }: SsmSizes): Readonly<Record<string, number>> => ({
+  mamba_num_heads: heads,
+  mamba_head_dim: headDim,
+  n_groups: groups,
+  ssm_state_size: stateDim,
+  conv_kernel: convSize,
+});
+
 /** Nemotron-H (NVIDIA 2025), one mixer per layer: transformers' NemotronHForCausalLM. */
 export const nemotronH: Family = defineFamily({
   className: "NemotronHForCausalLM",
@@ -63,6 +83,39 @@ export const nemotronH: Family = defineFamily({
     ...["moe_shared_expert_overlap", "n_shared_experts", "time_step_rank", "mamba_n_groups", "layer_norm_eps", "rms_norm_eps"],
     "hidden_act",
   ],
+  gguf: {
+    architecture: (config) => nemotronNames[hasExperts(config) ? 1 : 0],
+    architectures: nemotronNames,
+    refuses: ({ time_step_min: least, sliding_window: window, mlp_hidden_act: activation }) => {
+      if (window !== null) return "attention has a window";
+      if (activation !== "relu2") return `"mlp_hidden_act" is "${activation}", where llama.cpp takes "relu2"`;
+      return least === 0.001 ? null : `"time_step_min" is ${least}`;
+    },
+    keys: [
+      layerKindKeys(typesOf),
+      counted("context_length", "max_position_embeddings"),
+      counted("embedding_length", "hidden_size"),
+      counted("attention.head_count", "num_attention_heads"),
+      headDim,
+      vocabSize,
+      measured("attention.layer_norm_rms_epsilon", "layer_norm_epsilon"),
+      ssmKeys(ssmSizes, ssmFields),
+      biasField("use_conv_bias", "ssm_conv1d.bias"),
+      biasField("use_bias", "ssm_in.bias"),
+      biasField("attention_bias", "attn_q.bias"),
+      biasField("mlp_bias", "ffn_up.bias"),
+      ...nemotronExperts<Config>(hasExperts, [
+        ...expertKeys("n_routed_experts", "num_local_experts"),
+        expertWidth,
+        counted("expert_shared_feed_forward_length", "moe_shared_expert_intermediate_size"),
+        written("expert_shared_count", () => ({ type: "u32", value: 1 })),
+        counted("expert_group_count", "n_group"),
+        counted("expert_group_used_count", "topk_group"),
+        ...choiceKeys,
+      ]),
+    ],
+    layer: nemotronLayer,
+  },
   decoder: (config) => {
     const norm = { kind: "rms", eps: config.layer_norm_epsilon } as const;
     const types = typesOf(config);

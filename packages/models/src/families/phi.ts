@@ -1,10 +1,16 @@
 import { activationNames } from "../activation.js";
 import { feedForward } from "../decoder/feed-forward.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { choice, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, rotary } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { activation, layerEpsilon, sizeKeys, sizesByTensors } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, selfAttention } from "./standard.js";
+
+const half = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { isPartial: true, partial: 0.5 });
 
 /** Phi-1, 1.5 and 2 (Gunasekar et al. 2023): transformers' PhiForCausalLM. Attention and MLP read one norm, and everything has a bias. */
 export const phi: Family = defineFamily({
@@ -13,9 +19,21 @@ export const phi: Family = defineFamily({
   rules: headRules,
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\.inv_freq$/,
+  gguf: {
+    architecture: "phi2",
+    refuses: (config) => (config.qk_layernorm ? "queries and keys are normed" : null),
+    keys: [
+      ...sizeKeys,
+      sizesByTensors,
+      layerEpsilon,
+      activation("hidden_act", "gelu_new"),
+      ropeKeys(half, { dimensions: "always", isPartial: true }),
+    ],
+    layer: () => ({ ...llamaNames, "self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down" }),
+  },
   decoder: (config, path) => {
     const norm = layerNorm(config);
-    const rope = readRope(config, path, { isPartial: true, partial: 0.5 });
+    const rope = half(config, path);
     const mixer = selfAttention(config, {
       names: { q: "q_proj", k: "k_proj", v: "v_proj", out: "dense" },
       bias: { q: true, k: true, v: true, out: true },

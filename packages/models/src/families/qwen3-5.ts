@@ -1,9 +1,16 @@
+import type { RopeOptions } from "../decoder/rope.js";
 import { flag } from "../schema.js";
-import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
+import { type DeltaSizes, deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
-import { rotary, sizes } from "./fields.js";
-import { contextOf, readRope } from "./rope.js";
+import { rotary, type Sizes, sizes } from "./fields.js";
+import { deltaKeys, gatedNames, netApart, sections } from "./gguf/delta.js";
+import { biasField, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention, typePerLayer } from "./standard.js";
+
+const quarter = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { isPartial: true, partial: 0.25 });
 
 /** Qwen3.5's text model: transformers' Qwen3_5ForCausalLM. */
 export const qwen35: Family = defineFamily({
@@ -12,8 +19,21 @@ export const qwen35: Family = defineFamily({
   rules: [...headRules, typePerLayer, ...deltaRules],
   prefixes: [["", "model."]],
   remarks: ["mamba_ssm_dtype", "attn_output_gate", "mlp_only_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
+  gguf: {
+    architecture: "qwen35",
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(quarter, { dimensions: "always", isPartial: true }),
+      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers">>(isLinear),
+      sections,
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: (config) => ({ ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...gatedNames }), ...netApart(config) }),
+    model: () => ({ norm: onePlus("output_norm") }),
+  },
   decoder: (config, path) => {
-    const rope = readRope(config, path, { isPartial: true, partial: 0.25 });
+    const rope = quarter(config, path);
     const norm = { kind: "rms", eps: config.rms_norm_eps, weight: "1 + w" } as const;
     const { attention_bias: has } = config;
     const attention = selfAttention(config, {

@@ -1,10 +1,18 @@
+import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
-import { deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
+import { type DeltaSizes, deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, sizes } from "./fields.js";
+import { only, rotary, type Sizes, sizes } from "./fields.js";
+import { deltaKeys, fusedNet, gatedNames } from "./gguf/delta.js";
+import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
+import { biasField, counted, llamaKeys, silu } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
-import { contextOf, readRope } from "./rope.js";
+import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention, typePerLayer } from "./standard.js";
+
+const quarter = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { isPartial: true, partial: 0.25 });
 
 /** Qwen3-Next (Qwen 2025): transformers' Qwen3NextForCausalLM. */
 export const qwen3Next: Family = defineFamily({
@@ -25,8 +33,34 @@ export const qwen3Next: Family = defineFamily({
   rules: [...headRules, typePerLayer, ...deltaRules, fewerChoices("num_experts_per_tok", "num_experts")],
   prefixes: [["", "model."]],
   ignored: /^mtp\./,
+  gguf: {
+    architecture: "qwen3next",
+    refuses: (config) => {
+      if (!config.norm_topk_prob) return '"norm_topk_prob" is false';
+      const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
+      return layers.every((layer) => isSparse(layer, config)) ? null : "some layers have no experts";
+    },
+    keys: [
+      ...llamaKeys,
+      silu,
+      ropeKeys(quarter, { dimensions: "always", isPartial: true }),
+      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers">>(isLinear),
+      ...expertKeys("num_experts"),
+      expertWidth,
+      counted("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: (config) => ({
+      ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...gatedNames }),
+      ...fusedNet(config),
+      ...expertNames("mlp"),
+      ...sharedExpert("mlp.shared_expert"),
+      "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    }),
+    model: () => ({ norm: onePlus("output_norm") }),
+  },
   decoder: (config, path) => {
-    const rope = readRope(config, path, { isPartial: true, partial: 0.25 });
+    const rope = quarter(config, path);
     const norm = { kind: "rms", eps: config.rms_norm_eps, weight: "1 + w" } as const;
     const { attention_bias: has, hidden_act: activation } = config;
     const attention = selfAttention(config, {

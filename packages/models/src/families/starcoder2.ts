@@ -3,6 +3,10 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { choice, count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { plainSizes, rotary } from "./fields.js";
+import { activation, biasField, headDim, measured, sizeKeys } from "./gguf/keys.js";
+import { ropeKeys } from "./gguf/rope.js";
+import { llamaNames } from "./gguf/targets.js";
+import { window } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, selfAttention } from "./standard.js";
 
@@ -23,6 +27,20 @@ export const starcoder2: Family = defineFamily({
   rules: headRules,
   remarks: ["mlp_type", "norm_type", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "scale_attn_weights"],
   prefixes: [["", "model."]],
+  gguf: {
+    architecture: "starcoder2",
+    keys: [
+      ...sizeKeys,
+      headDim,
+      measured("attention.layer_norm_epsilon", "norm_epsilon"),
+      activation("hidden_act", "gelu_pytorch_tanh"),
+      ropeKeys(readRope),
+      // llama.cpp sees all tokens whatever the window is; the key is ours.
+      window,
+      biasField("use_bias", "attn_q.bias"),
+    ],
+    layer: () => ({ ...llamaNames, "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down" }),
+  },
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.norm_epsilon, bias: true } as const;
     const { use_bias: has, intermediate_size: inner, hidden_act: activation, sliding_window: window } = config;

@@ -51,3 +51,23 @@ const gatesAndUps: GgufTarget = ({ shape }) => {
   };
   return { ...apart, instead: { tensors: [{ name: "ffn_gate_up_exps.weight", shape }] } };
 };
+
+/** Experts [experts, in, out] in the model, gates and ups of which alternate; [experts, out, in] in the file, gates and ups apart. */
+export function transposedExperts(name: string, router: string): GgufTargets {
+  return {
+    [`${name}.${router}`]: "ffn_gate_inp",
+    [`${name}.experts.gate_up_proj`]: ({ shape: [experts = 1, columns = 1, wide = 0] }) => ({
+      tensors: ["gate", "up"].map((part) => ({ name: `ffn_${part}_exps.weight`, shape: [experts, wide / 2, columns] })),
+      changes: [{ kind: "axes", view: [2, experts, wide / 2, columns], axes: [1, 3, 2, 0] }],
+    }),
+    [`${name}.experts.gate_up_proj_bias`]: ({ shape: [experts = 1, wide = 0] }) => ({
+      tensors: ["gate", "up"].map((part) => ({ name: `ffn_${part}_exps.bias`, shape: [experts, wide / 2] })),
+      changes: [{ kind: "axes", view: [2, experts, wide / 2], axes: [1, 2, 0] }],
+    }),
+    [`${name}.experts.down_proj`]: ({ shape: [experts = 1, inner = 0, width = 0] }) => ({
+      tensors: [{ name: "ffn_down_exps.weight", shape: [experts, width, inner] }],
+      changes: [{ kind: "axes", view: [experts, width, inner], axes: [0, 2, 1] }],
+    }),
+    [`${name}.experts.down_proj_bias`]: "ffn_down_exps.bias",
+  };
+}

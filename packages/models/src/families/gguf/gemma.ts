@@ -1,5 +1,5 @@
 import type { GgufKey } from "./description.js";
-import { measuredIfAny, shortest } from "./keys.js";
+import { activation, measuredIfAny, shortest } from "./keys.js";
 
 /** What scores are scaled by, and by what llama.cpp scales them. */
 interface ScoreConfig {
@@ -50,3 +50,6 @@ export function scoresAreUsual(config: ScoreConfig, largest: number): string | n
     ? null
     : `"query_pre_attn_scalar" is ${config.query_pre_attn_scalar}, where llama.cpp takes ${usual}`;
 }
+
+/** The activation of all that llama.cpp has. */
+export const geluTanh: GgufKey<{ readonly hidden_activation: string }> = activation("hidden_activation", "gelu_pytorch_tanh");

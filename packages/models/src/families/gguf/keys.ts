@@ -62,7 +62,16 @@ export const sizeKeys: readonly GgufKey[] = [
   counted("embedding_length", "hidden_size"),
   counted("feed_forward_length", "intermediate_size"),
   counted("attention.head_count", "num_attention_heads"),
-  countedIfAny("attention.head_count_kv", "num_key_value_heads"),
+  {
+    read: (file) => {
+      if (!file.has("attention.head_count_kv")) return {};
+      const heads = new Set(file.perLayer("attention.head_count_kv", file.count("block_count")));
+      const [first] = heads;
+      if (heads.size === 1) return { num_key_value_heads: first };
+      throw file.wrong("attention.head_count_kv", [...heads], "the same number for all layers, as this family has it");
+    },
+    write: (config) => ({ "attention.head_count_kv": field(config, "num_key_value_heads", "u32") }),
+  },
 ];
 
 /** The size of a head, where it is not the width over the heads. */
@@ -137,3 +146,32 @@ export const graniteScales: readonly GgufKey[] = [
   measuredIfAny("residual_scale", "residual_multiplier"),
   measuredIfAny("logit_scale", "logits_scaling"),
 ];
+
+/** Sizes that the converter writes of Phi's config otherwise than the tensors have them: those of the tensors. */
+export const sizesByTensors: GgufKey = {
+  read: (file) => {
+    const [up, keys] = [file.shape("blk.0.ffn_up.weight"), file.shape("blk.0.attn_k.weight")];
+    const headDim = file.count("embedding_length") / file.count("attention.head_count");
+    return { intermediate_size: up?.[0], num_key_value_heads: keys ? (keys[0] ?? 0) / headDim : undefined };
+  },
+  write: () => ({}),
+};
+
+/** A truth value; that of the config where the file has none is its default. */
+export function flagged(key: string, name: string): GgufKey {
+  return {
+    read: (file) => ({ [name]: file.flag(key, undefined) }),
+    write: (config) => ({ [key]: typeof config[name] === "boolean" ? { type: "bool", value: config[name] } : null }),
+  };
+}
+
+/** Keys that a file may have and that change nothing. */
+export function ignoredKeys(...keys: readonly string[]): GgufKey {
+  return {
+    read: (file) => {
+      for (const key of keys) file.has(key);
+      return {};
+    },
+    write: () => ({}),
+  };
+}

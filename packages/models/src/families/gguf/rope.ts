@@ -11,8 +11,14 @@ const configFile = "config.json";
 
 /** How a family's rotary parameters stand in a file. */
 interface RopeKeys<Config> {
+  /** The numbers of a head of which some turn; by the file's usual sizes when absent. */
+  readonly headDim?: (file: GgufReader) => number;
   /** Of layers with a window, which are never stretched; the same for all layers when absent. */
   readonly local?: (config: Config, path: string) => RopeOptions;
+  /** θ of those where a file does not say; that of the others when absent. */
+  readonly localTheta?: number;
+  /** False where factors of long texts stand in a file without a word. */
+  readonly isLongropeNamed?: boolean;
   /** True where "none" is written for positions that are not stretched. */
   readonly isNamedNone?: boolean;
   /** Whether the numbers of a head that turn are written too. */
@@ -27,18 +33,17 @@ const u32 = (value: number): GgufField => ({ type: "u32", value });
 const f32 = (value: number): GgufField => ({ type: "f32", value });
 
 /** θ, the part of a head that turns, and what frequencies are stretched by: `rope_parameters` of a config.json. */
-export function ropeKeys<Config>(
-  rope: (config: Config, path: string) => RopeOptions,
-  { dimensions = "never", isPartial = false, isTruncated = true, local, isNamedNone = false }: RopeKeys<Config> = {},
-): GgufKey<Config> {
+export function ropeKeys<Config>(rope: (config: Config, path: string) => RopeOptions, options: RopeKeys<Config> = {}): GgufKey<Config> {
+  const { headDim = headDimOf, dimensions = "never", isPartial = false, isTruncated = true, local, localTheta } = options;
+  const { isNamedNone = false, isLongropeNamed = true } = options;
   return {
     read: (file) => {
       const theta = shortest(file.number("rope.freq_base", 10000));
       const scaling = scalingOf(file, theta);
       const ends = scaling["rope_type"] === "yarn" && !isTruncated ? { truncate: false } : {};
-      const own = { rope_theta: theta, ...partOf(file, isPartial), ...scaling, ...ends };
+      const own = { rope_theta: theta, ...partOf(file, headDim(file), isPartial), ...scaling, ...ends };
       if (!local) return { rope_parameters: own };
-      const near = { rope_type: "default", rope_theta: shortest(file.number("rope.freq_base_swa", theta)) };
+      const near = { rope_type: "default", rope_theta: shortest(file.number("rope.freq_base_swa", localTheta ?? theta)) };
       return { rope_parameters: { full_attention: own, sliding_attention: near } };
     },
     write: (config) => {
@@ -49,13 +54,14 @@ export function ropeKeys<Config>(
         "rope.freq_base_swa": local ? f32(local(config, configFile).theta) : null,
         "rope.dimension_count": dimensions === "always" ? u32(dims) : null,
         ...(isNamedNone && scaling.kind === "default" && { "rope.scaling.type": { type: "string", value: "none" } as const }),
-        ...scalingKeys(scaling, attentionFactor ?? 1, given),
+        ...scalingKeys(scaling, attentionFactor ?? 1, given, isLongropeNamed),
       };
     },
     factors: (config) => ropeFactors(rope(config, configFile)),
     refuses: (config) => {
       const { scaling, isReversed = false } = rope(config, configFile);
       if (scaling.kind === "yarn" && scaling.truncate !== isTruncated) return `"truncate" is ${scaling.truncate}`;
+      if (local && local(config, configFile).scaling.kind !== "default") return "positions of layers with a window are scaled";
       if (isReversed) return "heads turn the other way round";
       return scaling.kind === "dynamic" || scaling.kind === "proportional" ? `positions are of the kind "${scaling.kind}"` : null;
     },
@@ -69,7 +75,12 @@ function givenParameters(config: Json): Json {
   return (found["full_attention"] as Json | undefined) ?? found;
 }
 
-function scalingKeys(scaling: RopeOptions["scaling"], attentionFactor: number, given: Json): Readonly<Record<string, GgufField | null>> {
+function scalingKeys(
+  scaling: RopeOptions["scaling"],
+  attentionFactor: number,
+  given: Json,
+  isNamed: boolean,
+): Readonly<Record<string, GgufField | null>> {
   const type = (value: string): GgufField => ({ type: "string", value });
   const number = (name: string): GgufField | null => (typeof given[name] === "number" ? f32(given[name]) : null);
   switch (scaling.kind) {
@@ -89,7 +100,7 @@ function scalingKeys(scaling: RopeOptions["scaling"], attentionFactor: number, g
     }
     case "longrope":
       return {
-        "rope.scaling.type": type("longrope"),
+        "rope.scaling.type": isNamed ? type("longrope") : null,
         "rope.scaling.original_context_length": u32(scaling.length),
         "rope.scaling.attn_factor": f32(attentionFactor),
       };
@@ -117,9 +128,8 @@ export function headDimOf(file: GgufReader): number {
   return file.count("attention.key_length", undefined) ?? file.count("embedding_length") / Math.max(heads, 1);
 }
 
-function partOf(file: GgufReader, isPartial: boolean): Json {
+function partOf(file: GgufReader, headDim: number, isPartial: boolean): Json {
   const dims = file.count("rope.dimension_count", undefined);
-  const headDim = headDimOf(file);
   if (dims === undefined || dims === headDim) return {};
   if (isPartial && dims > 0 && dims < headDim) return { partial_rotary_factor: dims / headDim };
   throw file.wrong("rope.dimension_count", dims, isPartial ? `at most a head's ${headDim}` : `${headDim}, as a head has`);
@@ -138,6 +148,7 @@ function scalingOf(file: GgufReader, theta: number): Json {
   file.flag("rope.scaling.finetuned", false);
   switch (type) {
     case "none": {
+      if (long || short) return longropeOf(file, stretch, original);
       const factors = vectors.get("rope_freqs.weight");
       if (factors) return llama3Of(factors, theta, file);
       return factor === undefined || factor === 1 ? { rope_type: "default" } : { rope_type: "linear", factor: shortest(factor) };
@@ -154,19 +165,28 @@ function scalingOf(file: GgufReader, theta: number): Json {
       return { rope_type: "yarn", factor: shortest(factor ?? 1), ...original, ...Object.fromEntries(numbers), ...total };
     }
     case "longrope":
-      if (!long || !short)
-        throw file.error(
-          'the metadata says that positions are scaled by "longrope", and there is no rope_factors_long.weight or no rope_factors_short.weight.',
-          "Convert the model with a current llama.cpp.",
-        );
-      return {
-        rope_type: "longrope",
-        ...original,
-        long_factor: [...long].map(shortest),
-        short_factor: [...short].map(shortest),
-        ...(stretch !== undefined && { attention_factor: stretch }),
-      };
+      return longropeOf(file, stretch, original);
     default:
       throw file.wrong("rope.scaling.type", type, '"none", "linear", "yarn" or "longrope"');
   }
+}
+
+/** Factors of short and long texts. The stretch of cosines and sines is only said where it is not the usual one. */
+function longropeOf(file: GgufReader, stretch: number | undefined, original: { readonly original_max_position_embeddings?: number }): Json {
+  const [long, short] = ["long", "short"].map((name) => file.facts.factors.get(`rope_factors_${name}.weight`));
+  if (!long || !short)
+    throw file.error(
+      "positions are scaled by factors of their own, and there is no rope_factors_long.weight or no rope_factors_short.weight.",
+      "Convert the model with a current llama.cpp.",
+    );
+  const most = file.count("context_length");
+  const length = original.original_max_position_embeddings ?? most;
+  const usual = most > length ? Math.sqrt(1 + Math.log(most / length) / Math.log(length)) : 1;
+  return {
+    rope_type: "longrope",
+    ...original,
+    long_factor: Array.from(long, shortest),
+    short_factor: Array.from(short, shortest),
+    ...(Math.abs((stretch ?? 1) / usual - 1) > 1e-6 && { attention_factor: stretch ?? 1 }),
+  };
 }

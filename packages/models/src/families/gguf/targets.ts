@@ -63,3 +63,37 @@ export const normsBehindNames: GgufTargets = {
   post_attention_layernorm: "post_attention_norm",
   post_feedforward_layernorm: "post_ffw_norm",
 };
+
+/** A convolution's kernels without the axis of one channel. */
+export function squeezed(name: string): GgufTarget {
+  return ({ shape, suffix }) => {
+    const kept = suffix === "weight" ? [shape[0] ?? 0, shape[2] ?? 1] : shape;
+    return { tensors: [{ name: `${name}.${suffix}`, shape: kept }] };
+  };
+}
+
+/** A weight [in, out] in the model, [out, in] in the file. */
+export function transposed(name: string): GgufTarget {
+  return ({ shape, suffix }) => {
+    const tensor = `${name}.${suffix}`;
+    const [rows = 0, columns = 0] = shape;
+    if (suffix !== "weight") return { tensors: [{ name: tensor, shape }] };
+    return { tensors: [{ name: tensor, shape: [columns, rows] }], changes: [{ kind: "axes", view: [columns, rows], axes: [1, 0] }] };
+  };
+}
+
+/** Queries, keys and values of a head beside each other in the model; in the file all queries, all keys, all values. */
+export function partsApart(name: string, heads: number): GgufTarget {
+  return ({ shape, suffix }) => {
+    const [rows = 0, columns = 1] = shape;
+    return {
+      tensors: [{ name: `${name}.${suffix}`, shape }],
+      changes: [{ kind: "axes", view: [3, heads, rows / heads / 3, columns], axes: [1, 0, 2, 3] }],
+    };
+  };
+}
+
+/** One of several parameters that lie in one tensor, a row each. */
+export function stacked(name: string, count: number): GgufTarget {
+  return ({ shape, suffix }) => ({ tensors: [{ name: `${name}.${suffix}`, shape: [count, ...shape] }] });
+}
