@@ -6,7 +6,8 @@ import { realize } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { decoderOf } from "../packages/models/src/families/family.js";
-import { ggufMetadata } from "../packages/models/src/families/gguf-model.js";
+import { ggufConfig, ggufMetadata } from "../packages/models/src/families/gguf-model.js";
+import { readFamily } from "../packages/models/src/families/read.js";
 import { families } from "../packages/models/src/families/table.js";
 import { familyCases } from "./family.js";
 import { configOf, contentOf, fileOf, modelOfGguf } from "./gguf.js";
@@ -23,6 +24,11 @@ const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> =
   "own/deepseek_v3": [/"rope_interleave" is false/, { rope_interleave: true }],
   "own/gemma3_text": [/"query_pre_attn_scalar" is 9, where llama.cpp takes 6/, { query_pre_attn_scalar: 6 }],
   "shared/gemma3": [/"query_pre_attn_scalar" is 14, where llama.cpp takes 10/, { query_pre_attn_scalar: 10 }],
+  ...Object.fromEntries(
+    ["own/gemma3n", "own/gemma3n_text", "shared/gemma3n"].map(
+      (name) => [name, [/"altup_num_inputs" is \d, where llama.cpp takes 4/, {}]] as const,
+    ),
+  ),
   "own/gpt_neox": [/"hidden_act" is "gelu_new"/, { hidden_act: "gelu" }],
   "own/gpt_oss": [/the layers with a window are others than every second/, { layer_types: null, swiglu_limit: 7 }],
   "own/lfm2": [/"conv_bias" is true/, {}],
@@ -55,6 +61,16 @@ function mapped(folder: string): boolean {
   };
   return Boolean(families[config.text_config?.model_type ?? config.model_type]?.gguf);
 }
+
+test("a family that llama.cpp does not have is refused by name, and so is an architecture of which there is no family", async () => {
+  const read = readFamily(
+    { model_type: "nanochat", vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1 },
+    "c.json",
+  );
+  expect(() => ggufMetadata(read, "c.json")).toThrow(/llama\.cpp has no architecture for nanochat/);
+  const facts = { name: "x.gguf", metadata: new Map([["general.architecture", "bert"]]), entries: new Map(), factors: new Map() };
+  expect(() => ggufConfig(facts)).toThrow(/x\.gguf: the architecture "bert" is not supported\. Give a file of command-r, cohere2,/);
+});
 
 describe.each(familyCases.filter(({ folder }) => mapped(folder)))("$name", ({ name, folder }) => {
   test("filed and read, it gives the model's logits", async () => {

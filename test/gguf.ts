@@ -19,7 +19,7 @@ export interface GgufContent {
 }
 
 /** A model as llama.cpp's converter would file it. */
-export async function contentOf(model: Model, read = configOf(model)): Promise<GgufContent> {
+export async function contentOf(model: Model, read = configOf(model), isRefused = false): Promise<GgufContent> {
   const folder = "model";
   const parameters = model.namedParameters();
   const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
@@ -33,7 +33,7 @@ export async function contentOf(model: Model, read = configOf(model)): Promise<G
       at += size;
     }
   }
-  return { metadata: ggufMetadata(read, folder), tensors };
+  return { metadata: isRefused ? new Map() : ggufMetadata(read, folder), tensors };
 }
 
 /** A model's config, changed, with the names that the model has. */

@@ -3,6 +3,7 @@ import type { Tensor } from "@lowrank/tensor";
 import { type ActivationName, activations } from "../activation.js";
 import { normal, type ParameterInit, type Weights } from "../parameters.js";
 import type { Part, Place } from "./mixer.js";
+import { normalQuantile } from "./normal.js";
 
 /** What a token goes through by itself: [..., width] → the same shape. */
 export interface FeedForward extends nn.Module {
@@ -73,25 +74,6 @@ function cutBelow(x: Tensor, deviations: number | null): Tensor {
   const mean = x.mean(-1, { keepDims: true });
   const deviation = x.variance(-1, { keepDims: true }).sqrt();
   return x.sub(mean.add(deviation.mul(deviations))).relu();
-}
-
-/** The number below which a normal number lies with probability p, in (0, 1): Newton's method on erf's power series. */
-export function normalQuantile(p: number): number {
-  const below = (x: number): number => {
-    let [term, sum] = [x, x];
-    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum) && n < 500; n++) {
-      term *= (x * x) / (2 * n + 1);
-      sum += term;
-    }
-    return 0.5 + (sum * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI);
-  };
-  let x = 0;
-  for (let step = 0; step < 60; step++) {
-    const change = (below(x) - p) * Math.sqrt(2 * Math.PI) * Math.exp((x * x) / 2);
-    x -= Math.max(-1, Math.min(1, change));
-    if (Math.abs(change) < 1e-14) break;
-  }
-  return x;
 }
 
 function times(x: Tensor, factor = 1): Tensor {

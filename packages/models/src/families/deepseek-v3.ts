@@ -55,7 +55,7 @@ export const deepseekV3: Family = defineFamily({
       rmsEpsilon,
       silu,
       vocabSize,
-      ropeKeys(ropeOf, { dimensions: "always", headDim: (file) => file.count("rope.dimension_count") }),
+      ropeKeys(ropeOf, { dimensions: "always", headDim: (file) => file.count("rope.dimension_count"), stretch: () => 1 }),
       stretchKeys,
       ...expertKeys("n_routed_experts"),
       expertWidth,

@@ -2,7 +2,7 @@ import { CheckpointError, type Device, type Tensor } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import type { ModelConfig } from "../config.js";
 import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
-import { assembled, type ParameterSpec, parametersOf } from "../parameters.js";
+import { assembled, type ParameterSpec, parametersOf, type StoredPiece } from "../parameters.js";
 import { checked, isFloatField, rule } from "../schema.js";
 import { inert } from "./fields.js";
 import type { GgufDescription, GgufField, GgufTargets } from "./gguf/description.js";
@@ -62,6 +62,10 @@ export interface FamilyGguf {
   ) => { readonly architecture: string; readonly fields: Readonly<Record<string, GgufField | null>> };
   readonly targets: (config: ModelConfig, path: string) => { readonly layer: GgufTargets; readonly model: GgufTargets };
   readonly factors: (config: ModelConfig, path: string) => Readonly<Record<string, Float32Array>>;
+  /** Tensors of zeros that llama.cpp asks for. */
+  readonly unread: (config: ModelConfig, path: string) => readonly StoredPiece[];
+  /** Tensors that nobody reads. */
+  readonly ignored: RegExp | null;
 }
 
 /** A model family: how its config.json is read, and what its checkpoints call the tensors. */
@@ -120,12 +124,14 @@ function mergedFields(parts: readonly Readonly<Record<string, unknown>>[]): Read
 }
 
 function ggufOf<Config>(
-  { architecture, architectures, isOurs, keys, layer, model, refuses }: GgufDescription<Config>,
+  { architecture, architectures, isOurs, keys, layer, model, refuses, unread, ignored }: GgufDescription<Config>,
   valuesOf: (config: ModelConfig, path: string) => Config,
 ): FamilyGguf {
   return {
     architectures: architectures ?? (typeof architecture === "string" ? [architecture] : []),
     isOurs: (file) => isOurs?.(file) ?? true,
+    ignored: ignored ?? null,
+    unread: (config, path) => unread?.(valuesOf(config, path)) ?? [],
     read: (file) => mergedFields(keys.map((key) => key.read(file))),
     write: (config, path) => {
       const values = valuesOf(config, path);

@@ -1,8 +1,13 @@
 import { activationNames } from "../activation.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrZero, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, rotary, sizes } from "./fields.js";
 import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
+import { geluTanh, softcap } from "./gguf/gemma.js";
+import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
+import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
+import { biasField, counted, countedIfAny, headDim, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
@@ -46,6 +51,27 @@ export const gemma3n: Family = defineFamily({
   rules: [...headRules, onePerLayer],
   prefixes: [["", "model."]],
   remarks: ["altup_coef_clip", "altup_lr_multiplier"],
+  gguf: {
+    architecture: "gemma3n",
+    keys: [
+      counted("block_count", "num_hidden_layers"),
+      counted("context_length", "max_position_embeddings"),
+      counted("embedding_length", "hidden_size"),
+      counted("attention.head_count", "num_attention_heads"),
+      countedIfAny("attention.head_count_kv", "num_key_value_heads"),
+      headDim,
+      rmsEpsilon,
+      geluTanh,
+      softcap("final_logit_softcapping"),
+      gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
+      altUpKeys(layerWidth),
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: () => ({ ...gemmaLayerNames, ...altUpNames }),
+    model: (config) => ({ ...perLayerNames(config), ...streamNames(config) }),
+    unread: unreadTensors,
+    ignored: unreadKeysValues,
+  },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
     const { num_hidden_layers: layers, num_kv_shared_layers: shared, attention_bias: has, hidden_activation: activation } = config;
@@ -53,23 +79,21 @@ export const gemma3n: Family = defineFamily({
     const { altup_num_inputs: streams, altup_active_idx: active, altup_correct_scale: isScaled } = config;
     const altUp = { count: streams, active, isScaled, names, norm };
     const told = perLayerEmbeddings(config);
-    const typeOf = (layer: number): string =>
-      config.layer_types?.[layer] ?? ((layer + 1) % 5 === 0 ? "full_attention" : "sliding_attention");
     const decoder = decoderNamed(
       config,
       norm,
       (layer) => {
-        const isFull = typeOf(layer) === "full_attention";
-        const local = { ...config, rope_theta: config.rope_local_base_freq, rope_scaling: null };
+        const type = typeOf(config, layer);
+        const isFull = type === "full_attention";
         return {
           mixer: selfAttention(config, {
-            rope: readRope(isFull ? config : local, path, { theta: 1e6, layerType: typeOf(layer) }),
+            rope: ropeOf(config, path, type),
             scale: 1,
             bias: { q: has, k: has, v: has, out: has },
             window: isFull ? null : config.sliding_window,
             queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
             valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
-            sharesWith: sharedWith(layer, layers, shared, typeOf),
+            sharesWith: sharedWith(layer, layers, shared, (other) => typeOf(config, other)),
           }),
           feedForward: gatedMlp(
             { intermediate_size: of(config.intermediate_size, layer), hidden_act: activation },
@@ -89,6 +113,25 @@ export const gemma3n: Family = defineFamily({
 
 function of(values: number | readonly number[], layer: number): number {
   return typeof values === "number" ? values : (values[layer] ?? 0);
+}
+
+function typeOf({ layer_types: types }: Config, layer: number): "full_attention" | "sliding_attention" {
+  return types?.[layer] ?? ((layer + 1) % 5 === 0 ? "full_attention" : "sliding_attention");
+}
+
+function ropeOf(config: Config, path: string, type: "full_attention" | "sliding_attention"): RopeOptions {
+  const own = type === "full_attention" ? config : { ...config, rope_theta: config.rope_local_base_freq, rope_scaling: null };
+  return readRope(own, path, { theta: 1e6, layerType: type });
+}
+
+/** What a layer has of its own. */
+function layerWidth(config: Config, layer: number): { inner: number; sparsity: number; theta: { full: number; local: number } } {
+  const theta = (type: "full_attention" | "sliding_attention"): number => ropeOf(config, "config.json", type).theta;
+  return {
+    inner: of(config.intermediate_size, layer),
+    sparsity: sparsityOf(config, layer),
+    theta: { full: theta("full_attention"), local: theta("sliding_attention") },
+  };
 }
 
 /** Where the file does not say, the first ten layers of larger models. */

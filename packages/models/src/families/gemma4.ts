@@ -1,10 +1,15 @@
 import { activationNames } from "../activation.js";
 import type { AttentionOptions } from "../decoder/attention.js";
 import type { LayerOptions } from "../decoder/layer.js";
+import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, countOrZero, field, flag, shown } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, object, rotary, sizes } from "./fields.js";
 import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
+import { geluTanh, softcap } from "./gguf/gemma.js";
+import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
+import { branchKeys, branchNames, headKeys, type LayerAttention } from "./gguf/gemma4.js";
+import { biasField, counted, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
@@ -43,6 +48,25 @@ export const gemma4: Family = defineFamily({
   rules: [...headRules, typePerLayer, missingExperts],
   prefixes: [["", "model."]],
   ignored: /\.rotary_emb\./,
+  gguf: {
+    architecture: "gemma4",
+    keys: [
+      counted("block_count", "num_hidden_layers"),
+      counted("context_length", "max_position_embeddings"),
+      counted("embedding_length", "hidden_size"),
+      counted("attention.head_count", "num_attention_heads"),
+      rmsEpsilon,
+      geluTanh,
+      softcap("final_logit_softcapping"),
+      gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
+      headKeys(layerSizes),
+      branchKeys,
+      biasField("attention_bias", "attn_q.bias"),
+    ],
+    layer: () => ({ ...gemmaLayerNames, ...branchNames }),
+    model: perLayerNames,
+    ignored: unreadKeysValues,
+  },
   decoder: (config, path) => {
     const told = perLayerEmbeddings(config);
     const decoder = decoderNamed(config, rmsNorm(config), (layer) => ({ ...layerOf(config, path, layer), ...told.layer }), {
@@ -54,18 +78,21 @@ export const gemma4: Family = defineFamily({
 });
 
 function layerOf(config: Config, path: string, layer: number): LayerOptions {
-  const { hidden_activation: activation, use_double_wide_mlp: isWide, rms_norm_eps: eps } = config;
-  const inner = config.intermediate_size * (isWide && sharedBy(config, layer) !== null ? 2 : 1);
+  const { hidden_activation: activation, rms_norm_eps: eps } = config;
   const { num_experts: number, top_k_experts: choices, moe_intermediate_size: expertInner } = config;
   const hasExperts = config.enable_moe_block && number && choices && expertInner;
   return {
     mixer: selfAttention(config, attentionOf(config, path, layer)),
-    feedForward: gatedMlp({ intermediate_size: inner, hidden_act: activation }),
+    feedForward: gatedMlp({ intermediate_size: innerOf(config, layer), hidden_act: activation }),
     norm: rmsNorm(config),
     norms: normsAround,
     ...(hasExperts && { experts: { count: number, choices, inner: expertInner, activation, eps } }),
     scalar: "layer_scalar",
   };
+}
+
+function innerOf(config: Config, layer: number): number {
+  return config.intermediate_size * (config.use_double_wide_mlp && sharedBy(config, layer) !== null ? 2 : 1);
 }
 
 function attentionOf(config: Config, path: string, layer: number): Partial<AttentionOptions> & Pick<AttentionOptions, "rope"> {
@@ -93,6 +120,18 @@ function attentionOf(config: Config, path: string, layer: number): Partial<Atten
     valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
     areKeysValues: isFull && config.attention_k_eq_v,
     sharesWith: sharedBy(config, layer),
+  };
+}
+
+/** What a layer has of its own. */
+function layerSizes(config: Config, layer: number): LayerAttention {
+  const { rope, headDim, kvHeads } = attentionOf(config, "config.json", layer);
+  return {
+    isLocal: typeOf(config, layer) === "sliding_attention",
+    headDim: headDim ?? config.head_dim,
+    kvHeads: kvHeads ?? config.num_attention_heads,
+    inner: innerOf(config, layer),
+    rope: rope as RopeOptions,
   };
 }
 

@@ -1,4 +1,4 @@
-import { CheckpointError, type Shape } from "@lowrank/tensor";
+import { CheckpointError, type Shape, sizeOf } from "@lowrank/tensor";
 import type { ParameterSpec, StoredPiece } from "../parameters.js";
 import { shown } from "../schema.js";
 import type { ReadConfig } from "./family.js";
@@ -75,7 +75,8 @@ export function ggufFactors(read: FamilyConfig, path: string): ReadonlyMap<strin
 
 /**
  * The tensors of a GGUF file for each parameter of a model, with what lies between their numbers. `names`: what the file holds, where there is one:
- * some tensors have other forms. Throws CheckpointError where llama.cpp does not have the family, or a parameter.
+ * some tensors have other forms. Without it, for writing, there are also
+ * links without parameters, whose tensors are zeros. Throws CheckpointError where llama.cpp does not have the family, or a parameter.
  */
 export function ggufLinks(
   read: FamilyConfig,
@@ -103,8 +104,29 @@ export function ggufLinks(
       links.push({ parameters: begun.parameters, tensors: [first], changes: made.changes ?? [] });
     } else links.push({ parameters: [{ name, shape }], tensors: made.tensors, changes: made.changes ?? [] });
   }
+  if (!names) for (const piece of ggufOf(read, path).unread(read.config, path)) links.push(zeros(piece));
   for (const link of links) checkLink(link);
   return links;
+}
+
+/** A tensor that llama.cpp asks for and no parameter stands for. */
+function zeros({ name, shape }: StoredPiece): GgufLink {
+  const width = shape.at(-1) ?? 1;
+  return { parameters: [], tensors: [{ name, shape }], changes: [{ kind: "rows", width, file: sizeOf(shape) / width, model: 0 }] };
+}
+
+/**
+ * The tensors of a file that a model has no use for, though it should have: neither a parameter's, nor factors of its config, nor of layers that
+ * only foretell tokens.
+ */
+export function ggufUnexpected(facts: GgufFacts, read: FamilyConfig, links: readonly GgufLink[]): readonly string[] {
+  const used = new Set([...facts.factors.keys(), ...links.flatMap(({ tensors }) => tensors.map(({ name }) => name))]);
+  const layers = read.options.layers.count;
+  const isKnown = (name: string): boolean => {
+    const layer = /^blk\.(\d+)\./.exec(name)?.[1];
+    return used.has(name) || (layer !== undefined && Number(layer) >= layers) || (read.family.gguf?.ignored?.test(name) ?? false);
+  };
+  return [...facts.entries.keys()].filter((name) => !isKnown(name));
 }
 
 /** Of several forms the one that a file has. */

@@ -5,7 +5,7 @@ import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, rotary, sizes } from "./fields.js";
 import type { GgufKey } from "./gguf/description.js";
 import { llamaKeys, shortest, silu, vocabSize } from "./gguf/keys.js";
-import { ropeKeys } from "./gguf/rope.js";
+import { ropeKeys, yarnStretch } from "./gguf/rope.js";
 import { llamaNames, neighbours } from "./gguf/targets.js";
 import { window } from "./gguf/windows.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
@@ -79,7 +79,10 @@ export const ministral3: Family = defineFamily({
     keys: [
       ...llamaKeys,
       silu,
-      ropeKeys((config: RotaryConfig, path) => readRope(withRope(config), path), { dimensions: "always" }),
+      ropeKeys((config: RotaryConfig, path) => readRope(withRope(config), path), {
+        dimensions: "always",
+        stretch: (factor, all) => yarnStretch(factor) / yarnStretch(factor, all),
+      }),
       scalingKeys,
       vocabSize,
       window,

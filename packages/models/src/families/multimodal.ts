@@ -85,6 +85,8 @@ function ofText(texts: Towers["texts"]): FamilyGguf {
   return {
     architectures: [],
     isOurs: () => false,
+    ignored: null,
+    unread: (config, path) => own(config, path).unread(config, path),
     read: () => ({}),
     write: (config, path) => own(config, path).write(config, path),
     targets: (config, path) => own(config, path).targets(config, path),

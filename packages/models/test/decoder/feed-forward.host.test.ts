@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { normalQuantile } from "../../src/decoder/feed-forward.js";
+import { normalQuantile } from "../../src/decoder/normal.js";
 
 test.each([
   [0.5, 0],

@@ -60,6 +60,10 @@ export interface GgufDescription<Config = Json> {
   readonly layer: (config: Config) => GgufTargets;
   /** Of the rest, by names from the layers' parent on; "embedding", "norm" and "head" of those that every model has, where they are changed. */
   readonly model?: (config: Config) => GgufTargets;
+  /** Tensors that llama.cpp asks for and no parameter stands for, by their whole names: zeros. */
+  readonly unread?: (config: Config) => readonly StoredPiece[];
+  /** Tensors that a file may have and nobody reads. */
+  readonly ignored?: RegExp;
   /** As a key's: what llama.cpp would compute otherwise. */
   readonly refuses?: (config: Config) => string | null;
 }

@@ -100,7 +100,7 @@ export class GgufReader {
     const value = this.#value(key);
     if (value === undefined) return null;
     const list = listOf(value);
-    if (list?.every((item) => typeof item === "number" && Number.isFinite(item))) return list as number[];
+    if (list?.every((item) => typeof item === "number" && !Number.isNaN(item))) return list as number[];
     throw this.wrong(key, value, "a list of numbers");
   }
 

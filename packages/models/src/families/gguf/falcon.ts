@@ -1,4 +1,5 @@
 import { sizeOf } from "@lowrank/tensor";
+import type { GgufChange } from "./change.js";
 import type { GgufTarget, GgufTargets } from "./description.js";
 import { mambaNames } from "./mamba.js";
 import { llamaNames } from "./targets.js";
@@ -35,12 +36,17 @@ export function unsaid(config: FalconConfig): string | null {
   return null;
 }
 
-/** A parameter times a number in the file. */
-export function scaled(name: string, by: number): GgufTarget {
+/** A parameter times some numbers, one after another, in the file. */
+export function scaled(name: string, ...factors: readonly number[]): GgufTarget {
   return ({ shape, suffix }) => ({
     tensors: [{ name: `${name}.${suffix}`, shape }],
-    ...(by !== 1 && { changes: [{ kind: "scale" as const, by: [by], runs: [sizeOf(shape)] }] }),
+    changes: factors.toReversed().flatMap((by) => scale([by], [sizeOf(shape)])),
   });
+}
+
+/** The numbers in f32, as they are multiplied there. */
+function scale(by: readonly number[], runs: readonly number[]): readonly GgufChange[] {
+  return by.every((each) => each === 1) ? [] : [{ kind: "scale", by: by.map(Math.fround), runs }];
 }
 
 /** The parts of a layer, each times its multipliers. */
@@ -52,10 +58,10 @@ export function falconNames(config: FalconConfig): GgufTargets {
     const inner = (rows - 2 * states - heads) / 2;
     // Gates, inputs, B, C and time steps.
     const runs = [inner, inner, states, states, heads].map((count) => count * columns);
-    const by = runs.map((_, part) => intoMamba * (config.ssm_multipliers?.[part] ?? 1));
+    const parts = runs.map((_, part) => config.ssm_multipliers?.[part] ?? 1);
     return {
       tensors: [{ name: `ssm_in.${suffix}`, shape: [rows, columns] }],
-      ...(by.some((each) => each !== 1) && { changes: [{ kind: "scale" as const, by, runs }] }),
+      changes: [...scale(parts, runs), ...scale([intoMamba], [rows * columns])],
     };
   };
   return {
@@ -64,7 +70,7 @@ export function falconNames(config: FalconConfig): GgufTargets {
     "mamba.in_proj": inputs,
     "mamba.out_proj": scaled("ssm_out", config.ssm_out_multiplier),
     "self_attn.q_proj": scaled("attn_q", into),
-    "self_attn.k_proj": scaled("attn_k", config.key_multiplier * into),
+    "self_attn.k_proj": scaled("attn_k", config.key_multiplier, into),
     "self_attn.v_proj": scaled("attn_v", into),
     "self_attn.o_proj": scaled("attn_output", config.attention_out_multiplier),
     "feed_forward.gate_proj": scaled("ffn_gate", gate),

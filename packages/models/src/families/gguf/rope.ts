@@ -19,6 +19,8 @@ interface RopeKeys<Config> {
   readonly localTheta?: number;
   /** False where factors of long texts stand in a file without a word. */
   readonly isLongropeNamed?: boolean;
+  /** What llama.cpp multiplies cosines and sines by under YaRN, where a file has a factor of its own for it, `all`. */
+  readonly stretch?: (factor: number, all: number) => number;
   /** True where "none" is written for positions that are not stretched. */
   readonly isNamedNone?: boolean;
   /** Whether the numbers of a head that turn are written too. */
@@ -35,11 +37,13 @@ const f32 = (value: number): GgufField => ({ type: "f32", value });
 /** θ, the part of a head that turns, and what frequencies are stretched by: `rope_parameters` of a config.json. */
 export function ropeKeys<Config>(rope: (config: Config, path: string) => RopeOptions, options: RopeKeys<Config> = {}): GgufKey<Config> {
   const { headDim = headDimOf, dimensions = "never", isPartial = false, isTruncated = true, local, localTheta } = options;
-  const { isNamedNone = false, isLongropeNamed = true } = options;
+  const { isNamedNone = false, isLongropeNamed = true, stretch } = options;
+  const base = (factor: number, all: unknown): number =>
+    stretch && typeof all === "number" && all !== 0 ? stretch(factor, all) : yarnStretch(factor);
   return {
     read: (file) => {
       const theta = shortest(file.number("rope.freq_base", 10000));
-      const scaling = scalingOf(file, theta);
+      const scaling = scalingOf(file, theta, base);
       const ends = scaling["rope_type"] === "yarn" && !isTruncated ? { truncate: false } : {};
       const own = { rope_theta: theta, ...partOf(file, headDim(file), isPartial), ...scaling, ...ends };
       if (!local) return { rope_parameters: own };
@@ -54,7 +58,7 @@ export function ropeKeys<Config>(rope: (config: Config, path: string) => RopeOpt
         "rope.freq_base_swa": local ? f32(local(config, configFile).theta) : null,
         "rope.dimension_count": dimensions === "always" ? u32(dims) : null,
         ...(isNamedNone && scaling.kind === "default" && { "rope.scaling.type": { type: "string", value: "none" } as const }),
-        ...scalingKeys(scaling, attentionFactor ?? 1, given, isLongropeNamed),
+        ...scalingKeys(scaling, attentionFactor ?? 1, given, { isLongropeNamed, base }),
       };
     },
     factors: (config) => ropeFactors(rope(config, configFile)),
@@ -79,7 +83,7 @@ function scalingKeys(
   scaling: RopeOptions["scaling"],
   attentionFactor: number,
   given: Json,
-  isNamed: boolean,
+  { isLongropeNamed, base }: Named,
 ): Readonly<Record<string, GgufField | null>> {
   const type = (value: string): GgufField => ({ type: "string", value });
   const number = (name: string): GgufField | null => (typeof given[name] === "number" ? f32(given[name]) : null);
@@ -87,7 +91,7 @@ function scalingKeys(
     case "linear":
       return { "rope.scaling.type": type("linear"), "rope.scaling.factor": f32(scaling.factor) };
     case "yarn": {
-      const further = attentionFactor / usualStretch(scaling.factor);
+      const further = attentionFactor / base(scaling.factor, given["mscale_all_dim"]);
       return {
         "rope.scaling.type": type("yarn"),
         "rope.scaling.factor": f32(scaling.factor),
@@ -100,7 +104,7 @@ function scalingKeys(
     }
     case "longrope":
       return {
-        "rope.scaling.type": isNamed ? type("longrope") : null,
+        "rope.scaling.type": isLongropeNamed ? type("longrope") : null,
         "rope.scaling.original_context_length": u32(scaling.length),
         "rope.scaling.attn_factor": f32(attentionFactor),
       };
@@ -110,7 +114,12 @@ function scalingKeys(
 }
 
 /** What YaRN multiplies cosines and sines by. llama.cpp does so, and by `attn_factor` as well. */
-const usualStretch = (factor: number): number => (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1);
+export const yarnStretch = (factor: number, by = 1): number => (factor <= 1 ? 1 : 0.1 * by * Math.log(factor) + 1);
+
+interface Named {
+  readonly isLongropeNamed: boolean;
+  readonly base: (factor: number, all: unknown) => number;
+}
 
 /** The vectors that a config's frequencies are divided by. */
 function ropeFactors({ theta, dims, scaling }: RopeOptions): Readonly<Record<string, Float32Array>> {
@@ -136,7 +145,7 @@ function partOf(file: GgufReader, headDim: number, isPartial: boolean): Json {
 }
 
 /** What stretches the frequencies, in the words of a config.json. */
-function scalingOf(file: GgufReader, theta: number): Json {
+function scalingOf(file: GgufReader, theta: number, base: Named["base"]): Json {
   const type = file.text("rope.scaling.type", "none");
   const factor = file.number("rope.scaling.factor", undefined) ?? file.number("rope.scale_linear", undefined);
   const length = file.count("rope.scaling.original_context_length", undefined);
@@ -161,7 +170,10 @@ function scalingOf(file: GgufReader, theta: number): Json {
         const value = file.number(`rope.scaling.${key}`, undefined);
         return value === undefined ? [] : [[name, shortest(value)] as const];
       });
-      const total = stretch === undefined ? {} : { attention_factor: stretch * usualStretch(factor ?? 1) };
+      const total =
+        stretch === undefined
+          ? {}
+          : { attention_factor: stretch * base(factor ?? 1, file.number("rope.scaling.yarn_log_multiplier", undefined)) };
       return { rope_type: "yarn", factor: shortest(factor ?? 1), ...original, ...Object.fromEntries(numbers), ...total };
     }
     case "longrope":
