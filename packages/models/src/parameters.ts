@@ -10,6 +10,8 @@ export interface ParameterSpec {
   readonly init: ParameterInit;
   /** The tensors whose contents one after another are the parameter's, where checkpoints hold these instead of it. */
   readonly pieces?: readonly StoredPiece[];
+  /** It is the weight of a dense layer, [in, out] and not [out, in]. */
+  readonly isTransposed?: boolean;
 }
 
 /** A tensor of a checkpoint that is a parameter, or a piece of one. */
@@ -62,7 +64,11 @@ export class Weights {
   tensor(name: string, shape: Shape, init: ParameterInit = normal, pieces: readonly StoredPiece[] = []): Tensor {
     const own = pieces.map((piece) => ({ ...piece, name: this.#stored(piece.name) }));
     if (own.length > 0) this.assembly.pieces.set(this.#full(name), own);
-    return nn.parameter(this.assembly.take(this.#full(name), { shape, init, ...(own.length > 0 && { pieces: own }) }));
+    return this.#taken(name, { shape, init, ...(own.length > 0 && { pieces: own }) });
+  }
+
+  #taken(name: string, spec: ParameterSpec): Tensor {
+    return nn.parameter(this.assembly.take(this.#full(name), spec));
   }
 
   /** A module below this name, which is made of the weights there. */
@@ -77,7 +83,7 @@ export class Weights {
     const { bias = false, isTransposed = false, init = normal, parts } = options;
     const shape = isTransposed ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
     return this.module(name, (weights) => {
-      const weight = weights.tensor("weight", shape, init);
+      const weight = weights.#taken("weight", { shape, init, ...(isTransposed && { isTransposed }) });
       return new nn.Linear(weight, bias ? weights.tensor("bias", [outFeatures], zeros) : null, {
         isTransposed,
         ...(parts && { fusedParts: parts }),

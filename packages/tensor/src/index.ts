@@ -11,8 +11,8 @@ export type { DenseType } from "./blocks/dense/dense-type.js";
 export { denseTypes, dequantized } from "./blocks/dense/table.js";
 export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
-export { mxfp4Tensor } from "./blocks/mxfp4.js";
-export { packedTensor } from "./blocks/packed.js";
+export { type Mxfp4Weight, mxfp4Scales, mxfp4Table, mxfp4Tensor, mxfp4Values } from "./blocks/mxfp4.js";
+export { packedTensor, unpacked } from "./blocks/packed.js";
 export {
   type FourBitBlocks,
   type FourBitOptions,

@@ -7,6 +7,7 @@ import {
   digestOf,
   type FileSystem,
   isAddress,
+  type Json,
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
@@ -18,6 +19,7 @@ import { checkWeightDType } from "../parameters.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
+import { folderSource, type SaidPacking } from "./folder-source.js";
 import { mergedField, mergedIn } from "./merged-field.js";
 import { readWeights } from "./weights.js";
 
@@ -25,8 +27,8 @@ import { readWeights } from "./weights.js";
 export interface LoadOptions {
   readonly device: Device;
   /**
-   * How weights are stored on the device. "auto", the default, keeps the file's dtype: half-precision weights take half the memory and
-   * are widened when a kernel reads them. "f32" is what training the weights themselves needs.
+   * How weights are stored on the device. "auto", the default, keeps the file's dtype, and the blocks of quantised weights: half-precision weights take
+   * half the memory and are widened when a kernel reads them. "f32" is what training the weights themselves needs.
    */
   readonly dtype?: DType | "auto";
   /** The file system. When absent: `urlFiles()` for an address, else Node's. */
@@ -72,13 +74,20 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
 }
 
 /** What a config says of quantization that the weights say themselves. */
-const quantizationSchema = z.object({ quantization_config: z.nullish(z.object({ quant_method: z.optional(z.string()) })) });
+const quantizationSchema = z.object({
+  quantization: z.nullish(z.record(z.string(), z.unknown())),
+  quantization_config: z.nullish(z.looseObject({ quant_method: z.optional(z.string()) })),
+});
 
-/** The method by which config.json says that weights are packed; null where it names none, or 8-bit floats, which are widened. */
-function packingMethod(given: unknown, path: string): string | null {
-  const { quantization_config: quantization } = checked(quantizationSchema, { quantization_config: given }, path);
-  const method = quantization?.quant_method ?? "fp8";
-  return method === "fp8" ? null : method;
+/** How config.json says that weights are packed; null where it does not. */
+function packingIn(given: Json, path: string): SaidPacking | null {
+  const { quantization: ofMlx, quantization_config: said } = checked(quantizationSchema, given, path);
+  // mlx-lm says it twice, and names itself nowhere.
+  if (ofMlx && said?.quant_method === undefined) return { name: "mlx", options: ofMlx };
+  if (!said) return null;
+  // Before it had names for methods, transformers knew one.
+  const isBitsandbytes = said["load_in_4bit"] === true || said["load_in_8bit"] === true;
+  return { name: said.quant_method ?? (isBitsandbytes ? "bitsandbytes" : "fp8"), options: said };
 }
 
 /**
@@ -95,13 +104,21 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
   checkFiles(files, "loadModel");
   const path = files.join(folder, "config.json");
-  const { quantization_config: quantization = null, [mergedField]: merged, ...json } = await readConfig(files, folder);
+  const { quantization_config, quantization, [mergedField]: merged, ...json } = await readConfig(files, folder);
   const filed = readFamily(json, path);
-  const packedBy = packingMethod(quantization, path);
+  const packing = packingIn({ quantization_config, quantization }, path);
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const { read, warnings: told, tensors, digest, dtypes, foreign } = await readWeights(files, folder, filed, { device, dtype, packedBy });
+  const source = await folderSource(files, folder, filed, packing);
+  const {
+    read,
+    warnings: told,
+    tensors,
+    digest,
+    dtypes,
+    foreign,
+  } = await readWeights(source, filed, { device, dtype }).finally(() => source.close());
   const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };

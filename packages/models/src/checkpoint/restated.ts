@@ -1,6 +1,6 @@
 import type { ModelConfig } from "../config.js";
 import type { FamilyConfig } from "../families/read.js";
-import { entryOf, type StoredTensors } from "./stored.js";
+import type { StoredTensors } from "./stored/stored.js";
 
 /** The names of the field that says whether the embeddings are the head. */
 export const tyingFields: readonly string[] = ["tie_word_embeddings", "tie_embedding"];
@@ -15,19 +15,19 @@ export interface Restated {
 /**
  * What the tensors say about the vocabulary and the head, where config.json says otherwise. A head that is there and differs from the embeddings is one
  * of its own, as in transformers; without one the embeddings are the head. Where embeddings and head agree on another number of tokens, the vocabulary
- * was resized. Changes `places` where the embeddings are stored under the head's name.
+ * was resized. Changes `weights` where the embeddings are stored under the head's name.
  */
-export async function asTensorsSay(read: FamilyConfig, path: string, { places }: Pick<StoredTensors, "places">): Promise<Restated> {
+export async function asTensorsSay(read: FamilyConfig, path: string, { weights }: Pick<StoredTensors, "weights">): Promise<Restated> {
   const { vocabSize, width } = read.options;
   const { isTied } = read.options.head;
   const [embeddingName, headName] = [`${read.options.embedding.name}.weight`, `${read.options.head.name}.weight`];
-  const head = places.get(headName);
-  if (isTied && head && !places.has(embeddingName)) places.set(embeddingName, head);
-  const embedding = places.get(embeddingName);
+  const head = weights.get(headName);
+  if (isTied && head && !weights.has(embeddingName)) weights.set(embeddingName, head);
+  const embedding = weights.get(embeddingName);
   if (!embedding) return { read, warnings: [] }; // which is told as missing
   const warnings: string[] = [];
   let told = read;
-  if (isTied && head && head !== embedding && (await head.file.digest(head.name)) !== (await embedding.file.digest(embedding.name))) {
+  if (isTied && head && head !== embedding && (await head.digest()) !== (await embedding.digest())) {
     warnings.push(
       `${path}: "tie_word_embeddings" is true, but ${headName} is there and differs from the embeddings: it is used as a head of its own.`,
     );
@@ -36,9 +36,9 @@ export async function asTensorsSay(read: FamilyConfig, path: string, { places }:
     warnings.push(`${path}: "tie_word_embeddings" is false, but there is no ${headName}: the embeddings are used as the head.`);
     told = restated(told, tyingFields, true, { head: { ...read.options.head, isTied: true } });
   }
-  const { shape } = entryOf(embedding);
+  const { shape } = embedding;
   const [rows = 0, columns] = shape;
-  const headRows = told.options.head.isTied || !head ? rows : entryOf(head).shape[0];
+  const headRows = told.options.head.isTied || !head ? rows : head.shape[0];
   if (shape.length === 2 && columns === width && rows > 0 && rows !== vocabSize && headRows === rows) {
     warnings.push(`${path}: "vocab_size" is ${vocabSize}, but there are embeddings of ${rows} tokens: these are used.`);
     told = restated(told, ["vocab_size"], rows, { vocabSize: rows });

@@ -1,12 +1,12 @@
 import {
   CheckpointError,
   combinedDigest,
+  concat,
   type Device,
   type DType,
-  type FileSystem,
-  fromStorage,
+  unpacked,
+  packedTensor,
   type Shape,
-  Storage,
   showShape,
   sizeOf,
   type Tensor,
@@ -14,11 +14,9 @@ import {
 import { parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
 import type { ParameterSpec, StoredPiece } from "../parameters.js";
-import { shown } from "../schema.js";
 import { listed } from "./folder.js";
-import { openFiles } from "./open.js";
 import { asTensorsSay } from "./restated.js";
-import { entryOf, locate, type Place, type StoredTensors, scalesOf, storedDType, unfitDType } from "./stored.js";
+import type { LoadedPieces, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
 
 /** The tensors of a model, and what they say of it. */
 export interface ReadWeights {
@@ -26,7 +24,7 @@ export interface ReadWeights {
   readonly read: FamilyConfig;
   readonly warnings: readonly string[];
   readonly tensors: Map<string, Tensor>;
-  /** Those that they have in the files; what is in 8 bits there counts as bf16. */
+  /** Those that they have in the files; what is in blocks or in 8 bits there counts as bf16. */
   readonly dtypes: ReadonlyMap<string, DType>;
   /** Of all tensors' contents as the files hold them. */
   readonly digest: string;
@@ -34,126 +32,164 @@ export interface ReadWeights {
   readonly foreign: readonly string[];
 }
 
+/** Where weights go, and how: "auto" leaves each as it is stored, in blocks too; a dtype is that of all. */
+export interface WeightOptions {
+  readonly device: Device;
+  readonly dtype: DType | "auto";
+}
+
 /**
- * Reads the tensors that the config asks for from a folder's safetensors files. Names, shapes and dtypes are checked before anything is read;
- * everything that is missing, unexpected or of another shape is listed in one CheckpointError, and so is a weight that is not finite.
- * `packedBy`: the method by which config.json says that weights are packed. Where all of them are dense, it was so before they were unpacked.
+ * Reads the tensors that a config asks for. Names, shapes and dtypes are checked before anything is read; everything that is missing, unexpected or of
+ * another shape is listed in one CheckpointError, and so is a weight that is not finite.
  */
-export async function readWeights(
-  files: FileSystem,
-  folder: string,
-  asFiled: FamilyConfig,
-  { device, dtype: asked, packedBy }: { readonly device: Device; readonly dtype: DType | "auto"; readonly packedBy: string | null },
-): Promise<ReadWeights> {
-  const opened = await openFiles(files, folder);
+export async function readWeights(source: WeightSource, asFiled: FamilyConfig, options: WeightOptions): Promise<ReadWeights> {
+  const { name: folder, configPath, count } = source;
+  // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
+  const layers = asFiled.options.layers.count;
+  if (layers > count)
+    throw new CheckpointError(
+      `${folder}: the tensors do not fit config.json: it asks for ${layers} layers, and there are ${count} tensors. Fetch config and weights of one checkpoint.`,
+      folder,
+    );
+  const head = `${asFiled.options.head.name}.weight`;
+  const namesOf = (specs: ReadonlyMap<string, ParameterSpec>): string[] =>
+    [...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]);
+  const filed = parametersIn(asFiled, options.device);
+  const stored = await source.stored(new Set([head, ...namesOf(filed)]));
+  const { read, warnings } = await asTensorsSay(asFiled, configPath, stored);
+  const specs = read === asFiled ? filed : parametersIn(read, options.device);
+  const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
+  const tensors = new Map<string, Tensor>();
+  const dtypes = new Map<string, DType>();
+  const digests = new Map<string, string>();
   try {
-    // A layer has a tensor at least: more layers than tensors cannot be, and are not even listed.
-    const count = opened.reduce((sum, { entries }) => sum + entries.size, 0);
-    const layers = asFiled.options.layers.count;
-    if (layers > count)
-      throw new CheckpointError(
-        `${folder}: the tensors do not fit config.json: it asks for ${layers} layers, and there are ${count} tensors. Fetch config and weights of one checkpoint.`,
-        folder,
-      );
-    const head = `${asFiled.options.head.name}.weight`;
-    const namesOf = (specs: ReadonlyMap<string, ParameterSpec>): string[] =>
-      [...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]);
-    const filed = parametersIn(asFiled, device);
-    const stored = locate(opened, asFiled.family, asFiled.options.savedNames ?? null, new Set([head, ...namesOf(filed)]));
-    const configPath = files.join(folder, "config.json");
-    if (packedBy !== null) checkDense(stored, packedBy, configPath);
-    const { read, warnings } = await asTensorsSay(asFiled, configPath, stored);
-    const specs = read === asFiled ? filed : parametersIn(read, device);
-    const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
-    const tensors = new Map<string, Tensor>();
-    const dtypes = new Map<string, DType>();
-    const digests = new Map<string, string>();
     for (const [name, pieces] of found) {
-      const natural = naturalDType(pieces, stored);
-      tensors.set(
-        name,
-        await loaded(pieces, specs.get(name)?.shape ?? [], { device, dtype: asked === "auto" ? natural : asked, stored }, digests),
-      );
-      dtypes.set(name, natural);
+      const loaded = await load(pieces, specs.get(name) as ParameterSpec, options); // found by its name
+      tensors.set(name, loaded.tensor);
+      for (const [i, digest] of loaded.digests.entries()) digests.set(pieces.length > 1 ? (pieces[i]?.own ?? "") : name, digest);
+      dtypes.set(name, naturalDType(pieces));
     }
-    const foreign = opened.flatMap(({ entries }) => [...entries.keys()]).filter((name) => read.family.foreign?.test(name));
-    return { read, warnings, tensors, dtypes, digest: combinedDigest(digests), foreign };
-  } finally {
-    for (const file of opened) await file.close();
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.dispose();
+    throw error;
   }
+  return { read, warnings, tensors, dtypes, digest: combinedDigest(digests), foreign: stored.foreign };
 }
 
-/** Throws CheckpointError where a tensor has a dtype in which quantized weights are packed. */
-function checkDense({ places }: StoredTensors, method: string, path: string): void {
-  if ([...places.values()].every((place) => /^B?F(16|32|64)$/.test(entryOf(place).dtype))) return;
-  throw new CheckpointError(
-    `${path}: the weights are quantized by ${shown(method)}, which is not read (fp8 is, in F8_E4M3 with scales). Use the checkpoint in bf16, f16 or f32.`,
-    path,
-  );
-}
-
-/** A tensor of a checkpoint that is a parameter or a piece of one, and where it lies. */
-interface Found extends Place {
+/** A weight of a checkpoint that is a parameter or a piece of one. */
+interface Found {
+  readonly weight: StoredWeight;
   /** The model's name for it. */
   readonly own: string;
 }
 
 /** One parameter of the pieces whose contents follow each other: one, for most. */
-async function loaded(
+async function load(
   pieces: readonly Found[],
-  shape: Shape,
-  { device, dtype, stored }: { readonly device: Device; readonly dtype: DType; readonly stored: StoredTensors },
-  digests: Map<string, string>,
-): Promise<Tensor> {
-  const storage = new Storage(device, dtype, sizeOf(shape));
-  let at = 0;
+  { shape, isTransposed = false }: ParameterSpec,
+  options: WeightOptions,
+): Promise<LoadedPieces> {
+  const { device, dtype: asked } = options;
+  const dtype = asked === "auto" ? naturalDType(pieces) : asked;
+  const weights = pieces.map(({ weight }) => weight);
+  const runs = alike(weights);
+  const [first] = weights as [StoredWeight]; // a parameter has one piece at least
+  // Blocks lie along the inputs, also of a layer whose weight is [in, out].
+  const isTurned = isTransposed && first.layout !== null;
+  const { tensor, digests } = await (runs.length === 1
+    ? first.load(weights, isTurned ? first.shape : shape, { device, dtype })
+    : mixed(runs, shape, device));
+  if (!tensor.packing) return { tensor, digests };
+  const kept = isTurned ? packedTensor(tensor.packing.type, tensor.packing.parts, () => tensor.t()) : tensor;
+  if (asked === "auto") return { tensor: kept, digests };
+  // It leaves its blocks, one parameter after the other.
+  const dense = await unpacked(kept, dtype);
+  kept.dispose();
+  return { tensor: dense, digests };
+}
+
+/** Pieces in a row that are laid out alike. Dense ones are, whatever their dtypes. */
+function alike(weights: readonly StoredWeight[]): StoredWeight[][] {
+  const runs: StoredWeight[][] = [];
+  for (const weight of weights) {
+    const last = runs.at(-1);
+    if (last && last[0]?.layout?.key === weight.layout?.key) last.push(weight);
+    else runs.push([weight]);
+  }
+  return runs;
+}
+
+/** Memories that one expression reads and stays part of what is computed from it. */
+const mostMemories = 6;
+
+/** A parameter of pieces in blocks of several kinds: an expression that puts them one behind the other, or bf16 where it would be too long a one. */
+async function mixed(runs: readonly (readonly StoredWeight[])[], shape: Shape, device: Device): Promise<LoadedPieces> {
+  const loaded: LoadedPieces[] = [];
   try {
-    for (const { file, name, own } of pieces) {
-      const scaled = await scalesOf(own, stored);
-      digests.set(pieces.length > 1 ? name : own, await file.weightInto(name, storage, at, scaled?.scales));
-      if (scaled) digests.set(`scales of ${own}`, scaled.digest);
-      at += sizeOf(file.entries.get(name)?.shape ?? []);
+    for (const run of runs) {
+      const [first] = run as [StoredWeight]; // runs are not empty
+      loaded.push(await first.load(run, rowsOf(run), { device, dtype: first.layout ? "bf16" : naturalOf(run) }));
     }
   } catch (error) {
-    storage.dispose();
+    for (const { tensor } of loaded) tensor.dispose();
     throw error;
   }
-  return fromStorage(storage, shape);
+  const parts: Record<string, Tensor> = {};
+  for (const [i, { tensor }] of loaded.entries())
+    for (const [name, part] of Object.entries(tensor.packing?.parts ?? { values: tensor })) parts[`${i}.${name}`] = part;
+  const types = new Set(loaded.map(({ tensor }) => tensor.packing?.type ?? tensor.dtype));
+  const whole = packedTensor([...types].join(" and "), parts, () =>
+    concat(
+      loaded.map(({ tensor }) => tensor.cast("f32")),
+      0,
+    ).reshape(shape),
+  );
+  const digests = loaded.flatMap((each) => each.digests);
+  if (Object.keys(parts).length <= mostMemories) return { tensor: whole, digests };
+  const dense = await unpacked(whole, "bf16");
+  whole.dispose();
+  return { tensor: dense, digests };
 }
 
-/** The dtype that a parameter's pieces have, f32 where they differ. */
-function naturalDType(pieces: readonly Found[], stored: StoredTensors): DType {
-  const [first = "f32", ...others] = pieces.map((piece) => storedDType(piece.own, piece, stored));
-  return others.every((other) => other === first) ? first : "f32";
+/** Pieces one behind the other, as rows of the last axis, which is of one length. */
+function rowsOf(run: readonly StoredWeight[]): Shape {
+  const columns = run[0]?.shape.at(-1) ?? 1;
+  return [run.reduce((sum, { shape }) => sum + sizeOf(shape), 0) / columns, columns];
 }
 
-/** Which tensors each parameter is read from. Throws CheckpointError with all that does not fit. `tied` may be there without being asked for. */
+/** The dtype that some weights have, f32 where they differ. */
+function naturalOf([first, ...others]: readonly StoredWeight[]): DType {
+  return others.every(({ dtype }) => dtype === first?.dtype) ? (first?.dtype ?? "f32") : "f32";
+}
+
+const naturalDType = (pieces: readonly Found[]): DType => naturalOf(pieces.map(({ weight }) => weight));
+
+/** Which weights each parameter is read from. Throws CheckpointError with all that does not fit. `tied` may be there without being asked for. */
 function match(
   stored: StoredTensors,
   folder: string,
   specs: ReadonlyMap<string, ParameterSpec>,
   tied: readonly string[],
 ): Map<string, readonly Found[]> {
-  const { places } = stored;
+  const { weights } = stored;
   const problems = stored.repeated.map((name) => `"${name}" is there twice`);
-  const wanted = new Map([...specs].map(([name, spec]) => [name, piecesOf(name, spec, places)] as const));
+  const wanted = new Map([...specs].map(([name, spec]) => [name, piecesOf(name, spec, weights)] as const));
   const names = new Set([...wanted.values()].flatMap((pieces) => pieces.map((piece) => piece.name)));
-  const missing = [...names].filter((name) => !places.has(name));
-  const unexpected = [...places.keys()].filter((name) => !names.has(name) && !tied.includes(name));
+  const missing = [...names].filter((name) => !weights.has(name));
+  const unexpected = [...weights.keys()].filter((name) => !names.has(name) && !tied.includes(name));
   if (missing.length > 0) problems.push(`missing: ${listed(missing)}`);
   if (unexpected.length > 0) problems.push(`unexpected: ${listed(unexpected)}`);
   const found = new Map<string, readonly Found[]>();
   for (const [name, pieces] of wanted) {
     const own: Found[] = [];
     for (const piece of pieces) {
-      const place = places.get(piece.name);
-      if (!place) continue;
-      const { shape } = entryOf(place);
-      const unfit = unfitDType(piece.name, place, stored);
-      if (showShape(shape) !== showShape(piece.shape))
-        problems.push(`"${piece.name}" has the shape ${showShape(shape)}, config.json asks for ${showShape(piece.shape)}`);
-      else if (unfit !== null) problems.push(unfit);
-      own.push({ ...place, own: piece.name });
+      const weight = weights.get(piece.name);
+      if (!weight) continue;
+      const shape = specs.get(name)?.isTransposed && weight.layout ? [...piece.shape].reverse() : piece.shape;
+      if (showShape(weight.shape) !== showShape(shape))
+        problems.push(`"${piece.name}" has the shape ${showShape(weight.shape)}, config.json asks for ${showShape(shape)}`);
+      else if (weight.problem !== null) problems.push(weight.problem);
+      own.push({ weight, own: piece.name });
     }
     found.set(name, own);
   }
@@ -167,8 +203,8 @@ function match(
 }
 
 /** The tensors that a parameter is read from: those of its pieces, where it is not there itself. */
-function piecesOf(name: string, { shape, pieces }: ParameterSpec, places: ReadonlyMap<string, Place>): readonly StoredPiece[] {
-  return pieces && !places.has(name) ? pieces : [{ name, shape }];
+function piecesOf(name: string, { shape, pieces }: ParameterSpec, weights: StoredTensors["weights"]): readonly StoredPiece[] {
+  return pieces && !weights.has(name) ? pieces : [{ name, shape }];
 }
 
 function listedProblems(problems: readonly string[]): string {

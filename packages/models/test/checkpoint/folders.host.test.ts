@@ -331,9 +331,9 @@ describe("weights in F8_E4M3 with scales", () => {
 
   test("weights that are packed otherwise are refused by their method", async () => {
     const { raw } = await cases["one for all"]();
-    const config = { ...wide, quantization_config: { quant_method: "gptq", bits: 4 } };
+    const config = { ...wide, quantization_config: { quant_method: "compressed-tensors", format: "pack-quantized" } };
     expect(await failure(load(config, { "model.safetensors": rawFile(raw) }))).toMatch(
-      /the weights are quantized by "gptq", which is not read/,
+      /the weights are quantized by "compressed-tensors", which is not read\. Use the checkpoint in bf16, f16 or f32, or one that is quantized by awq, bitsandbytes/,
     );
   });
 

@@ -138,4 +138,4 @@ function copyBytes(from: Uint8Array, to: Uint8Array, stride: number, first: numb
 }
 
 /** 2^(e − 128) in bf16; the two smallest are subnormal. */
-const powerBits = (e: number): number => (e < 2 ? 0x20 << e : (e - 1) << 7);
+export const powerBits = (e: number): number => (e < 2 ? 0x20 << e : (e - 1) << 7);

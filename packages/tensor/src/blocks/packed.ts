@@ -1,8 +1,11 @@
+import { fromStorage } from "../graph/create.js";
 import type { Node } from "../graph/node.js";
 import { notePacking } from "../graph/packing.js";
-import { realizeNow } from "../graph/realize.js";
+import { realize, realizeNow } from "../graph/realize.js";
+import type { Storage } from "../graph/storage.js";
 import { checkSameDevice, Tensor } from "../graph/tensor.js";
 import { untracked } from "../graph/unread.js";
+import type { DType } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 
 /**
@@ -29,4 +32,16 @@ export function packedTensor<Part extends string>(
     notePacking(node, { type, parts, bytes });
     return new Tensor(node, device);
   });
+}
+
+/**
+ * The numbers of a packed tensor in a tensor that holds them, in bf16 (rounded to nearest) or another dtype; nothing of it is whole in f32 on the way
+ * unless that is asked for. The packed one stays as it is. Rejects with OutOfMemoryError where there is no room.
+ */
+export async function unpacked(packed: Tensor, dtype: DType = "bf16"): Promise<Tensor> {
+  const { node: x, shape, device } = packed;
+  const dense = untracked(() => new Tensor({ op: "detach", x, shape, dtype: packed.dtype }, device).cast(dtype));
+  await realize(dense);
+  // A handle of its own, to which values may be assigned.
+  return fromStorage(dense.storage as Storage, shape); // it was realized
 }

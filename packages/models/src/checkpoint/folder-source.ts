@@ -1,0 +1,122 @@
+import { CheckpointError, type FileSystem, type Json, type SafetensorsFile } from "@lowrank/tensor";
+import type { DecoderOptions } from "../decoder/decoder.js";
+import type { Family } from "../families/family.js";
+import type { FamilyConfig } from "../families/read.js";
+import { shown } from "../schema.js";
+import { readJson } from "./folder.js";
+import { openFiles } from "./open.js";
+import type { PackingMethod } from "./packed/method.js";
+import { packingMethods } from "./packed/table.js";
+import { DenseWeight } from "./stored/dense-weight.js";
+import type { Place, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
+
+/** How config.json says that weights are packed. */
+export interface SaidPacking {
+  /** The tool's name: `quant_method`, or "mlx". */
+  readonly name: string;
+  readonly options: Json;
+}
+
+/** The weights of a folder in the Hugging Face layout: safetensors files, packed or not. `packing`: null where config.json does not say. */
+export async function folderSource(
+  files: FileSystem,
+  folder: string,
+  { family, options }: FamilyConfig,
+  packing: SaidPacking | null,
+): Promise<WeightSource> {
+  const opened = await openFiles(files, folder);
+  const configPath = files.join(folder, "config.json");
+  return {
+    name: folder,
+    configPath,
+    count: opened.reduce((sum, { entries }) => sum + entries.size, 0),
+    async stored(known) {
+      const said = packing ?? (await quantizeConfig(opened, files, folder));
+      const found = said && Object.hasOwn(packingMethods, said.name) ? packingMethods[said.name] : undefined;
+      if (said && !found) checkDense(opened, family, said.name, configPath);
+      // Floats of 8 bits say themselves what they are.
+      const method = (found ?? packingMethods["fp8"])?.(said?.options ?? {}, configPath) as PackingMethod; // in the table
+      return locate(opened, { family, savedNames: options.savedNames ?? null, known, method });
+    },
+    async close() {
+      for (const file of opened) await file.close();
+    },
+  };
+}
+
+/** What AutoGPTQ wrote beside config.json before that said it. */
+async function quantizeConfig(opened: readonly SafetensorsFile[], files: FileSystem, folder: string): Promise<SaidPacking | null> {
+  if (!opened.some(({ entries }) => [...entries.keys()].some((name) => name.endsWith(".qweight")))) return null;
+  const options = await readJson(files, files.join(folder, "quantize_config.json"));
+  return options && { name: String(options["quant_method"] ?? "gptq"), options };
+}
+
+/** Throws CheckpointError where a tensor has a dtype in which quantized weights are packed: where none has, it was so before they were unpacked. */
+function checkDense(opened: readonly SafetensorsFile[], family: Family, method: string, path: string): void {
+  const own = opened.flatMap(({ entries }) => [...entries.values()].filter(({ name }) => isOwn(name, family)));
+  if (own.every(({ dtype }) => /^B?F(16|32|64)$/.test(dtype))) return;
+  throw new CheckpointError(
+    `${path}: the weights are quantized by ${shown(method)}, which is not read. Use the checkpoint in bf16, f16 or f32, or one that is quantized by ${Object.keys(packingMethods).join(", ")}, or in GGUF.`,
+    path,
+  );
+}
+
+/** Whether a tensor is the text model's. */
+const isOwn = (name: string, { ignored, foreign }: Family): boolean => !ignored?.test(name) && !foreign?.test(name);
+
+/** What finding tensors depends on. */
+interface Finding {
+  readonly family: Family;
+  readonly savedNames: DecoderOptions["savedNames"] | null;
+  /** The names that the model may ask for. */
+  readonly known: ReadonlySet<string>;
+  readonly method: PackingMethod;
+}
+
+/** Finds what files hold: weights that stand for themselves, and those that several tensors are. */
+async function locate(files: readonly SafetensorsFile[], finding: Finding): Promise<StoredTensors> {
+  const { family, method, known } = finding;
+  const repeated: string[] = [];
+  const groups = new Map<string, Map<string, Place>>();
+  const foreign: string[] = [];
+  for (const file of files) {
+    for (const name of file.entries.keys()) {
+      if (family.foreign?.test(name)) foreign.push(name);
+      if (!isOwn(name, family)) continue;
+      const { weight, part } = (known.has(name) ? null : method.split(name)) ?? { weight: name, part: "" };
+      const full = known.has(weight) ? weight : ownName(weight, finding);
+      const parts = groups.get(full) ?? new Map<string, Place>();
+      groups.set(full, parts);
+      if (parts.has(part)) repeated.push(name);
+      parts.set(part, { file, name });
+    }
+  }
+  const weights = new Map<string, StoredWeight>();
+  const packed = new Set<string>();
+  for (const [name, parts] of groups) {
+    const isAlone = parts.size === 1 && parts.has("");
+    const weight = isAlone ? null : await method.pack(parts, name);
+    if (weight) {
+      weights.set(name, weight);
+      for (const place of parts.values()) packed.add(place.name);
+    } else for (const [part, place] of parts) weights.set(part === "" ? name : place.name, new DenseWeight(place));
+  }
+  if (packed.size > 0)
+    for (const [name, parts] of groups) {
+      const place = parts.get("");
+      if (place && !known.has(name) && parts.size === 1 && (await method.isSpare?.(place, packed))) weights.delete(name);
+    }
+  return { weights, repeated, foreign };
+}
+
+/** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */
+function ownName(name: string, { family: { prefixes }, savedNames, known }: Finding): string {
+  for (const spelt of savedNames ? [name.replace(savedNames[1], savedNames[0]), name] : [name]) {
+    if (known.has(spelt)) return spelt;
+    for (const [stored, own] of prefixes) {
+      const full = own + spelt.slice(stored.length);
+      if (spelt.startsWith(stored) && known.has(full)) return full;
+    }
+  }
+  return name;
+}

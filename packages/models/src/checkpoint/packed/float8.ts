@@ -1,0 +1,67 @@
+import { type BlockScales, CheckpointError, combinedDigest, type DType, type Storage, scaledDType } from "@lowrank/tensor";
+import { DenseWeight, float8Problem, scaleSuffix } from "../stored/dense-weight.js";
+import { entryOf, type Place } from "../stored/stored.js";
+import type { DefineMethod } from "./method.js";
+
+/** Scales of a weight's input, which one that is widened does not need. */
+const inputScale = /(^|[._])(activation|input)_scale$/;
+
+/** Floats of 8 bits with scales, one or one a block, as transformers' FineGrainedFP8 stores them: widened to bf16. */
+export const float8: DefineMethod = () => ({
+  split: (name) => (name.endsWith(scaleSuffix) ? { weight: name.slice(0, -scaleSuffix.length), part: scaleSuffix } : null),
+  pack: async (parts) => {
+    const [place, scales] = [parts.get(""), parts.get(scaleSuffix)];
+    return place && scales && entryOf(place).dtype.startsWith("F8_") ? new ScaledWeight(place, scales) : null;
+  },
+  isSpare: async ({ name }) => inputScale.test(name),
+});
+
+/** A weight in 8 bits whose scales stand in a tensor beside it. */
+class ScaledWeight extends DenseWeight {
+  constructor(
+    place: Place,
+    private readonly scalesPlace: Place,
+  ) {
+    super(place);
+  }
+
+  override get dtype(): DType {
+    return "bf16";
+  }
+
+  override get problem(): string | null {
+    const { dtype } = entryOf(this.place);
+    return dtype === scaledDType ? null : float8Problem(this.name, dtype);
+  }
+
+  protected override async readInto(storage: Storage, at: number): Promise<string> {
+    const { scales, digest } = await this.#scales();
+    return combinedDigest(
+      new Map([
+        ["", await this.place.file.weightInto(this.name, storage, at, scales)],
+        [scaleSuffix, digest],
+      ]),
+    );
+  }
+
+  override async digest(): Promise<string> {
+    return combinedDigest(
+      new Map([
+        ["", await this.place.file.stream(this.name, () => undefined)],
+        [scaleSuffix, (await this.#scales()).digest],
+      ]),
+    );
+  }
+
+  async #scales(): Promise<{ readonly scales: BlockScales; readonly digest: string }> {
+    const { file, name } = this.scalesPlace;
+    const { dtype, shape } = entryOf(this.scalesPlace);
+    if (!/^B?F(16|32)$/.test(dtype))
+      throw new CheckpointError(
+        `${file.name}: the scales "${name}" are ${dtype}, and F32, BF16 and F16 are read. Convert the checkpoint to bf16.`,
+        file.name,
+      );
+    const digest = await file.digest(name);
+    return { scales: { values: await file.values(name), shape }, digest };
+  }
+}
