@@ -4,12 +4,13 @@ import {
   concat,
   type Device,
   type DType,
-  unpacked,
   packedTensor,
+  realize,
   type Shape,
   showShape,
   sizeOf,
   type Tensor,
+  unpacked,
 } from "@lowrank/tensor";
 import { parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
@@ -56,9 +57,10 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
     [...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]);
   const filed = parametersIn(asFiled, options.device);
   const stored = await source.stored(new Set([head, ...namesOf(filed)]));
-  const { read, warnings } = await asTensorsSay(asFiled, configPath, stored);
+  const { read, warnings: restated } = await asTensorsSay(asFiled, configPath, stored);
   const specs = read === asFiled ? filed : parametersIn(read, options.device);
   const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
+  const warnings = [...restated];
   const tensors = new Map<string, Tensor>();
   const dtypes = new Map<string, DType>();
   const digests = new Map<string, string>();
@@ -68,6 +70,7 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
       tensors.set(name, loaded.tensor);
       for (const [i, digest] of loaded.digests.entries()) digests.set(pieces.length > 1 ? (pieces[i]?.own ?? "") : name, digest);
       dtypes.set(name, naturalDType(pieces));
+      if (loaded.note) warnings.push(`${folder}: ${name}: ${loaded.note}`);
     }
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
@@ -83,29 +86,32 @@ interface Found {
   readonly own: string;
 }
 
+/** A parameter as it was loaded, and a word on blocks that it could not keep. */
+interface Loaded extends LoadedPieces {
+  readonly note?: string;
+}
+
 /** One parameter of the pieces whose contents follow each other: one, for most. */
-async function load(
-  pieces: readonly Found[],
-  { shape, isTransposed = false }: ParameterSpec,
-  options: WeightOptions,
-): Promise<LoadedPieces> {
+async function load(pieces: readonly Found[], { shape, isTransposed = false }: ParameterSpec, options: WeightOptions): Promise<Loaded> {
   const { device, dtype: asked } = options;
   const dtype = asked === "auto" ? naturalDType(pieces) : asked;
   const weights = pieces.map(({ weight }) => weight);
   const runs = alike(weights);
+  if (runs.length > 1) return mixed(runs, shape, { device, dtype: asked });
   const [first] = weights as [StoredWeight]; // a parameter has one piece at least
   // Blocks lie along the inputs, also of a layer whose weight is [in, out].
   const isTurned = isTransposed && first.layout !== null;
-  const { tensor, digests } = await (runs.length === 1
-    ? first.load(weights, isTurned ? first.shape : shape, { device, dtype })
-    : mixed(runs, shape, device));
+  const { tensor, digests } = await first.load(weights, isTurned ? first.shape : shape, { device, dtype });
   if (!tensor.packing) return { tensor, digests };
   const kept = isTurned ? packedTensor(tensor.packing.type, tensor.packing.parts, () => tensor.t()) : tensor;
-  if (asked === "auto") return { tensor: kept, digests };
-  // It leaves its blocks, one parameter after the other.
-  const dense = await unpacked(kept, dtype);
-  kept.dispose();
-  return { tensor: dense, digests };
+  return { tensor: asked === "auto" ? kept : await outOfBlocks(kept, dtype), digests };
+}
+
+/** A tensor in a dtype in place of its blocks. */
+async function outOfBlocks(tensor: Tensor, dtype: DType): Promise<Tensor> {
+  const dense = await unpacked(tensor, dtype);
+  tensor.dispose();
+  return dense;
 }
 
 /** Pieces in a row that are laid out alike. Dense ones are, whatever their dtypes. */
@@ -122,33 +128,35 @@ function alike(weights: readonly StoredWeight[]): StoredWeight[][] {
 /** Memories that one expression reads and stays part of what is computed from it. */
 const mostMemories = 6;
 
-/** A parameter of pieces in blocks of several kinds: an expression that puts them one behind the other, or bf16 where it would be too long a one. */
-async function mixed(runs: readonly (readonly StoredWeight[])[], shape: Shape, device: Device): Promise<LoadedPieces> {
+/** A parameter of pieces in blocks of several kinds: an expression that puts them one behind the other, or dense where that would be too long. */
+async function mixed(runs: readonly (readonly StoredWeight[])[], shape: Shape, { device, dtype: asked }: WeightOptions): Promise<Loaded> {
   const loaded: LoadedPieces[] = [];
   try {
     for (const run of runs) {
       const [first] = run as [StoredWeight]; // runs are not empty
-      loaded.push(await first.load(run, rowsOf(run), { device, dtype: first.layout ? "bf16" : naturalOf(run) }));
+      loaded.push(await first.load(run, rowsOf(run), { device, dtype: naturalOf(run) }));
     }
   } catch (error) {
     for (const { tensor } of loaded) tensor.dispose();
     throw error;
   }
-  const parts: Record<string, Tensor> = {};
-  for (const [i, { tensor }] of loaded.entries())
-    for (const [name, part] of Object.entries(tensor.packing?.parts ?? { values: tensor })) parts[`${i}.${name}`] = part;
-  const types = new Set(loaded.map(({ tensor }) => tensor.packing?.type ?? tensor.dtype));
-  const whole = packedTensor([...types].join(" and "), parts, () =>
-    concat(
-      loaded.map(({ tensor }) => tensor.cast("f32")),
-      0,
-    ).reshape(shape),
-  );
+  const tensors = loaded.map(({ tensor }) => tensor);
   const digests = loaded.flatMap((each) => each.digests);
-  if (Object.keys(parts).length <= mostMemories) return { tensor: whole, digests };
-  const dense = await unpacked(whole, "bf16");
-  whole.dispose();
-  return { tensor: dense, digests };
+  const parts = tensors.flatMap((tensor, i) =>
+    Object.entries(tensor.packing?.parts ?? { values: tensor }).map(([name, part]) => [`${i}.${name}`, part] as const),
+  );
+  const types = [...new Set(tensors.map(({ packing, dtype }) => packing?.type ?? dtype))].join(" and ");
+  const whole = (of: readonly Tensor[]): Tensor => concat([...of], 0).reshape(shape);
+  if (asked === "auto" && parts.length <= mostMemories)
+    return { tensor: packedTensor(types, Object.fromEntries(parts), () => whole(tensors)), digests };
+  const dtype = asked === "auto" ? "bf16" : asked;
+  const dense: Tensor[] = [];
+  for (const tensor of tensors) dense.push(tensor.packing ? await outOfBlocks(tensor, dtype) : tensor);
+  const tensor = whole(dense).cast(dtype);
+  await realize(tensor);
+  for (const piece of dense) piece.dispose();
+  if (asked !== "auto") return { tensor, digests };
+  return { tensor, digests, note: `its pieces are ${types}, too many for one expression over blocks; they are kept in bf16.` };
 }
 
 /** Pieces one behind the other, as rows of the last axis, which is of one length. */
