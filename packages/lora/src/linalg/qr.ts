@@ -43,7 +43,7 @@ export function norm(vector: Float64Array): number {
 }
 
 /** Makes a vector orthogonal to the first `count` rows of a basis and of length 1; false where nothing but rounding is left of it. */
-function removeFrom(basis: Float64Array, count: number, vector: Float64Array): boolean {
+export function removeFrom(basis: Float64Array, count: number, vector: Float64Array): boolean {
   const size = norm(vector);
   if (!(size > 0)) return false;
   scale(vector, 1 / size);

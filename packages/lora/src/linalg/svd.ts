@@ -1,5 +1,5 @@
 import { AdapterError } from "../errors.js";
-import { gram, type HostMatrix, product, transposed } from "./product.js";
+import { gram, type HostMatrix, product, rowProducts, transposed } from "./product.js";
 import { directions, norm, orthonormalized, orthonormalizeRows, scale } from "./qr.js";
 import { eigenvalues, eigenvectors, reflected, type Tridiagonal, tridiagonalized } from "./tridiagonal.js";
 
@@ -82,12 +82,13 @@ function exact(matrix: HostMatrix, rows: number, columns: number, rankOf: (squar
   while (found < rank && left > rounding * size) {
     const count = leadingVectors(eigen, p.subarray(found * n), rank - found);
     const until = found + count;
-    orthonormalizeRows(p, until, n, found);
+    // Eigenvectors are orthonormal already, but not to those of stages before.
+    if (found > 0) orthonormalizeRows(p, until, n, found);
     const own = p.slice(found * n, until * n);
-    const images = product(own, rest, count, n, m);
-    q.set(images, found * m);
-    orthonormalizeRows(q, until, m, found);
+    const images = isTall && found === 0 ? imagesOf(own, matrix, count, n, m, 1 / size) : product(own, rest, count, n, m);
     for (let k = 0; k < count; k++) s[found + k] = left * norm(images.subarray(k * m, (k + 1) * m));
+    q.set(images, found * m);
+    orthonormalizeRows(q, until, m, orthogonalCount(q, s, m, found));
     found = until;
     if (found === rank) break;
     const explained = product(own, images, n, count, m, true);
@@ -122,6 +123,29 @@ function finiteNorm(matrix: Float64Array): number {
   return size;
 }
 
+/** Images whose lengths are this share of the longest one's are as orthogonal as rounding allows: it grows with the square of the ratio. */
+const orthogonalShare = 0.25;
+
+/** Gives the rows of Q from which on images are to be made orthogonal; those of the first stage that are so already get the length 1. */
+function orthogonalCount(q: Float64Array, s: Float64Array, m: number, found: number): number {
+  if (found > 0) return found;
+  const least = orthogonalShare * (s[0] ?? 0);
+  let count = 0;
+  for (; count < s.length && least > 0 && (s[count] ?? 0) >= least; count++) {
+    const row = q.subarray(count * m, (count + 1) * m);
+    scale(row, 1 / norm(row));
+  }
+  return count;
+}
+
+/** P W of rows P [count, n], where W is the transposed of a matrix [m, n] times a factor. */
+function imagesOf(p: Float64Array, matrix: HostMatrix, count: number, n: number, m: number, factor: number): Float64Array {
+  const tall = matrix instanceof Float64Array ? matrix : Float64Array.from(matrix);
+  const images = rowProducts({ of: p, rows: count, stride: n }, { of: tall, rows: m, stride: n }, n);
+  scale(images, factor);
+  return images;
+}
+
 /** What says the eigenvectors of W Wᵀ: H of T = H W Wᵀ H in place of the matrix, T, and all eigenvalues, which fall. */
 interface EigenSystem {
   readonly n: number;
@@ -149,7 +173,9 @@ function leadingVectors({ n, reflections, narrow, values }: EigenSystem, vectors
 /** Triplets given as rows, as columns by falling values: those of a later stage may pass an earlier one's last by a rounding. */
 function falling({ u, s, v }: Decomposition, rows: number, columns: number): Decomposition {
   const order = [...s.keys()].sort((a, b) => (s[b] ?? 0) - (s[a] ?? 0));
+  const isInOrder = order.every((from, to) => from === to);
   const arranged = (vectors: Float64Array, length: number): Float64Array => {
+    if (isInOrder) return transposed(vectors, s.length, length);
     const result = new Float64Array(vectors.length);
     for (const [to, from] of order.entries()) result.set(vectors.subarray(from * length, (from + 1) * length), to * length);
     return transposed(result, s.length, length);

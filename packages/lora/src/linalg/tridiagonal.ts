@@ -1,4 +1,5 @@
-import { directions, norm, removeShares, scale } from "./qr.js";
+import { addProduct, gram, product, rowProducts } from "./product.js";
+import { directions, norm, removeFrom, removeShares, scale } from "./qr.js";
 
 /** A symmetric matrix with entries on three diagonals: [n] on the main one, and beside it, where entry i stands between rows i − 1 and i. */
 export interface Tridiagonal {
@@ -113,34 +114,39 @@ function updateEnd(
   image[row] = (image[row] ?? 0) + own;
 }
 
-/** Turns vectors of T, the rows of [count, n], into those of A: H of `tridiagonalized`, from the last reflection to the first. */
+/** Reflections that are done in one. */
+const blockReflections = 32;
+
+/**
+ * Turns vectors of T, the rows of [count, n], into those of A: H of `tridiagonalized`, from the last reflection to the first. Some reflections
+ * are one product: (I − v₁ v₁ᵀ) (I − v₂ v₂ᵀ) … = I − Vᵀ R V with the v as rows of V and an upper triangular R (Schreiber & Van Loan 1989).
+ */
 export function reflected(matrix: Float64Array, n: number, vectors: Float64Array, count: number): void {
-  // Three vectors at a time share what is loaded of a reflection; of fewer, the last one stands for the others and is changed once.
-  for (let k = 0; k < count; k += 3) {
-    const own = [0, 1, 2].map((i) => vectors.slice(Math.min(k + i, count - 1) * n, (Math.min(k + i, count - 1) + 1) * n));
-    const [x = vectors, y = vectors, z = vectors] = own;
-    for (let row = 1; row < n; row++) reflectThree(matrix, row * n, row, x, y, z);
-    for (const [i, vector] of own.entries()) if (k + i < count) vectors.set(vector, (k + i) * n);
+  for (let first = 1; first < n; first += blockReflections) {
+    const size = Math.min(blockReflections, n - first);
+    // The longest of them.
+    const width = first + size - 1;
+    const v = new Float64Array(size * width);
+    for (let k = 0; k < size; k++) v.set(matrix.subarray((first + k) * n, (first + k) * n + first + k), k * width);
+    const shares = rowProducts({ of: vectors, rows: count, stride: n }, { of: v, rows: size, stride: width }, width);
+    const turned = product(shares, triangleOf(v, size, width), count, size, size);
+    addProduct(vectors, n, { of: turned, rowStride: size, innerStride: 1, factor: -1 }, v, width, count, size, width);
   }
 }
 
-/** (I − v vᵀ) x of the `count` entries of v that start there in the matrix; of y and z too. */
-function reflectThree(matrix: Float64Array, start: number, count: number, x: Float64Array, y: Float64Array, z: Float64Array): void {
-  let ofX = 0;
-  let ofY = 0;
-  let ofZ = 0;
-  for (let i = 0; i < count; i++) {
-    const v = matrix[start + i] ?? 0;
-    ofX += v * (x[i] ?? 0);
-    ofY += v * (y[i] ?? 0);
-    ofZ += v * (z[i] ?? 0);
+/** R [size, size] of reflections with the rows of V [size, width]. */
+function triangleOf(v: Float64Array, size: number, width: number): Float64Array {
+  const inner = gram(v, size, width);
+  const r = new Float64Array(size * size);
+  for (let k = 0; k < size; k++) {
+    r[k * size + k] = 1;
+    for (let i = 0; i < k; i++) {
+      let sum = 0;
+      for (let j = i; j < k; j++) sum += (r[i * size + j] ?? 0) * (inner[k * size + j] ?? 0);
+      r[i * size + k] = -sum;
+    }
   }
-  for (let i = 0; i < count; i++) {
-    const v = matrix[start + i] ?? 0;
-    x[i] = (x[i] ?? 0) - ofX * v;
-    y[i] = (y[i] ?? 0) - ofY * v;
-    z[i] = (z[i] ?? 0) - ofZ * v;
-  }
+  return r;
 }
 
 /** All eigenvalues, falling: implicit QL with Wilkinson's shifts (Dubrulle, Martin & Wilkinson 1968), without vectors. */
@@ -191,12 +197,12 @@ function stepDown(d: Float64Array, e: Float64Array, low: number, high: number): 
   e[high] = 0;
 }
 
-/** Eigenvalues whose distance is below this share of the largest count as a cluster: their vectors are kept orthogonal to each other. */
-const clusterShare = 1e-3;
+/** Eigenvalues whose distance is below this share of the largest count as a cluster: inverse iteration alone finds one vector for all of it. */
+const clusterShare = 1e-8;
 
 /**
- * The eigenvectors of the first `count` of falling eigenvalues, as rows [count, n]: inverse iteration, orthogonal within clusters
- * (Peters & Wilkinson 1971; LAPACK's dstein).
+ * The eigenvectors of the first `count` of falling eigenvalues, as orthonormal rows [count, n]: inverse iteration, orthogonal within clusters
+ * from the start (Peters & Wilkinson 1971; LAPACK's dstein), and to all others at the end.
  */
 export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: number): Float64Array {
   const n = values.length;
@@ -212,13 +218,14 @@ export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: n
     shifted = Math.min(value, shifted - 10 * Number.EPSILON * scaleOf);
     const factors = factored(matrix, shifted, Number.EPSILON * scaleOf);
     const vector = vectors.subarray(k * n, (k + 1) * n);
-    for (let i = 0; i < n; i++) vector[i] = random.next().value;
-    for (let pass = 0; pass < 2; pass++) {
-      solve(factors, vector);
-      scale(vector, 1 / norm(vector));
-      removeShares(vectors, cluster, k, vector);
-      scale(vector, 1 / norm(vector));
-    }
+    do {
+      for (let i = 0; i < n; i++) vector[i] = random.next().value;
+      for (let pass = 0; pass < 2; pass++) {
+        removeShares(vectors, cluster, k, vector);
+        solve(factors, vector);
+        scale(vector, 1 / norm(vector));
+      }
+    } while (!removeFrom(vectors, k, vector));
   }
   return vectors;
 }
