@@ -56,6 +56,34 @@ describe("a weight in blocks is never whole in f32 in a plan's memory", () => {
   }
 });
 
+test.each([
+  ["one row an expert reads its matrix where it lies", 1, false],
+  ["one row an expert, transposed, likewise", 1, true],
+])("matrices chosen by number: %s, and is what a copy of it gives", async (_name, rows, isTransposed) => {
+  const dev = planInterpreter();
+  const stack = tensor(
+    Float32Array.from({ length: 5 * 8 * 12 }, (_, i) => Math.sin(i)),
+    { shape: [5, 8, 12], device: dev },
+  );
+  const [experts, chosen] = [[4, 0, 4], tensor([4, 0, 4], { dtype: "i32", device: dev })];
+  const weight = isTransposed ? stack.t() : stack;
+  const [inner = 0, outer = 0] = weight.shape.slice(1);
+  const x = ones([3, rows, inner], dev);
+  const found = await x.matmul(weight.gather(chosen, 0)).data();
+  const plan = dev.plans.at(-1);
+  expect(products(plan).map(({ b }) => isComputed(b))).toEqual([true]);
+  expect(largestInner(plan)).toBeLessThan(3 * 8 * 12);
+  const all = await weight.data();
+  for (const [block, expert] of experts.entries())
+    for (let column = 0; column < outer; column++) {
+      const want = Array.from({ length: inner }, (_, k) => all[(expert * inner + k) * outer + column] ?? Number.NaN);
+      expect(found[block * outer + column]).toBeCloseTo(
+        want.reduce((sum, value) => sum + value, 0),
+        5,
+      );
+    }
+});
+
 test("an operand that reads as much as it is, is stored and fuses with what makes it", async () => {
   const dev = planInterpreter();
   const x = ones([8, 16], dev);

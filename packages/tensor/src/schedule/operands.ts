@@ -5,7 +5,7 @@ import type { LoadOperand, Slot } from "../kernels/kernel.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { sizeOf } from "../tensor/shape.js";
 import { type FindSlot, lowerOperand } from "./lower.js";
-import { costly, hasOwnKernel, isFree, isNarrowing, isView, numberBehindViews } from "./partition.js";
+import { behindViews, costly, hasOwnKernel, isFree, isNarrowing, isView, numberBehindViews } from "./partition.js";
 
 /** An operand is computed as it is read where what it reads takes at most this share of the bytes that it would take. */
 const mostShare = 0.6;
@@ -15,6 +15,8 @@ const mostShare = 0.6;
  */
 const mostNodes = 96;
 const mostMemories = 6;
+/** Whole matrices that are chosen by number are read where they lie by products of so few rows; more are worth a copy. */
+const fewRows = 8;
 
 /** What the operands of products come to, by numbers of nodes. */
 export interface Operands {
@@ -35,12 +37,16 @@ export function productOperands(graph: NumberedGraph, forced: Uint8Array): Opera
   const known = new Set<number>();
   const numberOf = (node: Node): number => graph.numberOf(node) as number; // of this graph
   for (let i = 0; i < graph.count; i++) {
-    if (graph.node(i).op !== "matmul") continue;
+    const { op, shape } = graph.node(i);
+    if (op !== "matmul") continue;
+    const rows = shape.at(-2) ?? 1;
     for (const input of graph.inputs.subarray(graph.starts[i], graph.starts[i + 1])) {
       const root = numberBehindViews(graph, input);
       if (known.has(root) || isFree(graph.node(root))) continue;
       known.add(root);
-      const expansion = readsItsSize(graph, root, forced) ? null : expansionOf(graph.node(root), (node) => forced[numberOf(node)] === 1);
+      const expansion = readsItsSize(graph, root, forced)
+        ? null
+        : expansionOf(graph.node(root), rows, (node) => forced[numberOf(node)] === 1);
       if (!expansion) {
         stored.add(root);
         continue;
@@ -93,8 +99,8 @@ function readsItsSize(graph: NumberedGraph, root: number, forced: Uint8Array): b
 
 const elementwise: ReadonlySet<string> = new Set(["unary", "binary", "select", "cast", "detach", "reshape", "permute"]);
 
-/** The operand as an expression that is cheap and reads much less than it is; null where there is none. */
-function expansionOf(root: Node, isForced: (node: Node) => boolean): Expansion | null {
+/** The operand of a product of so many rows as an expression that is cheap and reads little; null where there is none. */
+function expansionOf(root: Node, rows: number, isForced: (node: Node) => boolean): Expansion | null {
   // Around what is padded there are zeros enough to store it: to choose for each element would cost more.
   if (root.dtype !== "f32" || root.op === "pad") return null;
   const nodes = new Set<Node>();
@@ -133,10 +139,16 @@ function expansionOf(root: Node, isForced: (node: Node) => boolean): Expansion |
     return { memories, isGiven };
   };
   const { memories } = visit(root, 0);
-  const isSmall = total(memories) <= mostShare * bytesOf(root);
+  const isSmall = total(memories) <= mostShare * bytesOf(root) || (rows <= fewRows && choosesMatrices(root));
   return isCheap && isSmall && memories.size <= mostMemories && nodes.size <= mostNodes
     ? { memories, nodes: reached(root, memories) }
     : null;
+}
+
+/** Whole matrices of a tensor in memory, chosen by number, as experts' weights are: where one begins is all that is computed. */
+function choosesMatrices(root: Node): boolean {
+  const node = behindViews(root);
+  return node.op === "gather" && node.axis <= node.x.shape.length - 3 && behindViews(node.x).op === "buffer";
 }
 
 /** Nodes from the operand down to the memories. */
