@@ -27,6 +27,21 @@ describe("measures of answers", () => {
     ["abc", "xyz", 0],
   ])("chrF of %j and %j is %d", (expected, answer, score) => expect(chrf([{ expected, answer }])).toBeCloseTo(score, 8));
 
+  const { pairs, whole } = JSON.parse(readFileSync(new URL("./goldens-eval/overlap.json", import.meta.url), "utf8")) as {
+    readonly pairs: readonly { readonly expected: string; readonly answer: string; readonly chrf: number; readonly rougeL: number }[];
+    readonly whole: { readonly chrf: number; readonly rougeL: number };
+  };
+  test.each(pairs)("sacreBLEU's chrF2 of $expected and $answer, and ROUGE-L of another implementation", (pair) => {
+    expect(chrf([pair])).toBeCloseTo(pair.chrf, 8);
+    expect(rougeL([pair])).toBeCloseTo(pair.rougeL, 10);
+  });
+
+  test("and of all pairs together", () => {
+    expect(pairs.length).toBeGreaterThanOrEqual(50);
+    expect(chrf(pairs)).toBeCloseTo(whole.chrf, 8);
+    expect(rougeL(pairs)).toBeCloseTo(whole.rougeL, 10);
+  });
+
   test("a normal form leaves case, punctuation and white space out", () =>
     expect(normalized(" The  CAT, sat!\n")).toBe(normalized("the cat sat")));
 

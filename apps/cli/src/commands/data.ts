@@ -7,7 +7,7 @@ import { limitsOf, readingOf } from "../data/open.js";
 import { previewPage } from "../data/page.js";
 import { dataPaths } from "../data/paths.js";
 import { countLines, rowLines } from "../data/preview.js";
-import { withSource } from "../data/source.js";
+import { fromSource, withSource } from "../data/source.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { modelFolder, revisionFlag } from "../hub.js";
@@ -33,6 +33,9 @@ const flags = {
 } as const satisfies Flags;
 
 type Context = CommandContext<typeof flags>;
+
+/** Characters of rows that are written at a time. */
+const blockCharacters = 2 ** 18;
 
 async function preview(names: readonly string[], { values, output, signal }: Context): Promise<number> {
   const { model: name, html } = values;
@@ -101,18 +104,21 @@ async function convert(names: readonly string[], { values, output, signal }: Con
   let count = 0;
   async function* lines(): AsyncGenerator<Uint8Array> {
     const encoder = new TextEncoder();
-    for (const { path } of files) {
-      const rows = await withSource(path, async (source) => {
-        const read: Row[] = [];
-        for await (const row of readRows(source, path, { ...columnsOf(values), asMessages: true })) read.push(row);
-        return read;
-      });
-      signal.throwIfAborted();
-      for (const row of rows) {
+    const columns = columnsOf(values);
+    // Rows are written as they are read: a file of any size takes no more memory than these.
+    let text = "";
+    for (const { path } of files)
+      for await (const row of fromSource(path, (source) => readRows(source, path, { ...columns, asMessages: true }))) {
+        signal.throwIfAborted();
         count++;
-        yield encoder.encode(`${JSON.stringify(written(row))}\n`);
+        text += `${JSON.stringify(written(row))}\n`;
+        if (text.length < blockCharacters) continue;
+        yield encoder.encode(text);
+        text = "";
+        output.draw(`${grouped(count)} rows …`);
       }
-    }
+    yield encoder.encode(text);
+    output.draw("");
   }
   await nodeFiles.write(out, lines());
   output.say(`${grouped(count)} rows in ${out}`);

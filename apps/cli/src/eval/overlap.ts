@@ -53,7 +53,8 @@ export function chrf(pairs: readonly Pair[]): number {
     for (const pair of pairs) {
       const [own, reference] = [sequencesOf(pair.answer, length), sequencesOf(pair.expected, length)];
       for (const [sequence, count] of own) matches += Math.min(count, reference.get(sequence) ?? 0);
-      given += total(own);
+      // As sacreBLEU counts: an answer has no sequences of a length of which its reference has none.
+      given += reference.size === 0 ? 0 : total(own);
       wanted += total(reference);
     }
     if (given === 0 || wanted === 0) continue;
