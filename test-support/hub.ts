@@ -69,7 +69,7 @@ export class TestHub {
     }
   }
 
-  /** Makes a commit of some files and moves the branch there; returns the commit. */
+  /** Makes a commit of some files and moves the branch there; returns the commit. A data set's id is "datasets/user/name". */
   push(id: string, files: Files, { branch = "main", access = "open" }: { branch?: string; access?: Repository["access"] } = {}): string {
     const repository = this.#repositories.get(id) ?? { branches: new Map(), commits: new Map(), access };
     this.#repositories.set(id, repository);
@@ -108,7 +108,9 @@ export class TestHub {
       return this.send(request, response, found.content, { etag: `"${sha1(found.content)}-1"` });
     }
     const [, id = "", rest = ""] =
-      /^\/(?:api\/models\/)?([\w.-]+(?:\/(?!resolve\/|revision\/|tree\/)[\w.-]+)?)\/((?:resolve|revision|tree)\/.*)$/.exec(path) ?? [];
+      /^\/(?:api\/models\/|api\/(?=datasets\/))?((?:datasets\/)?[\w.-]+(?:\/(?!resolve\/|revision\/|tree\/)[\w.-]+)?)\/((?:resolve|revision|tree)\/.*)$/.exec(
+        path,
+      ) ?? [];
     const repository = this.#repositories.get(id);
     const isKnown = request.headers.authorization === `Bearer ${this.token}`;
     const refuse = (status: number, code: string): unknown =>
@@ -135,7 +137,8 @@ export class TestHub {
     }
     const commit = commitOf(names[0] ?? "");
     if (commit === undefined) return refuse(404, "RevisionNotFound");
-    if (kind === "tree") return this.json(response, this.#tree(repository, commit, names.slice(1).join("/")));
+    if (kind === "tree")
+      return this.json(response, this.#tree(repository, commit, names.slice(1).join("/"), query.get("recursive") === "true"));
     if (repository.access === "gated" && !isKnown) return refuse(request.headers.authorization ? 403 : 401, "GatedRepo");
     if (!found) return refuse(404, "EntryNotFound");
     const { content } = found;
@@ -178,7 +181,7 @@ export class TestHub {
   }
 
   /** What lies in a folder at a commit, folders in it too. */
-  #tree({ commits }: Repository, commit: string, folder: string): unknown[] {
+  #tree({ commits }: Repository, commit: string, folder: string, isDeep: boolean): unknown[] {
     const start = folder === "" ? "" : `${folder}/`;
     const inside = [...(commits.get(commit) ?? [])].filter(([path]) => path.startsWith(start));
     const folders = new Set(
@@ -187,7 +190,7 @@ export class TestHub {
     return [
       ...[...folders].map((name) => ({ type: "directory", path: `${start}${name}`, size: 0, oid: sha1(name) })),
       ...inside
-        .filter(([path]) => !path.slice(start.length).includes("/"))
+        .filter(([path]) => isDeep || !path.slice(start.length).includes("/"))
         .map(([path, content]) => ({
           type: "file",
           path,
@@ -199,7 +202,7 @@ export class TestHub {
   }
 
   #resolved(path: string): { readonly content: Buffer } | null {
-    const [, id = "", revision = "", file = ""] = /^\/([\w.-]+(?:\/[\w.-]+)?)\/resolve\/([^/]+)\/(.+)$/.exec(path) ?? [];
+    const [, id = "", revision = "", file = ""] = /^\/((?:datasets\/)?[\w.-]+(?:\/[\w.-]+)?)\/resolve\/([^/]+)\/(.+)$/.exec(path) ?? [];
     const repository = this.#repositories.get(id);
     const content = repository?.commits.get(repository.branches.get(revision) ?? revision)?.get(file);
     return content ? { content } : null;
@@ -213,7 +216,7 @@ export class TestHub {
   }
 }
 
-/** What the hub keeps as large files: weights and tokenizers. */
+/** What the hub keeps as large files: weights, tokenizers and tables. */
 function isLarge(name: string): boolean {
-  return name.endsWith(".safetensors") || name === "tokenizer.json";
+  return /\.(safetensors|parquet)$/.test(name) || name === "tokenizer.json";
 }

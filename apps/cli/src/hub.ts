@@ -1,5 +1,14 @@
 import { stat } from "node:fs/promises";
-import { type HubOptions, isHubId, resolveAdapter, resolveConfig, resolveEither, resolveModel } from "@lowrank/models";
+import {
+  type HubOptions,
+  isHubId,
+  parseDataReference,
+  resolveAdapter,
+  resolveConfig,
+  resolveData,
+  resolveEither,
+  resolveModel,
+} from "@lowrank/models";
 import { UsageError } from "./failure.js";
 import { FetchProgress } from "./fetch-progress.js";
 import type { Flags } from "./flags.js";
@@ -47,6 +56,11 @@ export async function anyFolder(path: string, fetching: Fetching): Promise<strin
   return (await isOnHub(path)) ? fetched(path, fetching, resolveEither) : path;
 }
 
+/** The files of a data set of the hub, likewise. Rejects with CheckpointError where there is no such data set, configuration or split. */
+export function dataFilesOf(name: string, fetching: Fetching): Promise<readonly string[]> {
+  return watched(name, fetching, (options) => resolveData(parseDataReference(name), options));
+}
+
 /** Throws UsageError for the revision of what is here. */
 async function refuseRevision(path: string, revision: string | undefined): Promise<void> {
   if (revision === undefined || (await stat(path).catch(() => null)) === null) return;
@@ -58,26 +72,27 @@ async function isOnHub(path: string): Promise<boolean> {
   return path.includes("/") && isHubId(path) && (await stat(path).catch(() => null)) === null;
 }
 
-async function fetched(
-  path: string,
-  { output = null, signal, revision }: Fetching,
-  resolve: (path: string, options: HubOptions) => Promise<string>,
-): Promise<string> {
+async function fetched(path: string, fetching: Fetching, resolve: (path: string, options: HubOptions) => Promise<string>): Promise<string> {
+  const { revision } = fetching;
   await refuseRevision(path, revision);
+  return watched(path, fetching, (options) => resolve(path, { ...options, ...(revision !== undefined && { revision }) }));
+}
+
+/** What is fetched, with a bar, and a line where it is stopped. */
+async function watched<R>(name: string, { output = null, signal }: Fetching, resolve: (options: HubOptions) => Promise<R>): Promise<R> {
   const progress = output ? new FetchProgress(output) : null;
   try {
-    const folder = await resolve(path, {
+    const found = await resolve({
       ...(signal && { signal }),
-      ...(revision !== undefined && { revision }),
       ...(progress && { onProgress: (step) => progress.step(step) }),
       onNote: (message) => output?.note(message),
     });
     progress?.finish();
-    return folder;
+    return found;
   } catch (error) {
     output?.draw("");
     if (signal?.aborted && error === signal.reason)
-      output?.note(`Stopped while ${path} was fetched; what came of it is kept, and the next call continues.`);
+      output?.note(`Stopped while ${name} was fetched; what came of it is kept, and the next call continues.`);
     throw error;
   }
 }

@@ -215,3 +215,19 @@ describe("processes", () => {
     expect(readdirSync(blobs).filter((name) => !/^[0-9a-f]+$/.test(name))).toEqual([]);
   });
 });
+
+test("data sets of the hub are previewed, split and trained on by their names, with weights", async () => {
+  const parquet = readFileSync(fileURLToPath(new URL("../../../test/data-files/completion.parquet", import.meta.url)));
+  hub.push("datasets/org/rows", { "default/train/0000.parquet": parquet }, { branch: "refs/convert/parquet" });
+  hub.push("datasets/org/rows", { "train.jsonl": readFileSync(train) });
+  const look = await lowrankHere(["data", "preview", "hub:org/rows", "--model", model, "--max-length", "64", "--json"]);
+  expect(look.code, look.stderr).toBe(0);
+  expect((JSON.parse(look.stdout) as { files: { path: string }[] }).files[0]?.path).toMatch(/datasets--org--rows.*0000\.parquet$/);
+  const run = ["train", "--model", model, "--data", "hub:org/rows@main:0.5", "--data", train, "--out", at("data-run"), "--device", "cpu"];
+  const { code, stderr } = await lowrankHere([...run, "--steps", "1", "--batch-size", "2", "--rank", "2"]);
+  expect(code, stderr).toBe(0);
+  expect(stderr).toContain("each row 0.5 times an epoch");
+  const none = await lowrankHere(["data", "convert", "hub:org/none", "--out", at("none.jsonl")]);
+  expect(none.code).toBe(2);
+  expect(existsSync(at("none.jsonl"))).toBe(false);
+});

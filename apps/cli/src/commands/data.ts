@@ -53,7 +53,7 @@ async function preview(names: readonly string[], { values, output, signal }: Con
   });
   const look = async (paths: readonly string[]): Promise<Preview[]> => {
     const found: Preview[] = [];
-    for (const { path } of await dataPaths(paths))
+    for (const { path } of await dataPaths(paths, { output, signal }))
       found.push(
         await withSource(path, (source) =>
           previewData(source, path, tokenizer, {
@@ -100,7 +100,7 @@ async function convert(names: readonly string[], { values, output, signal }: Con
   const { out } = values;
   if (out === undefined) throw new UsageError("lowrank data convert needs --out: where the rows are written. Add --out OUT.jsonl.");
   await checkFile(outFile("--out", out), { inputs: inputsOf(flags, values, names), folder: "", writes: [] });
-  const files = await dataPaths(names);
+  const files = await dataPaths(names, { output, signal });
   let count = 0;
   async function* lines(): AsyncGenerator<Uint8Array> {
     const encoder = new TextEncoder();

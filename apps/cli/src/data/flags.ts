@@ -6,7 +6,7 @@ export const dataFlags = {
     type: "texts",
     value: "FILE",
     path: "read",
-    help: "rows: JSONL, JSON, CSV, TSV or Parquet, packed or not; a folder, a pattern; several, each with :WEIGHT perhaps",
+    help: "rows: JSONL, JSON, CSV, TSV or Parquet, packed or not; a folder, a pattern, hub:USER/NAME; several, each with :WEIGHT perhaps",
     required: true,
   },
   map: { type: "list", value: "prompt=COLUMN,completion=COLUMN", help: "columns that stand for a row's fields" },

@@ -72,7 +72,7 @@ export async function openData(
   output: Output | null,
   options: OpenOptions = {},
 ): Promise<DataSet<Examples> & { readonly keys: readonly string[] }> {
-  const files = await dataPaths(names);
+  const files = await dataPaths(names, { output, signal: options.signal });
   const rowLimit = options.rowLimit === undefined ? undefined : Math.ceil(options.rowLimit / files.length);
   const parts: { readonly data: ReadDataSet; readonly weight: number }[] = [];
   for (const file of files) parts.push({ data: await openFile(file, loaded, output, { ...options, rowLimit }), weight: file.weight });

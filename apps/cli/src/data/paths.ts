@@ -1,8 +1,9 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isDataFile } from "@lowrank/models";
+import { isDataFile, isDataReference } from "@lowrank/models";
 import { glob, isDynamicPattern } from "tinyglobby";
 import { UsageError } from "../failure.js";
+import { dataFilesOf, type Fetching } from "../hub.js";
 
 /** A data file, and how often each of its rows counts. */
 export interface DataPath {
@@ -11,14 +12,14 @@ export interface DataPath {
 }
 
 /**
- * The files that --data names: files, folders of data files, and patterns; after the last colon perhaps a weight. Rejects with UsageError
- * where a folder or a pattern holds none.
+ * The files that --data names: files, folders of data files, patterns, and data sets of the hub (`hub:user/name`), which are fetched; after the last
+ * colon perhaps a weight. Rejects with UsageError where a folder or a pattern holds none, and with CheckpointError where the hub has none.
  */
-export async function dataPaths(names: readonly string[]): Promise<DataPath[]> {
+export async function dataPaths(names: readonly string[], fetching: Fetching): Promise<DataPath[]> {
   const found: DataPath[] = [];
   for (const name of names) {
     const { path, weight } = weighted(name);
-    for (const each of await filesOf(path)) found.push({ path: each, weight });
+    for (const each of isDataReference(path) ? await dataFilesOf(path, fetching) : await filesOf(path)) found.push({ path: each, weight });
   }
   return found;
 }

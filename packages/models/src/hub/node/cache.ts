@@ -33,6 +33,16 @@ export function repositoryIn(cache: string, id: string): CachedRepository {
   return { id, folder, blobs: join(folder, "blobs"), locks: join(cache, ".locks", name) };
 }
 
+/** What stands in front of a data set's name, on the hub and in `CachedRepository.id`. */
+export const dataPrefix = "datasets/";
+
+/** The repository of a data set, "user/name"; its id is "datasets/user/name", as addresses of the hub have it. */
+export function dataRepositoryIn(cache: string, name: string): CachedRepository {
+  const folderName = `datasets--${name.replaceAll("/", "--")}`;
+  const folder = within(cache, folderName);
+  return { id: `${dataPrefix}${name}`, folder, blobs: join(folder, "blobs"), locks: join(cache, ".locks", folderName) };
+}
+
 /** A path below a folder. Throws CheckpointError where the parts lead out of it, whoever named them. */
 export function within(folder: string, ...parts: readonly string[]): string {
   const path = resolve(folder, ...parts);

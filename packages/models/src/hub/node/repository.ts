@@ -1,6 +1,7 @@
 import { CheckpointError } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import { templateFolder } from "../../checkpoint/files.js";
+import { dataPrefix } from "./cache.js";
 import type { Hub } from "./environment.js";
 import { type Answer, ask, bodyOf } from "./request.js";
 import { persistently, UnreachableError } from "./retry.js";
@@ -14,6 +15,9 @@ export interface HubFile {
   readonly digest: { readonly kind: "sha256" | "git"; readonly hex: string };
 }
 
+/** The repository has no branch, tag or commit of that name. */
+export class NoRevisionError extends CheckpointError {}
+
 /** A page of the list holds a thousand files. */
 const mostBodyBytes = 32 * 2 ** 20;
 const mostFiles = 100_000;
@@ -22,8 +26,9 @@ const mostPages = 500;
 /** The commit that a revision stands for now, as 40 hexadecimal digits. */
 export async function commitOf(hub: Hub, id: string, revision: string): Promise<string> {
   if (isCommit(revision)) return revision;
-  const { modelInfo } = await import("@huggingface/hub");
-  const info = await modelInfo({ name: id, revision, hubUrl: hub.endpoint, fetch: fetchOf(hub, id, revision), additionalFields: ["sha"] });
+  const { datasetInfo, modelInfo } = await import("@huggingface/hub");
+  const asked = { revision, hubUrl: hub.endpoint, fetch: fetchOf(hub, id, revision), additionalFields: ["sha" as const] };
+  const info = isData(id) ? await datasetInfo({ name: id.slice(dataPrefix.length), ...asked }) : await modelInfo({ name: id, ...asked });
   const { sha } = info as { readonly sha?: unknown };
   if (typeof sha === "string" && isCommit(sha)) return sha;
   throw new CheckpointError(
@@ -49,6 +54,20 @@ export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map
   return new Map([...files, ...[...templates.files].filter(([name]) => name.endsWith(".jinja"))]);
 }
 
+/** All files of a data set at one commit, those in folders too, by their paths. */
+export async function dataFilesAt(hub: Hub, id: string, commit: string): Promise<Map<string, HubFile>> {
+  const { listFiles } = await import("@huggingface/hub");
+  const repo = { type: "dataset", name: id.slice(dataPrefix.length) } as const;
+  const files = new Map<string, HubFile>();
+  const asked = { repo, recursive: true, revision: commit, hubUrl: hub.endpoint, fetch: fetchOf(hub, id, commit) };
+  for await (const entry of listed(id, listFiles(asked))) {
+    const isPath = entry.path.split("/").every((part) => part !== "" && !/^\.\.?$|\\/.test(part));
+    const file = isPath ? fileOf(entry, entry.path) : null;
+    if (file) files.set(entry.path, file);
+  }
+  return files;
+}
+
 interface Listing {
   readonly files: Map<string, HubFile>;
   readonly folders: ReadonlySet<string>;
@@ -59,14 +78,28 @@ async function filesIn(hub: Hub, id: string, commit: string, folder: string): Pr
   const { listFiles } = await import("@huggingface/hub");
   const files = new Map<string, HubFile>();
   const folders = new Set<string>();
-  let count = 0;
-  for await (const entry of listFiles({
-    repo: { type: "model", name: id },
+  const asked = {
+    repo: { type: "model", name: id } as const,
     ...(folder !== "" && { path: folder }),
     revision: commit,
     hubUrl: hub.endpoint,
     fetch: fetchOf(hub, id, commit),
-  })) {
+  };
+  for await (const entry of listed(id, listFiles(asked))) {
+    const { type, path } = entry;
+    const name = folder === "" ? path : path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : "";
+    if (name === "" || name === "." || name === ".." || /[/\\]/.test(name)) continue;
+    if (type === "directory") folders.add(name);
+    const file = fileOf(entry, path);
+    if (file) files.set(path, file);
+  }
+  return { files, folders };
+}
+
+/** The entries of a list of the hub's, checked. Rejects with CheckpointError for what describes no file, and for more than there can be. */
+async function* listed(id: string, entries: AsyncIterable<unknown>): AsyncGenerator<z.infer<typeof entrySchema>> {
+  let count = 0;
+  for await (const entry of entries) {
     count += 1;
     const { success, data } = z.safeParse(entrySchema, entry);
     if (!success || count > mostFiles)
@@ -74,15 +107,19 @@ async function filesIn(hub: Hub, id: string, commit: string, folder: string): Pr
         `${id}: the hub's list of files ${success ? `has more than ${mostFiles} entries` : `holds ${JSON.stringify(entry)?.slice(0, 120)}, which describes no file`}. Check HF_ENDPOINT, or try again later.`,
         id,
       );
-    const { type, path, size, oid, lfs } = data;
-    const name = folder === "" ? path : path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : "";
-    if (name === "" || name === "." || name === ".." || /[/\\]/.test(name)) continue;
-    if (type === "directory") folders.add(name);
-    if (type !== "file") continue;
-    if (lfs) files.set(path, { name: path, size: lfs.size, digest: { kind: "sha256", hex: lfs.oid.replace("sha256:", "") } });
-    else if (size !== undefined && oid !== undefined) files.set(path, { name: path, size, digest: { kind: "git", hex: oid } });
+    yield data;
   }
-  return { files, folders };
+}
+
+/** A file of a list, by its path; null for what is none. */
+function fileOf({ type, size, oid, lfs }: z.infer<typeof entrySchema>, name: string): HubFile | null {
+  if (type !== "file") return null;
+  if (lfs) return { name, size: lfs.size, digest: { kind: "sha256", hex: lfs.oid.replace("sha256:", "") } };
+  return size !== undefined && oid !== undefined ? { name, size, digest: { kind: "git", hex: oid } } : null;
+}
+
+function isData(id: string): boolean {
+  return id.startsWith(dataPrefix);
 }
 
 /**
@@ -144,17 +181,18 @@ export function refusal(hub: Hub, id: string, revision: string, { status, header
     ? "the token that is set (HF_TOKEN, or of `hf auth login`) does not give access: check it"
     : "log in with `hf auth login`, or set HF_TOKEN";
   const page = `${hub.endpoint}/${id}`;
+  const kind = isData(id) ? "data set" : "model";
   const says = (fact: string, remedy: string): CheckpointError =>
-    new CheckpointError(`${id}: it is no folder, and ${fact}. ${remedy}.`, id);
+    new CheckpointError(`${id}: ${isData(id) ? "" : "it is no folder, and "}${fact}. ${remedy}.`, id);
   if (code === "RevisionNotFound")
-    return says(`the hub has no revision "${revision}" of it`, "Give a branch, a tag or a commit that it has");
+    return new NoRevisionError(says(`the hub has no revision "${revision}" of it`, "Give a branch, a tag or a commit that it has").message, id);
   if (code === "GatedRepo" || (status === 403 && code === ""))
     return says(`on the hub it is gated (${status})`, `Ask for access at ${page}; then ${login}`);
   if (status === 401 || status === 403)
     return says(
-      `the hub refuses it (${status}): no such model, or a private or gated one`,
+      `the hub refuses it (${status}): no such ${kind}, or a private or gated one`,
       `Check the id; for a private or gated one ${login}`,
     );
-  if (status === 404) return says(`the hub has no model of that name at ${hub.endpoint}`, "Check the path or the id");
+  if (status === 404) return says(`the hub has no ${kind} of that name at ${hub.endpoint}`, "Check the path or the id");
   return says(`the hub answers ${status}`, "Try again later, or give a local folder");
 }

@@ -14,7 +14,7 @@ import { neededOf, OtherKindError, requiredAmong, shardsIn, type Wanted } from "
 const parallelCount = 4;
 
 /** What one call fetches of a repository at one commit. */
-interface Fetch {
+export interface Fetch {
   readonly hub: Hub;
   readonly repository: CachedRepository;
   readonly commit: string;
@@ -91,7 +91,7 @@ async function weightsOf(work: Fetch, files: ReadonlyMap<string, HubFile>): Prom
 }
 
 /** Fetches files, several at a time, the small ones first. With the first that fails the others end. */
-async function fetchFiles(work: Fetch, files: readonly HubFile[]): Promise<void> {
+export async function fetchFiles(work: Fetch, files: readonly HubFile[]): Promise<void> {
   const { repository, commit, options } = work;
   const snapshot = snapshotOf(repository, commit);
   const sizes = await Promise.all(
