@@ -21,13 +21,13 @@ beforeAll(async () => {
 const config = (folder: string): Record<string, unknown> => JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
 
 /** Writes what adapters make of a model into a folder of its own. */
-async function written(name: string, model: Model, folders: readonly string[]): Promise<string> {
+async function written(name: string, model: Model, folders: readonly string[], dtype: "f32" | "f16" | "bf16"): Promise<string> {
   const adapters = [];
   for (const folder of folders) adapters.push(await loadAdapter(model, folder, { onWarning: () => {} }));
   const out = join(scratch, name.replace("/", "-"));
   const merged = [];
   for (const adapter of adapters) merged.push(await adapterDigest(adapter));
-  await saveModel(model, out, { tensors: mergedParameters(adapters), merged });
+  await saveModel(model, out, { tensors: mergedParameters(adapters), merged, dtype });
   return out;
 }
 
@@ -82,7 +82,7 @@ describe("merging as PEFT does", () => {
     { name: "two-bf16", dtype: "bf16", adapters: finals(one, two) },
   ] as const)("$name: no further from the adapters beside the base than PEFT's merge, rounded once", async ({ name, dtype, adapters }) => {
     const { model } = await loadModel(join(methods, "models", "llama"), { device: dev, dtype });
-    const out = await written(name, model, adapters);
+    const out = await written(name, model, adapters, dtype);
     const merged = await loadModel(out, { device: dev });
     expect(config(out)["lowrank_merged"]).toHaveLength(adapters.length);
     await opened(goldens, async (file) => {

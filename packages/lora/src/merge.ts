@@ -6,7 +6,7 @@ import { copyOf, type MergedWeight } from "./methods/method.js";
 /**
  * Adds the adapter to the base's weights (LoRA: W = W0 + (alpha / r) B A) and takes it out of the forward, which from then on runs the
  * same kernels as the base. Explicit, and undone by `unmerge`. Throws AdapterError when the adapter is merged already, cannot be merged, or
- * when a weight is shared with another module (a tied embedding would change as well).
+ * when a weight is shared with another module (a tied embedding would change as well) or lies in blocks.
  */
 export function merge(adapter: Adapter): void {
   checkMergeable(adapter);
@@ -16,6 +16,7 @@ export function merge(adapter: Adapter): void {
   try {
     changes = adapter.everything.flatMap(({ attachment }) => [...(attachment.merge?.() ?? [])]);
     refuseShared(adapter, changes);
+    refusePacked(changes);
   } catch (error) {
     adapter.enable();
     throw error;
@@ -71,6 +72,15 @@ export function checkMergeable(adapter: Adapter): void {
       unmergeable,
     );
   }
+}
+
+/** Throws AdapterError when a weight lies in blocks, which no sum fits into. */
+function refusePacked(changes: readonly MergedWeight[]): void {
+  const packing = changes.map(({ weight }) => weight.packing).find((each) => each !== null);
+  if (packing)
+    throw new AdapterError(
+      `The base's weights lie in blocks (${packing.type}), which cannot hold what is added to them. Keep the adapter beside the model, write a merged checkpoint (\`lowrank merge\`, or mergedParameters with saveModel), or load the base with a dtype.`,
+    );
 }
 
 /** Throws AdapterError when two modules compute with one of the weights that change. */

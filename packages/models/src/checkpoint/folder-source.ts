@@ -87,8 +87,11 @@ async function locate(files: readonly SafetensorsFile[], finding: Finding): Prom
       const full = known.has(weight) ? weight : ownName(weight, finding);
       const parts = groups.get(full) ?? new Map<string, Place>();
       groups.set(full, parts);
-      if (parts.has(part)) repeated.push(name);
-      parts.set(part, { file, name });
+      const first = parts.get(part);
+      // Some tools write what shards share into each of them; what is the same in both is read once.
+      if (first && (await first.file.digest(first.name)) !== (await file.digest(name)))
+        repeated.push(`"${name}" is there twice, and ${file.name} has other contents than ${first.file.name}`);
+      if (!first) parts.set(part, { file, name });
     }
   }
   const weights = new Map<string, StoredWeight>();

@@ -68,10 +68,7 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
   for (const [name, parameter] of new Map([...own, ...given]))
     for (const [piece, tensor] of piecesOf(name, parameter, model)) {
       tensors.set(piece, tensor);
-      dtypes.set(
-        piece,
-        (asked === "as-stored" ? (stored?.get(name) ?? stored?.values().next().value) : asked) ?? own.get(name)?.dtype ?? "f32",
-      );
+      dtypes.set(piece, (asked === "as-stored" ? (stored?.get(name) ?? stored?.values().next().value) : asked) ?? parameter.dtype);
     }
   const isUntied = [...given.keys()].some((name) => !own.has(name));
   const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";

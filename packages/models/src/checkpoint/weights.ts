@@ -180,7 +180,7 @@ function match(
   tied: readonly string[],
 ): Map<string, readonly Found[]> {
   const { weights } = stored;
-  const problems = stored.repeated.map((name) => `"${name}" is there twice`);
+  const problems = [...stored.repeated];
   const wanted = new Map([...specs].map(([name, spec]) => [name, piecesOf(name, spec, weights)] as const));
   const names = new Set([...wanted.values()].flatMap((pieces) => pieces.map((piece) => piece.name)));
   const missing = [...names].filter((name) => !weights.has(name));

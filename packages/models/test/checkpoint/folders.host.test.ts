@@ -346,3 +346,31 @@ describe("weights in F8_E4M3 with scales", () => {
     expect(read).not.toHaveProperty("quantization_config");
   });
 });
+
+describe("a tensor that is in two shards", () => {
+  const shards = async (change: (weights: Map<string, Tensor>) => void): Promise<Readonly<Record<string, Uint8Array>>> => {
+    const weights = await weightsOf(untied);
+    const second = new Map([...weights].slice(5));
+    second.set("model.norm.weight", weights.get("model.norm.weight") as Tensor);
+    const first = new Map([...weights].slice(0, 5));
+    first.set("model.norm.weight", weights.get("model.norm.weight") as Tensor);
+    change(second);
+    return { "model-00001-of-00002.safetensors": await bytesOf(first), "model-00002-of-00002.safetensors": await bytesOf(second) };
+  };
+
+  test("is read where both are the same", async () => {
+    const { model } = await load(untied, await shards(() => {}));
+    expect(await logitsOf(model)).toEqual(await logitsOf(await initModel(untied, { device: dev, seed: 1 })));
+  });
+
+  test.each<[string, (norm: Tensor) => Tensor]>([
+    ["another number", (norm) => norm.add(tensor([0, 0, 0, 0, 0, 0, 0, 1e-6], { device: dev }))],
+    ["another dtype", (norm) => norm.cast("bf16")],
+    ["another shape", (norm) => norm.reshape([1, 8])],
+  ])("is refused with both files where one has %s", async (_, change) => {
+    const files = await shards((second) => void second.set("model.norm.weight", change(second.get("model.norm.weight") as Tensor)));
+    expect(await failure(load(untied, files))).toMatch(
+      /"model\.norm\.weight" is there twice, and m\/model-00002-of-00002\.safetensors has other contents than m\/model-00001-of-00002\.safetensors/,
+    );
+  });
+});

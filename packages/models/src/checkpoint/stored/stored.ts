@@ -43,7 +43,7 @@ export interface LoadedPieces {
 export interface StoredTensors {
   /** `readWeights` may put one under another name. */
   readonly weights: Map<string, StoredWeight>;
-  /** Names that are there more than once. */
+  /** What is there more than once with other contents, as parts of a sentence. */
   readonly repeated: readonly string[];
   /** The tensors of what is no text model. */
   readonly foreign: readonly string[];

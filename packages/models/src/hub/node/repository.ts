@@ -185,7 +185,10 @@ export function refusal(hub: Hub, id: string, revision: string, { status, header
   const says = (fact: string, remedy: string): CheckpointError =>
     new CheckpointError(`${id}: ${isData(id) ? "" : "it is no folder, and "}${fact}. ${remedy}.`, id);
   if (code === "RevisionNotFound")
-    return new NoRevisionError(says(`the hub has no revision "${revision}" of it`, "Give a branch, a tag or a commit that it has").message, id);
+    return new NoRevisionError(
+      says(`the hub has no revision "${revision}" of it`, "Give a branch, a tag or a commit that it has").message,
+      id,
+    );
   if (code === "GatedRepo" || (status === 403 && code === ""))
     return says(`on the hub it is gated (${status})`, `Ask for access at ${page}; then ${login}`);
   if (status === 401 || status === 403)
