@@ -48,16 +48,40 @@ function rowHtml({ line, parts, tokenCount, learnedTokenCount }: PreviewRow): st
   return `<figure class="sample"><figcaption>line ${line}<small>${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} in the loss</small></figcaption><div class="row">${text}</div></figure>`;
 }
 
+/** Bars that stand beside each other, and for narrow screens the same below one another: text that is scaled down cannot be read. */
 function histogram({ lengths }: Preview): string {
   const classes = lengthClasses(lengths);
   const most = classes.reduce((largest, { count }) => Math.max(largest, count), 1);
+  return `<div class="wide">${standing(classes, most)}</div><div class="narrow">${lying(classes, most)}</div>`;
+}
+
+type LengthClass = ReturnType<typeof lengthClasses>[number];
+
+const title = ({ from, to, count }: LengthClass): string => `<title>${count} rows of ${from} to ${to} tokens</title>`;
+
+function standing(classes: readonly LengthClass[], most: number): string {
   const [width, height, gap] = [64, 120, 22];
-  const bars = classes.map(({ from, to, count }, i) => {
-    const tall = (height * count) / most;
+  const bars = classes.map((each, i) => {
+    const tall = (height * each.count) / most;
     const x = i * width;
     const middle = x + (width - 8) / 2;
-    return `<rect class="cell" x="${x}" y="${gap + height - tall}" width="${width - 8}" height="${tall}" rx="3"><title>${count} rows of ${from} to ${to} tokens</title></rect>
-<text class="mark mid" x="${middle}" y="${gap + height - tall - 5}">${grouped(count)}</text><text class="mark mid" x="${middle}" y="${gap + height + 15}">${from}–${to}</text>`;
+    return `<rect class="cell" x="${x}" y="${gap + height - tall}" width="${width - 8}" height="${tall}" rx="3">${title(each)}</rect>
+<text class="mark mid" x="${middle}" y="${gap + height - tall - 5}">${grouped(each.count)}</text><text class="mark mid" x="${middle}" y="${gap + height + 15}">${each.from}–${each.to}</text>`;
   });
-  return `<svg viewBox="0 0 ${Math.max(1, classes.length) * width} ${height + gap + 22}" width="${classes.length * width}" role="img" aria-label="rows by their tokens">${bars.join("\n")}</svg>`;
+  return svg(Math.max(1, classes.length) * width, height + gap + 22, bars);
+}
+
+function lying(classes: readonly LengthClass[], most: number): string {
+  const [label, room, line] = [82, 170, 24];
+  const bars = classes.map((each, i) => {
+    const long = (room * each.count) / most;
+    const y = i * line;
+    return `<text class="mark end" x="${label - 8}" y="${y + 16}">${each.from}–${each.to}</text><rect class="cell" x="${label}" y="${y + 3}" width="${long}" height="${line - 6}" rx="3">${title(each)}</rect>
+<text class="mark" x="${label + long + 6}" y="${y + 16}">${grouped(each.count)}</text>`;
+  });
+  return svg(label + room + 58, Math.max(1, classes.length) * line, bars);
+}
+
+function svg(width: number, height: number, parts: readonly string[]): string {
+  return `<svg viewBox="0 0 ${width} ${height}" width="${width}" role="img" aria-label="rows by their tokens">${parts.join("\n")}</svg>`;
 }
