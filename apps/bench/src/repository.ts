@@ -25,6 +25,13 @@ export async function smollm2(): Promise<{ readonly path: string } | { readonly 
   return script.smollm2Folder();
 }
 
+/** A script beside the suite with the interpreter that runs it; or why there is none. */
+export function pythonScript(name: string): readonly [python: string, script: string] | { readonly skipped: string } {
+  const python = process.env["LOWRANK_PYTHON"];
+  const script = join(root, "apps", "bench", "python", name);
+  return python === undefined || !existsSync(script) ? { skipped: "LOWRANK_PYTHON names no interpreter" } : [python, script];
+}
+
 /** Rows of the example task, made anew: the same for the same seed. */
 export async function exampleRows(count: number): Promise<readonly object[]> {
   const path = join(root, "examples", "orders", "generate.mjs");

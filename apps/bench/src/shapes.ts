@@ -4,6 +4,7 @@ import { type Device, fromBytes, type Tensor } from "@lowrank/tensor";
 import { inputIds } from "./formula.js";
 import { gptStart, loraAlpha, loraStart, type StepShape } from "./gpt-start.js";
 import { inputTensor } from "./inputs.js";
+import type { MatrixMaker } from "./matrix-types.js";
 
 /** A GPT, the batch that it is trained on, and the rank of its LoRA. */
 export interface ModelShape extends StepShape {
@@ -17,12 +18,15 @@ export const shapes = {
   small: { name: "small", layers: 6, width: 384, heads: 6, vocab: 8192, batch: 4, length: 256, rank: 8 },
 } as const satisfies Record<string, ModelShape>;
 
-/** A GPT-2 of this shape with start values that every side of a comparison can make. */
-export function buildModel(shape: ModelShape, device: Device): CausalLM {
+/** A GPT-2 of this shape with start values that every side of a comparison can make; its layers' matrices are what `matrix` makes of them. */
+export function buildModel(shape: ModelShape, device: Device, matrix?: MatrixMaker): CausalLM {
   const { layers, width, heads, vocab, length } = shape;
   const config = { model_type: "gpt2", n_embd: width, n_layer: layers, n_head: heads, vocab_size: vocab, n_positions: length };
   const tensors = new Map(
-    gptStart(shape).map(({ name, shape: sizes, values }) => [`transformer.${name}`, stored(device, sizes, values)] as const),
+    gptStart(shape).map(({ name, shape: sizes, values }) => {
+      const isMatrix = name.startsWith("h.") && sizes.length === 2;
+      return [`transformer.${name}`, isMatrix && matrix ? matrix(values, sizes) : stored(device, sizes, values)] as const;
+    }),
   );
   return modelOf(config, tensors);
 }

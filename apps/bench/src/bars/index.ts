@@ -9,6 +9,7 @@ import { matmulBars, webgpuMatmulBars } from "./matmul.js";
 import { mixerBars } from "./mixers.js";
 import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
+import { quantisedBars } from "./quantised.js";
 import { smollm2Bars } from "./smollm2.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 
@@ -30,4 +31,5 @@ export const bars: readonly Bar[] = [
   ...lifeBars,
   ...loadingBars,
   ...smollm2Bars,
+  ...quantisedBars,
 ];

@@ -1,20 +1,13 @@
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadModel, TextGenerator } from "@lowrank/models";
-import { commandLine, root, shared, smollm2 } from "../repository.js";
+import { commandLine, pythonScript, shared, smollm2 } from "../repository.js";
 import { type CommandRun, runCommand } from "../steps/command.js";
 import { quantile } from "../timing.js";
 import type { Bar, BarContext, Outcome } from "./bar.js";
 import { inFolder } from "./life.js";
 
 const prompt = "Once upon a time, in a small village by the sea, there lived";
-
-/** A script beside the suite with the interpreter that runs it; or why there is none. */
-function pythonScript(name: string): readonly [python: string, script: string] | { readonly skipped: string } {
-  const python = process.env["LOWRANK_PYTHON"];
-  const script = join(root, "apps", "bench", "python", name);
-  return python === undefined || !existsSync(script) ? { skipped: "LOWRANK_PYTHON names no interpreter" } : [python, script];
-}
 
 /** One command of a pair, and the milliseconds of its steps. */
 interface Run extends CommandRun {

@@ -27,8 +27,8 @@ export function trainStep(
   training: Training,
   part: "update" | "gradients" = "update",
   name = "lowrank",
+  model = buildModel(shape, device),
 ): TrainStep {
-  const model = buildModel(shape, device);
   const parameters = training === "lora" ? adapt(model, shape).parameters() : [...new Set(model.namedParameters().values())];
   const optimizer = optim.adamw(parameters, { learningRate: 1e-3, weightDecay: 0 });
   const ids = batchIds(shape, device);

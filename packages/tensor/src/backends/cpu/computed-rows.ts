@@ -10,6 +10,7 @@ import { sizeOf } from "../../tensor/shape.js";
 import { elementOf, walks } from "./computed.js";
 import { type Factored, factored, grouped } from "./factored.js";
 import { fewRows } from "./few-rows.js";
+import { integerRowsSteps } from "./integer-rows.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps, rowsStep } from "./loop.js";
 import type { Step, StepList, Word } from "./steps.js";
@@ -40,11 +41,21 @@ interface Before {
  */
 export function fewComputedSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
   if (!isComputed(kernel.b) || kernel.m > fewRows || kernel.plus || kernel.k === 0) return null;
-  const sums = sumsOf(kernel, dtypeOf);
-  const first = sums.lanes ? laneSteps(sums, sums.lanes, dtypeOf, library) : loopSteps(sums.kernel, firstFree, dtypeOf, library);
+  const first = integerSteps(kernel, dtypeOf, library) ?? stepsOfSums(sumsOf(kernel, dtypeOf), dtypeOf, library);
   if (!kernel.epilogue) return first;
   const then = loopSteps(epilogueLoop(kernel, kernel.epilogue), firstFree, dtypeOf, library);
   return { steps: [...first.steps, ...then.steps], scratchBytes: Math.max(first.scratchBytes, then.scratchBytes) };
+}
+
+/** The steps of a product whose right operand are columns of small integers; null where it is another. */
+function integerSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList | null {
+  const { b, batch, k, n } = kernel;
+  const down = isComputed(b) ? walks(b, batch, [k, n], dtypeOf).row : null;
+  return down && integerRowsSteps(kernel, down.blocks, dtypeOf, library);
+}
+
+function stepsOfSums(sums: Sums, dtypeOf: (slot: Slot) => DType, library: KernelLibrary): StepList {
+  return sums.lanes ? laneSteps(sums, sums.lanes, dtypeOf, library) : loopSteps(sums.kernel, firstFree, dtypeOf, library);
 }
 
 /** The steps of a kernel whose last outer axis are lanes. */

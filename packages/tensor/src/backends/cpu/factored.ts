@@ -1,6 +1,7 @@
 import { affine } from "../../kernels/affine.js";
 import type { Expr, ExprMakers, Index } from "../../kernels/expr.js";
 import { asFraction, fractionBits, fractionSteps } from "../../kernels/wasm/bytes.js";
+import type { BytesKind } from "../../kernels/wasm/sixteen-bits.js";
 import type { SmallIntegers } from "../../kernels/wasm/small-integers.js";
 
 /** An element as factor · (scale · rest + offset) + shift, of which all but the rest are the same in all lanes. */
@@ -11,6 +12,34 @@ export interface Factored {
   readonly scale: number;
   readonly offset: number;
   readonly shift: Expr | null;
+}
+
+/** An element as factor · (rest + offset) + shift, of which the rest are bytes. */
+export interface IntegerPart extends Pick<Factored, "rest" | "factor" | "offset" | "shift"> {
+  /** How its bytes are found, and its largest magnitude. */
+  readonly kind: BytesKind;
+  readonly high: number;
+}
+
+/** Integers further from 0 are no offset of bytes. */
+const mostOffset = 255;
+
+/** Null for an element that is not so. */
+export function affineInteger(make: ExprMakers, value: Expr, lane: Index, small: SmallIntegers): IntegerPart | null {
+  const { rest, factor, offset, shift } = affine(make, value, lane);
+  const integer = small.loadsOf(rest) && small.based(rest);
+  if (!integer || (rest.axes & lane.axes) === 0) return null;
+  const all = integer.offset + offset;
+  const signed = all === -128 ? small.asSigned(integer.base) : null;
+  if (signed) {
+    const kind = small.isInOrder(signed) ? "signed in memory" : "signed";
+    return { rest: signed, factor, offset: 0, shift, kind, high: 128 };
+  }
+  const part = { rest: integer.base, factor, kind: "unsigned", high: integer.high } as const;
+  if (Number.isInteger(all) && Math.abs(all) <= mostOffset) return { ...part, offset: all, shift };
+  const moved = make.constant("f32", all);
+  const more = factor ? make.binary("mul", factor, moved) : moved;
+  return { ...part, offset: 0, shift: shift ? make.binary("add", shift, more) : more };
 }
 
 /** Of a small integer, the rest is what vectors of bytes are widened to in the fewest instructions. */
@@ -47,7 +76,7 @@ export interface Group extends Pick<Factored, "factor" | "offset" | "shift"> {
   readonly units: readonly number[];
 }
 
-export function grouped(make: ExprMakers, parts: readonly Factored[]): Group[] {
+export function grouped(make: ExprMakers, parts: readonly Pick<Factored, "factor" | "offset" | "shift">[]): Group[] {
   const groups = new Map<string, Group & { readonly units: number[] }>();
   for (const [unit, { factor, offset, shift }] of parts.entries()) {
     const key = [offset, ...[factor, shift].map((expr) => (expr ? make.key([expr]) : ""))].join(";");

@@ -168,7 +168,7 @@ export function sharedParts(
   return parts.size > mostParts ? [] : [...parts];
 }
 
-const mostParts = 16;
+const mostParts = 32;
 
 function takesMore(expr: Expr, dtypes: (slot: Slot) => DType): boolean {
   if (expr.op === "load") return dtypes(expr.slot) !== "f32";

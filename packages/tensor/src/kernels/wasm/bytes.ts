@@ -177,6 +177,22 @@ export class ByteValues {
     });
   }
 
+  /** The first and the last eight of signed bytes that lie side by side in memory, as integers of 16 bits; null for others. */
+  signedHalves(expr: Expr, at: Position): readonly [Code, Code] | null {
+    const operation = this.small.of(expr)?.operation;
+    if (operation?.op === "same") return this.signedHalves(operation.x, at);
+    const found = operation?.op === "load" && this.#isOfBytes(expr, at) ? this.host.addressOf(operation.load, at) : null;
+    if (!found) return null;
+    return [memory("i16x8.load8x8_s", found.offset, found.address), memory("i16x8.load8x8_s", found.offset + 8, found.address)];
+  }
+
+  /** The bytes of all units of a small integer. Throws Error where they are not near each other. */
+  all(expr: Expr, at: Position): Code {
+    const bytes = this.#bytes(expr, at);
+    if (!bytes) throw new Error("ByteValues: lanes of an integer lie too far apart.");
+    return bytes;
+  }
+
   /** A unit of a value that is made of bytes; null for all others. */
   unit(expr: Expr, unit: number, at: Position): Code | null {
     return (

@@ -63,6 +63,20 @@ export class SmallIntegers {
     return low < 0 ? null : { base: expr, high, offset: 0 };
   }
 
+  /** Whether an integer is a byte in memory whose lanes lie side by side. */
+  isInOrder(expr: Expr): boolean {
+    const operation = this.of(expr)?.operation;
+    if (operation?.op === "same") return this.isInOrder(operation.x);
+    return operation?.op === "load" && this.#placesOf(operation.load)?.every((place, lane) => place === lane) === true;
+  }
+
+  /** For x ⊕ 128, which less 128 is x as a signed byte, x; else null. */
+  asSigned(expr: Expr): Expr | null {
+    const operation = this.of(expr)?.operation;
+    if (operation?.op === "same") return this.asSigned(operation.x);
+    return operation?.op === "xor" && operation.value === 128 ? operation.x : null;
+  }
+
   /** What a load of a table of sixteen f32 is looked up by, where that is a small integer; null for other loads. */
   codeOf(load: Load): Expr | null {
     const { index } = load;

@@ -175,6 +175,25 @@ export class Values {
     }
   }
 
+  /** The first and the last eight of sixteen signed bytes in memory, as integers of 16 bits; null where they do not lie side by side. */
+  signedHalves(expr: Expr, at: Position): readonly [Code, Code] | null {
+    return this.#bytes.signedHalves(expr, at);
+  }
+
+  /** Where the first bytes of a small integer lie, and how many bytes its elements move with an axis; null where they do not lie in a line. */
+  stream(expr: Expr, at: Position): (LinearAddress & { readonly bytesAlong: (axis: number) => number }) | null {
+    const [load] = this.#bytes.small.loadsOf(expr) ?? [];
+    if (load?.op !== "load") return null;
+    const { slot, index } = load;
+    const found = this.#linearAddress(slot, index, at);
+    return found && { ...found, bytesAlong: (axis) => (this.analysis.stride(index, axis) ?? 0) * dtypeBytes[this.dtypes(slot)] };
+  }
+
+  /** A small integer in sixteen lanes, as bytes. */
+  bytes(expr: Expr, at: Position): Code {
+    return this.#bytes.all(expr, at);
+  }
+
   /** A value for four lanes (unit `unit` of them). A bool is a mask. */
   vector(expr: Expr, unit: number, at: Position): Code {
     if (expr.op === "const") {
