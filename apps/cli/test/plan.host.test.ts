@@ -2,6 +2,8 @@ import { absentGpu, planningDevice, tensor } from "@lowrank/tensor";
 import { describe, expect, it } from "vitest";
 import { cardOf, leastSeconds } from "../src/plan/cards.js";
 import { programOf } from "../src/program.js";
+import { baseModelFolder } from "../src/quickstart-assets.js";
+import { lowrankHere } from "./cli.js";
 
 describe("a card that is not there", () => {
   it.each([
@@ -21,6 +23,33 @@ describe("a card that is not there", () => {
     await x.matmul(x).realize();
     expect(plans).toHaveLength(1);
     expect(leastSeconds([{ operations: 82.6e12, readBytes: 0, writtenBytes: 0 }], cardOf("4090"))).toBeCloseTo(1, 9);
+  });
+});
+
+/** First values that come out of weights or of data, which a plan does not read. */
+describe("a step is planned", () => {
+  it.each([
+    ["--init", "pissa"],
+    ["--init", "pissa_niter_4"],
+    ["--init", "olora"],
+    ["--init", "eva"],
+    ["--method", "dora", "--init", "pissa"],
+    ["--set", "freezeA=true"],
+  ])("with %s %s %s %s", async (...flags) => {
+    const given = [
+      "plan",
+      "--model",
+      baseModelFolder(),
+      "--batch",
+      "1",
+      "--seq",
+      "8",
+      "--json",
+      ...flags.filter((flag) => flag !== undefined),
+    ];
+    const { code, stdout, stderr } = await lowrankHere(given);
+    expect(code, stderr).toBe(0);
+    expect((JSON.parse(stdout) as { peakBytes: number }).peakBytes).toBeGreaterThan(1e6);
   });
 });
 

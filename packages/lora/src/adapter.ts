@@ -179,6 +179,11 @@ export class Adapter {
     }
   }
 
+  /** Stands in for `initialize` on a device without values (`planningDevice`), so that what training takes can be planned. */
+  outline(): void {
+    for (const { outline } of this.attachments.values()) outline?.();
+  }
+
   get isDisposed(): boolean {
     return this.#isDisposed;
   }

@@ -95,6 +95,7 @@ export async function outlinedStep(
         baseModel: "",
         onWarning: warn,
       });
+  adapter?.outline();
   const named = adapter ? adapter.namedParameters() : model.namedParameters();
   const report = parameterReport(model, adapter ?? "full");
   const optimizer = optim.adamw(named, { weightDecay: 0 });

@@ -35,6 +35,8 @@ export interface Attachment {
   readonly merge?: () => readonly MergedWeight[];
   /** Reads the weights for first values, or for what training needs. Until it has run, the forward throws AdapterError where values lack. */
   readonly initialize?: () => Promise<void>;
+  /** Stands in for `initialize` on a device without values, for planning: tensors of the same sizes. */
+  readonly outline?: () => void;
   /** What the optimizer is given in place of the gradient of one of the parameters, by its key. Lazy. */
   readonly changeGradient?: (key: string, gradient: Tensor) => Tensor;
   /** What the file holds of the adapter as a plain pair, where that is not `saved`; for methods with `asPlain`. Lazy. */

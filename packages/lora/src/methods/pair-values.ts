@@ -1,8 +1,13 @@
-import { realizeNow, type Tensor, tensor, zeros } from "@lowrank/tensor";
+import { type Device, fromStorage, realizeNow, Storage, sizeOf, type Tensor, tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import type { DenseLayer } from "../targeting/model.js";
 import type { Init } from "./init/table.js";
 import type { PlaceContext } from "./method.js";
+
+/** A tensor with memory and without values, for planning. */
+export function outlined(device: Device, shape: readonly number[]): Tensor {
+  return fromStorage(new Storage(device, "f32", sizeOf(shape)), shape);
+}
 
 /** What a pair's values need of a layer. */
 export type PairLayer = Pick<DenseLayer, "weight" | "inFeatures" | "outFeatures" | "isTransposed" | "isTraining">;
@@ -71,6 +76,13 @@ export class PairValues {
     this.start = start;
     this.isReady = true;
     realizeNow([this.a, this.b, start.a, start.b]);
+  }
+
+  /** Stands in for first values where nothing has values. */
+  outline(): void {
+    const { a, b, init } = this;
+    if (init.fromWeight && !this.start) this.start = { a: outlined(a.device, a.shape), b: outlined(b.device, b.shape) };
+    this.isReady = true;
   }
 
   /** EVA's first values: A of another rank, or of the same one, and B 0. */

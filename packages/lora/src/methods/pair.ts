@@ -101,6 +101,10 @@ export function lowRankPair(layer: PairLayer, options: LoraOptions, context: Pla
         await values.fromWeight();
         await projection?.prepare();
       },
+      outline: () => {
+        values.outline();
+        projection?.outline();
+      },
       ...(projection && { changeGradient: projection.change }),
       pair,
     }),

@@ -3,7 +3,7 @@ import { AdapterError } from "../errors.js";
 import { product, transposed } from "../linalg/product.js";
 import { svd } from "../linalg/svd.js";
 import type { Attachment, TrainingRules } from "./method.js";
-import type { PairValues } from "./pair-values.js";
+import { outlined, type PairValues } from "./pair-values.js";
 import type { Passenger } from "./rider.js";
 
 /** How a pair is trained beyond plain AdamW. Files do not hold these. */
@@ -95,6 +95,8 @@ export function loraTraining(
 export interface GradientProjection {
   /** Reads A, once: it does not change. */
   prepare(): Promise<void>;
+  /** Stands in for `prepare` where A has no values. */
+  outline(): void;
   /** What it holds. */
   tensors(): readonly Tensor[];
   /** Throws AdapterError before `prepare`. */
@@ -123,6 +125,10 @@ export function gradientProjection(values: PairValues): GradientProjection {
             if (value > smallest)
               result[i * rank + j] = (result[i * rank + j] ?? 0) + ((v[i * rank + k] ?? 0) * (u[j * rank + k] ?? 0)) / value;
       inverse = tensor(result, { device: values.a.device, shape: [rank, rank] });
+    },
+    outline: () => {
+      const [rank = 0] = values.a.shape;
+      inverse ??= outlined(values.a.device, [rank, rank]);
     },
     tensors: () => (inverse ? [inverse] : []),
     change: (key, gradient) => {

@@ -23,7 +23,7 @@ interface Task {
 }
 
 /** Milliseconds after which a worker with nothing to do ends. */
-const idleMs = 1000;
+const idleMs = 10_000;
 
 /** Worker threads that take tasks one after another; each starts when there is something for it, and keeps no process alive. */
 class Threads {
