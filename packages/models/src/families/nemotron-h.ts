@@ -8,9 +8,9 @@ import { choice, count, countOrNull, field, flag, positive } from "../schema.js"
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, sizes } from "./fields.js";
 import { expertKeys, expertWidth } from "./gguf/experts.js";
-import { biasField, counted, headDim, measured, vocabSize, written } from "./gguf/keys.js";
+import { biasField, counted, headDim, vocabSize, written } from "./gguf/keys.js";
 import { type SsmSizes, ssmKeys } from "./gguf/mamba.js";
-import { choiceKeys, layerKindKeys, nemotronExperts, nemotronLayer, nemotronNames } from "./gguf/nemotron.js";
+import { choiceKeys, layerKindKeys, nemotronEpsilon, nemotronExperts, nemotronLayer, nemotronNames } from "./gguf/nemotron.js";
 import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
 import { headRules, selfAttention } from "./standard.js";
 
@@ -98,7 +98,7 @@ export const nemotronH: Family = defineFamily({
       counted("attention.head_count", "num_attention_heads"),
       headDim,
       vocabSize,
-      measured("attention.layer_norm_rms_epsilon", "layer_norm_epsilon"),
+      nemotronEpsilon,
       ssmKeys(ssmSizes, ssmFields),
       biasField("use_conv_bias", "ssm_conv1d.bias"),
       biasField("use_bias", "ssm_in.bias"),

@@ -1,6 +1,6 @@
 import { largest } from "@lowrank/tensor";
 import type { GgufField, GgufKey, GgufTargets } from "./description.js";
-import { flagged, measured } from "./keys.js";
+import { flagged, measured, shortest } from "./keys.js";
 import { mambaNames } from "./mamba.js";
 import { neighbours } from "./targets.js";
 
@@ -22,6 +22,16 @@ export const nemotronNames = ["nemotron_h", "nemotron_h_moe"] as const;
 /** What a layer's tensors say that it is. */
 const signs = { mamba: "ssm_a", moe: "ffn_gate_inp.weight", attention: "attn_q.weight", mlp: "ffn_up.weight" } as const;
 
+/** What files have of positions, though there are none, and of experts where there are none either. */
+const unreadKeys = [
+  "rope.dimension_count",
+  "rope.scaling.finetuned",
+  "expert_count",
+  "expert_used_count",
+  "expert_group_count",
+  "expert_group_used_count",
+];
+
 /** The layers' kinds: none is said but by heads and widths of 0. */
 export function layerKindKeys<Config extends LayerConfig>(typesOf: (config: Config) => readonly string[]): GgufKey<Config> {
   return {
@@ -32,7 +42,7 @@ export function layerKindKeys<Config extends LayerConfig>(typesOf: (config: Conf
         if (found) return found;
         throw file.error(`layer ${layer} has neither a Mamba, attention, experts nor a feed-forward.`, "Fetch the file again.");
       });
-      for (const key of ["rope.dimension_count", "rope.scaling.finetuned"]) file.has(key);
+      for (const key of unreadKeys) file.has(key);
       return {
         layers_block_type: types,
         num_key_value_heads: largest(file.perLayer("attention.head_count_kv", count)) || undefined,
@@ -58,6 +68,20 @@ export function layerKindKeys<Config extends LayerConfig>(typesOf: (config: Conf
     },
   };
 }
+
+/** What norms add, under the names of both kinds of norms. */
+export const nemotronEpsilon: GgufKey<{ readonly layer_norm_epsilon: number }> = {
+  read: (file) => {
+    const other = file.number("attention.layer_norm_epsilon", undefined);
+    const value = other ?? file.number("attention.layer_norm_rms_epsilon");
+    file.has("attention.layer_norm_rms_epsilon");
+    return { layer_norm_epsilon: shortest(value) };
+  },
+  write: ({ layer_norm_epsilon: value }) => ({
+    "attention.layer_norm_epsilon": { type: "f32", value },
+    "attention.layer_norm_rms_epsilon": { type: "f32", value },
+  }),
+};
 
 /** Experts, where there are any. */
 export function nemotronExperts<Config>(
