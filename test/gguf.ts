@@ -1,6 +1,6 @@
 // A model as a GGUF file and back, by the families' maps alone: numbers in f32, no tokenizer.
 import type { LoadedModel } from "@lowrank/models";
-import { bytesSource, type Device, type GgufFile, readGguf, type Tensor, tensor } from "@lowrank/tensor";
+import { bytesSource, CheckpointError, type Device, type GgufFile, readGguf, type Tensor, tensor } from "@lowrank/tensor";
 import { decoderOf, parametersIn } from "../packages/models/src/families/family.js";
 import { linkBytes, linkValues } from "../packages/models/src/families/gguf/apply.js";
 import { toFile } from "../packages/models/src/families/gguf/change.js";
@@ -18,8 +18,8 @@ export interface GgufContent {
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly values: Float32Array }>;
 }
 
-/** A model as llama.cpp's converter would file it. */
-export async function contentOf(model: Model, read = configOf(model), isRefused = false): Promise<GgufContent> {
+/** A model as llama.cpp's converter would file it; without metadata where these are refused, and `takesRefused`. */
+export async function contentOf(model: Model, read = configOf(model), takesRefused = false): Promise<GgufContent> {
   const folder = "model";
   const parameters = model.namedParameters();
   const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
@@ -33,7 +33,16 @@ export async function contentOf(model: Model, read = configOf(model), isRefused 
       at += size;
     }
   }
-  return { metadata: isRefused ? new Map() : ggufMetadata(read, folder), tensors };
+  return { metadata: metadataOf(read, folder, takesRefused), tensors };
+}
+
+function metadataOf(read: FamilyConfig, path: string, takesRefused: boolean): ReadonlyMap<string, GgufField> {
+  try {
+    return ggufMetadata(read, path);
+  } catch (error) {
+    if (takesRefused && error instanceof CheckpointError && /no GGUF file can say/.test(error.message)) return new Map();
+    throw error;
+  }
 }
 
 /** A model's config, changed, with the names that the model has. */

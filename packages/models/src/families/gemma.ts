@@ -2,6 +2,7 @@ import { activationNames } from "../activation.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
+import { gelu } from "./gguf/gemma.js";
 import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsOnePlus, onePlus } from "./gguf/targets.js";
@@ -27,7 +28,7 @@ export const gemma: Family = defineFamily({
   remarks: ["hidden_activation"],
   gguf: {
     architecture: "gemma",
-    keys: [...llamaKeys, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
+    keys: [...llamaKeys, gelu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
     layer: () => normsOnePlus(llamaNames),
     model: () => ({ norm: onePlus("output_norm") }),
   },

@@ -7,7 +7,7 @@ import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
 import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
-import { biasField, counted, countedIfAny, headDim, rmsEpsilon } from "./gguf/keys.js";
+import { biasField, counted, countedIfAny, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
@@ -54,7 +54,7 @@ export const gemma3n: Family = defineFamily({
   gguf: {
     architecture: "gemma3n",
     keys: [
-      counted("block_count", "num_hidden_layers"),
+      layerCount("num_hidden_layers"),
       counted("context_length", "max_position_embeddings"),
       counted("embedding_length", "hidden_size"),
       counted("attention.head_count", "num_attention_heads"),

@@ -9,7 +9,7 @@ import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
 import { branchKeys, branchNames, headKeys, type LayerAttention } from "./gguf/gemma4.js";
-import { biasField, counted, rmsEpsilon } from "./gguf/keys.js";
+import { biasField, counted, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
@@ -51,13 +51,13 @@ export const gemma4: Family = defineFamily({
   gguf: {
     architecture: "gemma4",
     keys: [
-      counted("block_count", "num_hidden_layers"),
+      layerCount("num_hidden_layers"),
       counted("context_length", "max_position_embeddings"),
       counted("embedding_length", "hidden_size"),
       counted("attention.head_count", "num_attention_heads"),
       rmsEpsilon,
       geluTanh,
-      softcap("final_logit_softcapping"),
+      softcap("final_logit_softcapping", "zero"),
       gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
       headKeys(layerSizes),
       branchKeys,

@@ -6,7 +6,7 @@ import { choice, count, countOrNull, flag, positive, tokenIds } from "../schema.
 import { defineFamily, type Family } from "./family.js";
 import { only } from "./fields.js";
 import type { GgufKey } from "./gguf/description.js";
-import { activation, counted, measured } from "./gguf/keys.js";
+import { activation, counted, layerCount, measured } from "./gguf/keys.js";
 import { transposed } from "./gguf/targets.js";
 
 /** Four times the width where a config does not say. */
@@ -43,7 +43,7 @@ export const gpt2: Family = defineFamily({
     refuses: (config) =>
       config.scale_attn_weights && !config.scale_attn_by_inverse_layer_idx ? null : "scores are not scaled by a head's size alone",
     keys: [
-      counted("block_count", "n_layer"),
+      layerCount("n_layer"),
       counted("context_length", "n_positions"),
       counted("embedding_length", "n_embd"),
       counted("attention.head_count", "n_head"),

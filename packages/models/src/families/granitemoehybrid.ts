@@ -8,7 +8,7 @@ import { choice, count, countOrZero, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, rotary, sizes } from "./fields.js";
 import { type HybridConfig, hasSharedPart, hybridKeys, hybridName, hybridNames } from "./gguf/granite.js";
-import { biasField, counted, graniteScales, headDim, rmsEpsilon, silu, vocabSize } from "./gguf/keys.js";
+import { biasField, counted, graniteScales, headDim, layerCount, rmsEpsilon, silu, vocabSize } from "./gguf/keys.js";
 import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
@@ -60,7 +60,7 @@ export const granitemoehybrid: Family = defineFamily({
     isOurs: hasSharedPart,
     refuses: (config) => limitsTimeSteps(config.time_step_limit),
     keys: [
-      counted("block_count", "num_hidden_layers"),
+      layerCount("num_hidden_layers"),
       counted("embedding_length", "hidden_size"),
       counted("attention.head_count", "num_attention_heads"),
       headDim,

@@ -27,7 +27,7 @@ const layerKeys: GgufKey<
   Layers & Inner & { readonly num_hidden_layers: number; readonly num_attention_heads: number; readonly num_key_value_heads: number | null }
 > = {
   read: (file) => {
-    const heads = file.perLayer("attention.head_count_kv", file.count("block_count"));
+    const heads = file.perLayer("attention.head_count_kv", file.layerCount());
     return {
       num_key_value_heads: largest(heads),
       layer_types: heads.map((count) => (count === 0 ? "conv" : "full_attention")),

@@ -26,7 +26,7 @@ export function deltaKeys<Config extends DeltaConfig>(isLinear: (config: Config,
       const [heads, inner] = [file.count("ssm.time_step_rank"), file.count("ssm.inner_size")];
       if (heads === 0 || inner % heads !== 0) throw file.wrong("ssm.inner_size", inner, `a multiple of the ${heads} heads`);
       file.count("full_attention_interval", 4);
-      const layers = file.count("block_count") - file.count("nextn_predict_layers", 0);
+      const layers = file.layerCount();
       return {
         linear_conv_kernel_dim: file.count("ssm.conv_kernel"),
         linear_key_head_dim: file.count("ssm.state_size"),
@@ -73,15 +73,17 @@ export function fusedNet(config: DeltaConfig): GgufTargets {
       const columns = shape[1] ?? 1;
       const rows = [keyDim, keyDim, valueRows, valueRows];
       const starts = rows.map((_, part) => rows.slice(0, part).reduce((sum, count) => sum + heads * count, 0));
-      const order = Array.from({ length: heads }, (_, head) =>
-        rows.flatMap((count, part) => Array.from({ length: count }, (_, row) => (starts[part] ?? 0) + head * count + row)),
-      );
+      const order = new Int32Array(shape[0] ?? 0);
+      for (let head = 0, at = 0; head < heads; head++)
+        rows.forEach((count, part) => {
+          for (let row = 0; row < count; row++) order[at++] = (starts[part] ?? 0) + head * count + row;
+        });
       return {
         tensors: [
           { name: "attn_qkv.weight", shape: [starts[3] ?? 0, columns] },
           { name: "attn_gate.weight", shape: [heads * valueRows, columns] },
         ],
-        changes: [{ kind: "units", width: columns, order: Int32Array.from(order.flat()) }],
+        changes: [{ kind: "units", width: columns, order }],
         instead: { tensors: [{ name: "ssm_in.weight", shape }] },
       };
     },

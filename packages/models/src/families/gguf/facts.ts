@@ -13,6 +13,8 @@ export interface GgufFacts {
 
 /** Tensors that the converter makes of a config. */
 const factorNames = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"] as const;
+/** The largest models published have some hundred. */
+const mostLayers = 4096;
 /** Half of a head's numbers at most. */
 const mostFactors = 1 << 16;
 
@@ -74,6 +76,13 @@ export class GgufReader {
 
   text<T>(key: string, fallback: T): string | T {
     return this.#checked(key, "a text", (value) => typeof value === "string", [fallback]) as string | T;
+  }
+
+  /** How many layers there are, without those that only foretell tokens. */
+  layerCount(): number {
+    const [all, foretelling] = [this.count("block_count"), this.count("nextn_predict_layers", 0)];
+    if (all > 0 && all <= mostLayers && foretelling < all) return all - foretelling;
+    throw this.wrong("block_count", all, `from 1 to ${mostLayers}, more than "nextn_predict_layers" ${foretelling}`);
   }
 
   /** A whole number, or one for each of `length` layers: always a list. */

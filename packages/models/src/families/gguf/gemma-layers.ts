@@ -29,7 +29,7 @@ interface LayersConfig {
 export function gemmaLayerKeys<Config extends LayersConfig>(isLocal: (config: Config, layer: number) => boolean): GgufKey<Config> {
   return {
     read: (file) => {
-      const count = file.count("block_count");
+      const count = file.layerCount();
       const pattern = file.truths("attention.sliding_window_pattern", count);
       if (!pattern) throw file.wrong("attention.sliding_window_pattern", undefined, "a truth value for each layer");
       return {

@@ -10,17 +10,28 @@ interface ScoreConfig {
   readonly query_pre_attn_scalar: number;
 }
 
-/** A cap that is absent or null where there is none. */
-export function softcap(name: string): GgufKey {
+/**
+ * A cap, absent where there is none. `none`: what llama.cpp does with a file without: it has no cap either, or one of its own unless the file says
+ * 0, or always one.
+ */
+export function softcap(name: string, none: "absent" | "zero" | "never" = "absent"): GgufKey {
   const { write } = measuredIfAny(name, name);
   return {
     read: (file) => {
       const value = file.number(name, 0);
       return { [name]: value === 0 ? null : shortest(value) };
     },
-    write,
+    write: (config) => (none === "zero" && config[name] === null ? { [name]: { type: "f32", value: 0 } } : write(config)),
+    refuses: (config) => (none === "never" && config[name] === null ? `"${name}" is null` : null),
   };
 }
+
+/** The same activation under both names: the first files say "gelu" and mean its approximation. */
+export const gelu: GgufKey<{ readonly hidden_act: string }> = {
+  read: () => ({ hidden_act: "gelu_pytorch_tanh" }),
+  write: () => ({}),
+  refuses: ({ hidden_act: given }) => (/^gelu(_pytorch_tanh)?$/.test(given) ? null : `"hidden_act" is "${given}"`),
+};
 
 /** llama.cpp takes a head's size, but for the largest model, which it knows by its number of layers, the width over the heads. */
 function usualScalar(largest: number, config: Omit<ScoreConfig, "query_pre_attn_scalar">): number {
@@ -33,7 +44,7 @@ export function queryScalar(largest: number): GgufKey {
   return {
     read: (file) => ({
       query_pre_attn_scalar: usualScalar(largest, {
-        num_hidden_layers: file.count("block_count"),
+        num_hidden_layers: file.layerCount(),
         num_attention_heads: file.count("attention.head_count"),
         hidden_size: file.count("embedding_length"),
         head_dim: file.count("attention.key_length"),

@@ -37,7 +37,7 @@ export function altUpKeys<Config extends AltUpConfig>(at: (config: Config, layer
     Array.from({ length: config.num_hidden_layers }, (_, layer) => at(config, layer));
   return {
     read: (file) => {
-      const count = file.count("block_count");
+      const count = file.layerCount();
       const cuts = file.numbers("activation_sparsity_scale") ?? Array.from({ length: count }, () => Number.NEGATIVE_INFINITY);
       const [rank] = file.shape("blk.0.laurel_l.weight") ?? [];
       return {

@@ -71,7 +71,7 @@ export function headKeys<Config extends { readonly num_hidden_layers: number }>(
 
 /** Fields of a config for heads of two sizes. */
 function headFields(file: GgufReader): Json {
-  const count = file.count("block_count");
+  const count = file.layerCount();
   const local = file.truths("attention.sliding_window_pattern", count) ?? [];
   const heads = file.perLayer("attention.head_count_kv", count);
   const inner = file.perLayer("feed_forward_length", count);

@@ -39,7 +39,7 @@ export function hasSharedPart(file: GgufReader): boolean {
 export function hybridKeys<Config extends HybridConfig>(isMamba: (config: Config, layer: number) => boolean): GgufKey<Config> {
   return {
     read: (file) => {
-      const heads = file.perLayer("attention.head_count_kv", file.count("block_count"));
+      const heads = file.perLayer("attention.head_count_kv", file.layerCount());
       const [dense] = file.shape("blk.0.ffn_gate.weight") ?? [];
       return {
         max_position_embeddings: file.count("context_length"),
@@ -56,10 +56,9 @@ export function hybridKeys<Config extends HybridConfig>(isMamba: (config: Config
       const { num_hidden_layers: count, num_attention_heads: all, num_key_value_heads: kvHeads } = config;
       const { num_local_experts: experts, shared_intermediate_size: shared, position_embedding_type: positions } = config;
       const heads = Array.from({ length: count }, (_, layer) => (isMamba(config, layer) ? 0 : (kvHeads ?? all)));
-      const isPlain = !heads.includes(0) && experts === 0;
       return {
         context_length: u32(positions === "rope" ? config.max_position_embeddings : anyLength),
-        feed_forward_length: u32(isPlain ? shared : config.intermediate_size),
+        feed_forward_length: u32(experts === 0 ? shared : config.intermediate_size),
         "attention.head_count_kv": { type: "i32[]", value: heads },
         expert_count: u32(experts),
         expert_used_count: u32(config.num_experts_per_tok),

@@ -55,9 +55,14 @@ export function shortest(value: number): number {
   return value;
 }
 
+/** How many layers there are, without those that only foretell tokens. */
+export function layerCount(name: string): GgufKey {
+  return { read: (file) => ({ [name]: file.layerCount() }), write: (config) => ({ block_count: field(config, name, "u32") }) };
+}
+
 /** What every architecture has, but for norms and positions. */
 export const sizeKeys: readonly GgufKey[] = [
-  counted("block_count", "num_hidden_layers"),
+  layerCount("num_hidden_layers"),
   counted("context_length", "max_position_embeddings"),
   counted("embedding_length", "hidden_size"),
   counted("feed_forward_length", "intermediate_size"),
@@ -65,7 +70,7 @@ export const sizeKeys: readonly GgufKey[] = [
   {
     read: (file) => {
       if (!file.has("attention.head_count_kv")) return {};
-      const heads = new Set(file.perLayer("attention.head_count_kv", file.count("block_count")));
+      const heads = new Set(file.perLayer("attention.head_count_kv", file.layerCount()));
       const [first] = heads;
       if (heads.size === 1) return { num_key_value_heads: first };
       throw file.wrong("attention.head_count_kv", [...heads], "the same number for all layers, as this family has it");

@@ -89,10 +89,11 @@ function keysAndValues({
   v_head_dim: values,
   kv_lora_rank: latent,
 }: LatentConfig): GgufTarget {
-  const order = Array.from({ length: heads }, (_, head) => [
-    ...Array.from({ length: keys }, (_, row) => head * keys + row),
-    ...Array.from({ length: values }, (_, row) => heads * keys + head * values + row),
-  ]);
+  const order = (): Int32Array =>
+    Int32Array.from({ length: heads * (keys + values) }, (_, i) => {
+      const [head, row] = [Math.floor(i / (keys + values)), i % (keys + values)];
+      return row < keys ? head * keys + row : heads * keys + head * values + row - keys;
+    });
   return ({ shape }) => ({
     tensors: [
       { name: "attn_k_b.weight", shape: [heads, latent, keys] },
@@ -100,7 +101,7 @@ function keysAndValues({
     ],
     changes: [
       { kind: "axes", view: [heads, latent, keys], axes: [0, 2, 1], from: 0 },
-      { kind: "units", width: latent, order: Int32Array.from(order.flat()) },
+      { kind: "units", width: latent, order: order() },
     ],
     instead: { tensors: [{ name: "attn_kv_b.weight", shape }] },
   });

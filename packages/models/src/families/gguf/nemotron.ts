@@ -36,7 +36,7 @@ const unreadKeys = [
 export function layerKindKeys<Config extends LayerConfig>(typesOf: (config: Config) => readonly string[]): GgufKey<Config> {
   return {
     read: (file) => {
-      const count = file.count("block_count");
+      const count = file.layerCount();
       const types = Array.from({ length: count }, (_, layer) => {
         const [found] = Object.entries(signs).flatMap(([type, name]) => (file.shape(`blk.${layer}.${name}`) ? [type] : []));
         if (found) return found;
@@ -52,7 +52,7 @@ export function layerKindKeys<Config extends LayerConfig>(typesOf: (config: Conf
     write: (config) => {
       const types = typesOf(config);
       const heads = config.num_key_value_heads ?? config.num_attention_heads;
-      const [isAttention, hasExperts] = [(type: string) => /attention/.test(type), types.includes("moe")];
+      const [isAttention, hasExperts] = [(type: string) => type === "attention" || type === "full_attention", types.includes("moe")];
       const [kind, width] = hasExperts ? ["moe", config.moe_intermediate_size] : ["mlp", config.intermediate_size];
       return {
         block_count: u32(types.length),

@@ -25,7 +25,7 @@ export function windowPerLayer<Config extends WindowConfig>(
 ): GgufKey<Config> {
   return {
     read: (file) => {
-      const [size, layers] = [file.count(windowKey, 0), file.count("block_count")];
+      const [size, layers] = [file.count(windowKey, 0), file.layerCount()];
       const pattern = file.truths(patternKey, layers);
       if (size === 0) return { sliding_window: null };
       if (!pattern) throw file.wrong(patternKey, undefined, "a truth value for each layer");
@@ -53,7 +53,7 @@ export function windowButEvery<Config extends WindowConfig>(
   };
   return {
     read: (file) => {
-      const [size, layers] = [file.count(windowKey, 0), file.count("block_count")];
+      const [size, layers] = [file.count(windowKey, 0), file.layerCount()];
       const every = file.isList(patternKey) ? null : file.count(patternKey, usual);
       const pattern = every === null ? file.truths(patternKey, layers) : null;
       const isLocal = (layer: number): boolean => pattern?.[layer] ?? (layer + 1) % (every || 1) !== 0;
