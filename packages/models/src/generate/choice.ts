@@ -24,12 +24,16 @@ const maxSlots = 4096;
 /** What a choice is made by, and whether probabilities are wanted beside it. */
 export interface ChoiceOptions extends SamplingOptions {
   readonly hasLogProbabilities?: boolean;
+  /** Whether texts say which tokens may come. */
+  readonly isMasked?: boolean;
 }
 
 /** A text for which a token is chosen: how it is drawn, and the tokens that it holds. */
 export interface ChoiceText {
   readonly random: () => number;
   readonly seen: () => Iterable<number>;
+  /** Bits of the tokens that may come, of token i the bit i % 32 of number ⌊i / 32⌋; null for all. */
+  readonly allowed?: () => ArrayLike<number> | null;
 }
 
 /** A chosen token, and the logarithm of its probability where that was wanted. */
@@ -40,8 +44,8 @@ export interface Choice {
 
 /** What has to be read of logits of `vocab` tokens; the same for all topK that a power of two serves. */
 export function choiceKind(options: ChoiceOptions, vocab: number): ChoiceKind {
-  const { temperature = 0, topK, hasLogProbabilities } = options;
-  if (isWarped(options) || hasLogProbabilities) return "all";
+  const { temperature = 0, topK, hasLogProbabilities, isMasked } = options;
+  if (isWarped(options) || hasLogProbabilities || isMasked) return "all";
   if (temperature === 0) return "greedy";
   if (topK === undefined) return "all";
   const slots = 2 ** Math.ceil(Math.log2(topK + spareSlots));
@@ -79,7 +83,7 @@ export async function readChoice(
     };
     const readsAll = !chosenIds || (counts && texts.some((_, text) => isWanted(text) && isShort(text)));
     const all = readsAll ? ((await logits?.data()) as Float32Array) : null;
-    return texts.map(({ random, seen }, text) => {
+    return texts.map(({ random, seen, allowed }, text) => {
       if (!isWanted(text)) return null;
       if (chosenIds && values && !isShort(text)) {
         const slots = values.length / texts.length;
@@ -90,10 +94,20 @@ export async function readChoice(
       }
       const vocab = (all?.length ?? 0) / texts.length;
       const row = (all ?? new Float32Array()).slice(text * vocab, (text + 1) * vocab);
-      const token = isWarped(options) ? sampleWarped(row, options, seen(), random) : sample(row, options, random);
+      const mask = allowed?.() ?? null;
+      const open = mask ? masked(row, mask) : row;
+      const token = isWarped(options) ? sampleWarped(open, options, seen(), random) : sample(open, options, random);
       return { token, logProbability: options.hasLogProbabilities ? logProbability(row, token) : null };
     });
   } finally {
     for (const t of [logits, ids, idLogits, count]) t?.dispose();
   }
+}
+
+/** Logits with −∞ for what may not come. Throws RangeError where nothing may. */
+function masked(logits: Float32Array, mask: ArrayLike<number>): Float32Array {
+  const open = logits.map((logit, i) => (((mask[i >> 5] ?? 0) >>> (i & 31)) & 1 ? logit : Number.NEGATIVE_INFINITY));
+  if (open.every((logit) => logit === Number.NEGATIVE_INFINITY))
+    throw new RangeError("generate: allowedTokens leaves no token that may come next. Let an end token come where a text is complete.");
+  return open;
 }

@@ -16,6 +16,11 @@ export interface GenerateOptions extends SamplingOptions {
   readonly onToken?: (token: number, row: number, logProbability: number | null) => void;
   /** Ends a row after its newest token: because of a text that the tokens make, for instance. */
   readonly isEnd?: (row: number, tokens: readonly number[]) => boolean;
+  /**
+   * Which tokens may come after the new ones of a row, as bits: of token i the bit i % 32 of number ⌊i / 32⌋; null for all. For answers that follow a
+   * grammar. All logits are read for it. Where no token may come, `generate` rejects with RangeError.
+   */
+  readonly allowedTokens?: (row: number, tokens: readonly number[]) => ArrayLike<number> | null;
   /** Ends it before the next token: `generate` then rejects with the signal's reason. */
   readonly signal?: AbortSignal;
 }
@@ -78,12 +83,18 @@ export class TextGenerator {
     if (rows.length === 0 || maxNewTokens === 0) return rows.map(() => []);
     const stops = new Set(options.stopTokens ?? model.stopTokens);
     const texts = rows.map(({ prompt, tokens }, row): ChoiceText => {
-      return { random: seededRandom((options.seed ?? 0) + row * 2 ** 32), seen: () => [...prompt, ...tokens] };
+      const seen = (): number[] => [...prompt, ...tokens];
+      return {
+        random: seededRandom((options.seed ?? 0) + row * 2 ** 32),
+        seen,
+        allowed: () => options.allowedTokens?.(row, tokens) ?? null,
+      };
     });
-    const kind = choiceKind(options, model.vocabSize);
+    const choosing = { ...options, isMasked: options.allowedTokens !== undefined };
+    const kind = choiceKind(choosing, model.vocabSize);
     const k = kind === "greedy" ? null : countOn(model.device, options);
     const take = async (result: Chosen): Promise<void> => {
-      const choices = await readChoice(result, options, texts, (index) => !rows[index]?.isDone);
+      const choices = await readChoice(result, choosing, texts, (index) => !rows[index]?.isDone);
       for (const [index, row] of rows.entries()) {
         const choice = choices[index];
         if (row.isDone || !choice) continue;

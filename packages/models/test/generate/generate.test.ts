@@ -215,3 +215,56 @@ test("a generator in use notices adapters that are put on and taken off", async 
   expect(await speak()).toEqual(before);
   generator.dispose();
 });
+
+describe("allowedTokens", () => {
+  const bits = (isAllowed: (token: number) => boolean): Int32Array =>
+    Int32Array.from({ length: 2 }, (_, word) =>
+      Array.from({ length: 32 }, (_, bit) => Number(32 * word + bit < 40 && isAllowed(32 * word + bit)) << bit).reduce((a, b) => a | b, 0),
+    );
+
+  test("greedy choices are the likeliest of those that may come, in each row", async () => {
+    const model = await initModel(tiny.llama, { device: dev, seed: 8 });
+    const generator = new TextGenerator(model);
+    // Row 0: what has the parity of the place; row 1: all.
+    const allowedTokens = (row: number, { length }: readonly number[]): Int32Array | null =>
+      row === 0 ? bits((token) => token % 2 === length % 2) : null;
+    const prompts = [
+      [1, 2, 3],
+      [7, 8],
+    ];
+    const [first = [], second = []] = await generator.generate(prompts, {
+      maxNewTokens: 10,
+      temperature: 0,
+      stopTokens: [],
+      allowedTokens,
+    });
+    generator.dispose();
+    expect(second).toEqual(await withoutCache(model, [7, 8], 10));
+    expect(first).toHaveLength(10);
+    const ids = [1, 2, 3];
+    for (const [at, token] of first.entries()) {
+      const logits = await model.forward(tensor([ids], { device: dev, dtype: "i32" })).data();
+      const last = Array.from(logits.subarray(-40), (logit, i) => (i % 2 === at % 2 ? logit : Number.NEGATIVE_INFINITY));
+      expect(token).toBe(last.indexOf(Math.max(...last)));
+      ids.push(token);
+    }
+  });
+
+  test.each([{ temperature: 1 }, { temperature: 1, topK: 3 }, { temperature: 1.5, topP: 0.9 }, { temperature: 1, minP: 0.2 }])(
+    "drawn tokens are among them too: %j",
+    async (sampling) => {
+      const model = await initModel(tiny.gpt2, { device: dev, seed: 8 });
+      const tokens = await generate(model, [1, 2], {
+        ...{ maxNewTokens: 30, stopTokens: [], seed: 4, ...sampling },
+        allowedTokens: () => bits((token) => token > 33),
+      });
+      expect(tokens).toHaveLength(30);
+      expect(Math.min(...tokens)).toBeGreaterThan(33);
+    },
+  );
+
+  test("where none may come, it says so", async () => {
+    const model = await initModel(tiny.llama, { device: dev, seed: 8 });
+    await expect(generate(model, [1], { maxNewTokens: 2, allowedTokens: () => new Int32Array(2) })).rejects.toThrow(/leaves no token/);
+  });
+});
