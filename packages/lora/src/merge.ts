@@ -79,7 +79,7 @@ function refusePacked(changes: readonly MergedWeight[]): void {
   const packing = changes.map(({ weight }) => weight.packing).find((each) => each !== null);
   if (packing)
     throw new AdapterError(
-      `The base's weights lie in blocks (${packing.type}), which cannot hold what is added to them. Keep the adapter beside the model, write a merged checkpoint (\`lowrank merge\`, or mergedParameters with saveModel), or load the base with a dtype.`,
+      `The base's weights lie in blocks (${packing.type}), which cannot hold what is added to them. Keep the adapter beside the model, write a merged checkpoint (\`lowrank merge\`, or mergedParameters with saveModel), take its weights out of their blocks (\`await nn.unpack(model)\`), or load the base with a dtype.`,
     );
 }
 

@@ -48,7 +48,7 @@ function count(tensors: readonly Tensor[]): number {
 }
 
 function bytes(tensors: readonly Tensor[]): number {
-  return tensors.reduce((sum, { size, dtype }) => sum + size * dtypeBytes[dtype], 0);
+  return tensors.reduce((sum, { size, dtype, packing }) => sum + (packing?.bytes ?? size * dtypeBytes[dtype]), 0);
 }
 
 /** The report's cells as text, a head first: counts, shares and bytes of what is trained and what is frozen. */

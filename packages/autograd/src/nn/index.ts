@@ -4,3 +4,4 @@ export { type InitOptions, kaimingNormal, kaimingUniform, normal, uniform } from
 export { type FusedPart, type LayerInit, Linear } from "./linear.js";
 export { isParameter, Module, parameter, type Wrapper } from "./module.js";
 export { LayerNorm, RMSNorm } from "./norm.js";
+export { unpack } from "./unpack.js";

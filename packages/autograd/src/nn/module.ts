@@ -40,16 +40,18 @@ export abstract class Module {
   isTraining = false;
   /** The parameters in whose place `replace` put others, by property. */
   readonly #replaced = new Map<string, Tensor>();
-  /** What the wrappers, replaced parameters and `isTraining` say to `compile`, which records other graphs for other states. */
+  /** What the wrappers, replaced and exchanged parameters and `isTraining` say to `compile`, which records other graphs for other states. */
   #state = 0;
   #isDisposed = false;
+  /** How often parameters of its own were exchanged. */
+  #exchanges = 0;
 
   #stateChanged(): void {
-    const isPlain = this.wrappers.length === 0 && this.#replaced.size === 0 && !this.isTraining;
+    const isPlain = this.wrappers.length === 0 && this.#replaced.size === 0 && !this.isTraining && this.#exchanges === 0;
     const replacing = [...this.#replaced.keys()].map((key) => numberOf(Reflect.get(this, key) as Tensor));
     const state = isPlain
       ? 0
-      : mixed(numberOf(this), Number(this.isTraining), this.wrappers.length, ...this.wrappers.map(numberOf), ...replacing);
+      : mixed(numberOf(this), Number(this.isTraining), this.#exchanges, this.wrappers.length, ...this.wrappers.map(numberOf), ...replacing);
     changeSurroundings(this.#state, state);
     this.#state = state;
   }
@@ -111,6 +113,20 @@ export abstract class Module {
     };
     visit(this, "");
     return found;
+  }
+
+  /** Puts another tensor of the same shape in a parameter's place, in this module and all below it, for good: wherever one tensor serves several. */
+  exchange(old: Tensor, next: Tensor): void {
+    for (const module of this.namedModules().values()) {
+      const keys = Object.entries(module).flatMap(([key, value]: [string, unknown]) => (value === old ? [key] : []));
+      for (const key of keys) Reflect.set(module, key, next);
+      const replaced = [...module.#replaced].filter(([, own]) => own === old);
+      for (const [key] of replaced) module.#replaced.set(key, next);
+      if (keys.length + replaced.length === 0) continue;
+      module.#exchanges++;
+      module.#stateChanged();
+    }
+    if (parameters.has(old)) parameters.add(next);
   }
 
   /** All parameters by dotted name, in the order of the properties. Tied tensors appear once, under their first name. */

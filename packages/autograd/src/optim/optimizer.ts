@@ -46,7 +46,7 @@ function isGroups(given: Parameters | readonly ParameterGroup[]): given is reado
   return Array.isArray(given) && given.length > 0 && "parameters" in given[0];
 }
 
-/** Flattens parameters or groups. Parameters that are still expressions are computed, so that they can be assigned. */
+/** Flattens parameters or groups. Parameters that are still expressions are computed, so that they can be assigned. Throws ShapeError for one that is given twice or is packed. */
 export function slotsOf(given: Parameters | readonly ParameterGroup[], weightDecay: number): Slot[] {
   const groups: readonly ParameterGroup[] = isGroups(given) ? given : [{ parameters: given }];
   const slots: Slot[] = [];
@@ -66,6 +66,12 @@ export function slotsOf(given: Parameters | readonly ParameterGroup[], weightDec
   if (new Set(slots.map(({ parameter }) => parameter)).size !== slots.length) {
     throw new ShapeError("optim: a parameter was given twice. Put each parameter into one group only.");
   }
+  for (const { name, parameter } of slots)
+    if (parameter.packing)
+      throw new ShapeError(
+        `optim: parameter ${name} is packed as ${parameter.packing.type}: blocks take no steps. Train an adapter beside it, or load the model with dtype "f32".`,
+        [parameter.shape],
+      );
   realizeNow(slots.map(({ parameter }) => parameter).filter((t) => !t.home));
   return slots;
 }

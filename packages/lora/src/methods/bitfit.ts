@@ -3,7 +3,7 @@ import { AdapterError, NotApplicableError } from "../errors.js";
 import { namesOrNull } from "../peft/targets.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, type AdaptableModule, type DenseLayer, isDense } from "../targeting/model.js";
-import { type Attachment, copyOf, defineMethod, type Method, onEach, replacing, wrapping } from "./method.js";
+import { type Attachment, copyOf, defineMethod, type Method, onEach, refusePackedParameter, replacing, wrapping } from "./method.js";
 
 /** Which modules' biases are trained; all of them when `targets` is absent. */
 export interface BitfitOptions extends Pick<TargetOptions, "exclude"> {
@@ -73,6 +73,7 @@ export const bitfit: Method<BitfitOptions, BiasedModule> = defineMethod("bitfit"
     matchAmong(biasedModules(model, options.addMissing ?? false), options.targets ?? /.*/, options, isStrict, "module with a bias"),
   attach: onEach(({ module, bias }, _options, { name }) => {
     if (!bias) return addedBias(module, name);
+    refusePackedParameter("bitfit", `${name}.bias`, bias);
     const copy = copyOf(bias);
     return {
       parameters: { bias: copy },

@@ -1,5 +1,6 @@
 import type { optim } from "@lowrank/autograd";
 import type { Generator, Tensor } from "@lowrank/tensor";
+import { NotApplicableError } from "../errors.js";
 import type { PeftFields } from "../peft/fields.js";
 import type { AdaptableModel, AdaptableModule, Wrapper } from "../targeting/model.js";
 import type { LowRankPair } from "./pair.js";
@@ -179,6 +180,14 @@ export function replacing(module: AdaptableModule, parameters: Readonly<Record<s
       for (const remove of removers) remove();
     };
   };
+}
+
+/** Throws NotApplicableError for a parameter that lies in blocks, where the method trains the model's own numbers. */
+export function refusePackedParameter(method: string, name: string, { packing }: Tensor): void {
+  if (!packing) return;
+  throw new NotApplicableError(
+    `${method} trains ${name} itself, which is packed as ${packing.type}: blocks take no steps. Leave it out of the targets, use a method that adds parameters, for instance lora, or load the model in f32.`,
+  );
 }
 
 /** A parameter's first value where it stands for one of the model's own: its numbers in f32, in memory of their own. */

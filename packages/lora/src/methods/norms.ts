@@ -4,7 +4,7 @@ import { namesOrNull, takeTargets, targetModules } from "../peft/targets.js";
 import { normTargets, targetsFor } from "../targeting/defaults.js";
 import { matchAmong, type TargetOptions } from "../targeting/match.js";
 import type { AdaptableModel, AdaptableModule } from "../targeting/model.js";
-import { copyOf, defineMethod, type Method, onEach, replacing } from "./method.js";
+import { copyOf, defineMethod, type Method, onEach, refusePackedParameter, replacing } from "./method.js";
 
 /** Which modules are tuned: by name, any that has parameters. The model family's norms when `targets` is absent. */
 export type NormsOptions = Pick<TargetOptions, "targets" | "exclude">;
@@ -42,6 +42,7 @@ export const norms: Method<NormsOptions> = defineMethod("norms", {
   riders: ["modulesToSave"],
   attach: onEach((_, _options, { model, name }) => {
     const own = parametersBelow(model, name);
+    for (const [key, value] of own) refusePackedParameter("norms", `${name}.${key}`, value);
     const modules = model.namedModules();
     const copies = new Map([...own].map(([key, value]) => [key, copyOf(value)]));
     const enablers = [...copies].map(([path, copy]) => {

@@ -46,7 +46,10 @@ export interface SaveModelOptions {
   readonly tensors?: ReadonlyMap<string, Tensor>;
   /** Digests of adapters that `tensors` hold, which config.json says, with those that the folder named from which the model was read. */
   readonly merged?: readonly string[];
-  /** The weights' dtype: one for all, or "as-stored", which each had in the folder that the model was read from. Their own when absent. */
+  /**
+   * The weights' dtype: one for all, or "as-stored", which each had in the folder that the model was read from. Their own when absent, and bf16 for those in
+   * blocks.
+   */
   readonly dtype?: "f32" | "f16" | "bf16" | "as-stored";
 }
 
@@ -68,7 +71,7 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
   for (const [name, parameter] of new Map([...own, ...given]))
     for (const [piece, tensor] of piecesOf(name, parameter, model)) {
       tensors.set(piece, tensor);
-      dtypes.set(piece, (asked === "as-stored" ? (stored?.get(name) ?? stored?.values().next().value) : asked) ?? parameter.dtype);
+      dtypes.set(piece, (asked === "as-stored" ? (stored?.get(name) ?? stored?.values().next().value) : asked) ?? ownDType(parameter));
     }
   const isUntied = [...given.keys()].some((name) => !own.has(name));
   const dtype = torchNames[[...dtypes.values()][0] ?? "f32"] ?? "float32";
@@ -76,6 +79,7 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
   const {
     torch_dtype: _dtype,
     quantization_config: _blocks,
+    quantization: _mlx,
     ...config
   } = isUntied ? withField(model.config, tyingFields, false) : model.config;
   const origin = model.origin;
@@ -99,6 +103,11 @@ export async function saveModel(model: CausalLM, folder: string, options: SaveMo
     files.join(folder, "config.json"),
     await joined([new TextEncoder().encode(savedConfig({ ...config, dtype }, text, adapters))]),
   );
+}
+
+/** The dtype that a parameter is written in where nobody says another; blocks are written as numbers. */
+function ownDType({ packing, dtype }: Tensor): DType {
+  return packing ? "bf16" : dtype;
 }
 
 /** A parameter as checkpoints of the family have it: under another name, or in pieces. */

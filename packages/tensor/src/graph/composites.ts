@@ -21,6 +21,11 @@ export interface CompositeDefinition {
    * factor that needs no dy, the slope may be computed where the function is.
    */
   readonly isElementwise?: true;
+  /**
+   * Inputs that its decomposition only multiplies with. Where one is an expression that reads much less than it is, a weight in blocks, the composite is
+   * decomposed for the products to compute it as they read it: for a kernel of its own it would have to be whole in memory.
+   */
+  readonly operands?: readonly number[];
 }
 
 /** Definitions by name. They are here, in a module that loads no other, because tensors and the composites made of them import each other. */

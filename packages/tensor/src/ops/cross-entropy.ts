@@ -90,11 +90,12 @@ const perOperand = ([hidden = [], weight = []]: readonly Shape[], { needsWeight 
   [hidden, ...(needsWeight ? [weight] : [])].map((shape) => ({ shape, dtype: "f32" as const }));
 
 /** Losses and their logsumexp, which the gradient reads: a backend need not compute it for labels of -100, whose probabilities may be 0. */
-const forward = defineComposite("linearCrossEntropy", { outputs: perRow, decompose: losses });
-const backward = defineComposite("linearCrossEntropyBackward", { outputs: perOperand, decompose: gradients });
+const forward = defineComposite("linearCrossEntropy", { outputs: perRow, decompose: losses, operands: [1] });
+const backward = defineComposite("linearCrossEntropyBackward", { outputs: perOperand, decompose: gradients, operands: [1] });
 
 /** Both at once, of hidden, weight, labels and dLoss: what the scheduler makes of a pair, for backends that compute the logits once. */
 defineComposite("linearCrossEntropyTraining", {
+  operands: [1],
   outputs: (shapes, attributes) => [...perRow(shapes), ...perOperand(shapes, attributes)],
   decompose([hidden, weight, labels, dLoss, ...captures], attributes, bodies) {
     if (!hidden || !weight || !labels || !dLoss) throw new Error("linearCrossEntropyTraining: needs four inputs.");

@@ -1,8 +1,12 @@
 import type { Backend } from "../graph/backend.js";
+import { compositeDefinition } from "../graph/composites.js";
 import type { Node } from "../graph/node.js";
+import { isComputedAsRead } from "./operands.js";
 
-/** True when the backend runs the composite with a kernel of its own. */
+/** True when the backend runs the composite with a kernel of its own, and has memory for what it reads. */
 export function isNative(node: Node & { op: "composite" }, backend: Backend): boolean {
+  const { operands = [] } = compositeDefinition(node.name);
+  if (operands.some((index) => isComputedAsRead(node.inputs[index] as Node))) return false; // its own inputs
   return backend.supports({
     kind: "composite",
     name: node.name,

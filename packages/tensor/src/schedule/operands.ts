@@ -151,6 +151,19 @@ function choosesMatrices(root: Node): boolean {
   return node.op === "gather" && node.axis <= node.x.shape.length - 3 && behindViews(node.x).op === "buffer";
 }
 
+/** Whether an operand of products, of which nothing has memory but what is given, would be computed as it is read. */
+export function isComputedAsRead(operand: Node): boolean {
+  const root = behindDetached(operand);
+  return root.op !== "buffer" && expansionOf(root, manyRows, () => false) !== null;
+}
+
+/** Rows of a product that are many: what a few would read otherwise does not count. */
+const manyRows = 1024;
+
+function behindDetached(node: Node): Node {
+  return isView(node) || node.op === "detach" ? behindDetached(node.x) : node;
+}
+
 /** Nodes from the operand down to the memories. */
 function reached(root: Node, memories: ReadonlyMap<Node, number>): Set<Node> {
   const seen = new Set<Node>();

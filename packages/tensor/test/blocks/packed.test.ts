@@ -8,6 +8,8 @@ import {
   type Device,
   DeviceError,
   gather,
+  linearCrossEntropy,
+  linearCrossEntropyBackward,
   type Plan,
   packedTensor,
   planningDevice,
@@ -15,8 +17,9 @@ import {
   realize,
   realizeNow,
   ShapeError,
-  type Tensor,
+  Tensor,
   tensor,
+  unpacked,
 } from "@lowrank/tensor";
 import { newDevice, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -181,6 +184,50 @@ async function plansOf(make: (on: Device) => Tensor): Promise<readonly Plan[]> {
   await realize(make(on));
   return plans;
 }
+
+test("the cross-entropy of a head in blocks = that of its numbers, gradient too, and has neither head nor logits whole", async () => {
+  const [rows, classes, width] = [300, 40_000, 64];
+  const given = (on: Device) => ({
+    hidden: tensor(
+      Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i) / 8),
+      { shape: [rows, width], device: on },
+    ),
+    labels: tensor(
+      Array.from({ length: rows }, (_, i) => (i % 5 === 3 ? -100 : (i * 7919) % classes)),
+      { dtype: "i32", device: on },
+    ),
+  });
+  const compute = (weight: Tensor): Tensor[] => {
+    const { hidden, labels } = given(weight.device);
+    const losses = linearCrossEntropy(hidden, weight, labels);
+    const { node } = losses;
+    if (node.op !== "output") throw new Error("linearCrossEntropy is no composite");
+    const total = new Tensor({ op: "output", of: node.of, index: 1, shape: [rows], dtype: "f32" }, weight.device);
+    const dLoss = tensor(new Float32Array(rows).fill(1), { device: weight.device });
+    const changed = linearCrossEntropy(hidden, weight, labels, { logits: (x) => x.div(50).tanh().mul(50) });
+    return [losses, ...linearCrossEntropyBackward([hidden, weight, labels, total, dLoss], false), changed];
+  };
+  const planned = planningDevice(dev);
+  await realize(...compute(weightOf(classes, width, planned.device)));
+  const [logitBytes, partBytes] = [4 * rows * classes, 4 * 210 * classes];
+  for (const plan of planned.plans) {
+    const { arenaBytes } = planStatistics(plan);
+    expect(arenaBytes).toBeLessThan(logitBytes);
+    expect(arenaBytes).toBeLessThan(partBytes + 4 * classes * width);
+  }
+  const packed = weightOf(classes, width);
+  const dense = await unpacked(packed, "f32");
+  const [got, wanted] = [compute(packed), compute(dense)];
+  for (const [i, result] of got.entries()) {
+    const [a, b] = [await result.data(), await (wanted[i] as Tensor).data()];
+    // A sum of 40,000 exponentials in another order.
+    for (const [at, value] of b.entries())
+      if (!(Math.abs(value - (a[at] ?? Number.NaN)) <= 2e-5 * Math.max(1, Math.abs(value))))
+        throw new Error(`${i}, ${at}: ${a[at]} for ${value}`);
+  }
+  packed.dispose();
+  dense.dispose();
+});
 
 describe("nothing of a weight in blocks is whole in f32", () => {
   const [outputs, inputs, rows] = [1024, 2048, 16];
