@@ -12,6 +12,7 @@ export {
 } from "./causal-lm.js";
 export { readConfig, readJson, readTokenizer } from "./checkpoint/folder.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
+export { type PackedWeightInfo, packedWeights } from "./checkpoint/packed-weights.js";
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";

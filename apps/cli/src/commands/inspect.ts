@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type AdaptableModel, type DenseLayer, matchLayers, targetsFor } from "@lowrank/lora";
-import { modelOutline, readJson } from "@lowrank/models";
+import { modelOutline, packedWeights, readJson } from "@lowrank/models";
 import {
   CheckpointError,
   type Device,
@@ -92,6 +92,30 @@ async function entriesOf(path: string): Promise<ReadonlyMap<string, SafetensorsE
   return file.entries;
 }
 
+/** Whether a config.json says that weights are packed. */
+const isPacked = (config: Contents["config"]): boolean => Boolean(config?.["quantization_config"] ?? config?.["quantization"]);
+
+/** The entries of a folder with each weight in blocks as one, of its own shape, with the type of its blocks as its dtype and the bytes of all its parts. */
+async function withBlocks({ config, entries }: Contents, folder: string): Promise<Contents["entries"]> {
+  if (!isPacked(config)) return entries;
+  const dev = await device("reference");
+  try {
+    const packed = await packedWeights(folder, { device: dev, files: nodeFiles });
+    const parts = new Set([...packed.values()].flatMap(({ tensors }) => tensors));
+    const others = [...entries].filter(([name]) => !parts.has(name));
+    return new Map([
+      ...others,
+      ...[...packed].map(([name, { type, shape, bytes: size }]) => [name, { name, dtype: type, shape, offset: 0, bytes: size }] as const),
+    ]);
+  } catch (error) {
+    // Of what cannot be loaded, the tensors are shown as they are.
+    if (error instanceof CheckpointError) return entries;
+    throw error;
+  } finally {
+    dev.dispose();
+  }
+}
+
 /** A field of a file that is shown, whatever it is. */
 const text = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value) ?? "absent"));
 
@@ -165,7 +189,10 @@ async function runInspect({ values, positionals, output, signal }: CommandContex
     throw new UsageError(
       `lowrank inspect takes one folder or file, and got ${positionals.length}. Write: ${program()} inspect DIR|FILE|NAME.`,
     );
-  const { config, adapter, entries, files } = await contentsOf(await anyFolder(path, { revision: values.revision, output, signal }));
+  const folder = await anyFolder(path, { revision: values.revision, output, signal });
+  const contents = await contentsOf(folder);
+  const { config, adapter, files } = contents;
+  const entries = await withBlocks(contents, folder);
   const lines = linesOf(entries);
   const parameters = lines.reduce((sum, line) => sum + line.parameters, 0);
   const size = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);

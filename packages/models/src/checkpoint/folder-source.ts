@@ -1,4 +1,4 @@
-import { CheckpointError, type FileSystem, type Json, type SafetensorsFile } from "@lowrank/tensor";
+import { CheckpointError, type FileSystem, type SafetensorsFile } from "@lowrank/tensor";
 import type { DecoderOptions } from "../decoder/decoder.js";
 import type { Family } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
@@ -7,15 +7,9 @@ import { readJson } from "./folder.js";
 import { openFiles } from "./open.js";
 import type { PackingMethod } from "./packed/method.js";
 import { packingMethods } from "./packed/table.js";
+import type { SaidPacking } from "./packing-field.js";
 import { DenseWeight } from "./stored/dense-weight.js";
 import type { Place, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
-
-/** How config.json says that weights are packed. */
-export interface SaidPacking {
-  /** The tool's name: `quant_method`, or "mlx". */
-  readonly name: string;
-  readonly options: Json;
-}
 
 /** The weights of a folder in the Hugging Face layout: safetensors files, packed or not. `packing`: null where config.json does not say. */
 export async function folderSource(
@@ -96,11 +90,13 @@ async function locate(files: readonly SafetensorsFile[], finding: Finding): Prom
   }
   const weights = new Map<string, StoredWeight>();
   const packed = new Set<string>();
+  const made = new Map<string, readonly Place[]>();
   for (const [name, parts] of groups) {
     const isAlone = parts.size === 1 && parts.has("");
     const weight = isAlone ? null : await method.pack(parts, name);
     if (weight) {
       weights.set(name, weight);
+      made.set(name, [...parts.values()]);
       for (const place of parts.values()) packed.add(place.name);
     } else for (const [part, place] of parts) weights.set(part === "" ? name : place.name, new DenseWeight(place));
   }
@@ -109,7 +105,7 @@ async function locate(files: readonly SafetensorsFile[], finding: Finding): Prom
       const place = parts.get("");
       if (place && !known.has(name) && parts.size === 1 && (await method.isSpare?.(place, packed))) weights.delete(name);
     }
-  return { weights, repeated, foreign };
+  return { weights, repeated, foreign, parts: made };
 }
 
 /** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */

@@ -7,7 +7,6 @@ import {
   digestOf,
   type FileSystem,
   isAddress,
-  type Json,
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
@@ -19,8 +18,9 @@ import { checkWeightDType } from "../parameters.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
-import { folderSource, type SaidPacking } from "./folder-source.js";
+import { folderSource } from "./folder-source.js";
 import { mergedField, mergedIn } from "./merged-field.js";
+import { packingIn } from "./packing-field.js";
 import { readWeights } from "./weights.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
@@ -71,23 +71,6 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
   return [
     `${folder}: ${towers} (${names.length} tensors) belong to no text model and are not read. What is saved is the text model alone.`,
   ];
-}
-
-/** What a config says of quantization that the weights say themselves. */
-const quantizationSchema = z.object({
-  quantization: z.nullish(z.record(z.string(), z.unknown())),
-  quantization_config: z.nullish(z.looseObject({ quant_method: z.optional(z.string()) })),
-});
-
-/** How config.json says that weights are packed; null where it does not. */
-function packingIn(given: Json, path: string): SaidPacking | null {
-  const { quantization: ofMlx, quantization_config: said } = checked(quantizationSchema, given, path);
-  // mlx-lm says it twice, and names itself nowhere.
-  if (ofMlx && said?.quant_method === undefined) return { name: "mlx", options: ofMlx };
-  if (!said) return null;
-  // Before it had names for methods, transformers knew one.
-  const isBitsandbytes = said["load_in_4bit"] === true || said["load_in_8bit"] === true;
-  return { name: said.quant_method ?? (isBitsandbytes ? "bitsandbytes" : "fp8"), options: said };
 }
 
 /**

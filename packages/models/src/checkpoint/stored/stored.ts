@@ -47,6 +47,8 @@ export interface StoredTensors {
   readonly repeated: readonly string[];
   /** The tensors of what is no text model. */
   readonly foreign: readonly string[];
+  /** The tensors of safetensors files that weights in blocks are made of. */
+  readonly parts?: ReadonlyMap<string, readonly Place[]>;
 }
 
 /** Where the weights of a model are read from: a folder of safetensors files, a GGUF file. */
