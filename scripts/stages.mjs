@@ -88,7 +88,7 @@ export const rest = [
   {
     name: "compare",
     runs: () =>
-      [["compare-templates"], ["compare-tokenizers"], ["compare-gguf", "--texts", "400"], ["compare-masks"]].map(
+      [["compare-templates"], ["compare-tokenizers"], ["compare-gguf", "--texts", "400"], ["compare-masks"], ["compare-exports"]].map(
         ([name = "", ...args]) => ({
           name,
           command: process.execPath,

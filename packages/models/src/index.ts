@@ -16,6 +16,9 @@ export { type PackedWeightInfo, packedWeights } from "./checkpoint/packed-weight
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";
+export { type AdapterPair, type SaveGgufAdapterOptions, saveGgufAdapter } from "./export/gguf-adapter.js";
+export { type GgufFileType, ggufFileTypes } from "./export/gguf-mix.js";
+export { type SaveGgufOptions, saveGguf } from "./export/gguf-model.js";
 export { type GenerateOptions, type GeneratorOptions, generate, TextGenerator } from "./generate/generate.js";
 export { type SamplingOptions, sample } from "./generate/sample.js";
 export { initModel } from "./init-model.js";

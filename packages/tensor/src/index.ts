@@ -64,6 +64,7 @@ export { untracked } from "./graph/unread.js";
 export { mostSteps } from "./io/expression.js";
 export { type BlockScales, ScaledFloats, scaledDType } from "./io/float8.js";
 export { type GgufFile, readGguf } from "./io/gguf.js";
+export { ggufEncode, type NumbersToWrite } from "./io/gguf-encode.js";
 export { type GgufEntry, type GgufHeader, type GgufList, type GgufValue, readGgufHeader } from "./io/gguf-header.js";
 export { type GgufType, ggufTypes } from "./io/gguf-types.js";
 export {

@@ -53,16 +53,25 @@ function withoutInfinities(text: string): string {
 
 /** The tokenizer of a folder, or null where none ships. Rejects with CheckpointError when its files are damaged. */
 export async function readTokenizer(files: FileSystem, folder: string): Promise<Tokenizer | null> {
-  const path = files.join(folder, "tokenizer.json");
-  const json = await readJson(files, path);
+  const read = await readTokenizerFiles(files, folder);
+  if (!read) return null;
+  const templates = await readTemplates(files, folder);
+  // Parsing took a while.
+  await eventLoopTurn();
+  return Tokenizer.open(read.json, read.config, templates, files.join(folder, "tokenizer.json"));
+}
+
+/** tokenizer.json, and tokenizer_config.json with what older files beside it say; null where there is none. */
+export async function readTokenizerFiles(
+  files: FileSystem,
+  folder: string,
+): Promise<{ readonly json: Json; readonly config: Json } | null> {
+  const json = await readJson(files, files.join(folder, "tokenizer.json"));
   if (!json) return null;
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
   const added = await readJson(files, files.join(folder, "added_tokens.json"));
-  const templates = await readTemplates(files, folder);
-  // Parsing took a while.
-  await eventLoopTurn();
-  return Tokenizer.open(json, withAddedTokens({ ...special, ...config }, added), templates, path);
+  return { json, config: withAddedTokens({ ...special, ...config }, added) };
 }
 
 /** Chat templates that lie beside tokenizer_config.json: chat_template.jinja, and named ones in a folder; or null. */

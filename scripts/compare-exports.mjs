@@ -1,0 +1,140 @@
+// What we export beside llama.cpp, which loads it: models and adapters of shared/families (LOWRANK_SHARED) as GGUF.
+//
+//   node scripts/compare-exports.mjs [FAMILY...]     log-probabilities and first choices at each of 64 positions of our own greedy texts
+//
+// F32 files: at most 1e-3 apart, and the same first choice wherever ours leads by 1e-2. F16 files: log-probabilities alone, at most 0.05 apart.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { llamaCpp, llamaCppVersion } from "./compare/llama-cpp.mjs";
+import { report } from "./compare/python.mjs";
+import { prepare, root } from "./prepare.mjs";
+
+const names = process.argv.slice(2);
+const shared = join(process.env["LOWRANK_SHARED"] ?? resolve(root, "../shared"), "families");
+/** The ones that are compared where none is named: of as different makes as there are. */
+const usual = ["llama-tied", "qwen3", "gemma3", "llama-rope-llama3", "qwen2", "olmo2"];
+const most = { f32: 1e-3, f16: 0.05 };
+const lead = 1e-2;
+
+await prepare();
+const { device, nodeFiles, tensor } = await import("../packages/tensor/dist/node.js");
+const { loadModel, saveGguf, saveGgufAdapter } = await import("../packages/models/dist/node.js");
+const { loadAdapter, plainPairs } = await import("../packages/lora/dist/node.js");
+
+const counts = { passed: 0, failed: 0, skipped: 0 };
+/** @type {string[]} */
+const notes = [];
+const installed = await llamaCpp();
+const folder = mkdtempSync(join(tmpdir(), "lowrank-exports-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+
+/**
+ * Tokens that stand for themselves: the families have no tokenizer, and llama.cpp opens no file without one.
+ * @param {number} size
+ * @returns {ReadonlyMap<string, import("../packages/tensor/dist/node.js").GgufValueToWrite>}
+ */
+function vocabularyOf(size) {
+  const tokens = Array.from({ length: size }, (_, id) =>
+    id === 0 ? "<s>" : id === 1 ? "</s>" : id < 96 ? String.fromCharCode(31 + id) : `t${id}`,
+  );
+  return new Map([
+    ["tokenizer.ggml.model", { type: "string", value: "gpt2" }],
+    ["tokenizer.ggml.pre", { type: "string", value: "default" }],
+    ["tokenizer.ggml.tokens", { type: "string[]", value: tokens }],
+    ["tokenizer.ggml.token_type", { type: "i32[]", value: tokens.map((_, id) => (id < 2 ? 3 : 1)) }],
+    ["tokenizer.ggml.merges", { type: "string[]", value: ["a b"] }],
+    ["tokenizer.ggml.bos_token_id", { type: "u32", value: 0 }],
+    ["tokenizer.ggml.eos_token_id", { type: "u32", value: 1 }],
+    ["tokenizer.ggml.add_bos_token", { type: "bool", value: false }],
+  ]);
+}
+
+/** @param {readonly number[]} ids @param {readonly string[]} files @returns {(number | null)[][]} */
+function theirs(ids, ...files) {
+  const script = fileURLToPath(new URL("compare/llama-cpp-logits.mjs", import.meta.url));
+  const ran = spawnSync(process.execPath, [script, ...files], { input: `${JSON.stringify(ids)}\n`, encoding: "utf8", maxBuffer: 2 ** 28 });
+  const line = ran.stdout.split("\n").find((text) => text.startsWith("[["));
+  if (line === undefined) throw new Error(`llama.cpp ended with ${ran.status ?? ran.signal}: ${ran.stderr.trim().split("\n").at(-1)}`);
+  return JSON.parse(line);
+}
+
+/** Log-probabilities of all tokens behind each position. @param {any} model @param {readonly number[]} ids */
+async function ours(model, ids) {
+  const logits = await model.forward(tensor([...ids], { dtype: "i32", device: model.device, shape: [1, ids.length] })).data();
+  const size = logits.length / ids.length;
+  return ids.map((_, position) => {
+    const row = Array.from(logits.subarray(position * size, (position + 1) * size));
+    const largest = Math.max(...row);
+    const sum = Math.log(row.reduce((total, value) => total + Math.exp(value - largest), 0)) + largest;
+    return row.map((value) => value - sum);
+  });
+}
+
+/** Tokens, each the likeliest, to the context's end or 64. @param {any} model */
+async function greedyText(model) {
+  const ids = [3, 1, 4];
+  while (ids.length < Math.min(64, model.contextLength)) {
+    const row = (await ours(model, ids)).at(-1) ?? [];
+    ids.push(row.indexOf(Math.max(...row)));
+  }
+  return ids;
+}
+
+/** @param {readonly (readonly number[])[]} own @param {(number | null)[][]} other */
+function distance(own, other) {
+  let difference = 0;
+  let choices = 0;
+  for (const [position, row] of own.entries()) {
+    const there = other[position] ?? [];
+    for (const [token, value] of row.entries())
+      difference = Math.max(difference, Math.abs(value - (there[token] ?? Number.NEGATIVE_INFINITY)));
+    const [first = 0, second = 0] = [...row].sort((a, b) => b - a);
+    const choice = there.indexOf(there.reduce((most, value) => Math.max(most ?? -Infinity, value ?? -Infinity), null));
+    if (first - second > lead && choice !== row.indexOf(first)) choices++;
+  }
+  return { difference, choices };
+}
+
+/** @param {string} what @param {{ difference: number, choices: number }} found @param {number} limit */
+function judge(what, { difference, choices }, limit) {
+  const isGood = difference <= limit && choices === 0;
+  counts[isGood ? "passed" : "failed"]++;
+  process.stdout.write(
+    `${isGood ? "ok  " : "FAIL"} ${what}: log-probabilities ${difference.toExponential(1)} apart, ${choices} other first choices\n`,
+  );
+}
+
+const families = names.length > 0 ? names : usual;
+if ("reason" in installed) notes.push(`skipped: ${installed.reason}`);
+else if (!existsSync(shared)) notes.push("skipped: no shared/families beside this clone (LOWRANK_SHARED names another place)");
+else {
+  const dev = await device("cpu");
+  for (const name of families.filter((family) => readdirSync(shared).includes(family))) {
+    try {
+      const { model } = await loadModel(join(shared, name, "model"), { device: dev, dtype: "f32" });
+      const vocabulary = vocabularyOf(model.vocabSize);
+      const at = (/** @type {string} */ kind) => join(folder, `${name}-${kind}.gguf`);
+      const [f32, f16, lora] = /** @type {const} */ ([at("f32"), at("f16"), at("lora")]);
+      await saveGguf(model, f32, { files: nodeFiles, type: "f32", name, vocabulary });
+      await saveGguf(model, f16, { files: nodeFiles, type: "f16", name, vocabulary });
+      const ids = await greedyText(model);
+      const plain = await ours(model, ids);
+      judge(`${name}, F32`, distance(plain, theirs(ids, f32)), most.f32);
+      judge(`${name}, F16`, { ...distance(plain, theirs(ids, f16)), choices: 0 }, most.f16);
+      const adapter = await loadAdapter(model, join(shared, name, "adapter"), { onWarning: () => {} });
+      await saveGgufAdapter(model, plainPairs(adapter, "GGUF"), lora, { files: nodeFiles, name });
+      const adapted = await greedyText(model);
+      judge(`${name}, F32 with its adapter`, distance(await ours(model, adapted), theirs(adapted, f32, lora)), most.f32);
+      model.dispose();
+    } catch (error) {
+      counts.failed++;
+      process.stdout.write(`FAIL ${name}: ${error instanceof Error ? error.message : error}\n`);
+    }
+  }
+  dev.dispose();
+}
+if (counts.passed + counts.failed === 0) counts.skipped++;
+report("compare-exports", counts, [`beside llama.cpp (node-llama-cpp ${llamaCppVersion})`, ...notes].join("; "));
