@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { HubUploads } from "./hub-upload.js";
 
 type Files = Readonly<Record<string, Uint8Array | string>>;
 
@@ -41,6 +42,8 @@ export class TestHub {
   readonly #repositories = new Map<string, Repository>();
   #fault: HubFault = () => false;
   readonly token = "hf_aTokenOfTheTests";
+  /** What was written to it. */
+  readonly uploads: HubUploads;
 
   private constructor(
     private readonly hub: Server,
@@ -48,6 +51,17 @@ export class TestHub {
     readonly endpoint: string,
     readonly storeEndpoint: string,
   ) {
+    this.uploads = new HubUploads({
+      endpoint,
+      storeEndpoint,
+      token: this.token,
+      isLarge,
+      filesAt: (id, branch) => {
+        const repository = this.#repositories.get(id);
+        return repository ? repository.commits.get(repository.branches.get(branch) ?? "") : null;
+      },
+      commit: (id, branch, files) => this.push(id, Object.fromEntries(files), { branch }),
+    });
     hub.on("request", (request, response) => this.#answer("hub", request, response));
     store.on("request", (request, response) => this.#answer("store", request, response));
   }
@@ -89,6 +103,7 @@ export class TestHub {
   /** Forgets what was asked, and answers as it should. */
   reset(): void {
     this.asked.length = 0;
+    this.uploads.reset();
     this.#fault = () => false;
   }
 
@@ -100,6 +115,7 @@ export class TestHub {
     const asked: HubRequest = { at, method: request.method ?? "GET", path, query, headers: request.headers, file };
     this.asked.push(asked);
     if (this.#fault(asked, response, found?.content ?? null)) return null;
+    if (asked.method === "POST" || asked.method === "PUT") return void this.uploads.answer(at, path, request, response);
     const isAsked = request.method !== "HEAD";
     if (at === "store") {
       // As the stores behind the hub: a signed address takes no second authorization.

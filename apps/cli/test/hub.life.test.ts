@@ -7,7 +7,7 @@ import { sha256, TestHub } from "test-support";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { FetchProgress } from "../src/fetch-progress.js";
 import { type Output, processOutput } from "../src/output.js";
-import { lowrank, lowrankHere, type Outcome, scratchFolder, tinyProject } from "./cli.js";
+import { lowrank, lowrankHere, type Outcome, printed, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
 const { model, train } = await tinyProject(folder);
@@ -230,4 +230,43 @@ test("data sets of the hub are previewed, split and trained on by their names, w
   const none = await lowrankHere(["data", "convert", "hub:org/none", "--out", at("none.jsonl")]);
   expect(none.code).toBe(2);
   expect(existsSync(at("none.jsonl"))).toBe(false);
+});
+
+describe("push", () => {
+  test("a run goes to the hub as PEFT's folder with a card, and is what a name then stands for", async () => {
+    const run = at("pushed");
+    expectDone(await lowrankHere(["train", "--model", id, ...training, "--method", "lora", "--rank", "2", "--out", run]));
+    hub.reset();
+    const said = expectDone(await lowrankHere(["push", run, "--to", "user/tiny-lora", "--private", "--message", "first"]));
+    expect(said).toContain(`Made and written: ${hub.endpoint}/user/tiny-lora`);
+    expect(hub.uploads.made).toEqual([{ id: "user/tiny-lora", visibility: "private" }]);
+    const { files: sent } = printed<{ files: string[] }>((await lowrankHere(["push", run, "--to", "user/tiny-lora", "--json"])).stdout);
+    expect(sent).toEqual(["README.md", "adapter_config.json", "adapter_model.safetensors"]);
+    expectDone(
+      await lowrankHere([
+        "generate",
+        "--model",
+        id,
+        "--adapter",
+        "user/tiny-lora",
+        "--prompt",
+        "a",
+        "--max-new-tokens",
+        "2",
+        "--device",
+        "cpu",
+      ]),
+    );
+  });
+
+  test.each<readonly [string, () => string[], RegExp]>([
+    ["no folder", () => [at("nothing"), "--to", "user/x"], /there is no such folder/],
+    ["a folder without weights", () => [folder, "--to", "user/x"], /holds no weights/],
+    ["a name that is none", () => [model, "--to", "x"], /"x" is no name of a repository on the hub/],
+    ["no path", () => ["--to", "user/x"], /takes one folder, and got 0/],
+  ])("%s ends with 2 and a sentence", async (_, args, says) => {
+    const { code, stderr } = await lowrankHere(["push", ...args()]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(says)]);
+    expect(hub.uploads.commits).toEqual([]);
+  });
 });

@@ -14,6 +14,7 @@ export const commands: Readonly<Record<string, () => Promise<Command>>> = {
   chat: async () => (await import("./chat.js")).chatCommand,
   merge: async () => (await import("./merge.js")).mergeCommand,
   export: async () => (await import("./export.js")).exportCommand,
+  push: async () => (await import("./push.js")).pushCommand,
   combine: async () => (await import("./combine.js")).combineCommand,
   extract: async () => (await import("./extract.js")).extractCommand,
   resize: async () => (await import("./resize.js")).resizeCommand,

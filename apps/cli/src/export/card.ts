@@ -1,32 +1,67 @@
 import { basename, isAbsolute } from "node:path";
 import { cardName, modelCard } from "../card/model-card.js";
 import type { Exporting } from "./format.js";
-import type { ExportedRun } from "./source.js";
+import type { ExportedRun, ExportSource } from "./source.js";
 
-/** Writes the card of what is exported beside it: base, settings, losses and the last evaluation of the run that made it. */
-export async function writeCard(
-  { source, adapter, isMerged, folder, files }: Exporting,
-  { libraryName, use }: { readonly libraryName: "peft" | "transformers" | "gguf" | "mlx"; readonly use: string },
-): Promise<void> {
-  const { base, license, name, run } = source;
-  const isAdapter = adapter !== null && !isMerged;
-  const what = isAdapter
-    ? `An adapter (${adapter.method.name}) for \`${base}\``
-    : base === source.path
-      ? `\`${base}\``
-      : `\`${base}\`, fine-tuned`;
-  const text = modelCard({
+/** What a card is of. */
+export interface CardSubject {
+  readonly source: Pick<ExportSource, "base" | "license" | "name" | "path" | "run">;
+  /** The adapter's method; null where it is a model. */
+  readonly method: string | null;
+  /** An adapter's method where it is part of the model. */
+  readonly isMerged?: boolean;
+}
+
+/** Which library opens it, and how, in Markdown. */
+export interface CardUse {
+  readonly libraryName: "peft" | "transformers";
+  readonly use: string;
+}
+
+/** The card of an adapter or a model: base, settings, losses and evaluation of the run that made it. */
+export function cardText({ source, method, isMerged = false }: CardSubject, { libraryName, use }: CardUse): string {
+  const { base, license, name, path, run } = source;
+  const isAdapter = method !== null && !isMerged;
+  const what = isAdapter ? `An adapter (${method}) for \`${base}\`` : base === path ? `\`${name}\`` : `\`${base}\`, fine-tuned`;
+  return modelCard({
     title: name,
     baseModel: base,
     relation: isAdapter ? "adapter" : "finetune",
     libraryName,
     license,
-    tags: adapter ? [adapter.method.name] : [],
+    tags: method === null ? [] : [method],
     datasets: run ? dataOf(run) : [],
     lead: `${what}, by [Lowrank](https://www.npmjs.com/package/lowrank).`,
     sections: [{ heading: "Use", body: use }, ...(run ? sectionsOf(run) : [])],
   });
+}
+
+/** Writes the card of what is exported beside it. */
+export async function writeCard({ source, adapter, isMerged, folder, files }: Exporting, use: CardUse): Promise<void> {
+  const text = cardText({ source, method: adapter?.method.name ?? null, isMerged }, use);
   await files.write(files.join(folder, cardName), new TextEncoder().encode(text));
+}
+
+/** How PEFT puts an adapter on its base. */
+export function peftUse(base: string, name: string): CardUse {
+  const lines = [
+    "from peft import PeftModel",
+    "from transformers import AutoModelForCausalLM",
+    "",
+    `model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(base)})`,
+    `model = PeftModel.from_pretrained(model, ${JSON.stringify(name)})`,
+  ];
+  return { libraryName: "peft", use: `\`\`\`python\n${lines.join("\n")}\n\`\`\`` };
+}
+
+/** How transformers opens a model. */
+export function transformersUse(name: string): CardUse {
+  const lines = [
+    "from transformers import AutoModelForCausalLM",
+    "",
+    `model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(name)})`,
+  ];
+  return { libraryName: "transformers", use: `\`\`\`python\n${lines.join("\n")}\n\`\`\`` };
 }
 
 /** What the run learned from, each once, without its weight. */

@@ -2,7 +2,7 @@ import { adapterFiles, saveAdapter } from "@lowrank/lora";
 import { nodeFiles } from "@lowrank/tensor";
 import { cardName } from "../card/model-card.js";
 import { templateName } from "../out/mark.js";
-import { writeCard } from "./card.js";
+import { peftUse, writeCard } from "./card.js";
 import type { ExportFormat } from "./format.js";
 
 /** The folder that PEFT's save_pretrained writes, with a card: for PEFT, transformers, vLLM and the hub. */
@@ -22,8 +22,7 @@ export const peft: ExportFormat = {
         await template.close?.();
       }
     }
-    const python = `from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(${JSON.stringify(source.base)})\nmodel = PeftModel.from_pretrained(model, ${JSON.stringify(source.name)})`;
-    await writeCard(exporting, { libraryName: "peft", use: `\`\`\`python\n${python}\n\`\`\`` });
+    await writeCard(exporting, peftUse(source.base, source.name));
     return [];
   },
 };

@@ -1,7 +1,7 @@
 import { adapterDigest, mergedParameters } from "@lowrank/lora";
 import { checkpointFiles, saveModel } from "@lowrank/models";
 import { cardName } from "../card/model-card.js";
-import { writeCard } from "./card.js";
+import { transformersUse, writeCard } from "./card.js";
 import type { ExportFormat } from "./format.js";
 
 /** A whole checkpoint as transformers has it, with a card: an adapter is merged. */
@@ -13,8 +13,7 @@ export const safetensors: ExportFormat = {
     const { source, loaded, adapter, folder, files } = exporting;
     const merged = adapter ? { tensors: mergedParameters([adapter]), merged: [await adapterDigest(adapter)] } : {};
     await saveModel(loaded.model, folder, { files, ...merged, dtype: "as-stored" });
-    const python = `from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(${JSON.stringify(source.name)})`;
-    await writeCard(exporting, { libraryName: "transformers", use: `\`\`\`python\n${python}\n\`\`\`` });
+    await writeCard(exporting, transformersUse(source.name));
     return [];
   },
 };

@@ -69,7 +69,8 @@ export async function openSource(
   };
 }
 
-async function runIn(folder: string): Promise<ExportedRun | null> {
+/** What a folder says of the run that made it; null where it is none. */
+export async function runIn(folder: string): Promise<ExportedRun | null> {
   if (!(await stat(folder).catch(() => null))?.isDirectory()) return null;
   const state = await readState(nodeFiles, folder);
   if (!state) return null;

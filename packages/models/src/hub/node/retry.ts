@@ -33,9 +33,9 @@ const longestWaitMs = 330_000;
 
 /**
  * Works until it succeeds, or fails in a way that no repetition mends, or has failed five times in a row with nothing to show. Waits in between as
- * the hub asks, else longer each time. `what` is for errors.
+ * the hub asks, else longer each time. `what` and `done`, what was to become of it, are for errors.
  */
-export async function persistently<T>(hub: Hub, id: string, what: string, work: () => Promise<T>): Promise<T> {
+export async function persistently<T>(hub: Hub, id: string, what: string, work: () => Promise<T>, done = "fetched"): Promise<T> {
   let left = attempts;
   let pauseMs = hub.retryMs;
   for (;;) {
@@ -48,10 +48,10 @@ export async function persistently<T>(hub: Hub, id: string, what: string, work: 
       const { receivedBytes, cost } = error;
       if (receivedBytes >= progressBytes) [left, pauseMs] = [attempts, hub.retryMs];
       else left -= receivedBytes > 0 && cost <= 1 ? 0.1 : cost;
-      if (left <= 0) throw new CheckpointError(`${id}: ${what} cannot be fetched: ${error.message}. Try again later.`, id);
+      if (left <= 0) throw new CheckpointError(`${id}: ${what} cannot be ${done}: ${error.message}. Try again later.`, id);
       if ((error.waitMs ?? 0) > longestWaitMs)
         throw new CheckpointError(
-          `${id}: ${what} cannot be fetched: ${error.message} and asks to wait ${Math.ceil((error.waitMs ?? 0) / 60_000)} minutes. Try again then; with a token (HF_TOKEN) the hub allows more.`,
+          `${id}: ${what} cannot be ${done}: ${error.message} and asks to wait ${Math.ceil((error.waitMs ?? 0) / 60_000)} minutes. Try again then; with a token (HF_TOKEN) the hub allows more.`,
           id,
         );
       if ((error.waitMs ?? 0) >= 2000)
