@@ -22,8 +22,6 @@ const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> =
   "shared/llama-rope-dynamic": [/positions are of the kind "dynamic"/, {}],
   "own/cohere2": [/"attention_bias" is true/, {}],
   "own/deepseek_v3": [/"rope_interleave" is false/, { rope_interleave: true }],
-  "own/gemma3_text": [/"query_pre_attn_scalar" is 9, where llama.cpp takes 6/, { query_pre_attn_scalar: 6 }],
-  "shared/gemma3": [/"query_pre_attn_scalar" is 14, where llama.cpp takes 10/, { query_pre_attn_scalar: 10 }],
   ...Object.fromEntries(
     ["own/gemma3n", "own/gemma3n_text", "shared/gemma3n"].map(
       (name) => [name, [/"altup_num_inputs" is \d, where llama.cpp takes 4/, {}]] as const,
@@ -41,8 +39,7 @@ const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> =
     { lm_head_multiplier: 1.3, mamba_norm_before_gate: false },
   ],
   "own/granitemoehybrid": [/a Mamba's norm is over several groups/, {}],
-  "own/gemma2": [/"query_pre_attn_scalar" is 14, where llama.cpp takes 8/, { query_pre_attn_scalar: 8, layer_types: null }],
-  "shared/gemma2": [/"query_pre_attn_scalar" is 20, where llama.cpp takes 10/, { query_pre_attn_scalar: 10 }],
+  "own/gemma2": [/the layers with a window are others than every second/, { layer_types: null }],
   "shared/llama-bias": [/"hidden_act" is "gelu", where llama.cpp takes "silu"/, { hidden_act: "silu" }],
   "own/llama-yarn": [/"truncate" is false/, {}],
   "own/qwen3_moe": [/"norm_topk_prob" is false/, {}],

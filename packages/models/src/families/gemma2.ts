@@ -3,7 +3,7 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, only, rotary, type Sizes, sizes, type Windows, windows } from "./fields.js";
-import { geluTanh, queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
+import { geluTanh, multiplied, queryScalar, queryScale, softcap } from "./gguf/gemma.js";
 import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus } from "./gguf/targets.js";
@@ -46,8 +46,7 @@ export const gemma2: Family = defineFamily({
   remarks: ["hidden_act"],
   gguf: {
     architecture: "gemma2",
-    refuses: (config) =>
-      scoresAreUsual(config, 46) ?? (slidesEverySecond(config) ? null : "the layers with a window are others than every second"),
+    refuses: (config) => (slidesEverySecond(config) ? null : "the layers with a window are others than every second"),
     keys: [
       ...llamaKeys,
       ropeKeys(readRope),
@@ -58,7 +57,10 @@ export const gemma2: Family = defineFamily({
       geluTanh,
       biasField("attention_bias", "attn_q.bias"),
     ],
-    layer: () => normsOnePlus({ ...llamaNames, ...normsAroundNames }),
+    layer: (config) => ({
+      ...normsOnePlus({ ...llamaNames, ...normsAroundNames }),
+      "self_attn.q_proj": multiplied("attn_q", queryScale(config, 46)),
+    }),
     model: () => ({ norm: onePlus("output_norm") }),
   },
   decoder: (config, path) => {

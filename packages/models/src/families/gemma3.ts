@@ -4,7 +4,7 @@ import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, only, rotary, sizes, type Windows, windows } from "./fields.js";
-import { geluTanh, queryScalar, scoresAreUsual, softcap } from "./gguf/gemma.js";
+import { geluTanh, multiplied, queryScalar, queryScale, softcap } from "./gguf/gemma.js";
 import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
@@ -59,7 +59,7 @@ export const gemma3Text: Family = defineFamily({
   remarks: ["hidden_act", "_sliding_window_pattern", "attn_logit_softcapping"],
   gguf: {
     architecture: "gemma3",
-    refuses: (config) => scoresAreUsual(config, 62) ?? (sixth.fits(config) ? null : "windows do not return every so many layers"),
+    refuses: (config) => (sixth.fits(config) ? null : "windows do not return every so many layers"),
     keys: [
       ...llamaKeys,
       ropeKeys(fullRope, { local: localRope, localTheta: 10000 }),
@@ -69,7 +69,10 @@ export const gemma3Text: Family = defineFamily({
       geluTanh,
       biasField("attention_bias", "attn_q.bias"),
     ],
-    layer: () => normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...normsAroundNames }),
+    layer: (config) => ({
+      ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...normsAroundNames }),
+      "self_attn.q_norm": multiplied(onePlus("attn_q_norm"), queryScale(config, 62)),
+    }),
     model: () => ({ norm: onePlus("output_norm") }),
   },
   decoder: (config, path) => {

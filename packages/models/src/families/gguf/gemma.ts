@@ -1,4 +1,6 @@
-import type { GgufKey } from "./description.js";
+import { sizeOf } from "@lowrank/tensor";
+import type { GgufChange } from "./change.js";
+import type { GgufKey, GgufTarget } from "./description.js";
 import { activation, measuredIfAny, shortest } from "./keys.js";
 
 /** What scores are scaled by, and by what llama.cpp scales them. */
@@ -54,12 +56,20 @@ export function queryScalar(largest: number): GgufKey {
   };
 }
 
-/** What is wrong with a scalar that llama.cpp would not take; else null. */
-export function scoresAreUsual(config: ScoreConfig, largest: number): string | null {
-  const usual = usualScalar(largest, config);
-  return config.query_pre_attn_scalar === usual
-    ? null
-    : `"query_pre_attn_scalar" is ${config.query_pre_attn_scalar}, where llama.cpp takes ${usual}`;
+/** What queries are multiplied by in a file, so that llama.cpp's scale gives the scores that the config's gives: √(usual / scalar). */
+export function queryScale(config: ScoreConfig, largest: number): number {
+  return Math.sqrt(usualScalar(largest, config) / config.query_pre_attn_scalar);
+}
+
+/** A target whose numbers are multiplied in the file. */
+export function multiplied(target: GgufTarget, by: number): GgufTarget {
+  if (by === 1) return target;
+  return (parameter) => {
+    const made =
+      typeof target === "string" ? { tensors: [{ name: `${target}.${parameter.suffix}`, shape: parameter.shape }] } : target(parameter);
+    const scale: GgufChange = { kind: "scale", by: [by], runs: [sizeOf(parameter.shape)] };
+    return { ...made, changes: [scale, ...(made.changes ?? [])] };
+  };
 }
 
 /** The activation of all that llama.cpp has. */
