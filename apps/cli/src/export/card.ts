@@ -64,10 +64,12 @@ export function transformersUse(name: string): CardUse {
   return { libraryName: "transformers", use: `\`\`\`python\n${lines.join("\n")}\n\`\`\`` };
 }
 
-/** What the run learned from, each once, without its weight. */
+/** The data sets of the hub that the run learned from, each once, without revision and weight. */
 function dataOf({ settings }: ExportedRun): readonly string[] {
   const { data } = settings;
-  return typeof data === "string" ? [...new Set(data.split(",").map((path) => path.replace(/:[\d.]+$/, "")))] : [];
+  if (typeof data !== "string") return [];
+  const named = data.split(",").flatMap((path) => (path.startsWith("hub:") ? [path.slice(4).replace(/[@:].*$/, "")] : []));
+  return [...new Set(named)];
 }
 
 /** Rows of a loss table: more cannot be told apart in a text. */
