@@ -6,7 +6,7 @@ export function expertKeys(...counts: readonly [string, ...string[]]): readonly 
   const [name] = counts;
   return [
     {
-      read: (file) => ({ [name]: file.count("expert_count") }),
+      read: (file) => ({ [name]: file.fewCount("expert_count") }),
       write: (config) => {
         const value = counts.map((count) => config[count]).find((count) => typeof count === "number");
         return { expert_count: typeof value === "number" ? { type: "u32", value } : null };

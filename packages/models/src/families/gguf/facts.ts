@@ -13,7 +13,7 @@ export interface GgufFacts {
 
 /** Tensors that the converter makes of a config. */
 const factorNames = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"] as const;
-/** The largest models published have some hundred. */
+/** Of layers, heads and experts; the largest models published have some hundred. */
 const mostLayers = 4096;
 /** Half of a head's numbers at most. */
 const mostFactors = 1 << 16;
@@ -62,6 +62,13 @@ export class GgufReader {
   count<T>(key: string, fallback: T): number | T;
   count(key: string, ...fallback: readonly unknown[]): unknown {
     return this.#checked(key, "a whole number of at least 0", isCount, fallback);
+  }
+
+  /** A count of things each of which has a place in lists: experts, heads. */
+  fewCount(key: string, ...fallback: readonly number[]): number {
+    const value = this.#checked(key, "a whole number of at least 0", isCount, fallback) as number;
+    if (value > mostLayers) throw this.wrong(key, value, `at most ${mostLayers}`);
+    return value;
   }
 
   number(key: string): number;

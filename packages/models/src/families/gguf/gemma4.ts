@@ -110,7 +110,7 @@ function headFields(file: GgufReader): Json {
 /** Experts beside the feed-forward, which some models have. */
 export const branchKeys: GgufKey = {
   read: (file) => {
-    const count = file.count("expert_count", 0);
+    const count = file.fewCount("expert_count", 0);
     if (count === 0) return {};
     return {
       enable_moe_block: true,

@@ -46,7 +46,7 @@ export function hybridKeys<Config extends HybridConfig>(isMamba: (config: Config
         intermediate_size: file.count("feed_forward_length"),
         num_key_value_heads: largest(heads),
         layer_types: heads.map((count) => (count === 0 ? "mamba" : "attention")),
-        num_local_experts: file.count("expert_count", 0),
+        num_local_experts: file.fewCount("expert_count", 0),
         num_experts_per_tok: file.count("expert_used_count", 0),
         shared_intermediate_size: file.count("expert_shared_feed_forward_length", dense),
         position_embedding_type: file.flag("rope.scaling.finetuned", file.architecture !== hybrid) ? "rope" : "nope",

@@ -60,13 +60,21 @@ export function layerCount(name: string): GgufKey {
   return { read: (file) => ({ [name]: file.layerCount() }), write: (config) => ({ block_count: field(config, name, "u32") }) };
 }
 
+/** How many heads there are. */
+export function headCount(name: string): GgufKey {
+  return {
+    read: (file) => ({ [name]: file.fewCount("attention.head_count") }),
+    write: (config) => ({ "attention.head_count": field(config, name, "u32") }),
+  };
+}
+
 /** What every architecture has, but for norms and positions. */
 export const sizeKeys: readonly GgufKey[] = [
   layerCount("num_hidden_layers"),
   counted("context_length", "max_position_embeddings"),
   counted("embedding_length", "hidden_size"),
   counted("feed_forward_length", "intermediate_size"),
-  counted("attention.head_count", "num_attention_heads"),
+  headCount("num_attention_heads"),
   {
     read: (file) => {
       if (!file.has("attention.head_count_kv")) return {};
