@@ -2,7 +2,7 @@
 //
 //   node scripts/compare-exports.mjs [FAMILY...]     log-probabilities and first choices at each of 64 positions of our own greedy texts
 //
-// F32 files: at most 1e-3 apart, and the same first choice wherever ours leads by 1e-2. F16 files: log-probabilities alone, at most 0.05 apart.
+// F32 files: at most 1e-3 apart (5e-3 where llama.cpp rounds an activation to f16), and the same first choice wherever ours leads by 1e-2. F16 files: log-probabilities alone, at most 0.05 apart.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,6 +17,8 @@ const shared = join(process.env["LOWRANK_SHARED"] ?? resolve(root, "../shared"),
 /** The ones that are compared where none is named: of as different makes as there are. */
 const usual = ["llama-tied", "qwen3", "gemma3", "llama-rope-llama3", "qwen2", "olmo2"];
 const most = { f32: 1e-3, f16: 0.05 };
+/** llama.cpp computes gelu by a table of f16 (ggml's GGML_GELU_FP16): F32 files of these are further apart. */
+const byTable = { families: /^gemma/, f32: 5e-3 };
 const lead = 1e-2;
 
 await prepare();
@@ -122,12 +124,13 @@ else {
       await saveGguf(model, f16, { files: nodeFiles, type: "f16", name, vocabulary });
       const ids = await greedyText(model);
       const plain = await ours(model, ids);
-      judge(`${name}, F32`, distance(plain, theirs(ids, f32)), most.f32);
+      const wide = byTable.families.test(name) ? byTable.f32 : most.f32;
+      judge(`${name}, F32`, distance(plain, theirs(ids, f32)), wide);
       judge(`${name}, F16`, { ...distance(plain, theirs(ids, f16)), choices: 0 }, most.f16);
       const adapter = await loadAdapter(model, join(shared, name, "adapter"), { onWarning: () => {} });
       await saveGgufAdapter(model, plainPairs(adapter, "GGUF"), lora, { files: nodeFiles, name });
       const adapted = await greedyText(model);
-      judge(`${name}, F32 with its adapter`, distance(await ours(model, adapted), theirs(adapted, f32, lora)), most.f32);
+      judge(`${name}, F32 with its adapter`, distance(await ours(model, adapted), theirs(adapted, f32, lora)), wide);
       model.dispose();
     } catch (error) {
       counts.failed++;
