@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import {
+  ggufOnHub,
   type HubOptions,
   isHubId,
   parseDataReference,
@@ -53,6 +54,7 @@ export async function adapterFolder(path: string, fetching: Fetching): Promise<s
 /** The folder of whatever has a name on the hub, a model or an adapter, likewise. */
 export async function anyFolder(path: string, fetching: Fetching): Promise<string> {
   await refuseRevision(path, fetching.revision);
+  if (ggufOnHub(path)) return fetched(path, fetching, resolveModel);
   return (await isOnHub(path)) ? fetched(path, fetching, resolveEither) : path;
 }
 

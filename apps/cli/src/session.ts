@@ -1,5 +1,5 @@
 import { type Adapter, adapterDigest, loadAdapter } from "@lowrank/lora";
-import { type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
+import { isGgufPath, type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
 import { type Device, type DeviceOptions, device, nodeFiles } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
@@ -11,9 +11,9 @@ import type { Output } from "./output.js";
 /** Flags that several commands share. */
 export const modelFlag = {
   type: "text",
-  value: "DIR",
+  value: "DIR|FILE.gguf",
   path: "read",
-  help: "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or hub name",
+  help: "Hugging Face folder (config.json, *.safetensors, tokenizer.json), GGUF file, or hub name (user/name, user/name:file.gguf)",
   required: true,
 } as const satisfies Flags[string];
 export const adapterFlag = {
@@ -64,7 +64,9 @@ export async function openModel(
   for (const warning of loaded.warnings) fetching.output?.note(`warning: ${warning}`);
   if (!tokenizer)
     throw new UsageError(
-      `${path} has no tokenizer.json, so text cannot be read. Put the model's tokenizer.json and tokenizer_config.json beside its config.json.`,
+      isGgufPath(path)
+        ? `${path} has no tokenizer in its metadata, so text cannot be read. Convert the model again with its tokenizer.`
+        : `${path} has no tokenizer.json, so text cannot be read. Put the model's tokenizer.json and tokenizer_config.json beside its config.json.`,
     );
   return { ...loaded, tokenizer };
 }

@@ -10,7 +10,8 @@ export {
   type ModelOrigin,
   type VisiblePrefix,
 } from "./causal-lm.js";
-export { readConfig, readJson, readTokenizer } from "./checkpoint/folder.js";
+export { isGgufPath, readConfig, readJson, readTokenizer } from "./checkpoint/folder.js";
+export { GgufFiles, withGguf } from "./checkpoint/gguf-files.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
 export { type PackedWeightInfo, packedWeights } from "./checkpoint/packed-weights.js";
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";

@@ -8,7 +8,7 @@ export { type FourBitWeight, fourBitValues, type NestedScales, nestedScales, row
 export { type BlockWriter, blockTensor, blockWriter } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
 export type { DenseType } from "./blocks/dense/dense-type.js";
-export { denseTypes, dequantized } from "./blocks/dense/table.js";
+export { denseTypes, denseValues } from "./blocks/dense/table.js";
 export { type GptqWeight, gptqValues } from "./blocks/gptq.js";
 export { type MlxAffine, mlxAffineValues } from "./blocks/mlx.js";
 export { type Mxfp4Weight, mxfp4Scales, mxfp4Table, mxfp4Tensor, mxfp4Values } from "./blocks/mxfp4.js";
@@ -91,6 +91,7 @@ export {
   checkPath,
   type FileSystem,
   joined,
+  jsonSource,
   memoryFiles,
   readText,
 } from "./io/source.js";

@@ -1,4 +1,4 @@
-import { modelOutline, type Preview, previewData, type Row, readConfig, readRows, readTokenizer } from "@lowrank/models";
+import { modelFiles, modelOutline, type Preview, previewData, type Row, readConfig, readRows, readTokenizer } from "@lowrank/models";
 import { nodeFiles, planningDevice } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { columnsOf } from "../data/columns.js";
@@ -43,10 +43,10 @@ async function preview(names: readonly string[], { values, output, signal }: Con
     throw new UsageError("lowrank data preview needs --model: its tokenizer says what the tokens are. Add --model DIR.");
   if (html !== undefined) await checkFile(outFile("--html", html), { inputs: inputsOf(flags, values, names), folder: "", writes: [] });
   const folder = await modelFolder(name, { revision: values.revision, output, signal });
-  const tokenizer = await readTokenizer(nodeFiles, folder);
+  const tokenizer = await readTokenizer(modelFiles, folder);
   if (!tokenizer)
     throw new UsageError(`${name} has no tokenizer.json, so text cannot be read. Put the model's tokenizer.json beside its config.json.`);
-  const config = await readConfig(nodeFiles, folder);
+  const config = await readConfig(modelFiles, folder);
   const limits = await withDevice("cpu", null, async (like) => {
     const model = modelOutline(config, { device: planningDevice(like).device });
     return limitsOf({ model, config: model.config });

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type AdaptableModel, type DenseLayer, matchLayers, targetsFor } from "@lowrank/lora";
-import { modelOutline, packedWeights, readJson } from "@lowrank/models";
+import { isGgufPath, modelFiles, modelOutline, packedWeights, readConfig, readJson } from "@lowrank/models";
 import {
   CheckpointError,
   type Device,
@@ -31,11 +31,14 @@ const flags = {
   json: jsonFlag,
 } as const satisfies Flags;
 
+/** A tensor of a file; of a GGUF file the dtype is its type. */
+type TensorEntry = Pick<SafetensorsEntry, "name" | "dtype" | "shape" | "bytes">;
+
 /** What a folder or a file holds, read from its headers. */
 interface Contents {
   readonly config: Readonly<Record<string, unknown>> | null;
   readonly adapter: Readonly<Record<string, unknown>> | null;
-  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  readonly entries: ReadonlyMap<string, TensorEntry>;
   /** Where the tensors lie. */
   readonly files: readonly string[];
 }
@@ -43,19 +46,23 @@ interface Contents {
 async function contentsOf(path: string): Promise<Contents> {
   const info = await stat(path).catch(() => null);
   if (!info) throw new UsageError(`${path}: there is no such file or folder. Check the path.`);
-  if (info.isFile()) return { config: null, adapter: null, entries: await entriesOf(path), files: [path] };
+  if (info.isFile()) {
+    const config = isGgufPath(path) ? await readConfig(modelFiles, path) : null;
+    return { config, adapter: null, entries: await entriesOf(path), files: [path] };
+  }
   const names = (await nodeFiles.list(path)) ?? [];
   // A run's folder holds its training state as well, which is no part of the model.
   const files = names.filter((name) => name.endsWith(".safetensors") && name !== "training-state.safetensors");
   if (files.length === 0) {
+    const gguf = names.find(isGgufPath);
     const pickle = names.find((name) => /\.(bin|pt|pth|ckpt|pkl)$/.test(name));
     throw new UsageError(
       pickle
         ? `${path} holds its weights as ${pickle}, a Python pickle, which can run any code and is not read. Save it with save_pretrained(..., safe_serialization=True).`
-        : `${path} holds no *.safetensors. Give a folder with a checkpoint or an adapter, or a file.`,
+        : `${path} holds no *.safetensors. Give a folder with a checkpoint or an adapter, or a file${gguf === undefined ? "" : `: ${join(path, gguf)}`}.`,
     );
   }
-  const entries = new Map<string, SafetensorsEntry>();
+  const entries = new Map<string, TensorEntry>();
   for (const name of files) for (const [key, entry] of await entriesOf(join(path, name))) entries.set(key, entry);
   const paths = files.map((name) => join(path, name));
   return {
@@ -69,6 +76,18 @@ async function contentsOf(path: string): Promise<Contents> {
 /** Rejects with CheckpointError naming tensor and place where a number is infinite or NaN. Dtypes that cannot be computed with are not looked at. */
 async function checkNumbers(paths: readonly string[], output: Output): Promise<void> {
   for (const path of paths) {
+    const gguf = await modelFiles.gguf(path);
+    if (gguf) {
+      try {
+        for (const name of gguf.entries.keys()) {
+          output.draw(`looking for numbers that are not finite: ${shownName(name)}`);
+          await gguf.stream(name, () => undefined);
+        }
+      } finally {
+        await gguf.close();
+      }
+      continue;
+    }
     const file = await readSafetensors(await fileSource(path));
     try {
       for (const { name, dtype } of file.entries.values()) {
@@ -83,7 +102,12 @@ async function checkNumbers(paths: readonly string[], output: Output): Promise<v
   output.draw("");
 }
 
-async function entriesOf(path: string): Promise<ReadonlyMap<string, SafetensorsEntry>> {
+async function entriesOf(path: string): Promise<ReadonlyMap<string, TensorEntry>> {
+  const gguf = await modelFiles.gguf(path);
+  if (gguf) {
+    await gguf.close();
+    return new Map([...gguf.entries].map(([name, { type, shape, bytes: size }]) => [name, { name, dtype: type.name, shape, bytes: size }]));
+  }
   if (/\.(bin|pt|pth|ckpt|pkl)$/.test(path)) {
     throw new UsageError(`${basename(path)} is a Python pickle, which can run any code and is not read. Save it as safetensors.`);
   }
@@ -119,7 +143,7 @@ async function withBlocks({ config, entries }: Contents, folder: string): Promis
 /** A field of a file that is shown, whatever it is. */
 const text = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value) ?? "absent"));
 
-const countOf = ({ shape }: SafetensorsEntry): number => shape.reduce((product, size) => product * size, 1);
+const countOf = ({ shape }: TensorEntry): number => shape.reduce((product, size) => product * size, 1);
 
 /** Parameters of one module, repeated blocks taken together: `model.layers.*.self_attn.q_proj.weight`. */
 interface Line {
@@ -130,7 +154,7 @@ interface Line {
   readonly parameters: number;
 }
 
-function linesOf(entries: ReadonlyMap<string, SafetensorsEntry>): Line[] {
+function linesOf(entries: ReadonlyMap<string, TensorEntry>): Line[] {
   const lines = new Map<string, Line>();
   for (const [name, entry] of [...entries].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }))) {
     const pattern = name.replace(/\.\d+(?=\.)/g, ".*");
@@ -158,7 +182,7 @@ function outlineOfFamily(config: Contents["config"], dev: Device): AdaptableMode
 }
 
 /** A model that has names and shapes only, enough for choosing layers. */
-function outline(entries: ReadonlyMap<string, SafetensorsEntry>, config: Contents["config"], dev: Device): AdaptableModel {
+function outline(entries: ReadonlyMap<string, TensorEntry>, config: Contents["config"], dev: Device): AdaptableModel {
   const layers = new Map<string, DenseLayer>();
   for (const [name, { shape }] of entries) {
     const [outFeatures, inFeatures] = shape;

@@ -1,5 +1,5 @@
-import { longestLength, modelOutline, readJson, readTokenizer } from "@lowrank/models";
-import { nodeFiles, type PlannedFor, planningDevice } from "@lowrank/tensor";
+import { longestLength, modelFiles, modelOutline, readJson, readTokenizer } from "@lowrank/models";
+import { type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import type { DataValues } from "../data/flags.js";
 import { openData, readingOf } from "../data/open.js";
@@ -72,8 +72,8 @@ async function leastBytes(
   context: Pick<CommandContext<typeof outlineFlags>, "given" | "output" | "signal" | "args">,
 ): Promise<{ readonly bytes: number; readonly isLeast: boolean } | null> {
   const folder = await modelFolder(flags.model, { revision: flags.revision, signal: context.signal });
-  const config = await readJson(nodeFiles, nodeFiles.join(folder, "config.json"));
-  const tokenizer = await readTokenizer(nodeFiles, folder);
+  const config = await readJson(modelFiles, modelFiles.join(folder, "config.json"));
+  const tokenizer = await readTokenizer(modelFiles, folder);
   if (!config || !tokenizer) return null;
   const model = modelOutline(config, { device: planningDevice(like).device });
   const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { reading: readingOf(flags) });

@@ -3,8 +3,8 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type ParameterReport, parameterReport } from "@lowrank/lora";
-import { collate, modelOutline, readJson, trainingStep } from "@lowrank/models";
-import { type DType, nodeFiles, type Plan, type PlannedFor, planningDevice } from "@lowrank/tensor";
+import { collate, isGgufPath, modelFiles, modelOutline, readJson, trainingStep } from "@lowrank/models";
+import { type DType, type Plan, type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -18,9 +18,9 @@ const weightTypes = ["f32", "bf16", "f16"] as const satisfies readonly DType[];
 export const outlineFlags = {
   model: {
     type: "text",
-    value: "DIR|config.json",
+    value: "DIR|FILE.gguf|config.json",
     path: "read",
-    help: "a model's folder, its config.json alone, or its name on the hub; weights are not read",
+    help: "a model's folder, its GGUF file, its config.json alone, or its name on the hub; weights are not read",
     required: true,
   },
   revision: revisionFlag,
@@ -39,10 +39,10 @@ async function configAt(path: string, fetching: Fetching): Promise<Readonly<Reco
     (found) => found.isDirectory(),
     () => false,
   );
-  const isFile = existsSync(path) || path.endsWith(".json");
+  const isFile = (existsSync(path) && !isGgufPath(path)) || path.endsWith(".json");
   const file = isFile && !isFolder ? path : join(await configFolder(path, fetching), "config.json");
-  const config = await readJson(nodeFiles, file);
-  if (!config) throw new UsageError(`There is no ${file}. Give a model's folder or the path of its config.json.`);
+  const config = await readJson(modelFiles, file);
+  if (!config) throw new UsageError(`There is no ${file}. Give a model's folder, its GGUF file, or the path of its config.json.`);
   return config;
 }
 

@@ -14,6 +14,11 @@ import type { ChatTemplates } from "../tokenizer/chat.js";
 import { withAddedTokens } from "../tokenizer/declared-tokens.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 
+/** Whether a path is that of a GGUF file, which stands for the folder of a model. */
+export function isGgufPath(path: string): boolean {
+  return /\.gguf(?:[?#].*)?$/i.test(path);
+}
+
 /** Bytes of a JSON file; the largest tokenizers have some tens of millions. */
 const mostBytes = 2 ** 28;
 
@@ -21,6 +26,7 @@ const mostBytes = 2 ** 28;
 export async function readJson(files: FileSystem, path: string, written: (text: string) => string = (text) => text): Promise<Json | null> {
   const source = await openFile(files, path);
   if (!source) return null;
+  if (source.json) return source.json;
   const found =
     source.byteLength > mostBytes ? `${source.byteLength} bytes long, more than ${mostBytes}` : jsonObject(written(await readText(source)));
   if (typeof found === "string") throw new CheckpointError(`${path}: this is ${found}. Correct the file or fetch it again.`, path);
@@ -39,10 +45,14 @@ export async function readConfig(files: FileSystem, folder: string): Promise<Jso
       `${path}: the host does not have this file, or gives a web page in its place. Give the address of a folder that holds a Hugging Face checkpoint.`,
       path,
     );
+  if (isGgufPath(folder)) throw new CheckpointError(`${folder}: there is no such file. Check the path.`, folder);
   const names = await files.list(folder);
   const found =
     names === null ? "There is no such folder" : names.length === 0 ? "The folder is empty" : `The folder holds ${listed(names)}`;
-  throw new CheckpointError(`${path} is missing. ${found}; give the folder of a Hugging Face checkpoint.`, path);
+  const gguf = names?.find(isGgufPath);
+  const remedy =
+    gguf === undefined ? "give the folder of a Hugging Face checkpoint" : `give a GGUF file by its own path: ${files.join(folder, gguf)}`;
+  throw new CheckpointError(`${path} is missing. ${found}; ${remedy}.`, path);
 }
 
 /** JSON of what Python writes: its bare Infinity, -Infinity and NaN become what transformers 5 writes in their place. */

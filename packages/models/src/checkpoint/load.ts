@@ -13,15 +13,17 @@ import * as z from "zod/mini";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
 import { decoderOf } from "../families/family.js";
-import { readFamily } from "../families/read.js";
+import { type FamilyConfig, readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
 import { folderSource } from "./folder-source.js";
+import { withGguf } from "./gguf-files.js";
+import { readGgufWeights } from "./gguf-weights.js";
 import { mergedField, mergedIn } from "./merged-field.js";
 import { packingIn } from "./packing-field.js";
-import { readWeights } from "./weights.js";
+import { type ReadWeights, readWeights, type WeightOptions } from "./weights.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
 export interface LoadOptions {
@@ -73,8 +75,20 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
   ];
 }
 
+async function readFolderWeights(
+  files: FileSystem,
+  folder: string,
+  filed: FamilyConfig,
+  packing: ReturnType<typeof packingIn>,
+  options: WeightOptions,
+): Promise<ReadWeights> {
+  const source = await folderSource(files, folder, filed, packing);
+  return readWeights(source, filed, options).finally(() => source.close());
+}
+
 /**
- * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json.
+ * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json; or a GGUF file (the
+ * first of several), whose blocks stay as they are, and whose metadata stands for the other files.
  * Rejects with CheckpointError naming what is wrong: a missing file, a wrong field, an unsupported architecture, tensors that are
  * missing, unexpected or of another shape, `files` or a `dtype` that are none; with DeviceError without a device. transformers'
  * AutoModelForCausalLM.from_pretrained.
@@ -82,10 +96,11 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
 export async function loadModel(folder: string, options: LoadOptions): Promise<LoadedModel> {
   checkPath(folder, "loadModel");
   // Nothing of what the types say is sure from JavaScript.
-  const { device, dtype = "auto", files = isAddress(folder) ? urlFiles() : undefined }: Partial<LoadOptions> = options ?? {};
+  const { device, dtype = "auto", files: given = isAddress(folder) ? urlFiles() : undefined }: Partial<LoadOptions> = options ?? {};
   checkDevice(device, "loadModel");
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
-  checkFiles(files, "loadModel");
+  checkFiles(given, "loadModel");
+  const files = withGguf(given);
   const path = files.join(folder, "config.json");
   const { quantization_config, quantization, [mergedField]: merged, ...json } = await readConfig(files, folder);
   const filed = readFamily(json, path);
@@ -93,7 +108,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const source = await folderSource(files, folder, filed, packing);
+  const gguf = await files.gguf(folder);
   const {
     read,
     warnings: told,
@@ -101,7 +116,9 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
     digest,
     dtypes,
     foreign,
-  } = await readWeights(source, filed, { device, dtype }).finally(() => source.close());
+  } = gguf
+    ? await readGgufWeights(gguf, filed, { device, dtype }).finally(() => gguf.close())
+    : await readFolderWeights(files, folder, filed, packing, { device, dtype });
   const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };
@@ -115,6 +132,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
       return tokenizer?.digest ?? null;
     },
   };
-  const warnings = [...told, ...unknownFields(path, read.unknown), ...foreignTensors(folder, foreign)];
+  const unread = gguf ? await files.unread(folder) : [];
+  const warnings = [...told, ...unknownFields(path, [...read.unknown, ...unread]), ...foreignTensors(folder, foreign)];
   return { model, tokenizer, config, hashes, warnings };
 }

@@ -8,6 +8,7 @@ import type { Tensor } from "../graph/tensor.js";
 import { CheckpointError } from "../tensor/errors.js";
 import { sizeOf } from "../tensor/shape.js";
 import { type GgufEntry, type GgufValue, readGgufHeader } from "./gguf-header.js";
+import { GgufScan } from "./gguf-scan.js";
 import type { ByteSource } from "./source.js";
 
 /** Types whose numbers stand alone, and the dtypes that they have here. */
@@ -27,6 +28,8 @@ export interface GgufFile {
    * Rejects as `bytes` does.
    */
   chunks(name: string): AsyncGenerator<Uint8Array>;
+  /** Hands a tensor's bytes to `take` as `chunks` gives them, and gives their digest. Rejects also where a number or a block's scale is not finite. */
+  stream(name: string, take: (bytes: Uint8Array) => void): Promise<string>;
   /**
    * Puts a tensor onto a device, in the type that it is stored in: one of blocks as a packed tensor. Rejects with CheckpointError, as `bytes` does,
    * and where its type is none that is read, which it names.
@@ -83,6 +86,7 @@ export async function readGguf(source: ByteSource, open: OpenPart = async () => 
       entries,
       bytes: async (name) => readBytes(...placeOf(name)),
       chunks: (name) => chunksOf(...placeOf(name)),
+      stream: async (name, take) => stream(...placeOf(name), take),
       weight: async (name, { device }) => weightOf(...placeOf(name), device),
       close: () => closeAll(sources),
     };
@@ -128,6 +132,19 @@ async function* chunksOf({ name, type, offset, bytes: length }: GgufEntry, part:
   } finally {
     // Nothing is read any more once whoever asked has stopped.
     await next?.catch(() => undefined);
+  }
+}
+
+async function stream(entry: GgufEntry, part: ByteSource, take: (bytes: Uint8Array) => void): Promise<string> {
+  const scan = new GgufScan(entry, part.name);
+  try {
+    for await (const bytes of chunksOf(entry, part)) {
+      scan.take(bytes);
+      take(bytes);
+    }
+    return scan.digest;
+  } finally {
+    scan.close();
   }
 }
 

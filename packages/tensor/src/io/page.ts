@@ -32,5 +32,6 @@ export async function pageError(files: FileSystem, path: string): Promise<Checkp
 }
 
 async function isPageSource(source: ByteSource): Promise<boolean> {
+  if (source.json) return false;
   return isPage(await source.read(0, Math.min(startBytes, source.byteLength)));
 }

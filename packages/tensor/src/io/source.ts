@@ -10,6 +10,8 @@ export interface ByteSource {
   readonly byteLength: number;
   /** Exactly `length` bytes from `offset` on; may put them into `into`, which is as long, and return that. Rejects when the source has become shorter. */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
+  /** What its text is as JSON, where that is at hand: what is large need not be written to be read. */
+  readonly json?: Readonly<Record<string, unknown>>;
   /** Gives the file handle back. */
   close?(): Promise<void>;
 }
@@ -54,6 +56,23 @@ export function checkPath(path: unknown, what: string): asserts path is string {
 /** A source over bytes in memory. */
 export function bytesSource(bytes: Uint8Array, name = "bytes"): ByteSource {
   return { name, byteLength: bytes.byteLength, read: async (offset, length) => bytes.subarray(offset, offset + length) };
+}
+
+/** A source over a JSON object, which becomes a text when its bytes are asked for. */
+export function jsonSource(json: Readonly<Record<string, unknown>>, name: string): ByteSource {
+  let written: Uint8Array | null = null;
+  const bytes = (): Uint8Array => {
+    written ??= new TextEncoder().encode(`${JSON.stringify(json, null, 1)}\n`);
+    return written;
+  };
+  return {
+    name,
+    json,
+    get byteLength() {
+      return bytes().byteLength;
+    },
+    read: async (offset, length) => bytes().slice(offset, offset + length),
+  };
 }
 
 /** A source over a Blob or File, as file inputs and drag and drop give them. */

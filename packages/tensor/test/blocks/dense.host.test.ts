@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { bytesSource, denseTypes, dequantized, ggufTypes, readGguf, readSafetensors, ShapeError } from "@lowrank/tensor";
+import { bytesSource, denseTypes, denseValues, ggufTypes, readGguf, readSafetensors, ShapeError } from "@lowrank/tensor";
 import { expectSameNumbers, sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
 import golden from "./dense.json" with { type: "json" };
@@ -16,11 +16,11 @@ test("there is a golden of every type, and GGUF's table has its sizes", () => {
 
 for (const [name, { packed, values }] of Object.entries(golden))
   test(`${name}: the numbers that the gguf package reads, bit for bit`, () => {
-    expectSameNumbers(dequantized(typeOf(name), bytesOf(packed)), new Float32Array(bytesOf(values).buffer));
+    expectSameNumbers(denseValues(typeOf(name), bytesOf(packed)), new Float32Array(bytesOf(values).buffer));
   });
 
 test("a part of a block is refused", () => {
-  expect(() => dequantized(typeOf("TQ2_0"), new Uint8Array(65))).toThrow(ShapeError);
+  expect(() => denseValues(typeOf("TQ2_0"), new Uint8Array(65))).toThrow(ShapeError);
 });
 
 const shared = sharedDir("gguf");
@@ -31,6 +31,6 @@ describe.skipIf(shared === null)("types.gguf of the gguf package", async () => {
   const wanted = await readSafetensors(source("types.safetensors"));
   for (const type of denseTypes.values())
     test(`${type.name}: as gguf.dequantize, bit for bit`, async () => {
-      expectSameNumbers(dequantized(type, await file.bytes(type.name)), await wanted.values(`${type.name}.values`));
+      expectSameNumbers(denseValues(type, await file.bytes(type.name)), await wanted.values(`${type.name}.values`));
     });
 });

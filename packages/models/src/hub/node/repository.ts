@@ -46,9 +46,11 @@ const entrySchema = z.object({
   lfs: z.nullish(z.object({ oid: z.string().check(z.regex(/^(sha256:)?[0-9a-f]{64}$/)), size: sizes })),
 });
 
-/** The files in a repository's outermost folder at one commit, by name, and its further chat templates. */
-export async function filesAt(hub: Hub, id: string, commit: string): Promise<Map<string, HubFile>> {
-  const { files, folders } = await filesIn(hub, id, commit, "");
+/** The files in a repository's outermost folder at one commit, by name, those of another folder by their paths, and its further chat templates. */
+export async function filesAt(hub: Hub, id: string, commit: string, folder = ""): Promise<Map<string, HubFile>> {
+  const { files: outer, folders } = await filesIn(hub, id, commit, "");
+  const isThere = folder !== "" && folders.has(folder.split("/")[0] ?? "");
+  const files = isThere ? new Map([...outer, ...(await filesIn(hub, id, commit, folder)).files]) : outer;
   if (!folders.has(templateFolder)) return files;
   const templates = await filesIn(hub, id, commit, templateFolder);
   return new Map([...files, ...[...templates.files].filter(([name]) => name.endsWith(".jinja"))]);

@@ -1,14 +1,15 @@
 import { stat } from "node:fs/promises";
 import { CheckpointError } from "@lowrank/tensor";
-import { type CachedRepository, isHubId, repositoryIn } from "./cache.js";
+import { isGgufPath } from "../../checkpoint/folder.js";
+import { type CachedRepository, isHubId, repositoryIn, within } from "./cache.js";
 import { type Hub, type HubOptions, hubOf } from "./environment.js";
 import { withLock } from "./lock.js";
 import { checkRevision } from "./revision.js";
-import { type Cached, lookUp, OtherKindError, type Wanted } from "./wanted.js";
+import { type Cached, ggufParts, lookUp, OtherKindError, type Wanted } from "./wanted.js";
 
 /**
- * The folder of a model: a path as it is; a hub id ("org/name" or "name") from the local cache, else fetched into it. What is cached whole is used
- * without asking the hub. Rejects with CheckpointError when it is neither a folder nor on the hub, the hub cannot be reached, or gives what is not
+ * The folder of a model: a path as it is; a hub id ("org/name" or "name") from the local cache, else fetched into it. A GGUF file stands for a folder:
+ * its path, or "org/name:file.gguf", the first of several. What is cached whole is used without asking the hub. Rejects with CheckpointError when it is neither a folder nor on the hub, the hub cannot be reached, or gives what is not
  * what its list says; with the signal's reason when that is aborted. huggingface_hub's snapshot_download.
  */
 export function resolveModel(pathOrId: string, options: HubOptions = {}): Promise<string> {
@@ -38,17 +39,37 @@ export async function resolveEither(pathOrId: string, options: HubOptions = {}):
   });
 }
 
-const examples: Readonly<Record<Wanted, string>> = {
-  model: "Give the folder of a Hugging Face checkpoint, or a hub id such as openai-community/gpt2.",
-  config: "Give the folder of a Hugging Face checkpoint, or a hub id such as openai-community/gpt2.",
+const modelExample = "Give the folder of a Hugging Face checkpoint, a GGUF file, or a hub id such as openai-community/gpt2.";
+const examples: Readonly<Record<Extract<Wanted, string>, string>> = {
+  model: modelExample,
+  config: modelExample,
   adapter: "Give the folder of an adapter, or its id on the hub, such as user/name.",
 };
 
-async function resolveFolder(id: string, wanted: Wanted, options: HubOptions): Promise<string> {
-  const info = await stat(id).catch(() => null);
-  if (info?.isDirectory()) return id;
-  if (info || !isHubId(id))
-    throw new CheckpointError(`${id}: ${info ? "this is a file, not a folder" : "there is no such folder"}. ${examples[wanted]}`, id);
+/** A repository's id and a GGUF file in it, of "org/name:file.gguf"; null for others. */
+export function ggufOnHub(text: string): { readonly id: string; readonly file: string } | null {
+  const [, id = "", file = ""] = /^([^:]+):([^:]+\.gguf)$/i.exec(text) ?? [];
+  const isPath = file.split("/").every((part) => /^[^/\\\0]+$/.test(part) && !/^\.\.?$/.test(part));
+  return id !== "" && isHubId(id) && isPath ? { id, file } : null;
+}
+
+async function resolveFolder(pathOrId: string, kind: Extract<Wanted, string>, options: HubOptions): Promise<string> {
+  const info = await stat(pathOrId).catch(() => null);
+  if (info?.isDirectory()) return pathOrId;
+  const isModel = kind !== "adapter";
+  if (info && isModel && isGgufPath(pathOrId)) return pathOrId;
+  const file = isModel ? ggufOnHub(pathOrId) : null;
+  if (info || !(file || isHubId(pathOrId)))
+    throw new CheckpointError(
+      `${pathOrId}: ${info ? "this is a file, not a folder" : isModel && isGgufPath(pathOrId) ? "there is no such file" : "there is no such folder"}. ${examples[kind]}`,
+      pathOrId,
+    );
+  if (!file) return fromHub(pathOrId, kind, options);
+  return within(await fromHub(file.id, { gguf: file.file }, options), ggufParts(file.file)[0] ?? file.file);
+}
+
+/** The folder of the cache that has what is wanted of a repository. */
+async function fromHub(id: string, wanted: Wanted, options: HubOptions): Promise<string> {
   const hub = hubOf(options, id);
   const revision = options.revision ?? "main";
   checkRevision(id, revision);

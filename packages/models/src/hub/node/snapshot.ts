@@ -34,7 +34,7 @@ export async function fetchSnapshot(
 ): Promise<string> {
   const { id } = repository;
   const commit = await commitOf(hub, id, revision);
-  const files = await filesAt(hub, id, commit);
+  const files = await filesAt(hub, id, commit, typeof wanted === "string" ? "" : folderOf(wanted.gguf));
   const { optional } = neededOf(wanted);
   const required = requiredAmong(neededOf(wanted), files);
   const absent = required.filter((name) => !files.has(name));
@@ -58,13 +58,26 @@ export async function fetchSnapshot(
   return snapshotOf(repository, commit);
 }
 
+/** The folder of a path in a repository. */
+const folderOf = (path: string): string => path.slice(0, Math.max(path.lastIndexOf("/"), 0));
+
+/** Says which GGUF files there are, as a sentence; empty where there is none. */
+function ggufNamed(id: string, files: ReadonlyMap<string, HubFile>): string {
+  const names = [...files.keys()].filter((file) => /\.gguf$/i.test(file) && !/-(?!00001)\d{5}-of-\d{5}\.gguf$/i.test(file));
+  if (names.length === 0) return "";
+  return ` It has GGUF files: name one of ${names
+    .slice(0, 8)
+    .map((name) => `${id}:${name}`)
+    .join(", ")}${names.length > 8 ? `, … (${names.length})` : ""}.`;
+}
+
 function notOfThatKind(hub: Hub, id: string, wanted: Wanted, name: string, files: ReadonlyMap<string, HubFile>): CheckpointError {
   const fact = `${id}: it is no folder, and the hub has no ${name} for it at ${hub.endpoint}.`;
   if (wanted === "adapter" && files.has("config.json"))
     return new OtherKindError(`${fact} It is a model: give it as --model.`, id, "model");
   if (wanted !== "adapter" && files.has("adapter_config.json"))
     return new OtherKindError(`${fact} It is an adapter: give it as --adapter, with its base as the model.`, id, "adapter");
-  return new CheckpointError(`${fact} Check the path or the id.`, id);
+  return new CheckpointError(`${fact}${ggufNamed(id, files) || " Check the path or the id."}`, id);
 }
 
 function missingShard(id: string, name: string): never {
@@ -84,7 +97,11 @@ async function removeLeftovers(repository: CachedRepository, commit: string): Pr
 async function weightsOf(work: Fetch, files: ReadonlyMap<string, HubFile>): Promise<readonly string[]> {
   const { id } = work.repository;
   const found = weightFiles(files.keys());
-  if (!found) throw new CheckpointError(`${id}: the hub has no model.safetensors for it. Choose a checkpoint that ships safetensors.`, id);
+  if (!found)
+    throw new CheckpointError(
+      `${id}: the hub has no model.safetensors for it.${ggufNamed(id, files) || " Choose a checkpoint that ships safetensors."}`,
+      id,
+    );
   if (found.kind === "files") return found.names;
   await fetchFiles(work, [files.get(found.name) ?? missingShard(id, found.name)]);
   return [found.name, ...(await shardsIn(within(snapshotOf(work.repository, work.commit), found.name)))];

@@ -1,10 +1,10 @@
 import { readFile, stat } from "node:fs/promises";
 import { CheckpointError, type Json, jsonObject } from "@lowrank/tensor";
 import { describingFiles, shardsOf, weightFiles } from "../../checkpoint/files.js";
-import { absentAt, type CachedRepository, cachedCommit, namesAt, snapshotOf, within } from "./cache.js";
+import { absentAt, type CachedRepository, cachedCommit, isFile, namesAt, snapshotOf, within } from "./cache.js";
 
-/** What is wanted of a repository: a whole model, an adapter, or what a model's config says. */
-export type Wanted = "model" | "adapter" | "config";
+/** What is wanted of a repository: a whole model, an adapter, what a model's config says, or a GGUF file by its path there, all its parts. */
+export type Wanted = "model" | "adapter" | "config" | { readonly gguf: string };
 
 /** What has the name is something else than was asked for. */
 export class OtherKindError extends CheckpointError {
@@ -28,14 +28,24 @@ export interface Needed {
   readonly optional: readonly string[];
 }
 
-const needed: Readonly<Record<Wanted, Needed>> = {
+const needed: Readonly<Record<Extract<Wanted, string>, Needed>> = {
   model: { required: describingFiles.slice(0, 1), oneOf: [], optional: describingFiles.slice(1) },
   adapter: { required: ["adapter_config.json"], oneOf: adapterWeights, optional: [] },
   config: { required: ["config.json"], oneOf: [], optional: [] },
 };
 
 export function neededOf(wanted: Wanted): Needed {
-  return needed[wanted];
+  // A tokenizer beside the file is read where the one in it cannot be.
+  return typeof wanted === "string"
+    ? needed[wanted]
+    : { required: ggufParts(wanted.gguf), oneOf: [], optional: ["tokenizer.json", "tokenizer_config.json"] };
+}
+
+/** Paths of all files of a GGUF model, of which one is named: `name-00001-of-00003.gguf` stands for three. */
+export function ggufParts(path: string): readonly string[] {
+  const [, stem = "", count = "1"] = /^(.*)-\d{5}-of-(\d{5})\.gguf$/i.exec(path) ?? [];
+  if (stem === "" || Number(count) > 10_000 || Number(count) < 1) return [path];
+  return Array.from({ length: Number(count) }, (_, i) => `${stem}-${String(i + 1).padStart(5, "0")}-of-${count}.gguf`);
 }
 
 /** The names of what is needed among those that there are: the one of `oneOf` that is there, or its first, which then lacks. */
@@ -60,7 +70,9 @@ export async function lookUp(repository: CachedRepository, revision: string, wan
   const names = await namesAt(repository, commit);
   const absent = await absentAt(repository, commit);
   const { optional } = neededOf(wanted);
-  const missing = requiredAmong(neededOf(wanted), names).filter((name) => !names.has(name));
+  const missing: string[] = [];
+  for (const name of requiredAmong(neededOf(wanted), names))
+    if (!names.has(name) && !(await isFile(within(snapshotOf(repository, commit), name)))) missing.push(name);
   const isUnsure = optional.some((name) => !names.has(name) && !absent.has(name));
   const folder = snapshotOf(repository, commit);
   if (wanted !== "model") return { folder, missing, isUnsure };

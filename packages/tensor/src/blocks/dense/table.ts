@@ -12,10 +12,10 @@ export const denseTypes: ReadonlyMap<string, DenseType> = new Map(
 );
 
 /** The numbers of whole blocks, as the gguf package's `dequantize` gives them, bit for bit. Throws ShapeError for a part of a block. */
-export function dequantized(type: DenseType, packed: Uint8Array): Float32Array {
+export function denseValues(type: DenseType, packed: Uint8Array): Float32Array {
   const count = packed.byteLength / type.blockBytes;
   if (!Number.isInteger(count))
-    throw new ShapeError(`dequantized: ${packed.byteLength} bytes are not whole blocks of ${type.name}, ${type.blockBytes} bytes each.`);
+    throw new ShapeError(`denseValues: ${packed.byteLength} bytes are not whole blocks of ${type.name}, ${type.blockBytes} bytes each.`);
   const bytes = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
   const out = new Float32Array(count * type.blockSize);
   for (let block = 0; block < count; block++) type.read(bytes, block * type.blockBytes, out, block * type.blockSize);
