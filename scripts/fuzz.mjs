@@ -14,7 +14,7 @@ import { join, relative } from "node:path";
 import { endWithUsage, flagsOf } from "./flags.mjs";
 import { prepare, root } from "./prepare.mjs";
 
-const names = ["safetensors", "gguf", "config", "index", "tokenizer", "template", "adapter", "rows", "state", "metrics"];
+const names = ["safetensors", "gguf", "gguf-model", "config", "index", "tokenizer", "template", "adapter", "rows", "state", "metrics"];
 const columns = /** @type {const} */ (["accepted", "typed", "wrong", "hang", "crash", "memory"]);
 /** Failures of one reader that are kept as files; the others are counted. */
 const keptFailures = 20;

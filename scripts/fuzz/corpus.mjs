@@ -5,7 +5,7 @@ import { applyAdapter, saveAdapter } from "@lowrank/lora";
 import { initModel, saveModel, saveState } from "@lowrank/models";
 import { device, fromBytes, joined, memoryFiles, tensor, writeSafetensors } from "@lowrank/tensor";
 import { root } from "../prepare.mjs";
-import { everyKind } from "./gguf.mjs";
+import { everyKind, ggufBytes } from "./gguf.mjs";
 
 /** @typedef {ReadonlyMap<string, Uint8Array>} Files By path, below the folder "m". */
 /** @typedef {{ name: string, files: Files }} Sample */
@@ -229,6 +229,74 @@ export const tokenizerFiles = new Map([
   ["m/tokenizer_config.json", json({ ...tokenizerConfig, chat_template: templates[0] })],
 ]);
 
+/** @typedef {import("./gguf.mjs").Value} Value */
+
+/** Vocabularies as GGUF files have them, byte-level and SentencePiece's. @type {Readonly<Record<string, Readonly<Record<string, Value>>>>} */
+const ggufVocabularies = {
+  bytes: {
+    "tokenizer.ggml.model": { kind: "text", value: "gpt2" },
+    "tokenizer.ggml.pre": { kind: "text", value: "qwen2" },
+    "tokenizer.ggml.tokens": { kind: "list", of: "text", value: [...special, ...letters, "Ġ", "ab", "he", "ll"] },
+    "tokenizer.ggml.token_type": { kind: "list", of: "i32", value: [2, 3, 3, 4, ...Array(letters.length + 4).fill(1)] },
+    "tokenizer.ggml.merges": { kind: "list", of: "text", value: ["a b", "h e", "l l"] },
+  },
+  pieces: {
+    "tokenizer.ggml.model": { kind: "text", value: "llama" },
+    "tokenizer.ggml.tokens": { kind: "list", of: "text", value: [...special, ...letters, "▁", "ab", "<0x41>", "  "] },
+    "tokenizer.ggml.token_type": { kind: "list", of: "i32", value: [2, 3, 3, 3, ...Array(letters.length + 2).fill(1), 6, 4] },
+    "tokenizer.ggml.scores": { kind: "list", of: "f32", value: Array.from({ length: letters.length + 8 }, (_, i) => -i) },
+    "tokenizer.ggml.add_space_prefix": { kind: "bool", value: true },
+  },
+};
+
+/** A whole model as a GGUF file, of blocks and of numbers. @param {Readonly<Record<string, Value>>} vocabulary */
+function ggufModel(vocabulary) {
+  /** @param {string} name @param {readonly number[]} shape @param {number} type */
+  const written = (name, shape, type) => {
+    const count = shape.reduce((product, size) => product * size, 1);
+    // F32, F16, Q4_0 and Q8_0.
+    const length = type === 0 ? 4 * count : type === 1 ? 2 * count : (count / 32) * (type === 2 ? 18 : 34);
+    return { name, type, shape, bytes: Uint8Array.from({ length }, (_, i) => (i * 37) % 60) };
+  };
+  const layers = [0, 1].flatMap((layer) => [
+    written(`blk.${layer}.attn_norm.weight`, [32], 0),
+    written(`blk.${layer}.attn_q.weight`, [32, 32], 2),
+    written(`blk.${layer}.attn_k.weight`, [16, 32], 8),
+    written(`blk.${layer}.attn_v.weight`, [16, 32], 1),
+    written(`blk.${layer}.attn_output.weight`, [32, 32], 8),
+    written(`blk.${layer}.ffn_norm.weight`, [32], 0),
+    written(`blk.${layer}.ffn_gate.weight`, [32, 32], 2),
+    written(`blk.${layer}.ffn_up.weight`, [32, 32], 2),
+    written(`blk.${layer}.ffn_down.weight`, [32, 32], 8),
+  ]);
+  const count = /** @type {readonly string[]} */ (vocabulary["tokenizer.ggml.tokens"]?.value ?? []).length;
+  /** @param {number} value @returns {Value} */
+  const u32 = (value) => ({ kind: "u32", value });
+  return ggufBytes({
+    metadata: Object.entries({
+      "general.architecture": /** @type {Value} */ ({ kind: "text", value: "llama" }),
+      "llama.block_count": u32(2),
+      "llama.context_length": u32(64),
+      "llama.embedding_length": u32(32),
+      "llama.feed_forward_length": u32(32),
+      "llama.attention.head_count": u32(4),
+      "llama.attention.head_count_kv": u32(2),
+      "llama.rope.freq_base": /** @type {Value} */ ({ kind: "f32", value: 10000 }),
+      "llama.attention.layer_norm_rms_epsilon": /** @type {Value} */ ({ kind: "f32", value: 1e-5 }),
+      "tokenizer.ggml.bos_token_id": u32(1),
+      "tokenizer.ggml.eos_token_id": u32(2),
+      "tokenizer.chat_template": /** @type {Value} */ ({ kind: "text", value: templates[0] }),
+      ...vocabulary,
+    }),
+    tensors: [
+      written("token_embd.weight", [count, 32], 8),
+      written("rope_freqs.weight", [4], 0),
+      written("output_norm.weight", [32], 0),
+      ...layers,
+    ].map((each) => (each.name === "rope_freqs.weight" ? { ...each, bytes: new Uint8Array(Float32Array.of(1, 1, 1, 1).buffer) } : each)),
+  });
+}
+
 /** Every sound file, by what reads it. @returns {Promise<Readonly<Record<string, readonly Sample[]>>>} */
 export async function corpus() {
   const [llamaFiles, gpt2Files] = [await modelFiles(llama), await modelFiles(gpt2)];
@@ -288,6 +356,16 @@ export async function corpus() {
     gguf: [
       { name: "every kind", files: new Map([["m/x.gguf", everyKind()]]) },
       ...sharedTexts(["gguf"], /^types\.gguf$/).map(({ name, text }) => ({ name, files: new Map([["m/x.gguf", new Uint8Array(text)]]) })),
+    ],
+    "gguf-model": [
+      ...Object.entries(ggufVocabularies).map(([name, vocabulary]) => ({
+        name,
+        files: new Map([["m/model.gguf", ggufModel(vocabulary)]]),
+      })),
+      ...sharedTexts(["gguf"], /^llama\.gguf$/).map(({ name, text }) => ({
+        name,
+        files: new Map([["m/model.gguf", new Uint8Array(text)]]),
+      })),
     ],
     config: [
       { name: "llama", files: new Map([...llamaFiles, ["m/generation_config.json", generation]]) },

@@ -66,6 +66,16 @@ function buildForward(model) {
   model.forward(ids);
 }
 
+/** @param {Tokenizer} made */
+function checkEncoding(made) {
+  for (const text of ["he ab, ll", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "Zürich 東京\u0000 🦙 \ud800", "", " \n "]) {
+    const tokens = made.encode(text);
+    const wrong = tokens.find((id) => !Number.isSafeInteger(id) || id < 0 || id >= made.vocabSize);
+    check(wrong === undefined, `a token is ${wrong}`);
+    check(typeof made.decode(tokens) === "string", "a decoded text is no string");
+  }
+}
+
 /** @type {Readonly<Record<string, Reader>>} */
 export const readers = {
   safetensors: {
@@ -89,6 +99,22 @@ export const readers = {
       let total = 0;
       for (const name of file.entries.keys()) total += (await file.bytes(name)).length;
       check(total <= bytes.length, `its tensors have ${total} bytes`);
+    },
+  },
+  "gguf-model": {
+    mutate: (_path, bytes, random, other) => mutateGguf(bytes, random, other),
+    async read(files) {
+      const { model, tokenizer: made } = await loadModel("m/model.gguf", { device: dev, files: inMemory(files) });
+      try {
+        check(
+          model.stopTokens.every((id) => Number.isSafeInteger(id) && id >= 0),
+          `its stop tokens are ${model.stopTokens}`,
+        );
+        if (made) checkEncoding(made);
+        buildForward(model);
+      } finally {
+        model.dispose();
+      }
     },
   },
   config: {
@@ -121,14 +147,7 @@ export const readers = {
     async read(files) {
       const made = await readTokenizer(inMemory(files), "m");
       if (!made) return;
-      for (const text of ["he ab, ll", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "Zürich 東京\u0000 🦙 \ud800", "", " \n "]) {
-        const tokens = made.encode(text);
-        check(
-          tokens.every((id) => Number.isSafeInteger(id) && id >= 0 && id < made.vocabSize),
-          `a token is ${tokens.find((id) => !Number.isSafeInteger(id) || id < 0 || id >= made.vocabSize)}`,
-        );
-        check(typeof made.decode(tokens) === "string", "a decoded text is no string");
-      }
+      checkEncoding(made);
     },
   },
   template: {
