@@ -1,6 +1,6 @@
-import { type Adapter, adapterDigest, loadAdapter } from "@lowrank/lora";
+import { type Adapter, adapterDigest, baseQuantization, loadAdapter } from "@lowrank/lora";
 import { isGgufPath, type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
-import { type Device, type DeviceOptions, device, nodeFiles } from "@lowrank/tensor";
+import { type Device, type DeviceOptions, device, nodeFiles, type QuantizedType, quantizedTypes } from "@lowrank/tensor";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
 import { adapterFolder, type Fetching, modelFolder } from "./hub.js";
@@ -28,12 +28,23 @@ export const deviceFlag = {
   help: "where to compute; auto takes a real GPU, else cpu",
   default: "auto",
 } as const satisfies Flags[string];
+export const quantizeFlag = {
+  type: "choice",
+  choices: ["none", ...quantizedTypes],
+  help: "quantize the weights of dense layers and experts while they are loaded; the rest stays as stored (default: none, or as the adapter was trained)",
+} as const satisfies Flags[string];
 export const memoryFlag = {
   type: "number",
   above: 0,
   help: "GB to stay within, by rematerialization of what does not fit (default: what the device has)",
 } as const satisfies Flags[string];
 export const jsonFlag = { type: "switch", help: "one JSON object on stdout, everything else on stderr" } as const satisfies Flags[string];
+
+/** What is said where --quantize stands beside --method full. */
+export const quantizedFull = (): UsageError =>
+  new UsageError(
+    "--quantize freezes weights in blocks, and --method full trains them. Leave one of the two out, or choose another method.",
+  );
 
 /** Opens a device for the length of `use`; its memory and threads are given back in any case. Says which, where there is an output. */
 export async function withDevice<R>(
@@ -53,13 +64,39 @@ export async function withDevice<R>(
   }
 }
 
+/** What --quantize says. */
+export type QuantizeChoice = QuantizedType | "none" | undefined;
+
+/** What the base is quantized to: as --quantize says, else as it was when the adapters were trained, which is told. */
+async function baseType(asked: QuantizeChoice, adapters: readonly string[], fetching: Fetching): Promise<QuantizedType | null> {
+  if (asked !== undefined) return asked === "none" ? null : asked;
+  for (const path of adapters) {
+    const recorded = await baseQuantization(await adapterFolder(path, fetching));
+    const type = quantizedTypes.find((name) => name === recorded);
+    if (!type) continue;
+    fetching.output?.note(`the base is quantized to ${type}, as when ${path} was trained (--quantize none leaves it as it is)`);
+    return type;
+  }
+  return null;
+}
+
+/** How a command opens its model. */
+interface Opening extends Fetching {
+  readonly dtype?: "f32";
+  readonly quantize?: QuantizeChoice;
+  /** Adapters that are put on it, which know what their base was quantized to. */
+  readonly adapters?: readonly string[];
+}
+
 /** A model with the tokenizer that a command cannot do without. Rejects with UsageError where none ships. */
 export async function openModel(
   path: string,
   dev: Device,
-  { dtype, ...fetching }: Fetching & { readonly dtype?: "f32" } = {},
+  { dtype, quantize: asked, adapters = [], ...fetching }: Opening = {},
 ): Promise<LoadedModel & { readonly tokenizer: Tokenizer }> {
-  const loaded = await loadModel(await modelFolder(path, fetching), { device: dev, ...(dtype && { dtype }) });
+  const { revision: _base, ...elsewhere } = fetching;
+  const quantize = await baseType(asked, adapters, elsewhere);
+  const loaded = await loadModel(await modelFolder(path, fetching), { device: dev, ...(dtype && { dtype }), quantize });
   const { tokenizer } = loaded;
   for (const warning of loaded.warnings) fetching.output?.note(`warning: ${warning}`);
   if (!tokenizer)

@@ -16,6 +16,8 @@ export interface AdapterOrigin {
   readonly revision: string | null;
   readonly taskType: string | null;
   readonly autoMapping: unknown;
+  /** What the base's weights were quantized to when it was loaded; null where they were not, or nothing says so. */
+  readonly quantization: string | null;
 }
 
 /** Settings that every method takes. */
@@ -254,7 +256,7 @@ export function applyAdapter(model: AdaptableModel, options: AdapterOptions): Ad
       Object.keys(methods),
     );
   }
-  const origin: AdapterOrigin = { baseModel, revision, taskType: "CAUSAL_LM", autoMapping: null };
+  const origin: AdapterOrigin = { baseModel, revision, taskType: "CAUSAL_LM", autoMapping: null, quantization: model.quantization ?? null };
   const adapter = attach(model, method, given, { seed, dropoutGenerator, origin, warn: onWarning, isLoaded: false });
   adapter.enable();
   return adapter;

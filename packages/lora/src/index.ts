@@ -7,6 +7,7 @@ export type { KeptLayer, KeptReport, RankChoice } from "./combine/rank.js";
 export { type ResizeOptions, resizeAdapter } from "./combine/resize.js";
 export { adapterDigest } from "./digest.js";
 export { AdapterError, NotApplicableError } from "./errors.js";
+export { baseQuantization } from "./files/base.js";
 export { type LoadOptions, loadAdapter } from "./files/load.js";
 export { adapterOutline, type OutlineOptions } from "./files/outline.js";
 export { type PlainPair, plainPairs } from "./files/plain-pairs.js";

@@ -4,5 +4,5 @@ import { setNodeTimedMatch } from "./targeting/node/timed-match.js";
 setNodeTimedMatch();
 setNodeLinalgThreads();
 
-export { adapterOutline, loadAdapter, saveAdapter } from "./files/node.js";
+export { adapterOutline, baseQuantization, loadAdapter, saveAdapter } from "./files/node.js";
 export * from "./index.js";

@@ -7,6 +7,7 @@ import {
   type FileSystem,
   ignoredLabel,
   linearCrossEntropy,
+  type QuantizedType,
   type Shape,
   ShapeError,
   showShape,
@@ -108,6 +109,8 @@ export interface CausalLM extends nn.Module {
   readonly head: nn.Linear;
   /** Null for a model made by `initModel`. */
   origin: ModelOrigin | null;
+  /** What its dense weights were quantized to while they were loaded; null where they are as they were stored. */
+  quantization: QuantizedType | null;
   /** What checkpoints call a parameter, and the pieces in which they hold it, if they do. */
   savedAs(name: string): { readonly name: string; readonly pieces: readonly StoredPiece[] };
   /** Where prefix and prompt methods enter. */

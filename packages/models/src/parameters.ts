@@ -12,6 +12,8 @@ export interface ParameterSpec {
   readonly pieces?: readonly StoredPiece[];
   /** It is the weight of a dense layer, [in, out] and not [out, in]. */
   readonly isTransposed?: boolean;
+  /** It is the weight of products, a dense layer's or experts', which may be quantized while it is loaded. */
+  readonly isProduct?: boolean;
 }
 
 /** A tensor of a checkpoint that is a parameter, or a piece of one. */
@@ -59,12 +61,12 @@ export class Weights {
 
   /**
    * A parameter of the module that is being made: keep it as a property of this name. `pieces`: what checkpoints hold instead, by names from
-   * here on, or from one level above with `../`. Throws CheckpointError when there is none.
+   * here on, or from one level above with `../`. `isProduct`: it is the weight of one. Throws CheckpointError when there is none.
    */
-  tensor(name: string, shape: Shape, init: ParameterInit = normal, pieces: readonly StoredPiece[] = []): Tensor {
+  tensor(name: string, shape: Shape, init: ParameterInit = normal, pieces: readonly StoredPiece[] = [], isProduct = false): Tensor {
     const own = pieces.map((piece) => ({ ...piece, name: this.#stored(piece.name) }));
     if (own.length > 0) this.assembly.pieces.set(this.#full(name), own);
-    return this.#taken(name, { shape, init, ...(own.length > 0 && { pieces: own }) });
+    return this.#taken(name, { shape, init, ...(own.length > 0 && { pieces: own }), ...(isProduct && { isProduct }) });
   }
 
   #taken(name: string, spec: ParameterSpec): Tensor {
@@ -83,7 +85,7 @@ export class Weights {
     const { bias = false, isTransposed = false, init = normal, parts } = options;
     const shape = isTransposed ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
     return this.module(name, (weights) => {
-      const weight = weights.#taken("weight", { shape, init, ...(isTransposed && { isTransposed }) });
+      const weight = weights.#taken("weight", { shape, init, isProduct: true, ...(isTransposed && { isTransposed }) });
       return new nn.Linear(weight, bias ? weights.tensor("bias", [outFeatures], zeros) : null, {
         isTransposed,
         ...(parts && { fusedParts: parts }),

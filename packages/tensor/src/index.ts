@@ -23,6 +23,14 @@ export {
 } from "./blocks/quantize/four-bit.js";
 export { quantizeRowwise, type RowwiseInt8 } from "./blocks/quantize/rowwise.js";
 export { quantizeBlocks, writableBlockTypes } from "./blocks/quantize/table.js";
+export {
+  type QuantizedType,
+  quantizedOutline,
+  quantizedTypes,
+  typeForRows,
+  type WeightQuantizer,
+  weightQuantizer,
+} from "./blocks/quantize/weight.js";
 export { blockTypes } from "./blocks/table.js";
 export type {
   Backend,

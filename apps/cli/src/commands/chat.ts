@@ -11,11 +11,12 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { contextOf } from "../runs.js";
-import { adapterFlag, deviceFlag, modelFlag, openAdapter, openModel, openTemplate, withDevice } from "../session.js";
+import { adapterFlag, deviceFlag, modelFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
 
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
+  quantize: quantizeFlag,
   adapter: adapterFlag,
   system: askingFlags.system,
   tools: askingFlags.tools,
@@ -38,7 +39,13 @@ const help = [
 async function runChat({ values, output, signal }: Context): Promise<number> {
   const opening = await openingOf({ ...values, chat: true, raw: false });
   return withDevice(values.device, output, async (dev) => {
-    const { model, tokenizer } = await openModel(values.model, dev, { revision: values.revision, output, signal });
+    const { model, tokenizer } = await openModel(values.model, dev, {
+      revision: values.revision,
+      quantize: values.quantize,
+      adapters: values.adapter === undefined ? [] : [values.adapter],
+      output,
+      signal,
+    });
     const adapter = await openAdapter(model, values.adapter, output, signal);
     if (values.adapter !== undefined) await openTemplate(tokenizer, values.adapter, output, signal);
     isChat({ ...values, chat: true, raw: false }, tokenizer, false);

@@ -35,6 +35,7 @@ function settingsOf(values: Values<typeof compareFlags>): RunState["settings"] {
   return {
     ...Object.fromEntries(plain.map((name) => [name, values[name]])),
     ...Object.fromEntries(optional.map((name) => [name, values[name] ?? null])),
+    ...(values.quantize === undefined || values.quantize === "none" ? {} : { quantize: values.quantize }),
     ...dataSettings(values),
     "eval-data": values["eval-data"]?.join(", ") ?? null,
   };

@@ -13,12 +13,13 @@ import { revisionFlag } from "../hub.js";
 import { checkFile } from "../out/file.js";
 import { inputsOf } from "../out/inputs.js";
 import type { Output } from "../output.js";
-import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, withDevice } from "../session.js";
+import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, quantizeFlag, withDevice } from "../session.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
+  quantize: quantizeFlag,
   adapter: adapterFlag,
   ...dataFlags,
   generate: { type: "switch", help: "also answer every prompt greedily, and compare the answers with the completions" },
@@ -40,7 +41,13 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
   }
   const metric = values.metric === undefined ? null : await ownMetric(values.metric);
   return withDevice(values.device, output, async (dev) => {
-    const loaded = await openModel(values.model, dev, { revision: values.revision, output, signal });
+    const loaded = await openModel(values.model, dev, {
+      revision: values.revision,
+      quantize: values.quantize,
+      adapters: values.adapter === undefined ? [] : [values.adapter],
+      output,
+      signal,
+    });
     await openAdapter(loaded.model, values.adapter, output, signal);
     const data = await openData(values.data, loaded, output, { reading: readingOf(values), rowLimit: values.rows, signal });
     const meter = evaluator(loaded.model);

@@ -10,13 +10,14 @@ import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
 import { contextOf } from "../runs.js";
-import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, openTemplate, withDevice } from "../session.js";
+import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
 import { StreamedTexts } from "../streamed-texts.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
   model: modelFlag,
   revision: revisionFlag,
+  quantize: quantizeFlag,
   adapter: {
     type: "texts",
     value: "DIR",
@@ -45,7 +46,13 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
   }
   const opening = await openingOf(values);
   return withDevice(values.device, output, async (dev) => {
-    const { model, tokenizer } = await openModel(values.model, dev, { revision: values.revision, output, signal });
+    const { model, tokenizer } = await openModel(values.model, dev, {
+      revision: values.revision,
+      quantize: values.quantize,
+      adapters: folders.filter((folder) => folder !== "none"),
+      output,
+      signal,
+    });
     await openAdapters(model, folders, output, signal);
     const isAsked = await asksByTemplate(values, tokenizer, folders, output, signal);
     const context = contextOf(model);

@@ -2,7 +2,7 @@ import { dataFlags } from "../data/flags.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
-import { deviceFlag, jsonFlag, modelFlag } from "../session.js";
+import { deviceFlag, jsonFlag, modelFlag, quantizeFlag } from "../session.js";
 
 /** Flags of the commands that train several runs on the same rows into one folder. */
 export const comparedFlags = {
@@ -30,6 +30,7 @@ export const comparedFlags = {
 export const compareFlags = {
   model: modelFlag,
   revision: revisionFlag,
+  quantize: quantizeFlag,
   ...dataFlags,
   "eval-data": comparedFlags["eval-data"],
   methods: { type: "list", value: "full,lora,dora", help: `methods, of ${methodNames.join(", ")} (default: the usual ones of these)` },

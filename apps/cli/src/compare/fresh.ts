@@ -2,13 +2,14 @@ import type { DataSet, Examples } from "@lowrank/models";
 import type { DataValues } from "../data/flags.js";
 import { openData, readingOf } from "../data/open.js";
 import type { Output } from "../output.js";
-import { openModel, withDevice } from "../session.js";
+import { openModel, type QuantizeChoice, withDevice } from "../session.js";
 import { splitRows } from "./held-out.js";
 
 /** What says where each run of a comparison begins. */
 export interface Beginning extends DataValues {
   readonly model: string;
   readonly revision: string | undefined;
+  readonly quantize?: QuantizeChoice;
   readonly device: "auto" | "cpu" | "webgpu";
   readonly "eval-data": readonly string[] | undefined;
   readonly "eval-rows": number;
@@ -19,13 +20,17 @@ export type Opened = Awaited<ReturnType<typeof openModel>>;
 
 /** A fresh device with the model on it: the same start for each run, and a peak of memory of its own. `use` is told what the device is. */
 export function onFreshModel<R>(
-  { model, revision, device }: Beginning,
+  { model, revision, device, quantize = "none" }: Beginning,
   dtype: { readonly dtype?: "f32" },
   use: (loaded: Opened, description: string) => Promise<R>,
   told: { readonly output?: Output; readonly signal?: AbortSignal } = {},
 ): Promise<R> {
   return withDevice(device, null, async (dev) =>
-    use(await openModel(model, dev, { ...dtype, revision, ...told }), `${dev.name} (${dev.description})`),
+    // Full fine-tuning trains the weights themselves.
+    use(
+      await openModel(model, dev, { ...dtype, revision, quantize: dtype.dtype ? "none" : quantize, ...told }),
+      `${dev.name} (${dev.description})`,
+    ),
   );
 }
 

@@ -7,6 +7,7 @@ import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
 import { modelFolder } from "../hub.js";
 import type { methodFlags } from "../method.js";
+import type { QuantizeChoice } from "../session.js";
 import { outlinedStep, type outlineFlags } from "./outline.js";
 
 /** What says which steps a run makes. */
@@ -17,6 +18,7 @@ export type StepFlags = Values<typeof methodFlags> &
     readonly method: string;
     readonly "batch-size": number;
     readonly memory: number | undefined;
+    readonly quantize: QuantizeChoice;
   };
 
 /** Beside what is planned, a backend keeps small blocks of its own. */

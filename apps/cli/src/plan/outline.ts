@@ -10,7 +10,7 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { configFolder, type Fetching, revisionFlag } from "../hub.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
-import { jsonFlag, memoryFlag } from "../session.js";
+import { jsonFlag, memoryFlag, quantizedFull, quantizeFlag } from "../session.js";
 
 const weightTypes = ["f32", "bf16", "f16"] as const satisfies readonly DType[];
 
@@ -29,6 +29,7 @@ export const outlineFlags = {
   batch: { type: "integer", min: 1, help: "rows a step", default: 8 },
   seq: { type: "integer", min: 2, help: "tokens a row (default: the model's context)" },
   dtype: { type: "choice", choices: weightTypes, help: "how frozen weights are stored (default: as config.json says, else f32)" },
+  quantize: quantizeFlag,
   memory: memoryFlag,
   json: jsonFlag,
 } as const satisfies Flags;
@@ -76,8 +77,11 @@ export async function outlinedStep(
   const config = await configAt(values.model, { revision: values.revision, output, signal });
   const isFull = methodOf(values.method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
+  const quantize = values.quantize === undefined || values.quantize === "none" ? null : values.quantize;
+  if (isFull && quantize !== null) throw quantizedFull();
   const { device, plans } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
-  const model = modelOutline(config, { device, dtype: isFull ? "f32" : (values.dtype ?? storedType(config)) });
+  const dtype = isFull ? "f32" : (values.dtype ?? storedType(config));
+  const model = modelOutline(config, { device, dtype, quantize });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
     throw new UsageError(`--seq ${length} is longer than the model's context of ${model.contextLength}. Plan for fewer tokens.`);
@@ -86,7 +90,8 @@ export async function outlinedStep(
       `--batch ${values.batch} times ${values.seq === undefined ? "the model's context of" : "--seq"} ${length} is more than ${mostTokens} tokens. Plan for fewer rows (--batch) or shorter ones (--seq).`,
     );
   // Weights count as soon as something asks for their memory.
-  for (const weight of model.namedParameters().values()) weight.storage?.buffer;
+  for (const weight of model.namedParameters().values())
+    for (const { storage } of weight.packing ? Object.values(weight.packing.parts) : [weight]) storage?.buffer;
   const warn = (message: string): void => output.note(`warning: ${message}`);
   const adapter = isFull
     ? null

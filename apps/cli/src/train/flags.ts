@@ -3,12 +3,13 @@ import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { methodFlags, methodNames } from "../method.js";
 import type { WithNeeded } from "../resume.js";
-import { deviceFlag, jsonFlag, memoryFlag, modelFlag } from "../session.js";
+import { deviceFlag, jsonFlag, memoryFlag, modelFlag, quantizeFlag } from "../session.js";
 
 /** The flags of `lowrank train`. */
 export const trainFlags = {
   model: { ...modelFlag, required: false },
   revision: revisionFlag,
+  quantize: quantizeFlag,
   data: { ...dataFlags.data, required: false },
   "eval-data": { type: "texts", value: "FILE", path: "read", help: "held-out rows: the loss before and after" },
   "eval-split": {

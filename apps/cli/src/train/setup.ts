@@ -9,7 +9,7 @@ import { baseOf } from "../hub.js";
 import { applyMethod, fullMethod, hasPlainForm, methodOf, methodOptions, optionSettings, refuseMethodFlags } from "../method.js";
 import type { Output } from "../output.js";
 import { contextOf, initializeAdapter } from "../runs.js";
-import { openModel } from "../session.js";
+import { openModel, quantizedFull } from "../session.js";
 import type { TrainValues } from "./flags.js";
 import { openRows } from "./rows.js";
 
@@ -56,6 +56,7 @@ function settingsOf(
   return {
     model,
     ...dataSettings(values),
+    ...(values.quantize === undefined || values.quantize === "none" ? {} : { quantize: values.quantize }),
     ...(values["eval-split"] === undefined ? {} : { "eval-split": values["eval-split"] }),
     method,
     ...optionSettings(options),
@@ -97,7 +98,9 @@ export async function setUp(values: TrainValues, { device, given, output, signal
     );
   if (values["as-plain-lora"] && !hasPlainForm(method))
     throw new UsageError(`--as-plain-lora is for methods with pairs of LoRA, and ${method} has none. Leave it out.`);
-  const loaded = await openModel(values.model, device, { ...(isFull && { dtype: "f32" }), revision: values.revision, output, signal });
+  const { revision, quantize = "none" } = values;
+  if (isFull && quantize !== "none") throw quantizedFull();
+  const loaded = await openModel(values.model, device, { ...(isFull && { dtype: "f32" }), revision, quantize, output, signal });
   const { model } = loaded;
   const onWarning = (message: string): void => output.note(`warning: ${message}`);
   const options = isFull ? {} : methodOptions(method, model, values, given, { steps: values.steps, warn: onWarning });

@@ -79,7 +79,7 @@ export async function extractAdapter(
     );
   }
   const rank = options.rank ?? largest(layers.map((layer) => layer.rank));
-  const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null };
+  const origin: AdapterOrigin = { baseModel, revision: null, taskType: "CAUSAL_LM", autoMapping: null, quantization: null };
   return { adapter: builtAdapter(base, pairs, { rank, origin, warn }), report: { ...keptReport(layers), notKept } };
 }
 

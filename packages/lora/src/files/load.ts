@@ -57,7 +57,14 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
         Object.keys(training),
       );
     checkAxes(method, given, stored);
-    const adapter = attachLazily(model, method, { ...given, ...training }, { seed, dropoutGenerator, origin, warn, isLoaded: true });
+    const { quantization: trainedOn } = stored;
+    const { quantization = trainedOn } = model;
+    if (trainedOn !== null && quantization !== trainedOn)
+      warn(
+        `${folder} was trained on a base that was quantized to ${trainedOn}, and this one ${quantization === null ? "is not" : `is to ${quantization}`}: answers will be a little worse. Load the base with quantize "${trainedOn}".`,
+      );
+    const settings = { seed, dropoutGenerator, origin: { ...origin, quantization }, warn, isLoaded: true };
+    const adapter = attachLazily(model, method, { ...given, ...training }, settings);
     await fill(adapter, stored, model);
     await adapter.initialize();
     adapter.enable();
@@ -100,6 +107,7 @@ function readConfig({ config, configPath: file }: StoredAdapter): ReadConfig {
     revision: fields.takeText("revision"),
     taskType: fields.takeText("task_type"),
     autoMapping,
+    quantization: null,
   };
   for (const name of Object.keys(methods)) {
     const method = methodNamed(name);

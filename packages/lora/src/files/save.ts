@@ -4,6 +4,7 @@ import { AdapterError } from "../errors.js";
 import { excludingRest } from "../peft/targets.js";
 import { ridersToPeft } from "../riders/index.js";
 import type { AdaptableModel } from "../targeting/model.js";
+import { quantizationKey } from "./base.js";
 
 /** The version of PEFT whose layout is written. */
 export const peftVersion = "0.21.0";
@@ -67,6 +68,8 @@ export async function saveAdapter(adapter: Adapter, folder: string, given: SaveO
   const isPlain = asPlainLora ?? method.needsPlain?.(options, places) ?? false;
   const config = `${JSON.stringify(peftConfig(adapter, isPlain ? method.asPlain?.(options) : options), null, 2)}\n`;
   const path = files.join(folder, "adapter_model.safetensors");
-  await files.write(path, writeWeights(path, adapter.savedTensors(isPlain), { metadata: { format: "pt" } }));
+  const { quantization } = adapter.origin;
+  const metadata = { format: "pt", ...(quantization !== null && { [quantizationKey]: quantization }) };
+  await files.write(path, writeWeights(path, adapter.savedTensors(isPlain), { metadata }));
   await files.write(files.join(folder, "adapter_config.json"), new TextEncoder().encode(config));
 }

@@ -12,6 +12,7 @@ import {
 import { AdapterError, listed } from "../errors.js";
 import { openConfig } from "../peft/config-file.js";
 import type { AdaptableModel } from "../targeting/model.js";
+import { quantizationKey } from "./base.js";
 import type { NamedTensor } from "./layouts/layout.js";
 import { adapterLayouts } from "./layouts/table.js";
 
@@ -30,6 +31,8 @@ export interface StoredAdapter {
   readonly tensorsPath: string;
   /** By PEFT's full names. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** What the base was quantized to when it was trained; null where it was not, or nothing says so. */
+  readonly quantization: string | null;
   close(): Promise<void>;
 }
 
@@ -49,7 +52,8 @@ export async function openStoredAdapter(files: FileSystem, folder: string, model
   try {
     const modules = model?.namedModules() ?? null;
     const { config, tensors } = layout.read({ config: given, entries: file.entries, configPath, tensorsPath: file.name, modules });
-    return { config, configPath, tensorsPath: file.name, tensors: byName(tensors, file), close: () => file.close() };
+    const quantization = file.metadata[quantizationKey] ?? null;
+    return { config, configPath, tensorsPath: file.name, tensors: byName(tensors, file), quantization, close: () => file.close() };
   } catch (error) {
     await file.close();
     throw error;

@@ -75,6 +75,8 @@ export interface AdaptableModel {
   readonly blocks?: readonly BlockNames[];
   /** What names below begin with, where the model is a part of a larger one: "model.language_model.". */
   readonly wholePath?: string | null;
+  /** What its dense weights were quantized to when it was loaded; null where they were not. */
+  readonly quantization?: string | null;
   /** Dense layers, by the last parts of their names, that adapters go on where PEFT has none for the family and nobody says which. */
   readonly usualTargets?: readonly string[];
 }

@@ -7,6 +7,7 @@ import {
   digestOf,
   type FileSystem,
   isAddress,
+  type QuantizedType,
   urlFiles,
 } from "@lowrank/tensor";
 import * as z from "zod/mini";
@@ -15,6 +16,7 @@ import { endTokens, type ModelConfig } from "../config.js";
 import { decoderOf } from "../families/family.js";
 import { type FamilyConfig, readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
+import { checkQuantizedType } from "../quantization.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
@@ -33,6 +35,12 @@ export interface LoadOptions {
    * half the memory and are widened when a kernel reads them. "f32" is what training the weights themselves needs.
    */
   readonly dtype?: DType | "auto";
+  /**
+   * What the weights of dense layers and experts are quantized to while they are read, never whole in f32: bitsandbytes' "nf4", "fp4" (blocks of 64, scales
+   * quantized in turn) and "int8", or GGUF's "q8_0", "q4_k", … Norms, biases, embeddings, convolutions, routers and the head stay. Rows that are no whole blocks
+   * take llama.cpp's other type, or stay, with a warning. A checkpoint that is quantized already is refused.
+   */
+  readonly quantize?: QuantizedType | null;
   /** The file system. When absent: `urlFiles()` for an address, else Node's. */
   readonly files?: FileSystem;
 }
@@ -96,9 +104,15 @@ async function readFolderWeights(
 export async function loadModel(folder: string, options: LoadOptions): Promise<LoadedModel> {
   checkPath(folder, "loadModel");
   // Nothing of what the types say is sure from JavaScript.
-  const { device, dtype = "auto", files: given = isAddress(folder) ? urlFiles() : undefined }: Partial<LoadOptions> = options ?? {};
+  const {
+    device,
+    dtype = "auto",
+    quantize = null,
+    files: given = isAddress(folder) ? urlFiles() : undefined,
+  }: Partial<LoadOptions> = options ?? {};
   checkDevice(device, "loadModel");
   checkWeightDType(dtype, ["auto", "f32", "f16", "bf16"], "loadModel");
+  checkQuantizedType(quantize, "loadModel");
   checkFiles(given, "loadModel");
   const files = withGguf(given);
   const path = files.join(folder, "config.json");
@@ -117,11 +131,12 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
     dtypes,
     foreign,
   } = gguf
-    ? await readGgufWeights(gguf, filed, { device, dtype }).finally(() => gguf.close())
-    : await readFolderWeights(files, folder, filed, packing, { device, dtype });
+    ? await readGgufWeights(gguf, filed, { device, dtype, quantize }).finally(() => gguf.close())
+    : await readFolderWeights(files, folder, filed, packing, { device, dtype, quantize });
   const { config } = read;
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };
+  model.quantization = quantize;
   const ends = [...endTokens(generation.eos_token_id), ...endTokens(config.eos_token_id)];
   tokenizer?.useEndTokens(ends);
   const own = tokenizer?.eosTokenId ?? null;

@@ -5,16 +5,19 @@ import {
   type Device,
   type DType,
   packedTensor,
+  type QuantizedType,
   realize,
   type Shape,
   showShape,
   sizeOf,
   type Tensor,
   unpacked,
+  type WeightQuantizer,
 } from "@lowrank/tensor";
 import { parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
 import type { ParameterSpec, StoredPiece } from "../parameters.js";
+import { parameterQuantizer, quantizationOf } from "../quantization.js";
 import { listed } from "./folder.js";
 import { asTensorsSay } from "./restated.js";
 import type { LoadedPieces, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
@@ -37,6 +40,8 @@ export interface ReadWeights {
 export interface WeightOptions {
   readonly device: Device;
   readonly dtype: DType | "auto";
+  /** What weights of products become, where it is not null. */
+  readonly quantize?: QuantizedType | null;
 }
 
 /**
@@ -60,13 +65,18 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
   const { read, warnings: restated } = await asTensorsSay(asFiled, configPath, stored);
   const specs = read === asFiled ? filed : parametersIn(read, options.device);
   const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
-  const warnings = [...restated];
+  const quantization = options.quantize ? quantizationOf(specs, head, options.quantize) : null;
+  if (options.quantize) checkUnquantized(found, options.quantize, folder);
+  const warnings = [...restated, ...(quantization?.warnings ?? [])];
   const tensors = new Map<string, Tensor>();
   const dtypes = new Map<string, DType>();
   const digests = new Map<string, string>();
   try {
     for (const [name, pieces] of found) {
-      const loaded = await load(pieces, specs.get(name) as ParameterSpec, options); // found by its name
+      const [spec, type] = [specs.get(name) as ParameterSpec, quantization?.types.get(name)]; // found by its name
+      const loaded = type
+        ? await quantized(pieces, parameterQuantizer(type, spec, options.device, name))
+        : await load(pieces, spec, options);
       tensors.set(name, loaded.tensor);
       for (const [i, digest] of loaded.digests.entries()) digests.set(pieces.length > 1 ? (pieces[i]?.own ?? "") : name, digest);
       dtypes.set(name, naturalDType(pieces));
@@ -105,6 +115,34 @@ async function load(pieces: readonly Found[], { shape, isTransposed = false }: P
   if (!tensor.packing) return { tensor, digests };
   const kept = isTurned ? packedTensor(tensor.packing.type, tensor.packing.parts, () => tensor.t()) : tensor;
   return { tensor: asked === "auto" ? kept : await outOfBlocks(kept, dtype), digests };
+}
+
+/** Throws CheckpointError where a weight is in blocks already, or its numbers are not to be had. */
+function checkUnquantized(found: ReadonlyMap<string, readonly Found[]>, type: QuantizedType, folder: string): void {
+  for (const { weight } of [...found.values()].flat()) {
+    if (weight.layout !== null)
+      throw new CheckpointError(
+        `${folder}: "${weight.name}" is quantized already, in ${weight.layout.type}, and is not quantized to ${type} again. Load it as it is, without \`quantize\` (--quantize none), or take the unquantized checkpoint.`,
+        folder,
+      );
+    if (!weight.numbers)
+      throw new CheckpointError(
+        `${folder}: weights of this kind of file cannot be quantized while they are loaded. Take a folder of safetensors files.`,
+        folder,
+      );
+  }
+}
+
+/** A parameter whose numbers go through a quantizer, some at a time. */
+async function quantized(pieces: readonly Found[], quantizer: WeightQuantizer): Promise<Loaded> {
+  const digests: string[] = [];
+  try {
+    for (const { weight } of pieces) digests.push((await weight.numbers?.((values) => quantizer.add(values))) ?? "");
+    return { tensor: quantizer.finish(), digests };
+  } catch (error) {
+    quantizer.dispose();
+    throw error;
+  }
 }
 
 /** A tensor in a dtype in place of its blocks. */

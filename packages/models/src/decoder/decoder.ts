@@ -1,5 +1,5 @@
 import { nn } from "@lowrank/autograd";
-import { type Device, ShapeError, type Tensor } from "@lowrank/tensor";
+import { type Device, type QuantizedType, ShapeError, type Tensor } from "@lowrank/tensor";
 import {
   attentionContext,
   type BlockNames,
@@ -72,6 +72,7 @@ export class Decoder extends nn.Module implements CausalLM {
   readonly virtualTokens: VirtualTokens = new VirtualTokens();
   stopTokens: readonly number[];
   origin: ModelOrigin | null = null;
+  quantization: QuantizedType | null = null;
   readonly #options: DecoderOptions;
   readonly #pieces: ReadonlyMap<string, readonly StoredPiece[]>;
   readonly #embedding: nn.Embedding;

@@ -103,7 +103,7 @@ export class Experts extends nn.Module {
     ).flat();
     const whole = stored.kind === "stacked" ? stored.names?.[key === "down_proj" ? "down" : "up"] : undefined;
     const pieces = whole === undefined ? each : [{ name: `../${whole}`, shape }];
-    Reflect.set(this, key, weights.tensor(key, shape, normal, pieces));
+    Reflect.set(this, key, weights.tensor(key, shape, normal, pieces, true));
     const bias = stored.kind === "stacked" && stored.bias ? `${key}_bias` : null;
     if (bias !== null) Reflect.set(this, bias, weights.tensor(bias, [count, outFeatures], zeros));
     return new ExpertProjection(this, key, { experts: count, inFeatures, outFeatures, isTransposed, bias, formerNames: names });

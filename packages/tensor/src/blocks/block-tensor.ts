@@ -26,8 +26,8 @@ export interface BlockWriter {
 /** Blocks that are taken apart at a time: few enough that each field finds them in a cache. */
 const blocksAtOnce = 16384;
 
-/** Begins a packed tensor of a shape, outermost axis first. Throws ShapeError where rows are not whole blocks. */
-export function blockWriter(type: BlockType, shape: Shape, device: Device): BlockWriter {
+/** The memory of a packed tensor, by fields, and the tensor itself once it is filled. Throws ShapeError where rows are not whole blocks. */
+function begun(type: BlockType, shape: Shape, device: Device) {
   const columns = shape.at(-1) ?? 0;
   if (columns % type.blockSize !== 0)
     throw new ShapeError(`blockTensor: rows of ${showShape(shape)} are not whole blocks of ${type.name}, of ${type.blockSize} numbers.`, [
@@ -39,6 +39,21 @@ export function blockWriter(type: BlockType, shape: Shape, device: Device): Bloc
     const storage = new Storage(device, field.as === "e8m0" ? "bf16" : field.as, blockCount * elementsOf(field));
     return { name, field, storage };
   });
+  const tensorOf = (): Tensor => {
+    const parts: Record<string, Tensor> = {};
+    for (const { name, field, storage } of fields) parts[name] = fromStorage(storage, fieldShape(field));
+    for (const [name, values] of Object.entries(type.tables)) parts[name] = tensor(values, { device });
+    return packedTensor(type.name, parts, (held) => type.values(held).reshape(shape));
+  };
+  return { blockCount, fields, tensorOf };
+}
+
+/** A packed tensor without memory or values yet, for planning. Throws ShapeError where rows are not whole blocks. */
+export const blockOutline = (type: BlockType, shape: Shape, device: Device): Tensor => begun(type, shape, device).tensorOf();
+
+/** Begins a packed tensor of a shape, outermost axis first. Throws ShapeError where rows are not whole blocks. */
+export function blockWriter(type: BlockType, shape: Shape, device: Device): BlockWriter {
+  const { blockCount, fields, tensorOf } = begun(type, shape, device);
   let written = 0;
   return {
     type,
@@ -60,10 +75,7 @@ export function blockWriter(type: BlockType, shape: Shape, device: Device): Bloc
     finish() {
       if (written !== blockCount)
         throw new ShapeError(`blockTensor: ${written} of the ${blockCount} blocks of ${showShape(shape)} were written.`, [shape]);
-      const parts: Record<string, Tensor> = {};
-      for (const { name, field, storage } of fields) parts[name] = fromStorage(storage, fieldShape(field));
-      for (const [name, values] of Object.entries(type.tables)) parts[name] = tensor(values, { device });
-      return packedTensor(type.name, parts, (held) => type.values(held).reshape(shape));
+      return tensorOf();
     },
     dispose() {
       for (const { storage } of fields) storage.dispose();

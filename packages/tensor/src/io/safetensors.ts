@@ -60,6 +60,11 @@ export interface SafetensorsFile {
   ): Promise<{ readonly tensor: Tensor; readonly digest: string }>;
   /** As `weight`, into a storage of its dtype that several weights make together, from element `at` on. Gives the digest. */
   weightInto(name: string, storage: Storage, at: number, scales?: BlockScales): Promise<string>;
+  /**
+   * As `weight`, where the numbers themselves are wanted and no tensor: `take` is given all in order, as f32, some at a time, which are its own until it
+   * returns. Gives the digest.
+   */
+  weightNumbers(name: string, take: (values: Float32Array) => void, scales?: BlockScales): Promise<string>;
   /** The digest that `weight` gives, where the tensor itself is not wanted. Rejects as `weight` does. */
   digest(name: string): Promise<string>;
   /** Hands a tensor's bytes to `take`, part by part, each with its place among them, whatever the dtype is. Gives the digest. */
@@ -102,6 +107,24 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
       const scan = new ContentScan(entry.dtype);
       try {
         await readInto(source, entry, storage, at, scan, scales);
+        return tensorDigest(entry, scan);
+      } finally {
+        scan.close();
+      }
+    },
+    weightNumbers: async (name, take, scales) => {
+      const entry = entryOf(name);
+      const scan = new ContentScan(entry.dtype);
+      try {
+        if (scales && entry.dtype === scaledDType) {
+          const scaled = new ScaledFloats(source.name, entry, scales);
+          for await (const { at, bytes } of parts(source, entry, 1, scan)) take(Float32Array.from(scaled.from(at, bytes)));
+        } else
+          for await (const { at, numbers } of chunks(source, entry, scan)) {
+            const values = numbers();
+            refuseNotFinite(source.name, entry, scan, () => values[(scan.firstNonFinite ?? at) - at]);
+            take(values instanceof Float32Array ? values : Float32Array.from(values));
+          }
         return tensorDigest(entry, scan);
       } finally {
         scan.close();
@@ -205,10 +228,7 @@ async function readInto(
 }
 
 function convert(bytes: Uint8Array, numbers: () => ArrayLike<number>, from: string, to: DType): Uint8Array {
-  if (from === "BF16" && to === "f32") {
-    const wide = Uint32Array.from(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2), (bits) => bits << 16);
-    return new Uint8Array(wide.buffer);
-  }
+  if (from === "BF16" && to === "f32") return new Uint8Array(decode(bytes, "bf16").buffer);
   return encode(numbers(), to);
 }
 

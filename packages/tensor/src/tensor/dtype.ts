@@ -142,10 +142,29 @@ function decodeAny(bytes: Uint8Array, dtype: DType): Float32Array | Int32Array |
     case "bool":
       return aligned;
     case "f16":
-      return Float32Array.from(new Uint16Array(aligned.buffer, aligned.byteOffset, count), fromF16Bits);
+      return widenedF16(new Uint16Array(aligned.buffer, aligned.byteOffset, count));
     case "bf16":
-      return Float32Array.from(new Uint16Array(aligned.buffer, aligned.byteOffset, count), fromBf16Bits);
+      return widenedBf16(new Uint16Array(aligned.buffer, aligned.byteOffset, count));
   }
+}
+
+function widenedBf16(halves: Uint16Array): Float32Array {
+  const wide = new Uint32Array(halves.length);
+  for (let i = 0; i < wide.length; i++) wide[i] = (halves[i] as number) << 16; // as many
+  return new Float32Array(wide.buffer);
+}
+
+function widenedF16(halves: Uint16Array): Float32Array {
+  const wide = new Uint32Array(halves.length);
+  const values = new Float32Array(wide.buffer);
+  for (let i = 0; i < wide.length; i++) {
+    const bits = halves[i] as number; // as many
+    const exponent = bits & 0x7c00;
+    // Normal numbers need another bias alone.
+    if (exponent !== 0 && exponent !== 0x7c00) wide[i] = ((bits & 0x8000) << 16) | (((bits & 0x7fff) + 0x1c000) << 13);
+    else values[i] = fromF16Bits(bits);
+  }
+  return values;
 }
 
 function bytesOf(array: ArrayBufferView): Uint8Array {

@@ -16,6 +16,15 @@ export const float8: DefineMethod = () => ({
   isSpare: async ({ name }) => inputScale.test(name),
 });
 
+/** The digest of a weight and its scales, by theirs. */
+const withScales = (weight: string, scales: string): string =>
+  combinedDigest(
+    new Map([
+      ["", weight],
+      [scaleSuffix, scales],
+    ]),
+  );
+
 /** A weight in 8 bits whose scales stand in a tensor beside it. */
 class ScaledWeight extends DenseWeight {
   constructor(
@@ -36,21 +45,16 @@ class ScaledWeight extends DenseWeight {
 
   protected override async readInto(storage: Storage, at: number): Promise<string> {
     const { scales, digest } = await this.#scales();
-    return combinedDigest(
-      new Map([
-        ["", await this.place.file.weightInto(this.name, storage, at, scales)],
-        [scaleSuffix, digest],
-      ]),
-    );
+    return withScales(await this.place.file.weightInto(this.name, storage, at, scales), digest);
+  }
+
+  override async numbers(take: (values: Float32Array) => void): Promise<string> {
+    const { scales, digest } = await this.#scales();
+    return withScales(await this.place.file.weightNumbers(this.name, take, scales), digest);
   }
 
   override async digest(): Promise<string> {
-    return combinedDigest(
-      new Map([
-        ["", await this.place.file.stream(this.name, () => undefined)],
-        [scaleSuffix, (await this.#scales()).digest],
-      ]),
-    );
+    return withScales(await this.place.file.stream(this.name, () => undefined), (await this.#scales()).digest);
   }
 
   async #scales(): Promise<{ readonly scales: BlockScales; readonly digest: string }> {

@@ -55,6 +55,10 @@ export class DenseWeight implements StoredWeight {
     return this.place.file.weightInto(this.name, storage, at);
   }
 
+  numbers(take: (values: Float32Array) => void): Promise<string> {
+    return this.place.file.weightNumbers(this.name, take);
+  }
+
   digest(): Promise<string> {
     return this.place.file.digest(this.name);
   }

@@ -21,6 +21,11 @@ export interface StoredWeight {
    * `dtype`. Gives the digest of each piece too. Rejects with CheckpointError where the contents are damaged.
    */
   load(pieces: readonly StoredWeight[], shape: Shape, options: { readonly device: Device; readonly dtype: DType }): Promise<LoadedPieces>;
+  /**
+   * Gives its numbers on in order, as f32, some at a time, which are the taker's until it returns; and their digest. Of weights whose numbers stand alone. Rejects as
+   * `load` does.
+   */
+  numbers?(take: (values: Float32Array) => void): Promise<string>;
   /** The digest that `load` gives, without loading. */
   digest(): Promise<string>;
 }

@@ -73,8 +73,10 @@ export interface FourBitOptions {
   readonly isNested?: boolean;
 }
 
+/** Numbers of a block, where nothing else is said. */
+export const fourBitSize = 64;
 /** Scales of a block. */
-const nestedSize = 256;
+export const nestedSize = 256;
 
 /**
  * Numbers in nf4 or fp4: each block's codes are the nearest to x / max |x|. Equal to bitsandbytes' quantize_4bit but for numbers halfway between two codes,
@@ -99,7 +101,7 @@ export class FourBitQuantizer {
   constructor(
     type: FourBitType,
     readonly size: number,
-    { blockSize = 64, isNested = true }: FourBitOptions = {},
+    { blockSize = fourBitSize, isNested = true }: FourBitOptions = {},
   ) {
     if (!(Number.isInteger(blockSize) && blockSize > 0 && blockSize % 2 === 0))
       throw new ShapeError(`quantizeFourBit: blocks of ${blockSize}. They are of an even count, as 64.`);
