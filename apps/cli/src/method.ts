@@ -34,7 +34,7 @@ export const methodFlags = {
   init: {
     type: "text",
     value: "NAME",
-    help: "initialization: kaiming, gaussian, orthogonal, default, pissa, pissa_niter_4, olora, eva (kaiming)",
+    help: "initialization: kaiming, gaussian, orthogonal, default, pissa, pissa_niter_4, olora, loftq (with --quantize), eva (kaiming)",
   },
   "virtual-tokens": { type: "integer", min: 1, help: "positions that a prefix or a prompt takes" },
   bottleneck: { type: "integer", min: 1, help: "inner size of a bottleneck adapter" },

@@ -41,7 +41,7 @@ export async function initializeAdapter(
   output: Pick<Output, "note" | "draw">,
 ): Promise<void> {
   const { init } = adapter.options as { readonly init?: unknown };
-  const isLong = /^(pissa|olora|eva)/.test(String(init));
+  const isLong = /^(pissa|olora|loftq|eva)/.test(String(init));
   if (isLong) output.note(`initialization (${String(init)}) from the ${init === "eva" ? "data" : "weights"} …`);
   await adapter.initialize({
     runs: firstRuns(model, examples, settings),

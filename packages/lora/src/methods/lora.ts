@@ -30,7 +30,7 @@ export interface LoraOptions extends TargetOptions, LoraTrainingOptions {
   /**
    * First values (`init_lora_weights`): A "kaiming" uniform in ±1/√in (or true) or "gaussian" with deviation 1/rank as the paper, and B 0;
    * "default", a dense layer's own values for both (or false); "orthogonal"; out of the weights "pissa", "pissa_niter_N" (faster, less exact)
-   * and "olora", which need `await adapter.initialize()`; out of data "eva", which needs `await adapter.initialize({ runs })`.
+   * and "olora", and out of what quantization took from them "loftq", which need `await adapter.initialize()`; out of data "eva", which needs `await adapter.initialize({ runs })`.
    */
   readonly init: InitName;
   /** How EVA looks at data (`eva_config`). */
@@ -65,13 +65,13 @@ export function loraOptions(given: Partial<LoraOptions>): LoraOptions {
   } = given;
   checkSizes({ rank, alpha, dropout, rankPattern, alphaPattern });
   const init = typeof asked === "boolean" ? (asked ? "kaiming" : "default") : asked;
-  const { fromWeight, needsData } = initNamed(init);
+  const { fromWeight, fromResidual, needsData } = initNamed(init);
   if (loraBias && init !== "kaiming" && init !== "default")
     throw new AdapterError(`loraBias goes with init "kaiming" or "default", as in PEFT, and not with "${init}". Leave one of them out.`, [
       "loraBias",
       "init",
     ]);
-  if (targetParameters.length > 0 && (fromWeight || needsData))
+  if (targetParameters.length > 0 && (fromWeight || fromResidual || needsData))
     throw new AdapterError(`init "${init}" is for layers, not for targetParameters. Name the layers in targets instead.`, [
       "targetParameters",
       "init",

@@ -1,12 +1,18 @@
 import { type Device, fromStorage, realizeNow, Storage, sizeOf, type Tensor, tensor, zeros } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
 import type { DenseLayer } from "../targeting/model.js";
+import { quantizationResidual } from "./init/loftq.js";
 import type { Init } from "./init/table.js";
 import type { PlaceContext } from "./method.js";
 
 /** A tensor with memory and without values, for planning. */
 export function outlined(device: Device, shape: readonly number[]): Tensor {
   return fromStorage(new Storage(device, "f32", sizeOf(shape)), shape);
+}
+
+/** W [out, in] in f32. */
+async function wholeWeight({ weight, isTransposed }: PairLayer): Promise<Float32Array> {
+  return Float32Array.from(await (isTransposed ? weight.t() : weight).cast("f32").data());
 }
 
 /** What a pair's values need of a layer. */
@@ -34,7 +40,7 @@ export class PairValues {
     const { a, b } = init.first(context.generator, rank, layer.inFeatures, layer.outFeatures);
     this.a = a;
     this.b = b;
-    this.isReady = !init.fromWeight && (!init.needsData || context.isLoaded);
+    this.isReady = !init.fromWeight && ((!init.needsData && !init.fromResidual) || context.isLoaded);
   }
 
   /** Throws AdapterError while the values are not there. */
@@ -51,19 +57,19 @@ export class PairValues {
   /** Values out of the base's weight. A loaded adapter keeps its own: only what was taken out of the base is found again. */
   async fromWeight(): Promise<void> {
     const { layer, init, scaling, context } = this;
-    if (this.isReady || !init.fromWeight) return;
+    const factors = init.fromWeight ?? init.fromResidual;
+    if (this.isReady || !factors) return;
     const { inFeatures, outFeatures } = layer;
     const rank = this.a.shape[0] ?? 0;
     const full = Math.min(inFeatures, outFeatures);
     if (rank > full) {
       throw new AdapterError(
-        `init "${String(init.peft)}" takes rank ${rank} out of the weight of ${context.name}, which has ${full} at most. Lower the rank, or use another init.`,
+        `init "${init.fromResidual ? "loftq" : String(init.peft)}" takes rank ${rank} out of the weight of ${context.name}, which has ${full} at most. Lower the rank, or use another init.`,
         [context.name],
       );
     }
-    const stored = layer.isTransposed ? layer.weight.t() : layer.weight;
-    const weight = Float32Array.from(await stored.cast("f32").data());
-    const { a, b } = await init.fromWeight({ weight, outFeatures, inFeatures, rank, scaling });
+    const weight = init.fromResidual ? await quantizationResidual(layer, context) : await wholeWeight(layer);
+    const { a, b } = await factors({ weight, outFeatures, inFeatures, rank, scaling });
     const { device } = this.a;
     const start = {
       a: tensor(Float32Array.from(a), { device, shape: [rank, inFeatures] }),
@@ -73,9 +79,10 @@ export class PairValues {
       this.a.assign(start.a);
       this.b.assign(start.b);
     }
-    this.start = start;
     this.isReady = true;
     realizeNow([this.a, this.b, start.a, start.b]);
+    if (init.fromWeight) this.start = start;
+    else for (const value of [start.a, start.b]) value.dispose();
   }
 
   /** Stands in for first values where nothing has values. */

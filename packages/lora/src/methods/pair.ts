@@ -73,7 +73,8 @@ export function lowRankPair(layer: PairLayer, options: LoraOptions, context: Pla
     },
     around: (module, wrapper) => () => {
       // Only first values that wait for the base or change it stand around the layer themselves.
-      const removers = init.fromWeight || init.needsData ? [module.use(values.base), module.use(wrapper)] : [module.use(wrapper)];
+      const removers =
+        init.fromWeight || init.needsData || init.fromResidual ? [module.use(values.base), module.use(wrapper)] : [module.use(wrapper)];
       return () => {
         for (const remove of removers.reverse()) remove();
       };

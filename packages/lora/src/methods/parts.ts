@@ -30,8 +30,9 @@ function check(place: FusedPlace, options: LoraOptions): void {
   };
   if (options.dropout > 0) refuse("parts of a layer would each have a dropout of their own, which no file can say", "Set dropout to 0.");
   if (options.loraBias) refuse("loraBias is for whole layers", "Leave it out, or target the whole layer.");
-  const { fromWeight, needsData } = initNamed(options.init);
-  if (fromWeight || needsData) refuse(`init "${String(options.init)}" needs a whole weight`, 'Use "kaiming", or target the whole layer.');
+  const { fromWeight, fromResidual, needsData } = initNamed(options.init);
+  if (fromWeight || fromResidual || needsData)
+    refuse(`init "${String(options.init)}" needs a whole weight`, 'Use "kaiming", or target the whole layer.');
   wholePair(place, options);
 }
 

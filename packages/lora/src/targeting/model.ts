@@ -77,6 +77,8 @@ export interface AdaptableModel {
   readonly wholePath?: string | null;
   /** What its dense weights were quantized to when it was loaded; null where they were not. */
   readonly quantization?: string | null;
+  /** The numbers of a parameter that was quantized as they were before, in its own shape; null where nobody has them. */
+  storedWeight?(parameter: Tensor): Promise<Float32Array> | null;
   /** Dense layers, by the last parts of their names, that adapters go on where PEFT has none for the family and nobody says which. */
   readonly usualTargets?: readonly string[];
 }

@@ -18,12 +18,24 @@ export interface Init {
   ) => { readonly a: Tensor; readonly b: Tensor };
   /** A and B out of the base's weight, whose product is taken out of the base. */
   readonly fromWeight?: (start: WeightStart) => Factors | Promise<Factors>;
+  /** A and B out of W − Q, what quantization took from the weight. The base stays. */
+  readonly fromResidual?: (start: WeightStart) => Factors | Promise<Factors>;
   /** True where A comes from the layers' inputs. */
   readonly needsData?: true;
 }
 
 /** The first values of a pair by name; true and false as in PEFT's configuration. */
-export type InitName = boolean | "kaiming" | "gaussian" | "default" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora" | "eva";
+export type InitName =
+  | boolean
+  | "kaiming"
+  | "gaussian"
+  | "default"
+  | "orthogonal"
+  | "pissa"
+  | `pissa_niter_${number}`
+  | "olora"
+  | "loftq"
+  | "eva";
 
 const noB = (generator: Generator, outFeatures: number, rank: number): Tensor => zeros([outFeatures, rank], { device: generator.device });
 
@@ -55,6 +67,8 @@ const inits: Readonly<Record<string, Init>> = {
   orthogonal: { peft: "orthogonal", first: orthogonal },
   pissa: { peft: "pissa", first: kaiming, fromWeight: pissa },
   olora: { peft: "olora", first: kaiming, fromWeight: olora },
+  // For PEFT a pair like any other: with "loftq" in its file it would quantize the base again.
+  loftq: { peft: true, first: kaiming, fromResidual: pissa },
   eva: { peft: "eva", first: kaiming, needsData: true },
 };
 
