@@ -3,6 +3,7 @@ import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { cardOf, cards, leastSeconds } from "../plan/cards.js";
+import { type Fitting, growthOf } from "../plan/growth.js";
 import { outlinedStep, outlineFlags } from "../plan/outline.js";
 import { withDevice } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
@@ -30,15 +31,23 @@ interface TrainingPlan {
   readonly length: number;
   /** The memory of a GPU that is not here, where it was planned for one. */
   readonly deviceMemoryBytes: number | null;
-  readonly cards: readonly { readonly name: string; readonly seconds: number; readonly tokensPerSecond: number; readonly fits: boolean }[];
+  /** What fits the memory of the device, and how much that is; null where planning takes long. */
+  readonly most: (Fitting & { readonly bytes: number }) | null;
+  readonly cards: readonly (Partial<Fitting> & {
+    readonly name: string;
+    readonly seconds: number;
+    readonly tokensPerSecond: number;
+    readonly fits: boolean;
+  })[];
 }
 
 async function planned(like: PlannedFor, deviceMemoryBytes: number | null, context: CommandContext<typeof flags>): Promise<TrainingPlan> {
-  const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = await outlinedStep(
-    like,
-    context,
-    deviceMemoryBytes ?? undefined,
-  );
+  const begun = performance.now();
+  const first = await outlinedStep(like, context, deviceMemoryBytes ?? undefined);
+  const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = first;
+  const fitting = await growthOf(like, context, { first, tookMs: performance.now() - begun });
+  const { memory } = context.values;
+  const bytes = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : memory * 1e9;
   const plan = plans.at(-1);
   if (!plan) throw new Error("plan: the training step made no plan.");
   const { kernels } = planStatistics(plan);
@@ -54,9 +63,10 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
     batch: context.values.batch,
     length,
     deviceMemoryBytes,
+    most: fitting && { ...fitting(bytes), bytes },
     cards: cards.map((card) => {
       const seconds = leastSeconds(kernels, card);
-      return { name: card.name, seconds, tokensPerSecond: tokenCount / seconds, fits: peakBytes <= card.memory * 1e9 };
+      return { ...fitting?.(card.memory * 1e9), name: card.name, seconds, tokensPerSecond: tokenCount / seconds, fits: peakBytes <= card.memory * 1e9 };
     }),
   };
 }
@@ -107,16 +117,22 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
     output.say(
       `${plan.peakBytes <= plan.deviceMemoryBytes ? "fits" : "does not fit"} ${card?.name ?? "a GPU"} with ${bytes(plan.deviceMemoryBytes)}, of which other programs may take a part`,
     );
+  if (plan.most)
+    output.say(
+      `in ${bytes(plan.most.bytes)} fit ${grouped(plan.most.rows)} ${plan.most.rows === 1 ? "row" : "rows"} of ${grouped(plan.length)} tokens, or ${grouped(plan.batch)} of ${grouped(plan.most.length)}, with nothing rematerialized`,
+    );
   output.say(`a step: ${grouped(plan.kernelCount)} kernels, ${flops(plan.operations)} in products, ${bytes(plan.movedBytes)} moved`);
   output.say("projection, no measurement: the least time at a card's published f32 and memory peaks");
   for (const line of tableLines(
     [
-      ["card", "ms a step", "tokens/s", "fits"],
-      ...plan.cards.map(({ name, seconds, tokensPerSecond, fits }) => [
+      ["card", "ms a step", "tokens/s", "fits", "rows", "tokens a row"],
+      ...plan.cards.map(({ name, seconds, tokensPerSecond, fits, rows, length }) => [
         name,
         milliseconds(seconds),
         grouped(Number(tokensPerSecond.toPrecision(3))),
         fits ? "yes" : "no",
+        rows === undefined ? "" : grouped(rows),
+        length === undefined ? "" : grouped(length),
       ]),
     ],
     { areNumbers: true, width: output.tableColumns },

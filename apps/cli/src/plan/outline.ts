@@ -64,8 +64,9 @@ export interface StepOutline {
   readonly optimizerBytes: number;
   readonly peakBytes: number;
   readonly tokenCount: number;
-  /** Tokens of each row. */
+  /** Tokens of each row, and the most that the model can look at. */
   readonly length: number;
+  readonly contextLength: number;
 }
 
 /** Plans a step of training for the kernels of a device, within --memory or else `budgetBytes`. Rejects with UsageError where the flags ask for what cannot be. */
@@ -109,5 +110,5 @@ export async function outlinedStep(
   const ids: number[] = new Array(length).fill(0);
   const rows = Array.from({ length: values.batch }, (_, line) => ({ line, ids, labels: ids }));
   await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
-  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count, length };
+  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count, length, contextLength: model.contextLength };
 }
