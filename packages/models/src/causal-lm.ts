@@ -111,6 +111,10 @@ export interface CausalLM extends nn.Module {
   origin: ModelOrigin | null;
   /** What its dense weights were quantized to while they were loaded; null where they are as they were stored. */
   quantization: QuantizedType | null;
+  /** Reads a parameter's numbers from the checkpoint once more, by its name; null unless it was quantized while it was loaded. */
+  reread: ((name: string) => Promise<Float32Array>) | null;
+  /** The numbers of a parameter that was quantized as they were before, in its own shape; null where nobody has them. */
+  storedWeight(parameter: Tensor): Promise<Float32Array> | null;
   /** What checkpoints call a parameter, and the pieces in which they hold it, if they do. */
   savedAs(name: string): { readonly name: string; readonly pieces: readonly StoredPiece[] };
   /** Where prefix and prompt methods enter. */

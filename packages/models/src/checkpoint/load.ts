@@ -25,7 +25,7 @@ import { withGguf } from "./gguf-files.js";
 import { readGgufWeights } from "./gguf-weights.js";
 import { mergedField, mergedIn } from "./merged-field.js";
 import { packingIn } from "./packing-field.js";
-import { type ReadWeights, readWeights, type WeightOptions } from "./weights.js";
+import { type ReadWeights, readNumbers, readWeights, type WeightOptions } from "./weights.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
 export interface LoadOptions {
@@ -137,6 +137,11 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const model = decoderOf(read, tensors);
   model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };
   model.quantization = quantize;
+  if (quantize !== null)
+    model.reread = async (name) => {
+      const again = await folderSource(files, folder, filed, packing);
+      return readNumbers(again, read, device, name).finally(() => again.close());
+    };
   const ends = [...endTokens(generation.eos_token_id), ...endTokens(config.eos_token_id)];
   tokenizer?.useEndTokens(ends);
   const own = tokenizer?.eosTokenId ?? null;

@@ -58,10 +58,8 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
       folder,
     );
   const head = `${asFiled.options.head.name}.weight`;
-  const namesOf = (specs: ReadonlyMap<string, ParameterSpec>): string[] =>
-    [...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]);
   const filed = parametersIn(asFiled, options.device);
-  const stored = await source.stored(new Set([head, ...namesOf(filed)]));
+  const stored = await source.stored(new Set([head, ...namesIn(filed)]));
   const { read, warnings: restated } = await asTensorsSay(asFiled, configPath, stored);
   const specs = read === asFiled ? filed : parametersIn(read, options.device);
   const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
@@ -88,6 +86,27 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
   }
   return { read, warnings, tensors, dtypes, digest: combinedDigest(digests), foreign: stored.foreign };
 }
+
+/** The numbers of one parameter as a checkpoint holds them, f32, in its shape. Rejects with CheckpointError where it is no longer there, or damaged. */
+export async function readNumbers(source: WeightSource, config: FamilyConfig, device: Device, name: string): Promise<Float32Array> {
+  const specs = parametersIn(config, device);
+  const { weights } = await source.stored(namesIn(specs));
+  const spec = specs.get(name);
+  const pieces = spec ? piecesOf(name, spec, weights) : [];
+  const values = new Float32Array(sizeOf(spec?.shape ?? []));
+  let at = 0;
+  for (const piece of pieces)
+    await weights.get(piece.name)?.numbers?.((part) => {
+      values.set(part, at);
+      at += part.length;
+    });
+  if (at === values.length) return values;
+  throw new CheckpointError(`${source.name}: ${name} is not there as it was when the model was loaded. Load the model again.`, source.name);
+}
+
+/** The names of parameters and of their pieces. */
+const namesIn = (specs: ReadonlyMap<string, ParameterSpec>): Set<string> =>
+  new Set([...specs].flatMap(([name, { pieces = [] }]) => [name, ...pieces.map((piece) => piece.name)]));
 
 /** A weight of a checkpoint that is a parameter or a piece of one. */
 interface Found {

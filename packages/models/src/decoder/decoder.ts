@@ -73,6 +73,7 @@ export class Decoder extends nn.Module implements CausalLM {
   stopTokens: readonly number[];
   origin: ModelOrigin | null = null;
   quantization: QuantizedType | null = null;
+  reread: CausalLM["reread"] = null;
   readonly #options: DecoderOptions;
   readonly #pieces: ReadonlyMap<string, readonly StoredPiece[]>;
   readonly #embedding: nn.Embedding;
@@ -114,6 +115,11 @@ export class Decoder extends nn.Module implements CausalLM {
         )
       : weights.dense(head.name, width, vocabSize, { bias: head.bias ?? false });
     this.stopTokens = endTokens(config.eos_token_id);
+  }
+
+  storedWeight(parameter: Tensor): Promise<Float32Array> | null {
+    const name = [...this.namedParameters()].find(([, own]) => own === parameter)?.[0];
+    return name === undefined ? null : (this.reread?.(name) ?? null);
   }
 
   get head(): nn.Linear {

@@ -340,3 +340,12 @@ describe.skipIf(shared === null)("../shared/quant", () => {
       model.dispose();
     });
 });
+
+test.each(Object.keys(types))("%s is not quantized a second time", async (name) => {
+  const files = folderOf(goldenOf(name));
+  const load = loadModel("m", { device: dev, files, quantize: "nf4" });
+  await expect(load).rejects.toThrow(CheckpointError);
+  await expect(load).rejects.toThrow(
+    /^m: ".*" is quantized already, in .*, and is not quantized to nf4 again\. Load it as it is, without `quantize`/,
+  );
+});

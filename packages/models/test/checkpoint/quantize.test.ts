@@ -176,3 +176,17 @@ test("numbers that are not finite are refused with tensor and place, and no memo
     /tensor "model.layers.0.self_attn.q_proj.weight" is NaN at \[2, 2\]/,
   );
 });
+
+test("numbers of before are read once more", async () => {
+  const files = await saved("gpt2");
+  const [plain, quantized] = [
+    await loadModel("model", { device: dev, files }),
+    await loadModel("model", { device: dev, files, quantize: "nf4" }),
+  ];
+  const name = [...quantized.model.namedParameters().keys()].find((own) => own.endsWith("attn.c_attn.weight")) ?? "";
+  const weight = quantized.model.namedParameters().get(name) as Tensor;
+  expect(Array.from((await quantized.model.storedWeight(weight)) ?? [])).toEqual(
+    Array.from(await floats(plain.model.namedParameters().get(name) as Tensor)),
+  );
+  expect(plain.model.storedWeight(weight)).toBeNull();
+});

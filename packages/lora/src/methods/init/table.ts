@@ -97,5 +97,6 @@ export function initNamed(name: InitName): Init {
 /** Our name of a value of PEFT's `init_lora_weights`, or undefined. */
 export function initOfPeft(value: unknown): Exclude<InitName, boolean> | undefined {
   const name = Object.keys(inits).find((key) => inits[key]?.peft === value) ?? value;
-  return typeof name === "string" && found(name) ? (name as Exclude<InitName, boolean>) : undefined;
+  // What PEFT began with LoftQ belongs to the blocks that it made then, which are no part of the file.
+  return typeof name === "string" && found(name) && !found(name)?.fromResidual ? (name as Exclude<InitName, boolean>) : undefined;
 }
