@@ -61,6 +61,28 @@ describe("lowrank plan", () => {
     expect(Math.abs(plan.peakBytes - real) - 600_000).toBeLessThan(0.01 * real);
   });
 
+  it.each([[], ["--quantize", "nf4"]])("says how many rows, and how long ones, fit a memory: %j", async (...quantize) => {
+    const path = join(folder, "fitting.json");
+    writeFileSync(path, JSON.stringify({ ...llama, max_position_embeddings: 2048 }));
+    const planned = async (rows: number, length: number) => {
+      const args = ["plan", "--model", path, "--batch", String(rows), "--seq", String(length), "--device-memory", "0.1", "--json"];
+      const { code, stdout, stderr } = await lowrank([...args, ...quantize]);
+      expect(code, stderr).toBe(0);
+      return JSON.parse(stdout) as { peakBytes: number; most: { rows: number; length: number; bytes: number } };
+    };
+    const { most } = await planned(4, 128);
+    expect(most.bytes).toBe(1e8);
+    // With so many all of the memory is used, and no more; the planner puts intermediates into it in steps.
+    for (const [rows, length] of [
+      [most.rows, 128],
+      [4, most.length],
+    ] as const) {
+      const { peakBytes } = await planned(rows, length);
+      expect(peakBytes / 1e8, `${rows} rows of ${length}`).toBeGreaterThan(0.9);
+      expect(peakBytes / 1e8, `${rows} rows of ${length}`).toBeLessThanOrEqual(1.03);
+    }
+  });
+
   it("plans a Llama of 1 B parameters without building it", async () => {
     const path = join(folder, "1b.json");
     const sizes = { hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16, num_attention_heads: 32, num_key_value_heads: 8 };

@@ -10,6 +10,7 @@ import { mixerBars } from "./mixers.js";
 import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
 import { quantisedBars } from "./quantised.js";
+import { qloraBars } from "./qlora.js";
 import { smollm2Bars } from "./smollm2.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 
@@ -30,6 +31,7 @@ export const bars: readonly Bar[] = [
   ...planningBars,
   ...lifeBars,
   ...loadingBars,
+  ...qloraBars,
   ...smollm2Bars,
   ...quantisedBars,
 ];

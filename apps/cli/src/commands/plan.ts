@@ -42,10 +42,10 @@ interface TrainingPlan {
 }
 
 async function planned(like: PlannedFor, deviceMemoryBytes: number | null, context: CommandContext<typeof flags>): Promise<TrainingPlan> {
-  const begun = performance.now();
+  const begun = process.cpuUsage();
   const first = await outlinedStep(like, context, deviceMemoryBytes ?? undefined);
   const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = first;
-  const fitting = await growthOf(like, context, { first, tookMs: performance.now() - begun });
+  const fitting = await growthOf(like, context, { first, tookMs: process.cpuUsage(begun).user / 1000 });
   const { memory } = context.values;
   const bytes = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : memory * 1e9;
   const plan = plans.at(-1);
@@ -66,7 +66,13 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
     most: fitting && { ...fitting(bytes), bytes },
     cards: cards.map((card) => {
       const seconds = leastSeconds(kernels, card);
-      return { ...fitting?.(card.memory * 1e9), name: card.name, seconds, tokensPerSecond: tokenCount / seconds, fits: peakBytes <= card.memory * 1e9 };
+      return {
+        ...fitting?.(card.memory * 1e9),
+        name: card.name,
+        seconds,
+        tokensPerSecond: tokenCount / seconds,
+        fits: peakBytes <= card.memory * 1e9,
+      };
     }),
   };
 }
@@ -125,14 +131,13 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
   output.say("projection, no measurement: the least time at a card's published f32 and memory peaks");
   for (const line of tableLines(
     [
-      ["card", "ms a step", "tokens/s", "fits", "rows", "tokens a row"],
+      ["card", "ms a step", "tokens/s", "fits", ...(plan.most ? ["rows", "tokens a row"] : [])],
       ...plan.cards.map(({ name, seconds, tokensPerSecond, fits, rows, length }) => [
         name,
         milliseconds(seconds),
         grouped(Number(tokensPerSecond.toPrecision(3))),
         fits ? "yes" : "no",
-        rows === undefined ? "" : grouped(rows),
-        length === undefined ? "" : grouped(length),
+        ...(rows === undefined || length === undefined ? [] : [grouped(rows), grouped(length)]),
       ]),
     ],
     { areNumbers: true, width: output.tableColumns },

@@ -8,7 +8,7 @@ export interface Fitting {
   readonly length: number;
 }
 
-/** Planning that takes longer is not done twice more. */
+/** Planning that takes the processor longer is not done again. */
 const thresholdMs = 10_000;
 
 /**

@@ -110,5 +110,13 @@ export async function outlinedStep(
   const ids: number[] = new Array(length).fill(0);
   const rows = Array.from({ length: values.batch }, (_, line) => ({ line, ids, labels: ids }));
   await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
-  return { plans, report, optimizerBytes: optimizer.stateBytes, peakBytes: device.counters.peakBytes, tokenCount: count, length, contextLength: model.contextLength };
+  return {
+    plans,
+    report,
+    optimizerBytes: optimizer.stateBytes,
+    peakBytes: device.counters.peakBytes,
+    tokenCount: count,
+    length,
+    contextLength: model.contextLength,
+  };
 }
