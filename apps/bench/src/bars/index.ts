@@ -9,8 +9,8 @@ import { matmulBars, webgpuMatmulBars } from "./matmul.js";
 import { mixerBars } from "./mixers.js";
 import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
-import { quantisedBars } from "./quantised.js";
 import { qloraBars } from "./qlora.js";
+import { quantisedBars } from "./quantised.js";
 import { smollm2Bars } from "./smollm2.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 

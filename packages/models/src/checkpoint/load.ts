@@ -1,4 +1,5 @@
 import {
+  CheckpointError,
   checkDevice,
   checkFiles,
   checkPath,
@@ -123,6 +124,13 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
   const gguf = await files.gguf(folder);
+  if (gguf && quantize !== null) {
+    await gguf.close();
+    throw new CheckpointError(
+      `${folder}: a GGUF file keeps the types that its weights have, and is not quantized to ${quantize}. Load it as it is, without \`quantize\` (--quantize none), or take the folder that it was made of.`,
+      folder,
+    );
+  }
   const {
     read,
     warnings: told,
@@ -131,7 +139,7 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
     dtypes,
     foreign,
   } = gguf
-    ? await readGgufWeights(gguf, filed, { device, dtype, quantize }).finally(() => gguf.close())
+    ? await readGgufWeights(gguf, filed, { device, dtype }).finally(() => gguf.close())
     : await readFolderWeights(files, folder, filed, packing, { device, dtype, quantize });
   const { config } = read;
   const model = decoderOf(read, tensors);
