@@ -116,15 +116,7 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
       const entry = entryOf(name);
       const scan = new ContentScan(entry.dtype);
       try {
-        if (scales && entry.dtype === scaledDType) {
-          const scaled = new ScaledFloats(source.name, entry, scales);
-          for await (const { at, bytes } of parts(source, entry, 1, scan)) take(Float32Array.from(scaled.from(at, bytes)));
-        } else
-          for await (const { at, numbers } of chunks(source, entry, scan)) {
-            const values = numbers();
-            refuseNotFinite(source.name, entry, scan, () => values[(scan.firstNonFinite ?? at) - at]);
-            take(values instanceof Float32Array ? values : Float32Array.from(values));
-          }
+        await giveNumbers(source, entry, scan, take, scales);
         return tensorDigest(entry, scan);
       } finally {
         scan.close();
@@ -159,6 +151,26 @@ export async function readSafetensors(source: ByteSource): Promise<SafetensorsFi
     },
     close: async () => source.close?.(),
   };
+}
+
+/** Gives a tensor's numbers on, some at a time, as f32. */
+async function giveNumbers(
+  source: ByteSource,
+  entry: SafetensorsEntry,
+  scan: ContentScan,
+  take: (values: Float32Array) => void,
+  scales?: BlockScales,
+): Promise<void> {
+  if (scales && entry.dtype === scaledDType) {
+    const scaled = new ScaledFloats(source.name, entry, scales);
+    for await (const { at, bytes } of parts(source, entry, 1, scan)) take(Float32Array.from(scaled.from(at, bytes)));
+    return;
+  }
+  for await (const { at, numbers } of chunks(source, entry, scan)) {
+    const values = numbers();
+    refuseNotFinite(source.name, entry, scan, () => values[(scan.firstNonFinite ?? at) - at]);
+    take(values instanceof Float32Array ? values : Float32Array.from(values));
+  }
 }
 
 /** The dtype that a tensor of the file has on a device. Throws CheckpointError when there is none. */
