@@ -36,11 +36,12 @@ function contexts(): { readonly path: string; readonly lines: readonly string[] 
 }
 
 describe("a diff of CONTRIBUTING.md", () => {
-  test("is there for an op, a method, a model, a way out and a command", () => {
+  test("is there for an op, a method, a model, a way to store weights, a way out and a command", () => {
     expect(contexts().map(({ path }) => path)).toEqual([
       "packages/tensor/src/ops/activation.ts",
       "packages/tensor/test/graphs.ts",
       "packages/tensor/src/blocks/legacy.ts",
+      "packages/models/src/checkpoint/packed/table.ts",
       "packages/lora/src/methods/all.ts",
       "packages/models/src/families/table.ts",
       "apps/cli/src/export/table.ts",

@@ -168,9 +168,9 @@ export const quantisedBars: readonly Bar[] = [
       }),
   },
   {
-    name: "memory of frozen matrices, small's, nested NF4 / Q4_0 / Q8_0: of f32's",
+    name: "frozen matrices in nested NF4 / Q4_0 / Q8_0: memory of f32's",
     brief: "frozen matrices: of f32's",
-    limits: [0.135, 0.145, 0.27].map((atMost) => ({ atMost, unit: "x" })),
+    limits: [0.135, 0.145, 0.27].map((atMost) => ({ atMost })),
     isTimed: false,
     measure: (context) =>
       context.with("cpu", async (dev) => {

@@ -63,12 +63,13 @@ const writing: Readonly<Record<string, readonly string[]>> = {
   train: ["--model", "<in>", "--data", "<in>", "--eval-data", "<in>"],
   compare: ["--model", "<in>", "--data", "<in>", "--eval-data", "<in>", "--general-text", "<in>"],
   "rank-study": ["--model", "<in>", "--data", "<in>", "--eval-data", "<in>"],
-  merge: ["--model", "<in>", "--adapter", "<in>"],
+  merge: ["--model", "<in>", "--adapter", "<in>", "--check", "<in>"],
   combine: ["<in>", "<in>"],
   extract: ["--base", "<in>", "--tuned", "<in>", "--rank", "2"],
   resize: ["<in>", "--rank", "2"],
   quickstart: [],
   eval: ["--model", "<in>", "--adapter", "<in>", "--data", "<in>", "--metric", "<in>", "--generate"],
+  export: ["<in>", "--model", "<in>", "--format", "peft"],
   data: ["convert", "<in>", "--model", "<in>", "--eval-data", "<in>"],
 };
 
