@@ -47,6 +47,8 @@ const more: readonly (readonly [why: string, names: RegExp])[] = [
 
 /** What differs in a case. */
 const otherwise: Readonly<Record<string, readonly (readonly [why: string, names: RegExp])[]>> = {
+  gemma2: [["query_pre_attn_scalar, which it drops, is in the queries", /attn_q\.weight$/]],
+  gemma3_text: [["query_pre_attn_scalar, which it drops, is in the queries' norm", /attn_q_norm\.weight$/]],
   gemma4_text: [["its AutoConfig drops the heads of layers without a window", /head_count_kv$/]],
   granitemoehybrid: [["it knows a layer with attention by the word attention alone", /^blk\.1\.attn_[qk]\.weight$/]],
   qwen3_5: [["the interval is that of layer_types", /full_attention_interval$/]],
