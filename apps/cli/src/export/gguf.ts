@@ -1,5 +1,6 @@
+import { basename } from "node:path";
 import { mergedParameters, plainPairs } from "@lowrank/lora";
-import { saveGguf, saveGgufAdapter } from "@lowrank/models";
+import { isHubId, saveGguf, saveGgufAdapter } from "@lowrank/models";
 import type { GgufValueToWrite } from "@lowrank/tensor";
 import { grouped } from "../terminal/format.js";
 import { shellWord } from "../terminal/shell-word.js";
@@ -18,9 +19,11 @@ export const gguf: ExportFormat = {
     if (adapter && !isMerged) {
       const path = within(exporting, fileName ?? adapterFileName);
       await writeGgufAdapter(exporting, path);
+      const isFile = source.modelFolder.endsWith(".gguf");
+      const base = isFile ? source.modelFolder : "base.gguf";
       return [
-        `llama-cli -m base.gguf --lora ${shellWord(path)} -p "…"`,
-        `lowrank export ${shellWord(source.base)} --format gguf --out base.gguf`,
+        `llama-cli -m ${shellWord(base)} --lora ${shellWord(path)} -p "…"`,
+        ...(isFile ? [] : [`lowrank export ${shellWord(source.base)} --format gguf --out base.gguf`]),
       ];
     }
     const path = within(exporting, fileName ?? modelFileName);
@@ -29,13 +32,13 @@ export const gguf: ExportFormat = {
   },
 };
 
-/** Where the base is said, as the hub's names. */
+/** Where the base is said: its name on the hub, or the last part of its path. */
 function generalOf({ source }: Exporting): ReadonlyMap<string, GgufValueToWrite> {
   const text = (value: string): GgufValueToWrite => ({ type: "string", value });
   return new Map<string, GgufValueToWrite>([
     ...(source.license === null ? [] : [["general.license", text(source.license)] as const]),
     ["general.base_model.count", { type: "u32", value: 1 }],
-    ["general.base_model.0.name", text(source.base)],
+    ["general.base_model.0.name", text(isHubId(source.base) ? source.base : basename(source.base))],
   ]);
 }
 

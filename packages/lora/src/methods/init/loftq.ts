@@ -1,6 +1,5 @@
 import { AdapterError } from "../../errors.js";
-import type { DenseLayer } from "../../targeting/model.js";
-import type { PlaceContext } from "../method.js";
+import type { AdaptableModel, DenseLayer } from "../../targeting/model.js";
 
 /**
  * W − Q of a quantized layer, [out, in]: what quantization took from its weight, of which LoftQ (Li et al. 2023, algorithm 1) takes the best approximation as the
@@ -9,7 +8,7 @@ import type { PlaceContext } from "../method.js";
  */
 export async function quantizationResidual(
   layer: Pick<DenseLayer, "weight" | "isTransposed">,
-  { name, model }: PlaceContext,
+  { name, model }: { readonly name: string; readonly model: AdaptableModel },
 ): Promise<Float32Array> {
   const { weight, isTransposed } = layer;
   const refuse = (fact: string, remedy: string): AdapterError =>
