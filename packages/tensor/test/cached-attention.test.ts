@@ -119,8 +119,8 @@ describe.each(cases)("attention to a cache of $name", (c) => {
   });
 
   test("is the same in every bit for each text alone, and in a larger cache", async () => {
-    // On WebGPU more queries are a matter of products, which are split by their shapes; on the cpu other widths are.
-    if (testBackend() === "cpu" ? c.dim % 4 !== 0 : c.queries > 8) return;
+    // On WebGPU more queries, and functions of the scores, are a matter of products, which are split by their shapes; on the cpu other widths are.
+    if (testBackend() === "cpu" ? c.dim % 4 !== 0 : c.queries > 8 || c.scores) return;
     const together = await attend(inputs(tested, c, texts), c).data();
     const each = together.length / texts.length;
     for (const text of texts) {

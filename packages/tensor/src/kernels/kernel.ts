@@ -148,6 +148,8 @@ export interface CompositeKernel {
    * attention, a logit of the cross-entropy), the variables are its axes.
    */
   readonly bodies?: readonly Expr[];
+  /** Says that there are bodies where they are not written yet: when a backend is asked whether it supports the kernel. */
+  readonly hasBodies?: boolean;
   /** The operands' layouts, for composites in `Backend.stridedComposites`: last axis contiguous. All operands of others are contiguous. */
   readonly views?: { readonly inputs: readonly StridedView[]; readonly outputs: readonly StridedView[] };
 }

@@ -15,5 +15,6 @@ export function isNative(node: Node & { op: "composite" }, backend: Backend): bo
     inputShapes: node.inputs.map((input) => input.shape),
     outputs: node.outputs.map((_, i) => i),
     outputShapes: node.outputs.map((output) => output.shape),
+    hasBodies: node.bodies !== undefined,
   });
 }

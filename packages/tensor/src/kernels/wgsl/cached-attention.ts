@@ -19,7 +19,7 @@ const maxValueDim = 16 * threads;
 
 /** True where the program serves the shapes better than the products that the composite is made of. It has no place for bodies. */
 export function supportsCachedAttention(kernel: CompositeKernel, target: Target): boolean {
-  if (kernel.name !== cachedAttentionName || kernel.bodies || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
+  if (kernel.name !== cachedAttentionName || kernel.hasBodies || kernel.inputShapes.some((shape) => sizeOf(shape) === 0)) return false;
   const [[batch = 0, heads = 0, queryCount = 0, dim = 0] = [], [, , keyCount = 0] = [], [, , , valueDim = 0] = []] = kernel.inputShapes;
   const isWorthIt = queryCount <= fewQueries || batch * heads * queryCount * keyCount * 4 > maxScoreBytes;
   return isWorthIt && valueDim <= maxValueDim && (dim + 2 * threads) * 4 <= target.maxWorkgroupBytes && threads <= target.maxInvocations;
