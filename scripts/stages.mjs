@@ -39,9 +39,8 @@ const script = (/** @type {string} */ name) => join(root, "scripts", name);
 function vitest(name, project, filters, { excluded = [], env = {} } = {}) {
   const device = ["host", "panels", "life", "long"].includes(project) ? "cpu" : project;
   const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${name}.json`)}`];
-  const without = excluded.flatMap((path) => ["--exclude", path]);
-  const args = ["run", "--project", project, "--passWithNoTests", ...report, ...without, ...filters];
-  return { name, command: join(bin, "vitest"), args, env: { LOWRANK_TEST_BACKEND: device, ...env } };
+  const args = ["run", "--project", project, "--passWithNoTests", ...report, ...filters];
+  return { name, command: join(bin, "vitest"), args, env: { LOWRANK_TEST_BACKEND: device, LOWRANK_TEST_EXCLUDE: excluded.join(), ...env } };
 }
 
 /** Where the reports of vitest's form lie. */
