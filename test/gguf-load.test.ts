@@ -107,6 +107,13 @@ test("a file of f32 is the model that it was made of, with its tokenizer, templa
   expect(other.hashes.model).not.toBe(hashes.model);
 });
 
+test("layers behind the model's, which only foretell tokens, are left out", async () => {
+  const further = { name: "blk.2.nextn.eh_proj.weight", type: 0, shape: [1], bytes: new Uint8Array(4) };
+  const { model } = await opened(ggufBytes({ metadata: metadataOf(), tensors: [...tensorsOf(), further] }));
+  expect(model.blocks).toHaveLength(2);
+  expect(farthest(await logitsOf(model), await logitsOf(base))).toBeLessThan(1e-5); // frequencies in f32
+});
+
 test("three files are one model, and a part that is not there is named", async () => {
   const all = tensorsOf((name) => (name.includes("ffn") ? "Q4_0" : "Q8_0"));
   const split = (number: number): Metadata => [

@@ -10,14 +10,11 @@ import {
 } from "@lowrank/tensor";
 import { parametersIn } from "../families/family.js";
 import type { GgufLink } from "../families/gguf/change.js";
-import { ggufLinks } from "../families/gguf-model.js";
+import { ggufLinks, ggufUnexpected } from "../families/gguf-model.js";
 import type { FamilyConfig } from "../families/read.js";
 import { listed } from "./folder.js";
 import { type LinkedTensor, loadLink, refusedTypes } from "./gguf-link.js";
 import type { ReadWeights } from "./weights.js";
-
-/** Tensors that say something of the config, and are no weights. */
-const factors = /^rope_(freqs|factors_(long|short))\.weight$/;
 
 /**
  * Reads the tensors that a config asks for from a GGUF file: blocks stay as they are, in the order that the model has. Names, shapes and types are
@@ -30,7 +27,7 @@ export async function readGgufWeights(
 ): Promise<ReadWeights> {
   const specs = parametersIn(read, options.device);
   const links = ggufLinks(read, specs, file.name, file.entries);
-  checkTensors(file, links);
+  checkTensors(file, read, links);
   const tensors = new Map<string, Tensor>();
   const dtypes = new Map<string, DType>();
   const digests = new Map<string, string>();
@@ -60,11 +57,10 @@ export async function readGgufWeights(
 }
 
 /** Throws CheckpointError with all tensors that are missing, that nothing reads, of another shape, or of a type that is not read. */
-function checkTensors(file: GgufFile, links: readonly GgufLink[]): void {
+function checkTensors(file: GgufFile, read: FamilyConfig, links: readonly GgufLink[]): void {
   const wanted = links.flatMap(({ tensors }) => tensors);
-  const names = new Set(wanted.map(({ name }) => name));
   const missing = wanted.filter(({ name }) => !file.entries.has(name)).map(({ name }) => name);
-  const unexpected = [...file.entries.keys()].filter((name) => !names.has(name) && !factors.test(name));
+  const unexpected = ggufUnexpected(file.entries.keys(), read, links);
   const problems = [
     ...(missing.length > 0 ? [`missing: ${listed(missing)}`] : []),
     ...(unexpected.length > 0 ? [`unexpected: ${listed(unexpected)}`] : []),

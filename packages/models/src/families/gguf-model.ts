@@ -4,7 +4,7 @@ import { shown } from "../schema.js";
 import type { ReadConfig } from "./family.js";
 import { checkLink, type GgufLink } from "./gguf/change.js";
 import type { GgufField, GgufTarget, GgufTargets, GgufTensors } from "./gguf/description.js";
-import { type GgufFacts, GgufReader } from "./gguf/facts.js";
+import { factorNames, type GgufFacts, GgufReader } from "./gguf/facts.js";
 import { vocabulary } from "./gguf/keys.js";
 import type { FamilyConfig } from "./read.js";
 import { families } from "./table.js";
@@ -119,14 +119,14 @@ function zeros({ name, shape }: StoredPiece): GgufLink {
  * The tensors of a file that a model has no use for, though it should have: neither a parameter's, nor factors of its config, nor of layers that
  * only foretell tokens.
  */
-export function ggufUnexpected(facts: GgufFacts, read: FamilyConfig, links: readonly GgufLink[]): readonly string[] {
-  const used = new Set([...facts.factors.keys(), ...links.flatMap(({ tensors }) => tensors.map(({ name }) => name))]);
+export function ggufUnexpected(names: Iterable<string>, read: FamilyConfig, links: readonly GgufLink[]): readonly string[] {
+  const used = new Set([...factorNames, ...links.flatMap(({ tensors }) => tensors.map(({ name }) => name))]);
   const layers = read.options.layers.count;
   const isKnown = (name: string): boolean => {
     const layer = /^blk\.(\d+)\./.exec(name)?.[1];
     return used.has(name) || (layer !== undefined && Number(layer) >= layers) || (read.family.gguf?.ignored?.test(name) ?? false);
   };
-  return [...facts.entries.keys()].filter((name) => !isKnown(name));
+  return [...names].filter((name) => !isKnown(name));
 }
 
 /** Of several forms the one that a file has. */

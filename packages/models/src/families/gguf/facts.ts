@@ -12,7 +12,7 @@ export interface GgufFacts {
 }
 
 /** Tensors that the converter makes of a config. */
-const factorNames = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"] as const;
+export const factorNames: readonly string[] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 /** Of layers, heads and experts; the largest models published have some hundred. */
 const mostLayers = 4096;
 /** Half of a head's numbers at most. */
