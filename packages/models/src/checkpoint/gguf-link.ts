@@ -69,24 +69,35 @@ interface Loaded {
 
 type Way = (file: GgufFile, link: GgufLink, entries: readonly GgufEntry[], device: Device) => Promise<Loaded>;
 
+/** What takes some bytes or numbers in order, so many of them. */
+interface Taker<Part> {
+  readonly size: number;
+  write(part: Part, at: number): void;
+}
+
+/** Hands the parts of a stream to takers one after another, to each as much as it takes. */
+function inTurn<Part extends Uint8Array | Float32Array>(takers: readonly Taker<Part>[]): (part: Part) => void {
+  let [index, at] = [0, 0];
+  return (part) => {
+    for (let from = 0; from < part.length && index < takers.length; ) {
+      const taker = takers[index] as Taker<Part>; // index is below the count
+      const count = Math.min(taker.size - at, part.length - from);
+      taker.write(part.subarray(from, from + count) as Part, at);
+      from += count;
+      at += count;
+      if (at === taker.size) [index, at] = [index + 1, 0];
+    }
+  };
+}
+
 /** Streams the bytes of a link's tensors, moved where they have to be, into writers of its parameters, one after another. */
 async function streamed(
   file: GgufFile,
   link: GgufLink,
   [entry]: readonly [GgufEntry, ...GgufEntry[]],
-  writers: readonly { readonly bytes: number; write(bytes: Uint8Array, at: number): void }[],
+  writers: readonly Taker<Uint8Array>[],
 ): Promise<readonly string[] | null> {
-  let [index, at] = [0, 0];
-  const write = (bytes: Uint8Array): void => {
-    for (let from = 0; from < bytes.byteLength && index < writers.length; ) {
-      const writer = writers[index] as (typeof writers)[number]; // index is below the count
-      const count = Math.min(writer.bytes - at, bytes.byteLength - from);
-      writer.write(bytes.subarray(from, from + count), at);
-      from += count;
-      at += count;
-      if (at === writer.bytes) [index, at] = [index + 1, 0];
-    }
-  };
+  const write = inTurn(writers);
   const cut = link.changes.every((change) => change.kind === "rows" && change.model <= change.file);
   if (cut) {
     const digests: string[] = [];
@@ -135,7 +146,7 @@ const inBlocks: Way = async (file, link, entries, device) => {
         link,
         [entry],
         writers.map((writer) => ({
-          bytes: writer.blockCount * type.blockBytes,
+          size: writer.blockCount * type.blockBytes,
           write: (bytes, at) => writer.write(bytes, at / type.blockBytes),
         })),
       );
@@ -172,7 +183,12 @@ const alone: Way = async (file, link, entries, device) => {
   if (link.changes.some(({ kind }) => !["axes", "units", "rows"].includes(kind))) return viaNumbers(file, link, entries, device);
   const writers = link.parameters.map(({ shape }) => new DenseWriter(device, dtype, shape));
   try {
-    const digests = await streamed(file, link, [entry], writers);
+    const digests = await streamed(
+      file,
+      link,
+      [entry],
+      writers.map((writer) => ({ size: writer.bytes, write: (bytes, at) => writer.write(bytes, at) })),
+    );
     if (digests) return { tensors: writers.map((writer) => ({ tensor: writer.finish(), dtype })), digests };
   } catch (error) {
     for (const writer of writers) writer.dispose();
@@ -193,17 +209,9 @@ const viaNumbers: Way = async (file, link, entries, device) => {
   try {
     const digests: string[] = [];
     if (link.changes.length === 0 && entries.every(({ type }) => denseTypes.has(type.name))) {
-      let [index, at] = [0, 0];
-      const write = (values: Float32Array): void => {
-        for (let from = 0; from < values.length && index < writers.length; ) {
-          const writer = writers[index] as DenseWriter; // index is below the count
-          const count = Math.min(writer.size - at, values.length - from);
-          writer.numbers(values.subarray(from, from + count), at);
-          from += count;
-          at += count;
-          if (at === writer.size) [index, at] = [index + 1, 0];
-        }
-      };
+      const write = inTurn<Float32Array>(
+        writers.map((writer) => ({ size: writer.size, write: (values, at) => writer.numbers(values, at) })),
+      );
       for (const { name, type } of entries)
         digests.push(await file.stream(name, (bytes) => write(numbersOf(file, name, type.name, bytes))));
     } else {
