@@ -61,9 +61,8 @@ async function heldOutRows(
   output: Output,
   signal: AbortSignal,
 ): Promise<Examples | null> {
-  const state = await readState(nodeFiles, run).catch(() => null); // what is no state of a run has no rows
-  if (!state) return null;
   try {
+    if (!(await readState(nodeFiles, run))) return null;
     const context = { values: {} as never, given: new Set<string>(), args: ["--out", run] };
     const { values } = await resumedFlags("train", trainFlags, ["model", "data"], context, { out: run, resume: true });
     if (values["eval-data"] === undefined && values["eval-split"] === undefined) return null;
