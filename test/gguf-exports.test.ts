@@ -151,6 +151,18 @@ describe.each(familyCases.filter(({ name, folder }) => name.startsWith("own/") &
   });
 });
 
+test("a window that llama.cpp does not read is told, and no other", async () => {
+  const told: Record<string, string[]> = { mixtral: [], qwen2: [], olmo3: [], mistral: [] };
+  for (const [name, notes] of Object.entries(told)) {
+    const folder = familyCases.find((each) => each.name === `own/${name}`)?.folder ?? "";
+    const { model } = await loadModel(join(folder, "model"), { device: await testDevice() });
+    await saveGguf(model, "m.gguf", { files: memoryFiles(), type: "f32", name: "m", onNote: (text) => notes.push(text) });
+    model.dispose();
+  }
+  const note = expect.stringMatching(/see \d+ tokens back, and in llama\.cpp all/);
+  expect(told).toEqual({ mixtral: [note], qwen2: [note], olmo3: [], mistral: [] });
+});
+
 describe("an adapter on a small llama", () => {
   const tiny = (name: string): string => fileURLToPath(new URL(`../packages/lora/test/goldens/models/${name}`, import.meta.url));
   /** An adapter with random numbers. */

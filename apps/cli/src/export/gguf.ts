@@ -53,6 +53,7 @@ export async function writeGgufModel(exporting: Exporting, path: string): Promis
     tokenizer: loaded.tokenizer,
     general: generalOf(exporting),
     ...(adapter && isMerged && { tensors: mergedParameters([adapter]) }),
+    onNote: (text) => output.note(`warning: ${text}`),
     onTensor: (name, done, count) => output.draw(`${grouped(done)} of ${grouped(count)}: ${name}`),
   });
   output.draw("");

@@ -14,6 +14,7 @@ import {
 import type { CausalLM } from "../causal-lm.js";
 import { readTokenizerFiles } from "../checkpoint/folder.js";
 import { type GgufLink, toFile } from "../families/gguf/change.js";
+import { ggufUnreadWindow } from "../families/gguf/windows.js";
 import { ggufFactors, ggufMetadata } from "../families/gguf-model.js";
 import { tokenizerMetadata } from "../tokenizer/gguf/write.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
@@ -35,6 +36,8 @@ export interface SaveGgufOptions {
   readonly tensors?: ReadonlyMap<string, Tensor>;
   /** Further `general.*`: the base, its licence. */
   readonly general?: ReadonlyMap<string, GgufValueToWrite>;
+  /** Receives what llama.cpp computes otherwise than the model, a sentence each. */
+  readonly onNote?: (text: string) => void;
   /** Receives the name of each tensor before it is written, and how many of all are. */
   readonly onTensor?: (name: string, done: number, count: number) => void;
 }
@@ -49,13 +52,27 @@ const quantizationVersion = 2;
  * type cannot hold.
  */
 export async function saveGguf(model: CausalLM, path: string, options: SaveGgufOptions): Promise<void> {
-  const { files, type, name, tokenizer = null, tensors: changed = new Map(), general = new Map(), onTensor }: SaveGgufOptions = options;
+  const {
+    files,
+    type,
+    name,
+    tokenizer = null,
+    tensors: changed = new Map(),
+    general = new Map(),
+    onTensor,
+    onNote,
+  }: SaveGgufOptions = options;
   checkFiles(files, "saveGguf");
   if (!Object.hasOwn(ggufFileTypes, type))
     throw new CheckpointError(`${path}: there is no kind of file "${type}". Choose among ${Object.keys(ggufFileTypes).join(", ")}.`, path);
   const { read, links, parameters } = filedModel(model, path, changed);
   const fields = ggufMetadata(read, path);
   const architecture = String(fields.get("general.architecture")?.value);
+  const window = ggufUnreadWindow(fields);
+  if (window !== null && window < model.contextLength)
+    onNote?.(
+      `The model's tokens see ${window} tokens back, and in llama.cpp all: texts that are longer get other answers there. Keep to ${window} tokens (llama-cli -c ${window}).`,
+    );
   const embedding = links.flatMap(({ tensors }) => tensors).find(({ name: tensor }) => tensor === "token_embd.weight");
   const size = embedding?.shape[0] ?? model.vocabSize;
   const vocabulary = options.vocabulary ?? (tokenizer && (await vocabularyOf(model, tokenizer, { size, architecture }, path)));

@@ -12,6 +12,16 @@ const windowKey = "attention.sliding_window";
 const patternKey = "attention.sliding_window_pattern";
 const u32 = (value: number | null): GgufField | null => (value === null ? null : { type: "u32", value });
 
+/** Architectures whose windows llama.cpp does not read: there each token sees all before it. */
+const windowless: ReadonlySet<string> = new Set(["llama", "phi3", "qwen2", "qwen3", "qwen3moe", "starcoder2"]);
+
+/** The window that a file's metadata has and llama.cpp does not read; null where there is none. */
+export function ggufUnreadWindow(metadata: ReadonlyMap<string, GgufField>): number | null {
+  const architecture = String(metadata.get("general.architecture")?.value);
+  const size = metadata.get(`${architecture}.${windowKey}`)?.value;
+  return windowless.has(architecture) && typeof size === "number" && size > 0 ? size : null;
+}
+
 /** One window for all layers; none where the key is absent. */
 export const window: GgufKey<Pick<WindowConfig, "sliding_window">> = {
   read: (file) => ({ sliding_window: file.count(windowKey, 0) || null }),
