@@ -40,7 +40,7 @@ test("the fuzzer goes on after a mutant that hangs, kills the process or takes i
     count: 12,
     until: Number.POSITIVE_INFINITY,
     program,
-    limits: { processorSeconds: 1, seconds: 60, heapMegabytes: 64, residentBytes: 400e6 },
+    limits: { processorSeconds: 5, seconds: 120, heapMegabytes: 64, residentBytes: 400e6 },
     onResult({ number, outcome, text }) {
       expect(outcomes.has(number)).toBe(false);
       outcomes.set(number, outcome);

@@ -138,12 +138,13 @@ function run(child, limits, job) {
     const settle = (/** @type {Awaited<ReturnType<typeof run>>} */ end) => {
       clearInterval(watch);
       child.removeAllListeners("message");
-      child.removeAllListeners("exit");
+      child.removeAllListeners("close");
       resolve(end);
     };
     child.once("message", () => settle(null));
     child.removeAllListeners("exit");
-    child.once("exit", (code, signal) => {
+    // "exit" may come before the last words on stderr are read, which tell a full heap from a crash.
+    child.once("close", (code, signal) => {
       const isMemory = /heap out of memory|Array buffer allocation failed/.test(child.words);
       settle(verdict ?? { outcome: isMemory ? "memory" : "crash", text: `ended with ${signal ?? code}\n${child.words}` });
     });
