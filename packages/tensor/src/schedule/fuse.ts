@@ -20,35 +20,45 @@ const maxExpressions = 600;
 export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY, known: KnownJoins = new KnownJoins()): Draft {
   const sequence = new Sequence<Bound>(draft.kernels);
   const index = new Index(sequence);
+  /** What comes after a kernel that went to where an earlier one stood. */
+  let resume: Place<Bound> | null | undefined;
   for (let place = sequence.first; place; ) {
     const joined = joinedWithProducer(place, index, draft, maxBindings, known);
-    // What was joined may be joined again.
-    place = joined ? index.replace(joined, place) : place.next;
+    if (joined) {
+      if (!joined.dependents && resume === undefined) resume = place.next;
+      // What was joined may be joined again.
+      place = index.replace(joined, place);
+    } else {
+      place = resume === undefined ? place.next : resume;
+      resume = undefined;
+    }
   }
   return { slots: draft.slots, kernels: [...sequence] };
 }
 
-/** Two kernels as one, and the kernels between them that come after it. */
+/** Two kernels as one, and the kernels between them that come after it; null where it stands in the place of the first. */
 interface Joined {
   readonly first: Place<Bound>;
   readonly kernel: Bound;
-  readonly dependents: readonly Place<Bound>[];
+  readonly dependents: readonly Place<Bound>[] | null;
 }
 
 /** A kernel joined with the nearest of those that it reads from with which that is possible. */
 function joinedWithProducer(place: Place<Bound>, index: Index, draft: Draft, maxBindings: number, known: KnownJoins): Joined | null {
   const second = place.item;
   if (second.kind !== "loop") return null;
-  for (const producer of index.producersOf(place)) {
+  for (const [nearness, producer] of index.producersOf(place).entries()) {
     const first = producer.item;
     if (!mayJoin(first, second) || !known.mayAlign(first.template, second.template)) continue;
     const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
     let dependents: Place<Bound>[] | null | undefined;
     const findDependents = (): typeof dependents =>
       dependents === undefined ? (dependents = index.dependentsOf(producer, place)) : dependents;
-    const made = known.joined(first, second, draft, isNeeded, () => findDependents() !== null);
-    if (!made || made.slots.length > maxBindings) continue;
-    if (findDependents() && dependents) return { first: producer, kernel: bind(made.template, made.slots), dependents };
+    // Behind the nearest one all is there that the second reads, however far it stands from it.
+    const mayMove = (): boolean => nearness === 0 || findDependents() !== null;
+    const made = known.joined(first, second, draft, isNeeded, mayMove);
+    if (!made || made.slots.length > maxBindings || !mayMove()) continue;
+    return { first: producer, kernel: bind(made.template, made.slots), dependents: findDependents() ?? null };
   }
   return null;
 }
@@ -122,7 +132,7 @@ function mayJoin({ template: { kernel: first }, writes }: Bound, second: Bound):
   return first.kind === "loop" && !writes.includes(second.slots[kernel.over.from] as Slot);
 }
 
-/** Kernels between two that are looked at to find those that need the first one's results; with more of them the two stay apart. */
+/** Kernels between two that are looked at to find those that need the first one's results; with more of them none is moved. */
 const maxBetween = 192;
 
 /** Who writes and who reads each slot, as kernels are joined. */
@@ -184,11 +194,11 @@ class Index {
     return [...dependents].sort((a, b) => a.label - b.label);
   }
 
-  /** Puts a joined kernel where the second one stood, and behind it what needs the first. Returns its place. */
+  /** Puts a joined kernel where the second one stood, and behind it what needs the first; or where the first one stood. Returns its place. */
   replace({ first, kernel, dependents }: Joined, second: Place<Bound>): Place<Bound> {
-    const made = this.sequence.insertAfter(second, kernel);
+    const made = this.sequence.insertAfter(dependents ? second : first, kernel);
     let last = made;
-    for (const dependent of dependents) {
+    for (const dependent of dependents ?? []) {
       this.#leave(dependent);
       last = this.sequence.insertAfter(last, dependent.item);
       this.#enter(last);
