@@ -77,7 +77,7 @@ else {
   }
   for (const [name, json] of Object.entries(made)) {
     if (names.length > 0 && !names.includes(name)) continue;
-    tasks.push({ name, request: { json: JSON.stringify(json) }, json, count: 600 });
+    tasks.push({ name, request: { json: JSON.stringify(json) }, json, count: 300 });
   }
   if (process.argv.includes("--write")) {
     /** @type {string[]} */

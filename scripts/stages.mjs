@@ -23,8 +23,11 @@ const goldenFiles = [
   "test/methods/prompt-goldens.test.ts",
 ];
 
-/** What compares files and their numbers, whatever device computed them: the cpu is enough. */
+/** What compares files and their numbers, whatever device computed them: the cpu is enough, and once, with packed operands, in the second half. */
 const filesAlone = ["test/gguf-*.test.ts", "test/merged*.test.ts", "packages/models/test/checkpoint/quantize.test.ts"];
+
+/** Of tables of whole models one row in so many, drawn by the seed, where a software adapter compiles a hundred shaders for each. */
+const share = { swiftshader: 3, lavapipe: 4 };
 
 const bin = join(root, "node_modules", ".bin");
 const script = (/** @type {string} */ name) => join(root, "scripts", name);
@@ -57,7 +60,10 @@ export const first = [
     runs: () => [{ name: "lint", command: join(bin, "biome"), args: ["check", "--error-on-warnings", "--max-diagnostics=50", "."] }],
   },
   tests("host"),
-  tests("cpu"),
+  {
+    name: "cpu",
+    runs: ({ filters, isWhole }) => [vitest("cpu", "cpu", filters, { excluded: isWhole || filters.length > 0 ? [] : filesAlone })],
+  },
   {
     name: "swiftshader",
     vulkan: "swiftshader",
@@ -80,15 +86,22 @@ export const rest = [
   {
     name: "swiftshader+",
     vulkan: "swiftshader",
-    runs({ filters, seed }) {
-      const env = { LOWRANK_GOLDENS: "rest", LOWRANK_GOLDEN_SEED: String(seed) };
+    runs({ filters, seed, isWhole }) {
+      const env = {
+        LOWRANK_GOLDENS: "rest",
+        LOWRANK_GOLDEN_SEED: String(seed),
+        LOWRANK_TEST_SHARE: String(isWhole ? 1 : share.swiftshader),
+      };
       return [vitest("swiftshader+", "swiftshader", filters, { excluded: [...shadersFirst, ...filesAlone], env })];
     },
   },
   {
     name: "lavapipe",
     vulkan: "lavapipe",
-    runs: ({ filters }) => [vitest("lavapipe", "lavapipe", filters, { excluded: filters.length > 0 ? [] : filesAlone })],
+    runs({ filters, seed, isWhole }) {
+      const env = { LOWRANK_GOLDEN_SEED: String(seed), LOWRANK_TEST_SHARE: String(isWhole ? 1 : share.lavapipe) };
+      return [vitest("lavapipe", "lavapipe", filters, { excluded: filters.length > 0 ? [] : filesAlone, env })];
+    },
   },
   tests("long"),
   {

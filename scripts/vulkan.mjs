@@ -33,10 +33,14 @@ export function findVulkan(driver) {
 export function vulkanEnvironment(driver) {
   const found = findVulkan(driver);
   if (typeof found === "string") return null;
-  // Mesa's cache of shaders takes one that was compiled for vectors of another width for its own: each width has a cache apart. They serve
-  // all clones of a machine, as Mesa's own does.
+  // Mesa's cache of shaders takes one that was compiled for vectors of another width, or without LLVM's passes, for its own: each has a cache
+  // apart. They serve all clones of a machine, as Mesa's own does.
   const caches = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
-  const shaders = join(caches, "lowrank", `mesa-${process.env["LP_NATIVE_VECTOR_WIDTH"] ?? "native"}`);
+  const shaders = join(
+    caches,
+    "lowrank",
+    ["mesa", process.env["LP_NATIVE_VECTOR_WIDTH"] ?? "native", process.env["GALLIVM_PERF"] ?? "optimised"].join("-"),
+  );
   mkdirSync(shaders, { recursive: true });
   // VK_ICD_FILENAMES is the name that loaders before 1.3.207 know. Mesa complains about a missing XDG_RUNTIME_DIR.
   return {

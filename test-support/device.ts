@@ -34,7 +34,11 @@ export async function newDevice(options: DeviceOptions = {}): Promise<Device> {
   if (backend === "cpu") return process.env["LOWRANK_TEST_PANELS"] === "1" ? panelsDevice(options) : device("cpu", options);
   // Models have hundreds of shaders, which compile in half the time for narrow vectors. Tests of single kernels keep the driver's own width,
   // and with it wider subgroups.
-  if (backend === "lavapipe") process.env["LP_NATIVE_VECTOR_WIDTH"] ??= "128";
+  if (backend === "lavapipe") {
+    process.env["LP_NATIVE_VECTOR_WIDTH"] ??= "128";
+    // And a fifth faster without LLVM's passes.
+    process.env["GALLIVM_PERF"] ??= "nopt";
+  }
   // The Vulkan loader reads its environment when Dawn makes its instance, so this comes before the first device.
   if (backend !== "gpu") useVulkan(backend);
   // What somebody measured on this machine changes no test.

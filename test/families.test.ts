@@ -5,7 +5,7 @@ import { grad } from "@lowrank/autograd";
 import { loadAdapter, merge } from "@lowrank/lora";
 import { generate, loadModel } from "@lowrank/models";
 import { realize, type SafetensorsFile, type Tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { inShare, testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { type FamilyCase, familyCases } from "./family.js";
 import { expectLogits, gradientName, integers, type Model, opened, relativeNorm, tolerance } from "./golden.js";
@@ -31,7 +31,7 @@ async function expectGradients(grads: ReadonlyMap<string, Tensor>, file: Safeten
     expect(await relativeNorm(actual, await file.values(wanted.get(name) ?? "")), name).toBeLessThan(gradientTolerance);
 }
 
-describe.each(familyCases)("$name", (golden) => {
+describe.each(inShare(familyCases, ({ name }) => name))("$name", (golden) => {
   test("logits, loss, and the greedy continuation through the cache", async () => {
     const model = await modelOf(golden);
     await io(golden, async (file) => {

@@ -7,7 +7,7 @@ import { grad, optim } from "@lowrank/autograd";
 import { type Adapter, AdapterError, type LoadOptions, loadAdapter, merge, parameterReport, unmerge } from "@lowrank/lora";
 import { loadModel, type TrainingRules } from "@lowrank/models";
 import { compile, type Device, fileSource, readSafetensors, type SafetensorsFile, type Tensor, tensor } from "@lowrank/tensor";
-import { sharedDir, testBackend, testDevice } from "test-support";
+import { drawnIndex, inShare, sharedDir, testBackend, testDevice } from "test-support";
 import { expect, test } from "vitest";
 
 /** f32 sums of other orders than PyTorch's. */
@@ -42,6 +42,9 @@ export interface Settings {
   /** False where PEFT's merged model computes something else than its adapter did. */
   readonly merge_exact?: boolean;
 }
+
+/** Those of a file's cases that this run takes. */
+export const casesInShare = (of: readonly Case[]): readonly Case[] => inShare(of, ({ name }) => name);
 
 function casesIn(root: string | null, label: string): Case[] {
   if (!root) return [];
@@ -100,15 +103,6 @@ function methodOf({ name, folder: place, isAdapter, settings }: Case): string {
   if (config.use_dora === true) return "DORA";
   // Three methods of one file format, told apart by the cases' names.
   return settings.method === "BOTTLENECK" ? (/-(\w+)/.exec(name)?.[1] ?? name) : (settings.method ?? "LORA");
-}
-
-/** A number below `count`, out of the seed and a name (FNV-1a, then a mixer of murmur3). */
-function drawnIndex(name: string, count: number): number {
-  let state = 0x811c9dc5;
-  for (const unit of `${process.env["LOWRANK_GOLDEN_SEED"] ?? "0"} ${name}`)
-    state = Math.imul(state ^ (unit.codePointAt(0) ?? 0), 0x01000193);
-  state = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-  return ((state ^ (state >>> 13)) >>> 0) % count;
 }
 
 const device = (): Promise<Device> => testDevice();

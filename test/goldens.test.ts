@@ -2,9 +2,9 @@
 // Against PyTorch, transformers and PEFT: the repository's own cases (test/goldens/make_goldens.py) and, where they lie beside the clone, the
 // larger ones of shared/goldens. Both are read by the same code.
 import { describe, test } from "vitest";
-import { cases, expectCurve, expectLogits, expectLossAndGradients, integers, io, modelOf, testAdapter } from "./golden.js";
+import { cases, casesInShare, expectCurve, expectLogits, expectLossAndGradients, integers, io, modelOf, testAdapter } from "./golden.js";
 
-describe.each(cases.filter(({ isAdapter }) => !isAdapter))("$name", (golden) => {
+describe.each(casesInShare(cases.filter(({ isAdapter }) => !isAdapter)))("$name", (golden) => {
   test("logits, loss and every gradient", async () => {
     const model = await modelOf(golden);
     await io(golden, async (file) => {
@@ -19,4 +19,4 @@ describe.each(cases.filter(({ isAdapter }) => !isAdapter))("$name", (golden) => 
   });
 });
 
-describe.each(cases.filter(({ isAdapter }) => isAdapter))("$name", (golden) => testAdapter(golden));
+describe.each(casesInShare(cases.filter(({ isAdapter }) => isAdapter)))("$name", (golden) => testAdapter(golden));

@@ -4,13 +4,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadAdapter } from "@lowrank/lora";
 import { describe, expect, test } from "vitest";
-import { methodCases, modelOf, testAdapter } from "../golden.js";
+import { casesInShare, methodCases, modelOf, testAdapter } from "../golden.js";
 
 /** What is refused, and why. */
 const refused = new Map([["methods/llama-tied-embedding-ensured", /ensure_weight_tying/]]);
 const lora = methodCases.filter(({ settings }) => settings.method === "LORA");
 
-describe.each(lora.filter(({ name }) => !refused.has(name)))("$name", (golden) => testAdapter(golden));
+describe.each(casesInShare(lora.filter(({ name }) => !refused.has(name))))("$name", (golden) => testAdapter(golden));
 
 test.each(lora.filter(({ name }) => refused.has(name)))("$name is refused by name", async (golden) => {
   const model = await modelOf(golden);

@@ -7,6 +7,7 @@ import { testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import {
   type Case,
+  casesInShare,
   everyMethodCase,
   expectCurve,
   expectLogits,
@@ -71,7 +72,7 @@ test("there are cases of every method", () => {
   expect(count("BOTTLENECK")).toBe(8);
 });
 
-describe.each(promptCases)("$name", (golden) => {
+describe.each(casesInShare(promptCases))("$name", (golden) => {
   test("logits, loss and every gradient, the encoder's too", async () => {
     const model = await modelOf(golden);
     await io(golden, async (file) => {
@@ -123,7 +124,7 @@ describe.each(promptCases)("$name", (golden) => {
   });
 });
 
-describe.each(casesOf("BOTTLENECK"))("$name", (golden) => testAdapter(golden));
+describe.each(casesInShare(casesOf("BOTTLENECK")))("$name", (golden) => testAdapter(golden));
 
 async function readConfigOf(folder: string): Promise<string> {
   const { readFile } = await import("node:fs/promises");

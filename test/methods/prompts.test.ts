@@ -4,7 +4,7 @@ import { grad, optim } from "@lowrank/autograd";
 import { type Adapter, type AdapterOptions, applyAdapter, loadAdapter, merge, saveAdapter } from "@lowrank/lora";
 import { type CausalLM, generate, initModel } from "@lowrank/models";
 import { compile, type Device, memoryFiles, type Tensor, tensor } from "@lowrank/tensor";
-import { testDevice } from "test-support";
+import { inShare, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import { ofText, textOf } from "./prompt.js";
 
@@ -81,7 +81,7 @@ async function trained(model: CausalLM, adapter: Adapter, steps: number): Promis
   return last;
 }
 
-describe.each(combinations)("$name", ({ options, isIdentity, config }) => {
+describe.each(inShare(combinations, ({ name }) => name))("$name", ({ options, isIdentity, config }) => {
   test("starts at the base exactly or visibly beside it, and disabled is the base, bit for bit", async () => {
     const model = await initModel(config, { device: dev, seed: 1 });
     const base = await copy(model.forward(text()));

@@ -1,4 +1,4 @@
-// Slow: 150 random kernels, each interpreted five times.
+// Slow: 80 random kernels, each interpreted five times.
 import fc from "fast-check";
 import { expectSameLists } from "test-support";
 import { afterAll, describe, it } from "vitest";
@@ -22,7 +22,7 @@ describe("printed loop kernels", () => {
         for (const other of others) expectSameLists(other, actual);
         compareLoop(made, actual);
       }),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 });

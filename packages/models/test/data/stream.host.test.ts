@@ -184,7 +184,7 @@ describe("rows far longer than the context", () => {
       return characters.encodeWithOffsets(text, options);
     },
   };
-  const long = "x".repeat(3_000_000);
+  const long = "x".repeat(1_500_000);
   const rows: readonly [string, Row][] = [
     ["a text", { kind: "text", line: 4, text: long }],
     ["a completion", { kind: "completion", line: 4, prompt: "p", completion: long }],
@@ -194,7 +194,7 @@ describe("rows far longer than the context", () => {
   it.each(rows)("are refused before they are encoded: %s", (_, row) => {
     asked.length = 0;
     expect(() => encodeRows([row], "x", counting, { context: 64 })).toThrow(
-      /^x:4: the row has 300000\d characters, more than the model's context of 64 tokens holds\. Shorten or split/,
+      /^x:4: the row has 150000\d characters, more than the model's context of 64 tokens holds\. Shorten or split/,
     );
     expect(asked).toEqual([]);
   });

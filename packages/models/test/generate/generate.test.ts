@@ -1,7 +1,7 @@
 import type { nn } from "@lowrank/autograd";
 import { type CausalLM, generate, initModel, loadModel, TextGenerator } from "@lowrank/models";
 import { type Device, tensor } from "@lowrank/tensor";
-import { sharedDir, testDevice } from "test-support";
+import { inShare, sharedDir, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 import { KeyValueCache } from "../../src/cache.js";
 
@@ -64,7 +64,7 @@ describe.skipIf(stories === null)("stories260K", () => {
   });
 });
 
-describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
+describe.each(inShare(Object.entries(tiny), ([name]) => name))("a random %s", (_name, config) => {
   test("generates with its cache what it generates without, across growth of the cache", async () => {
     const model = await initModel(config, { device: dev, seed: 3 });
     const prompt = [1, 2, 3, 4, 5];
@@ -140,7 +140,7 @@ describe.each(Object.entries(tiny))("a random %s", (_name, config) => {
   });
 });
 
-describe.each(Object.entries(tiny))("the cache of a random %s", (_name, config) => {
+describe.each(inShare(Object.entries(tiny), ([name]) => name))("the cache of a random %s", (_name, config) => {
   test("sampled rows of a batch go on as each does alone", async () => {
     const model = await initModel(config, { device: dev, seed: 12 });
     const prompts = [[1, 2, 3], Array.from({ length: 21 }, (_, i) => (i * 7) % 40), [9]];
