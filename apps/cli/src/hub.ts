@@ -3,6 +3,8 @@ import {
   ggufOnHub,
   type HubOptions,
   isHubId,
+  type ModelPlace,
+  modelOnHub,
   parseDataReference,
   resolveAdapter,
   resolveConfig,
@@ -44,6 +46,12 @@ export function modelFolder(path: string, fetching: Fetching): Promise<string> {
 /** A folder with a model's config.json, likewise. */
 export function configFolder(path: string, fetching: Fetching): Promise<string> {
   return fetched(path, fetching, resolveConfig);
+}
+
+/** Where the headers of a model of the hub are, which is not fetched. */
+export function hubModel(path: string, fetching: Fetching): Promise<ModelPlace> {
+  const { revision } = fetching;
+  return watched(path, fetching, (options) => modelOnHub(path, { ...options, ...(revision !== undefined && { revision }) }));
 }
 
 /** The folder of an adapter, likewise. A path that is no name on the hub stays as it is, and is found missing where it is read. */

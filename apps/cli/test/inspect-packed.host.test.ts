@@ -19,7 +19,9 @@ test("a weight in blocks is one line of its own shape, with the type of its bloc
   writeFileSync(join(folder, "config.json"), JSON.stringify(config));
   const { code, stdout } = await lowrankHere(["inspect", folder, "--json"]);
   expect(code).toBe(0);
-  const { tensors, parameters, bytes } = JSON.parse(stdout);
+  const { tensors, parameters, bytes, types } = JSON.parse(stdout);
+  expect(types).toHaveLength(5);
+  expect(types).toContainEqual({ type: "mlx 5 bits", tensors: 1, parameters: 16 * 32, bytes: 16 * (4 * 5 + 2 * 2) });
   expect(tensors).toContainEqual({ name: "model.layers.0.self_attn.k_proj.weight", shape: [16, 32], dtype: "mlx 5 bits" });
   expect(tensors).toContainEqual({ name: "model.embed_tokens.weight", shape: [24, 32], dtype: "mlx 3 bits" });
   expect(tensors.every(({ name }: { readonly name: string }) => !/scales|biases/.test(name))).toBe(true);

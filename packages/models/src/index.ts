@@ -10,10 +10,13 @@ export {
   type ModelOrigin,
   type VisiblePrefix,
 } from "./causal-lm.js";
+export { type WeightFiles, weightFiles } from "./checkpoint/files.js";
 export { isGgufPath, readConfig, readJson, readTokenizer } from "./checkpoint/folder.js";
 export { GgufFiles, withGguf } from "./checkpoint/gguf-files.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
+export { checkpointOutline, type OutlineOptions } from "./checkpoint/outline.js";
 export { type PackedWeightInfo, packedWeights } from "./checkpoint/packed-weights.js";
+export { packingIn, type SaidPacking } from "./checkpoint/packing-field.js";
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";
 export type { ModelConfig } from "./config.js";
 export * from "./data/index.js";

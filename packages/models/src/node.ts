@@ -4,6 +4,7 @@ export { resolveData } from "./hub/node/data.js";
 export type { HubOptions, HubProgress } from "./hub/node/environment.js";
 export { type CachedModel, cachedModels, removeCached } from "./hub/node/inventory.js";
 export { type FileToPush, type Pushed, type PushOptions, pushFiles } from "./hub/node/push.js";
+export { type ModelPlace, modelOnHub } from "./hub/node/remote.js";
 export { ggufOnHub, resolveAdapter, resolveConfig, resolveEither, resolveModel } from "./hub/node/resolve.js";
 export { type DataReference, isDataReference, parseDataReference } from "./hub/node/splits.js";
 export * from "./index.js";

@@ -5,7 +5,7 @@ export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";
 export { type AwqWeight, awqValues } from "./blocks/awq.js";
 export { type FourBitWeight, fourBitValues, type NestedScales, nestedScales, rowwiseValues } from "./blocks/bitsandbytes.js";
-export { type BlockWriter, blockTensor, blockWriter } from "./blocks/block-tensor.js";
+export { type BlockWriter, blockOutline, blockTensor, blockWriter } from "./blocks/block-tensor.js";
 export type { BlockField, BlockType } from "./blocks/block-type.js";
 export type { DenseType } from "./blocks/dense/dense-type.js";
 export { denseTypes, denseValues } from "./blocks/dense/table.js";

@@ -1,23 +1,12 @@
-import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
 import { type AdaptableModel, type DenseLayer, matchLayers, targetsFor } from "@lowrank/lora";
-import { isGgufPath, modelFiles, modelOutline, packedWeights, readConfig, readJson } from "@lowrank/models";
-import {
-  CheckpointError,
-  type Device,
-  device,
-  fileSource,
-  nodeFiles,
-  readSafetensors,
-  type SafetensorsEntry,
-  showShape,
-  zeros,
-} from "@lowrank/tensor";
+import { modelOutline } from "@lowrank/models";
+import { CheckpointError, type Device, device, quantizedTypes, showShape, zeros } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { anyFolder, revisionFlag } from "../hub.js";
-import type { Output } from "../output.js";
+import { type Contents, checkNumbers, contentsOf, type TensorEntry, withBlocks } from "../inspect/contents.js";
+import { quantizedTypesOf, storedTypes, typesLine } from "../inspect/types.js";
 import { program } from "../program.js";
 import { jsonFlag } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
@@ -27,118 +16,10 @@ const flags = {
   targets: { type: "list", value: "q_proj,v_proj", help: "say what LoRA on these layers would train; all-linear for every dense layer" },
   rank: { type: "integer", min: 1, help: "rank of that LoRA", default: 8 },
   revision: revisionFlag,
+  quantize: { type: "choice", choices: quantizedTypes, help: "say what the model would be if it were quantized while it is loaded" },
   headers: { type: "switch", help: "read the files' headers only: whether all numbers are finite is then not looked at" },
   json: jsonFlag,
 } as const satisfies Flags;
-
-/** A tensor of a file; of a GGUF file the dtype is its type. */
-type TensorEntry = Pick<SafetensorsEntry, "name" | "dtype" | "shape" | "bytes">;
-
-/** What a folder or a file holds, read from its headers. */
-interface Contents {
-  readonly config: Readonly<Record<string, unknown>> | null;
-  readonly adapter: Readonly<Record<string, unknown>> | null;
-  readonly entries: ReadonlyMap<string, TensorEntry>;
-  /** Where the tensors lie. */
-  readonly files: readonly string[];
-}
-
-async function contentsOf(path: string): Promise<Contents> {
-  const info = await stat(path).catch(() => null);
-  if (!info) throw new UsageError(`${path}: there is no such file or folder. Check the path.`);
-  if (info.isFile()) {
-    const config = isGgufPath(path) ? await readConfig(modelFiles, path) : null;
-    return { config, adapter: null, entries: await entriesOf(path), files: [path] };
-  }
-  const names = (await nodeFiles.list(path)) ?? [];
-  // A run's folder holds its training state as well, which is no part of the model.
-  const files = names.filter((name) => name.endsWith(".safetensors") && name !== "training-state.safetensors");
-  if (files.length === 0) {
-    const gguf = names.find(isGgufPath);
-    const pickle = names.find((name) => /\.(bin|pt|pth|ckpt|pkl)$/.test(name));
-    throw new UsageError(
-      pickle
-        ? `${path} holds its weights as ${pickle}, a Python pickle, which can run any code and is not read. Save it with save_pretrained(..., safe_serialization=True).`
-        : `${path} holds no *.safetensors. Give a folder with a checkpoint or an adapter, or a file${gguf === undefined ? "" : `: ${join(path, gguf)}`}.`,
-    );
-  }
-  const entries = new Map<string, TensorEntry>();
-  for (const name of files) for (const [key, entry] of await entriesOf(join(path, name))) entries.set(key, entry);
-  const paths = files.map((name) => join(path, name));
-  return {
-    config: await readJson(nodeFiles, join(path, "config.json")),
-    adapter: await readJson(nodeFiles, join(path, "adapter_config.json")),
-    entries,
-    files: paths,
-  };
-}
-
-/** Rejects with CheckpointError naming tensor and place where a number is infinite or NaN. Dtypes that cannot be computed with are not looked at. */
-async function checkNumbers(paths: readonly string[], output: Output): Promise<void> {
-  for (const path of paths) {
-    const gguf = await modelFiles.gguf(path);
-    if (gguf) {
-      try {
-        for (const name of gguf.entries.keys()) {
-          output.draw(`looking for numbers that are not finite: ${shownName(name)}`);
-          await gguf.stream(name, () => undefined);
-        }
-      } finally {
-        await gguf.close();
-      }
-      continue;
-    }
-    const file = await readSafetensors(await fileSource(path));
-    try {
-      for (const { name, dtype } of file.entries.values()) {
-        if (!/^B?F(16|32)$/.test(dtype)) continue;
-        output.draw(`looking for numbers that are not finite: ${shownName(name)}`);
-        await file.digest(name);
-      }
-    } finally {
-      await file.close();
-    }
-  }
-  output.draw("");
-}
-
-async function entriesOf(path: string): Promise<ReadonlyMap<string, TensorEntry>> {
-  const gguf = await modelFiles.gguf(path);
-  if (gguf) {
-    await gguf.close();
-    return new Map([...gguf.entries].map(([name, { type, shape, bytes: size }]) => [name, { name, dtype: type.name, shape, bytes: size }]));
-  }
-  if (/\.(bin|pt|pth|ckpt|pkl)$/.test(path)) {
-    throw new UsageError(`${basename(path)} is a Python pickle, which can run any code and is not read. Save it as safetensors.`);
-  }
-  const file = await readSafetensors(await fileSource(path));
-  await file.close();
-  return file.entries;
-}
-
-/** Whether a config.json says that weights are packed. */
-const isPacked = (config: Contents["config"]): boolean => Boolean(config?.["quantization_config"] ?? config?.["quantization"]);
-
-/** The entries of a folder with each weight in blocks as one, of its own shape, with the type of its blocks as its dtype and the bytes of all its parts. */
-async function withBlocks({ config, entries }: Contents, folder: string): Promise<Contents["entries"]> {
-  if (!isPacked(config)) return entries;
-  const dev = await device("reference");
-  try {
-    const packed = await packedWeights(folder, { device: dev, files: nodeFiles });
-    const parts = new Set([...packed.values()].flatMap(({ tensors }) => tensors));
-    const others = [...entries].filter(([name]) => !parts.has(name));
-    return new Map([
-      ...others,
-      ...[...packed].map(([name, { type, shape, bytes: size }]) => [name, { name, dtype: type, shape, offset: 0, bytes: size }] as const),
-    ]);
-  } catch (error) {
-    // Of what cannot be loaded, the tensors are shown as they are.
-    if (error instanceof CheckpointError) return entries;
-    throw error;
-  } finally {
-    dev.dispose();
-  }
-}
 
 /** A field of a file that is shown, whatever it is. */
 const text = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value) ?? "absent"));
@@ -231,6 +112,11 @@ async function runInspect({ values, positionals, output, signal }: CommandContex
         .join(", ")}, base ${shownName(text(adapter["base_model_name_or_path"]))}`,
     );
   }
+  const types = storedTypes([...entries.values()].map((entry) => ({ type: entry.dtype, parameters: countOf(entry), bytes: entry.bytes })));
+  output.say(`stored as ${typesLine(types)}`);
+  const quantized = values.quantize === undefined ? null : await quantizedTypesOf(folder, values.quantize);
+  for (const warning of quantized?.warnings ?? []) output.note(`warning: ${warning}`);
+  if (quantized) output.say(`with --quantize ${values.quantize} it would be ${typesLine(quantized.types)}`);
   const rows = lines.map(({ name, shape, dtype, count, parameters: own }) => [
     name,
     count > 1 ? `${count} x` : "",
@@ -275,6 +161,8 @@ async function runInspect({ values, positionals, output, signal }: CommandContex
     parameters,
     bytes: size,
     tensors: [...entries.values()].map(({ name, shape, dtype }) => ({ name, shape, dtype })),
+    types,
+    ...(quantized && { quantized: quantized.types }),
     ...(wouldTrain ? { wouldTrain } : {}),
   });
   return 0;
@@ -286,6 +174,6 @@ export const inspectCommand = defineCommand({
   summary: "What a checkpoint or an adapter holds: parameters by module, shapes, dtypes, and what LoRA would train.",
   positionals: "DIR|FILE|NAME",
   flags,
-  examples: ["lowrank inspect ./model --targets q_proj,v_proj --rank 8"],
+  examples: ["lowrank inspect ./model --targets q_proj,v_proj --rank 8", "lowrank inspect ./model --quantize nf4"],
   run: runInspect,
 });

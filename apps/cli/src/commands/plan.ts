@@ -4,7 +4,7 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { cardOf, cards, leastSeconds } from "../plan/cards.js";
 import { type Fitting, growthOf } from "../plan/growth.js";
-import { outlinedStep, outlineFlags } from "../plan/outline.js";
+import { modelOfFlags, outlinedStep, outlineFlags } from "../plan/outline.js";
 import { withDevice } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
 
@@ -43,9 +43,10 @@ interface TrainingPlan {
 
 async function planned(like: PlannedFor, deviceMemoryBytes: number | null, context: CommandContext<typeof flags>): Promise<TrainingPlan> {
   const begun = process.cpuUsage();
-  const first = await outlinedStep(like, context, deviceMemoryBytes ?? undefined);
+  const model = await modelOfFlags(context);
+  const first = await outlinedStep(like, model, context, deviceMemoryBytes ?? undefined);
   const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = first;
-  const fitting = await growthOf(like, context, { first, tookMs: process.cpuUsage(begun).user / 1000 });
+  const fitting = await growthOf(like, model, context, { first, tookMs: process.cpuUsage(begun).user / 1000 });
   const { memory } = context.values;
   const bytes = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : memory * 1e9;
   const plan = plans.at(-1);

@@ -1,6 +1,6 @@
 import { type TunedClass, tune } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
-import { outlinedStep, outlineFlags } from "../plan/outline.js";
+import { modelOfFlags, outlinedStep, outlineFlags } from "../plan/outline.js";
 import { withDevice } from "../session.js";
 import { tableLines } from "../terminal/format.js";
 
@@ -15,7 +15,7 @@ function tile({ variant }: TunedClass): string {
 async function runTune(context: CommandContext<typeof outlineFlags>): Promise<number> {
   const { output } = context;
   return withDevice("webgpu", output, async (dev) => {
-    const { plans } = await outlinedStep(dev, context);
+    const { plans } = await outlinedStep(dev, await modelOfFlags(context), context);
     const start = performance.now();
     const found: TunedClass[] = [];
     const tuning = await tune(dev, plans, (one) => {

@@ -1,5 +1,6 @@
 import type { PlannedFor } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
+import type { PlannedModel } from "./model.js";
 import { outlinedStep, type outlineFlags, type StepOutline } from "./outline.js";
 
 /** What fits some memory, where nothing is rematerialized: rows of the planned length, and tokens of the planned number of rows; 0 where not even one does. */
@@ -17,6 +18,7 @@ const thresholdMs = 10_000;
  */
 export async function growthOf(
   like: PlannedFor,
+  model: PlannedModel,
   context: CommandContext<typeof outlineFlags>,
   { first, tookMs }: { readonly first: StepOutline; readonly tookMs: number },
 ): Promise<((bytes: number) => Fitting) | null> {
@@ -26,7 +28,7 @@ export async function growthOf(
   const silent = { ...context.output, note: () => {}, say: () => {} };
   const peak = async (rows: number, seq: number): Promise<number> => {
     const values = { ...context.values, batch: rows, seq, memory: undefined };
-    return (await outlinedStep(like, { ...context, output: silent, values })).peakBytes;
+    return (await outlinedStep(like, model, { ...context, output: silent, values })).peakBytes;
   };
   // A budget may have made the first plan smaller than a free one.
   const [otherRows, otherLength] = [batch > 1 ? Math.ceil(batch / 2) : 2, length >= 4 ? Math.ceil(length / 2) : 2 * length];

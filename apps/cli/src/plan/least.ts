@@ -1,4 +1,4 @@
-import { longestLength, modelFiles, modelOutline, readJson, readTokenizer } from "@lowrank/models";
+import { longestLength, modelFiles, readTokenizer } from "@lowrank/models";
 import { type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import type { DataValues } from "../data/flags.js";
@@ -8,6 +8,7 @@ import type { Values } from "../flags.js";
 import { modelFolder } from "../hub.js";
 import type { methodFlags } from "../method.js";
 import type { QuantizeChoice } from "../session.js";
+import { plannedModel } from "./model.js";
 import { outlinedStep, type outlineFlags } from "./outline.js";
 
 /** What says which steps a run makes. */
@@ -74,16 +75,16 @@ async function leastBytes(
   context: Pick<CommandContext<typeof outlineFlags>, "given" | "output" | "signal" | "args">,
 ): Promise<{ readonly bytes: number; readonly isLeast: boolean } | null> {
   const folder = await modelFolder(flags.model, { revision: flags.revision, signal: context.signal });
-  const config = await readJson(modelFiles, modelFiles.join(folder, "config.json"));
   const tokenizer = await readTokenizer(modelFiles, folder);
-  if (!config || !tokenizer) return null;
-  const model = modelOutline(config, { device: planningDevice(like).device });
+  if (!tokenizer) return null;
+  const planned = await plannedModel(folder, { signal: context.signal });
+  const model = await planned.outline(planningDevice(like).device, { dtype: undefined, quantize: null });
   const data = await openData(flags.data, { model, tokenizer, config: model.config }, null, { reading: readingOf(flags) });
   const silent = { ...context.output, note: () => {}, say: () => {} };
   const peak = async (bytes: number | undefined): Promise<number> => {
     const step = { batch: flags["batch-size"], seq: Math.max(2, longestLength(data.examples)), dtype: undefined, json: false };
     const values = { ...flags, ...step, memory: bytes === undefined ? undefined : bytes / 1e9 };
-    return (await outlinedStep(like, { ...context, output: silent, positionals: [], values })).peakBytes;
+    return (await outlinedStep(like, planned, { ...context, output: silent, positionals: [], values })).peakBytes;
   };
   const start = performance.now();
   const free = await peak(undefined);

@@ -1,18 +1,14 @@
-import { existsSync } from "node:fs";
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import { optim } from "@lowrank/autograd";
 import { type ParameterReport, parameterReport } from "@lowrank/lora";
-import { collate, isGgufPath, modelFiles, modelOutline, readJson, trainingStep } from "@lowrank/models";
-import { type DType, type Plan, type PlannedFor, planningDevice } from "@lowrank/tensor";
+import { collate, trainingStep } from "@lowrank/models";
+import { type Plan, type PlannedFor, planningDevice } from "@lowrank/tensor";
 import type { CommandContext } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { configFolder, type Fetching, revisionFlag } from "../hub.js";
+import { revisionFlag } from "../hub.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
 import { jsonFlag, memoryFlag, quantizedFull, quantizeFlag } from "../session.js";
-
-const weightTypes = ["f32", "bf16", "f16"] as const satisfies readonly DType[];
+import { type PlannedModel, plannedModel, weightTypes } from "./model.js";
 
 /** What says which step of training is meant, where no model is built. */
 export const outlineFlags = {
@@ -28,33 +24,18 @@ export const outlineFlags = {
   ...methodFlags,
   batch: { type: "integer", min: 1, help: "rows a step", default: 8 },
   seq: { type: "integer", min: 2, help: "tokens a row (default: the model's context)" },
-  dtype: { type: "choice", choices: weightTypes, help: "how frozen weights are stored (default: as config.json says, else f32)" },
+  dtype: {
+    type: "choice",
+    choices: weightTypes,
+    help: "how frozen weights are stored (default: as in the files, else as config.json says)",
+  },
   quantize: quantizeFlag,
   memory: memoryFlag,
   json: jsonFlag,
 } as const satisfies Flags;
 
-/** The config.json of a folder, or of a path to it. Rejects with UsageError where there is none. */
-async function configAt(path: string, fetching: Fetching): Promise<Readonly<Record<string, unknown>>> {
-  const isFolder = await stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-  const isFile = (existsSync(path) && !isGgufPath(path)) || path.endsWith(".json");
-  const file = isFile && !isFolder ? path : join(await configFolder(path, fetching), "config.json");
-  const config = await readJson(modelFiles, file);
-  if (!config) throw new UsageError(`There is no ${file}. Give a model's folder, its GGUF file, or the path of its config.json.`);
-  return config;
-}
-
 /** Tokens of a step that can be planned; their ids are held, whatever they are. */
 const mostTokens = 2 ** 24;
-
-/** How a checkpoint of this config stores its weights. */
-function storedType(config: Readonly<Record<string, unknown>>): (typeof weightTypes)[number] {
-  const named = config["dtype"] ?? config["torch_dtype"];
-  return named === "bfloat16" ? "bf16" : named === "float16" ? "f16" : "f32";
-}
 
 /** A step of training that was planned and not run. */
 export interface StepOutline {
@@ -69,20 +50,23 @@ export interface StepOutline {
   readonly contextLength: number;
 }
 
+/** The model that the flags name. */
+export const modelOfFlags = ({ values, output, signal }: CommandContext<typeof outlineFlags>): Promise<PlannedModel> =>
+  plannedModel(values.model, { revision: values.revision, output, signal });
+
 /** Plans a step of training for the kernels of a device, within --memory or else `budgetBytes`. Rejects with UsageError where the flags ask for what cannot be. */
 export async function outlinedStep(
   like: PlannedFor,
-  { values, given, output, signal }: CommandContext<typeof outlineFlags>,
+  planned: PlannedModel,
+  { values, given, output }: CommandContext<typeof outlineFlags>,
   budgetBytes?: number,
 ): Promise<StepOutline> {
-  const config = await configAt(values.model, { revision: values.revision, output, signal });
   const isFull = methodOf(values.method) === fullMethod;
   if (isFull) refuseMethodFlags(given);
   const quantize = values.quantize === undefined || values.quantize === "none" ? null : values.quantize;
   if (isFull && quantize !== null) throw quantizedFull();
   const { device, plans } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
-  const dtype = isFull ? "f32" : (values.dtype ?? storedType(config));
-  const model = modelOutline(config, { device, dtype, quantize });
+  const model = await planned.outline(device, { dtype: isFull ? "f32" : values.dtype, quantize });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
     throw new UsageError(`--seq ${length} is longer than the model's context of ${model.contextLength}. Plan for fewer tokens.`);

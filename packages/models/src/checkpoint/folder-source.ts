@@ -11,14 +11,19 @@ import type { SaidPacking } from "./packing-field.js";
 import { DenseWeight } from "./stored/dense-weight.js";
 import type { Place, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
 
-/** The weights of a folder in the Hugging Face layout: safetensors files, packed or not. `packing`: null where config.json does not say. */
+/**
+ * The weights of a folder in the Hugging Face layout: safetensors files, packed or not. `packing`: null where config.json does not say. `isOutline`: whether the
+ * weights are to be without values, and nothing but headers, and what else says how weights lie, is read.
+ */
 export async function folderSource(
   files: FileSystem,
   folder: string,
   { family, options }: FamilyConfig,
   packing: SaidPacking | null,
+  isOutline = false,
 ): Promise<WeightSource> {
-  const opened = await openFiles(files, folder);
+  const whole = await openFiles(files, folder);
+  const opened = isOutline ? whole.map(headersOnly) : whole;
   const configPath = files.join(folder, "config.json");
   return {
     name: folder,
@@ -36,6 +41,12 @@ export async function folderSource(
       for (const file of opened) await file.close();
     },
   };
+}
+
+/** A file whose tensors are as long as they are, and empty: nothing of them is read, and all have one digest. */
+function headersOnly(file: SafetensorsFile): SafetensorsFile {
+  const nothing = async (): Promise<string> => "";
+  return { ...file, weightInto: nothing, weightNumbers: nothing, digest: nothing, stream: nothing };
 }
 
 /** What AutoGPTQ wrote beside config.json before that said it. */

@@ -1,6 +1,5 @@
 import {
-  type BlockWriter,
-  blockTypes,
+  type BlockType,
   blockWriter,
   CheckpointError,
   type DenseType,
@@ -10,33 +9,16 @@ import {
   denseValues,
   type GgufEntry,
   type GgufFile,
-  packedTensor,
   sizeOf,
   type Tensor,
   tensor,
   unpacked,
 } from "@lowrank/tensor";
-import { linkBytes, linkValues } from "../families/gguf/apply.js";
+import { linkBytes } from "../families/gguf/apply.js";
 import { type GgufLink, toModel } from "../families/gguf/change.js";
+import type { StoredPiece } from "../parameters.js";
 import { DenseWriter } from "./dense-writer.js";
-
-/** Types whose numbers stand alone, and the dtypes that they have here. */
-const plainTypes: ReadonlyMap<string, DType> = new Map([
-  ["F32", "f32"],
-  ["F16", "f16"],
-  ["BF16", "bf16"],
-]);
-
-/** Whether weights of a type cannot be read. */
-export function refusedTypes(type: string): boolean {
-  return !plainTypes.has(type) && !blockTypes.has(type) && !denseTypes.has(type);
-}
-
-/** A parameter, and the dtype that it has in the file; what is in blocks there counts as bf16. */
-export interface LinkedTensor {
-  readonly tensor: Tensor;
-  readonly dtype: DType;
-}
+import { inModelOrder, keptAs, type LinkedTensor, widenedTypes } from "./gguf-kept.js";
 
 /** The parameters of a link, the digests of the tensors that they were read from, and the types that are not kept. */
 export interface LoadedLink {
@@ -53,13 +35,10 @@ interface Options {
 /** Reads the parameters of a link. Rejects with CheckpointError where a number is not finite. */
 export async function loadLink(file: GgufFile, link: GgufLink, options: Options): Promise<LoadedLink> {
   const entries = link.tensors.map(({ name }) => file.entries.get(name) as GgufEntry); // checked to be there
-  const types = [...new Set(entries.map(({ type }) => type.name))];
-  const [type = ""] = types;
-  const way = types.length > 1 ? viaNumbers : blockTypes.has(type) ? inBlocks : plainTypes.has(type) ? alone : viaNumbers;
-  const { tensors, digests } = await way(file, link, entries, options.device);
-  const loaded: LinkedTensor[] = [];
-  for (const each of tensors) loaded.push({ ...each, tensor: await asAsked(each.tensor, options.dtype) });
-  return { tensors: loaded, digests, widened: types.filter((name) => denseTypes.has(name)) };
+  const { tensors, digests } = await loaded(file, link, entries, options.device);
+  const asked: LinkedTensor[] = [];
+  for (const each of tensors) asked.push({ ...each, tensor: await asAsked(each.tensor, options.dtype) });
+  return { tensors: asked, digests, widened: widenedTypes(entries) };
 }
 
 interface Loaded {
@@ -67,7 +46,19 @@ interface Loaded {
   readonly digests: readonly string[];
 }
 
-type Way = (file: GgufFile, link: GgufLink, entries: readonly GgufEntry[], device: Device) => Promise<Loaded>;
+function loaded(file: GgufFile, link: GgufLink, entries: readonly GgufEntry[], device: Device): Promise<Loaded> {
+  const kept = keptAs(link, entries);
+  switch (kept.kind) {
+    case "blocks":
+      return inBlocks(file, link, kept.type, device);
+    case "expression":
+      return inFileOrder(file, link, kept.type, device);
+    case "plain":
+      return alone(file, link, kept.dtype, device);
+    case "numbers":
+      return viaNumbers(file, link, entries, { device, dtype: kept.dtype });
+  }
+}
 
 /** What takes some bytes or numbers in order, so many of them. */
 interface Taker<Part> {
@@ -91,12 +82,7 @@ function inTurn<Part extends Uint8Array | Float32Array>(takers: readonly Taker<P
 }
 
 /** Streams the bytes of a link's tensors, moved where they have to be, into writers of its parameters, one after another. */
-async function streamed(
-  file: GgufFile,
-  link: GgufLink,
-  [entry]: readonly [GgufEntry, ...GgufEntry[]],
-  writers: readonly Taker<Uint8Array>[],
-): Promise<readonly string[] | null> {
+async function streamed(file: GgufFile, link: GgufLink, writers: readonly Taker<Uint8Array>[]): Promise<readonly string[]> {
   const write = inTurn(writers);
   const cut = link.changes.every((change) => change.kind === "rows" && change.model <= change.file);
   if (cut) {
@@ -105,9 +91,8 @@ async function streamed(
     return digests;
   }
   const { parts, digests } = await whole(file, link);
-  const moved = linkBytes(link, parts, entry.type);
-  if (!moved) return null;
-  write(moved);
+  const [first] = link.tensors as readonly [StoredPiece, ...StoredPiece[]]; // a link has one at least
+  write(linkBytes(link, parts, (file.entries.get(first.name) as GgufEntry).type)); // checked to be there
   return digests;
 }
 
@@ -132,103 +117,90 @@ async function whole(
   return { parts, digests };
 }
 
-/** Tensors of one type of blocks: they stay so, moved as whole blocks, or read by an expression that moves their numbers. */
-const inBlocks: Way = async (file, link, entries, device) => {
-  const [entry] = entries as readonly [GgufEntry, ...GgufEntry[]];
-  const type = blockTypes.get(entry.type.name);
-  const isWhole = type && link.parameters.every(({ shape }) => (shape.at(-1) ?? 0) % type.blockSize === 0);
-  if (!type) return viaNumbers(file, link, entries, device);
-  if (isWhole) {
-    const writers = link.parameters.map(({ shape }) => blockWriter(type, shape, device));
-    try {
-      const digests = await streamed(
-        file,
-        link,
-        [entry],
-        writers.map((writer) => ({
-          size: writer.blockCount * type.blockBytes,
-          write: (bytes, at) => writer.write(bytes, at / type.blockBytes),
-        })),
-      );
-      if (digests) return { tensors: writers.map((writer) => ({ tensor: writer.finish(), dtype: "bf16" })), digests };
-    } catch (error) {
-      for (const writer of writers) writer.dispose();
-      throw error;
-    }
-    for (const writer of writers) writer.dispose();
-  }
-  const [parameter] = link.parameters;
-  if (!parameter || link.parameters.length > 1 || entries.length > 1) return viaNumbers(file, link, entries, device);
-  const writer: BlockWriter = blockWriter(type, entry.shape, device);
+/** Fills the parameters of a link; what was begun is given back where that fails. */
+async function filled<W extends { finish(): Tensor; dispose(): void }>(
+  writers: readonly W[],
+  dtype: DType,
+  fill: (writers: readonly W[]) => Promise<readonly string[]>,
+): Promise<Loaded> {
   try {
-    let at = 0;
-    const digest = await file.stream(entry.name, (bytes) => {
-      writer.write(bytes, at);
-      at += bytes.byteLength / type.blockBytes;
-    });
-    const held = writer.finish();
-    const parts = held.packing?.parts ?? {};
-    const moved = packedTensor(type.name, parts, () => linkValues(link, [held]).reshape(parameter.shape));
-    return { tensors: [{ tensor: moved, dtype: "bf16" }], digests: [digest] };
-  } catch (error) {
-    writer.dispose();
-    throw error;
-  }
-};
-
-/** Tensors whose numbers stand alone, of one type. */
-const alone: Way = async (file, link, entries, device) => {
-  const [entry] = entries as readonly [GgufEntry, ...GgufEntry[]];
-  const dtype = plainTypes.get(entry.type.name) ?? "f32";
-  if (link.changes.some(({ kind }) => !["axes", "units", "rows"].includes(kind))) return viaNumbers(file, link, entries, device);
-  const writers = link.parameters.map(({ shape }) => new DenseWriter(device, dtype, shape));
-  try {
-    const digests = await streamed(
-      file,
-      link,
-      [entry],
-      writers.map((writer) => ({ size: writer.bytes, write: (bytes, at) => writer.write(bytes, at) })),
-    );
-    if (digests) return { tensors: writers.map((writer) => ({ tensor: writer.finish(), dtype })), digests };
-  } catch (error) {
-    for (const writer of writers) writer.dispose();
-    throw error;
-  }
-  for (const writer of writers) writer.dispose();
-  return viaNumbers(file, link, entries, device);
-};
-
-/** By the numbers themselves: of types that are not kept, of several types in one parameter, and of changes of the numbers. */
-const viaNumbers: Way = async (file, link, entries, device) => {
-  const kept = new Set(entries.map(({ type }) => plainTypes.get(type.name) ?? "bf16"));
-  const isMoved = link.changes.every(({ kind }) => kind === "axes" || kind === "units" || kind === "rows");
-  const [first = "bf16"] = kept;
-  // What is computed of numbers that stand alone is not rounded again.
-  const dtype: DType = entries.some(({ type }) => !plainTypes.has(type.name)) ? "bf16" : kept.size === 1 && isMoved ? first : "f32";
-  const writers = link.parameters.map(({ shape }) => new DenseWriter(device, dtype, shape));
-  try {
-    const digests: string[] = [];
-    if (link.changes.length === 0 && entries.every(({ type }) => denseTypes.has(type.name))) {
-      const write = inTurn<Float32Array>(
-        writers.map((writer) => ({ size: writer.size, write: (values, at) => writer.numbers(values, at) })),
-      );
-      for (const { name, type } of entries)
-        digests.push(await file.stream(name, (bytes) => write(numbersOf(file, name, type.name, bytes))));
-    } else {
-      const read = await numbersOfLink(file, link, entries, device);
-      for (const digest of read.digests) digests.push(digest);
-      let at = 0;
-      for (const writer of writers) {
-        writer.numbers(read.values.subarray(at, at + writer.size), 0);
-        at += writer.size;
-      }
-    }
+    const digests = await fill(writers);
     return { tensors: writers.map((writer) => ({ tensor: writer.finish(), dtype })), digests };
   } catch (error) {
     for (const writer of writers) writer.dispose();
     throw error;
   }
-};
+}
+
+/** Blocks that are moved as wholes. */
+function inBlocks(file: GgufFile, link: GgufLink, type: BlockType, device: Device): Promise<Loaded> {
+  const writers = link.parameters.map(({ shape }) => blockWriter(type, shape, device));
+  return filled(writers, "bf16", () =>
+    streamed(
+      file,
+      link,
+      writers.map((writer) => ({
+        size: writer.blockCount * type.blockBytes,
+        write: (bytes, at) => writer.write(bytes, at / type.blockBytes),
+      })),
+    ),
+  );
+}
+
+/** One tensor's blocks as the file has them, read by an expression that moves their numbers. */
+async function inFileOrder(file: GgufFile, link: GgufLink, type: BlockType, device: Device): Promise<Loaded> {
+  const [{ name, shape }] = link.tensors as readonly [StoredPiece, ...StoredPiece[]]; // it is the only one
+  const { tensors, digests } = await filled([blockWriter(type, shape, device)], "bf16", async ([writer]) => {
+    let at = 0;
+    return [
+      await file.stream(name, (bytes) => {
+        writer?.write(bytes, at);
+        at += bytes.byteLength / type.blockBytes;
+      }),
+    ];
+  });
+  return { tensors: tensors.map(({ tensor: held, dtype }) => ({ tensor: inModelOrder(held, link), dtype })), digests };
+}
+
+/** Tensors whose numbers stand alone, of one type. */
+function alone(file: GgufFile, link: GgufLink, dtype: DType, device: Device): Promise<Loaded> {
+  const writers = link.parameters.map(({ shape }) => new DenseWriter(device, dtype, shape));
+  return filled(writers, dtype, () =>
+    streamed(
+      file,
+      link,
+      writers.map((writer) => ({ size: writer.bytes, write: (bytes, at) => writer.write(bytes, at) })),
+    ),
+  );
+}
+
+/** By the numbers themselves: of types that are not kept, of several types in one parameter, and of changes of the numbers. */
+function viaNumbers(
+  file: GgufFile,
+  link: GgufLink,
+  entries: readonly GgufEntry[],
+  { device, dtype }: { readonly device: Device; readonly dtype: DType },
+): Promise<Loaded> {
+  const made = link.parameters.map(({ shape }) => new DenseWriter(device, dtype, shape));
+  return filled(made, dtype, async (writers) => {
+    if (link.changes.length === 0 && entries.every(({ type }) => denseTypes.has(type.name))) {
+      const digests: string[] = [];
+      const write = inTurn<Float32Array>(
+        writers.map((writer) => ({ size: writer.size, write: (values, at) => writer.numbers(values, at) })),
+      );
+      for (const { name, type } of entries)
+        digests.push(await file.stream(name, (bytes) => write(numbersOf(file, name, type.name, bytes))));
+      return digests;
+    }
+    const read = await numbersOfLink(file, link, entries, device);
+    let at = 0;
+    for (const writer of writers) {
+      writer.numbers(read.values.subarray(at, at + writer.size), 0);
+      at += writer.size;
+    }
+    return read.digests;
+  });
+}
 
 async function numbersOfLink(
   file: GgufFile,

@@ -1,20 +1,12 @@
-import {
-  CheckpointError,
-  combinedDigest,
-  type Device,
-  type DType,
-  type GgufEntry,
-  type GgufFile,
-  showShape,
-  type Tensor,
-} from "@lowrank/tensor";
+import { CheckpointError, combinedDigest, type DType, type GgufEntry, type GgufFile, showShape, type Tensor } from "@lowrank/tensor";
 import { parametersIn } from "../families/family.js";
 import type { GgufLink } from "../families/gguf/change.js";
 import { ggufLinks, ggufUnexpected } from "../families/gguf-model.js";
 import type { FamilyConfig } from "../families/read.js";
 import { listed } from "./folder.js";
-import { type LinkedTensor, loadLink, refusedTypes } from "./gguf-link.js";
-import type { ReadWeights } from "./weights.js";
+import { type LinkedTensor, linkOutline, refusedTypes } from "./gguf-kept.js";
+import { loadLink } from "./gguf-link.js";
+import type { ReadWeights, WeightOptions } from "./weights.js";
 
 /**
  * Reads the tensors that a config asks for from a GGUF file: blocks stay as they are, in the order that the model has. Names, shapes and types are
@@ -23,7 +15,7 @@ import type { ReadWeights } from "./weights.js";
 export async function readGgufWeights(
   file: GgufFile,
   read: FamilyConfig,
-  options: { readonly device: Device; readonly dtype: DType | "auto" },
+  options: Pick<WeightOptions, "device" | "dtype" | "isOutline">,
 ): Promise<ReadWeights> {
   const specs = parametersIn(read, options.device);
   const links = ggufLinks(read, specs, file.name, file.entries);
@@ -34,7 +26,9 @@ export async function readGgufWeights(
   const widened = new Set<string>();
   try {
     for (const link of links) {
-      const loaded = await loadLink(file, link, options);
+      const loaded = options.isOutline
+        ? { tensors: linkOutline(file, link, options), digests: [], widened: [] }
+        : await loadLink(file, link, options);
       loaded.tensors.forEach(({ tensor, dtype }: LinkedTensor, i) => {
         const name = link.parameters[i]?.name ?? "";
         tensors.set(name, tensor);

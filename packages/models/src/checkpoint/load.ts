@@ -1,5 +1,4 @@
 import {
-  CheckpointError,
   checkDevice,
   checkFiles,
   checkPath,
@@ -15,18 +14,13 @@ import * as z from "zod/mini";
 import type { CausalLM } from "../causal-lm.js";
 import { endTokens, type ModelConfig } from "../config.js";
 import { decoderOf } from "../families/family.js";
-import { type FamilyConfig, readFamily } from "../families/read.js";
 import { checkWeightDType } from "../parameters.js";
 import { checkQuantizedType } from "../quantization.js";
 import { checked, tokenIds } from "../schema.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { listed, readConfig, readJson, readTokenizer } from "./folder.js";
-import { folderSource } from "./folder-source.js";
+import { isGgufPath, listed, readJson, readTokenizer } from "./folder.js";
 import { withGguf } from "./gguf-files.js";
-import { readGgufWeights } from "./gguf-weights.js";
-import { mergedField, mergedIn } from "./merged-field.js";
-import { packingIn } from "./packing-field.js";
-import { type ReadWeights, readNumbers, readWeights, type WeightOptions } from "./weights.js";
+import { openCheckpoint } from "./read.js";
 
 /** Where a checkpoint is read from and what becomes of its weights. */
 export interface LoadOptions {
@@ -84,17 +78,6 @@ function foreignTensors(folder: string, names: readonly string[]): string[] {
   ];
 }
 
-async function readFolderWeights(
-  files: FileSystem,
-  folder: string,
-  filed: FamilyConfig,
-  packing: ReturnType<typeof packingIn>,
-  options: WeightOptions,
-): Promise<ReadWeights> {
-  const source = await folderSource(files, folder, filed, packing);
-  return readWeights(source, filed, options).finally(() => source.close());
-}
-
 /**
  * Reads a checkpoint in the Hugging Face layout: config.json, model.safetensors (or shards with their index), tokenizer.json; or a GGUF file (the
  * first of several), whose blocks stay as they are, and whose metadata stands for the other files.
@@ -116,40 +99,16 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
   checkQuantizedType(quantize, "loadModel");
   checkFiles(given, "loadModel");
   const files = withGguf(given);
-  const path = files.join(folder, "config.json");
-  const { quantization_config, quantization, [mergedField]: merged, ...json } = await readConfig(files, folder);
-  const filed = readFamily(json, path);
-  const packing = packingIn({ quantization_config, quantization }, path);
+  const checkpoint = await openCheckpoint(files, folder);
   const tokenizer = await readTokenizer(files, folder);
   const generationPath = files.join(folder, "generation_config.json");
   const generation = checked(generationSchema, (await readJson(files, generationPath)) ?? {}, generationPath);
-  const gguf = await files.gguf(folder);
-  if (gguf && quantize !== null) {
-    await gguf.close();
-    throw new CheckpointError(
-      `${folder}: a GGUF file keeps the types that its weights have, and is not quantized to ${quantize}. Load it as it is, without \`quantize\` (--quantize none), or take the folder that it was made of.`,
-      folder,
-    );
-  }
-  const {
-    read,
-    warnings: told,
-    tensors,
-    digest,
-    dtypes,
-    foreign,
-  } = gguf
-    ? await readGgufWeights(gguf, filed, { device, dtype }).finally(() => gguf.close())
-    : await readFolderWeights(files, folder, filed, packing, { device, dtype, quantize });
+  const { read, warnings: told, tensors, digest, dtypes, foreign } = await checkpoint.weights({ device, dtype, quantize });
   const { config } = read;
   const model = decoderOf(read, tensors);
-  model.origin = { files, folder, dtypes, merged: mergedIn(merged, path) };
+  model.origin = { files, folder, dtypes, merged: checkpoint.merged };
   model.quantization = quantize;
-  if (quantize !== null)
-    model.reread = async (name) => {
-      const again = await folderSource(files, folder, filed, packing);
-      return readNumbers(again, read, device, name).finally(() => again.close());
-    };
+  if (quantize !== null) model.reread = (name) => checkpoint.numbers(read, device, name);
   const ends = [...endTokens(generation.eos_token_id), ...endTokens(config.eos_token_id)];
   tokenizer?.useEndTokens(ends);
   const own = tokenizer?.eosTokenId ?? null;
@@ -160,7 +119,8 @@ export async function loadModel(folder: string, options: LoadOptions): Promise<L
       return tokenizer?.digest ?? null;
     },
   };
-  const unread = gguf ? await files.unread(folder) : [];
-  const warnings = [...told, ...unknownFields(path, [...read.unknown, ...unread]), ...foreignTensors(folder, foreign)];
+  const unread = isGgufPath(folder) ? await files.unread(folder) : [];
+  const unknown = unknownFields(files.join(folder, "config.json"), [...read.unknown, ...unread]);
+  const warnings = [...told, ...unknown, ...foreignTensors(folder, foreign)];
   return { model, tokenizer, config, hashes, warnings };
 }

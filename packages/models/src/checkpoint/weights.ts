@@ -17,7 +17,7 @@ import {
 import { parametersIn } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
 import type { ParameterSpec, StoredPiece } from "../parameters.js";
-import { parameterQuantizer, quantizationOf } from "../quantization.js";
+import { parameterOutline, parameterQuantizer, quantizationOf } from "../quantization.js";
 import { listed } from "./folder.js";
 import { asTensorsSay } from "./restated.js";
 import type { LoadedPieces, StoredTensors, StoredWeight, WeightSource } from "./stored/stored.js";
@@ -42,6 +42,8 @@ export interface WeightOptions {
   readonly dtype: DType | "auto";
   /** What weights of products become, where it is not null. */
   readonly quantize?: QuantizedType | null;
+  /** Whether weights get neither memory nor values, for planning: a source then gives headers alone. */
+  readonly isOutline?: boolean;
 }
 
 /**
@@ -72,9 +74,11 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
   try {
     for (const [name, pieces] of found) {
       const [spec, type] = [specs.get(name) as ParameterSpec, quantization?.types.get(name)]; // found by its name
-      const loaded = type
-        ? await quantized(pieces, parameterQuantizer(type, spec, options.device, name))
-        : await load(pieces, spec, options);
+      const loaded: Loaded = !type
+        ? await load(pieces, spec, options)
+        : options.isOutline
+          ? { tensor: parameterOutline(type, spec, options.device), digests: [] }
+          : await quantized(pieces, parameterQuantizer(type, spec, options.device, name));
       tensors.set(name, loaded.tensor);
       for (const [i, digest] of loaded.digests.entries()) digests.set(pieces.length > 1 ? (pieces[i]?.own ?? "") : name, digest);
       dtypes.set(name, naturalDType(pieces));

@@ -27,6 +27,7 @@ const firstBytes = 1024;
 export function urlFiles({ fetch: get = (address, init) => fetch(address, init), headers = {} }: UrlOptions = {}): FileSystem {
   const request = async (address: string, more: Readonly<Record<string, string>> = {}): Promise<Response> => {
     const response = await get(address, { headers: { ...headers, ...more } }).catch((error: unknown) => {
+      if (error instanceof CheckpointError) throw error; // of a `fetch` of the caller's
       const reason = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
       throw new CheckpointError(
         `${address}: the host cannot be reached (${reason}). Check the address and the connection; for a page of another origin the host must allow it (CORS).`,

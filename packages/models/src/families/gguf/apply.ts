@@ -4,25 +4,30 @@ import { type GgufChange, type GgufLink, unitsOf } from "./change.js";
 /** Units that are moved one by one; where there are more, numbers are moved by an expression. */
 const mostUnits = 1 << 24;
 
-/**
- * The bytes of a link's parameters, one after another, of those of its tensors, all of one type. Null where the changes do more than move whole
- * blocks: then `linkValues` says the numbers.
- */
-export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: readonly Uint8Array[], type: GgufType): Uint8Array | null {
+/** Whether changes do nothing but move and cut whole blocks of a type. */
+export function movesWholeBlocks({ changes }: Pick<GgufLink, "changes">, { blockSize }: Pick<GgufType, "blockSize">): boolean {
+  return changes.every((change) => {
+    if (change.kind === "rows") return change.width % blockSize === 0;
+    if (change.kind !== "axes" && change.kind !== "units") return false;
+    const { width, count } = widthOf(change);
+    const from = change.kind === "axes" ? (change.from ?? 0) : 0;
+    return width % blockSize === 0 && from % blockSize === 0 && count <= mostUnits;
+  });
+}
+
+/** The bytes of a link's parameters, one after another, of those of its tensors, all of one type, where the changes move whole blocks. */
+export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: readonly Uint8Array[], type: GgufType): Uint8Array {
   const bytesOf = (numbers: number): number => (numbers / type.blockSize) * type.blockBytes;
   let bytes = tensors.length === 1 ? (tensors[0] as Uint8Array) : joined(tensors);
   for (const change of changes) {
-    if (change.kind === "rows" && change.width % type.blockSize === 0) {
+    if (change.kind === "rows") {
       const made = new Uint8Array(bytesOf(change.width) * change.model);
       made.set(bytes.subarray(0, made.length));
       bytes = made;
-      continue;
-    }
-    if (change.kind !== "axes" && change.kind !== "units") return null;
-    const { width, count } = widthOf(change);
-    const from = change.kind === "axes" ? (change.from ?? 0) : 0;
-    if (width % type.blockSize !== 0 || from % type.blockSize !== 0 || count > mostUnits) return null;
-    bytes = movedBytes(bytes, unitsOf(change).order, bytesOf(width), bytesOf(from));
+    } else if (change.kind === "axes" || change.kind === "units") {
+      const from = change.kind === "axes" ? (change.from ?? 0) : 0;
+      bytes = movedBytes(bytes, unitsOf(change).order, bytesOf(widthOf(change).width), bytesOf(from));
+    } else throw new TypeError(`A change of the kind "${change.kind}" moves no blocks.`);
   }
   return bytes;
 }

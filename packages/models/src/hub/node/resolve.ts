@@ -68,6 +68,20 @@ async function resolveFolder(pathOrId: string, kind: Extract<Wanted, string>, op
   return within(await fromHub(file.id, { gguf: file.file }, options), ggufParts(file.file)[0] ?? file.file);
 }
 
+/** The folder, or the GGUF file, of a model of the hub where the cache has all of it; null where it has not. Rejects with CheckpointError for what is not there while offline. */
+export async function cachedModel(pathOrId: string, options: HubOptions): Promise<string | null> {
+  const gguf = ggufOnHub(pathOrId);
+  const id = gguf?.id ?? pathOrId;
+  const hub = hubOf(options, id);
+  const revision = options.revision ?? "main";
+  checkRevision(id, revision);
+  const repository = repositoryIn(hub.cache, id);
+  const cached = await lookUp(repository, revision, gguf ? { gguf: gguf.file } : "model");
+  if (!hub.isOffline && !(cached && cached.missing.length === 0)) return null;
+  const folder = cached?.missing.length === 0 ? cached.folder : offline(hub, repository, revision, cached);
+  return gguf ? within(folder, ggufParts(gguf.file)[0] ?? gguf.file) : folder;
+}
+
 /** The folder of the cache that has what is wanted of a repository. */
 async function fromHub(id: string, wanted: Wanted, options: HubOptions): Promise<string> {
   const hub = hubOf(options, id);
