@@ -175,25 +175,26 @@ export class TestHub {
     return true;
   }
 
-  /** A file, whole or from where it is asked for. */
+  /** A file, whole or the part that is asked for. */
   send(
     request: Pick<IncomingMessage, "headers" | "method">,
     response: ServerResponse,
     content: Buffer,
     headers: { readonly etag: string } & Readonly<Record<string, string>>,
   ): void {
-    const [, first] = /^bytes=(\d+)-$/.exec(request.headers.range ?? "") ?? [];
+    const [, first, last = ""] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
     const condition = request.headers["if-range"];
     const isPart = first !== undefined && (condition === undefined || condition === headers.etag);
     const start = isPart ? Number(first) : 0;
     if (isPart && start >= content.length) return void response.writeHead(416, { "content-range": `bytes */${content.length}` }).end();
+    const end = isPart && last !== "" ? Math.min(Number(last) + 1, content.length) : content.length;
     response.writeHead(isPart ? 206 : 200, {
       ...headers,
       "accept-ranges": "bytes",
-      "content-length": content.length - start,
-      ...(isPart && { "content-range": `bytes ${start}-${content.length - 1}/${content.length}` }),
+      "content-length": end - start,
+      ...(isPart && { "content-range": `bytes ${start}-${end - 1}/${content.length}` }),
     });
-    response.end(request.method === "HEAD" ? undefined : content.subarray(start));
+    response.end(request.method === "HEAD" ? undefined : content.subarray(start, end));
   }
 
   /** What lies in a folder at a commit, folders in it too. */

@@ -1,8 +1,9 @@
 import { execFile } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { gunzipSync } from "node:zlib";
 import { sha256, TestHub } from "test-support";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { FetchProgress } from "../src/fetch-progress.js";
@@ -70,6 +71,38 @@ describe("a name of the hub in place of a folder", () => {
   test("plan fetches the config alone", async () => {
     expectDone(await lowrankHere(["plan", "--model", id, "--batch", "1", "--seq", "8"]));
     expect(hub.asked.flatMap(({ file }) => file ?? [])).toEqual(["config.json"]);
+  });
+
+  test("plan looks into GGUF files and quantized weights where they lie, and fetches none of them", async () => {
+    const golden = new URL("../../../packages/models/test/checkpoint/quantised/nf4-bias-sharded.json", import.meta.url);
+    const { config, files: packed } = JSON.parse(readFileSync(golden, "utf8")) as {
+      config: unknown;
+      files: Readonly<Record<string, string>>;
+    };
+    const contents = Object.entries(packed).map(([name, text]) => [name, gunzipSync(Buffer.from(text, "base64"))] as const);
+    hub.push("org/nf4", Object.fromEntries([...contents, ["config.json", Buffer.from(JSON.stringify(config))]]));
+    expectDone(await lowrankHere(["export", model, "--format", "gguf", "--type", "q8_0", "--out", at("gguf")]));
+    const [name = ""] = readdirSync(at("gguf")).filter((file) => file.endsWith(".gguf"));
+    hub.push("org/gguf", { [`sub/${name}`]: readFileSync(at(`gguf/${name}`)) });
+    const planned = async (path: string): Promise<unknown> => {
+      const { code, stdout, stderr } = await lowrankHere(["plan", "--model", path, "--batch", "1", "--seq", "8", "--json"]);
+      expect(code, stderr).toBe(0);
+      return printed<{ weightBytes: unknown; peakBytes: number }>(stdout).weightBytes;
+    };
+    const local = at("nf4");
+    mkdirSync(local);
+    for (const [file, content] of contents) writeFileSync(join(local, file), content);
+    writeFileSync(join(local, "config.json"), JSON.stringify(config));
+    expect(await planned("org/nf4")).toEqual(await planned(local));
+    expect(await planned(`org/gguf:sub/${name}`)).toEqual(await planned(at(`gguf/${name}`)));
+    const whole = hub.asked.filter(({ file, headers }) => /\.(safetensors|gguf)$/.test(file ?? "") && headers.range === undefined);
+    expect(whole).toEqual([]);
+    expect(readdirSync(cache, { recursive: true }).filter((file) => /\.(safetensors|gguf)$/.test(String(file)))).toEqual([]);
+    const alone = await lowrankHere(["plan", "--model", join(local, "config.json")]);
+    expect([alone.code, alone.stderr]).toEqual([
+      2,
+      expect.stringMatching(/weights are quantized by bitsandbytes; .* Give the model's folder/),
+    ]);
   });
 
   test("an adapter by its name", async () => {

@@ -16,7 +16,7 @@ export const outlineFlags = {
     type: "text",
     value: "DIR|FILE.gguf|config.json",
     path: "read",
-    help: "a model's folder, its GGUF file, its config.json alone, or its name on the hub; weights are not read",
+    help: "a model's folder, its GGUF file, its config.json alone, or its name on the hub; of weights no more than headers are read",
     required: true,
   },
   revision: revisionFlag,
