@@ -3,11 +3,9 @@
 //   node scripts/compare-exports.mjs [FAMILY...]     log-probabilities and first choices at each of 64 positions of our own greedy texts
 //
 // F32 files: at most 1e-3 apart (5e-3 where llama.cpp rounds an activation to f16), and the same first choice wherever ours leads by 1e-2. F16 files: log-probabilities alone, at most 0.05 apart.
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { llamaCpp, llamaCppVersion } from "./compare/llama-cpp.mjs";
 import { report } from "./compare/python.mjs";
 import { prepare, root } from "./prepare.mjs";
@@ -22,8 +20,9 @@ const byTable = { families: /^gemma/, f32: 5e-3 };
 const lead = 1e-2;
 
 await prepare();
-const { device, nodeFiles, tensor } = await import("../packages/tensor/dist/node.js");
+const { device, nodeFiles } = await import("../packages/tensor/dist/node.js");
 const { loadModel, saveGguf, saveGgufAdapter } = await import("../packages/models/dist/node.js");
+const { first, llamaCpps, ours } = await import("./compare/log-probabilities.mjs");
 const { loadAdapter, plainPairs } = await import("../packages/lora/dist/node.js");
 
 const counts = { passed: 0, failed: 0, skipped: 0 };
@@ -54,48 +53,25 @@ function vocabularyOf(size) {
   ]);
 }
 
-/** @param {readonly number[]} ids @param {readonly string[]} files @returns {(number | null)[][]} */
-function theirs(ids, ...files) {
-  const script = fileURLToPath(new URL("compare/llama-cpp-logits.mjs", import.meta.url));
-  const ran = spawnSync(process.execPath, [script, ...files], { input: `${JSON.stringify(ids)}\n`, encoding: "utf8", maxBuffer: 2 ** 28 });
-  const line = ran.stdout.split("\n").find((text) => text.startsWith("[["));
-  if (line === undefined) throw new Error(`llama.cpp ended with ${ran.status ?? ran.signal}: ${ran.stderr.trim().split("\n").at(-1)}`);
-  return JSON.parse(line);
-}
-
-/** Log-probabilities of all tokens behind each position. @param {any} model @param {readonly number[]} ids */
-async function ours(model, ids) {
-  const logits = await model.forward(tensor([...ids], { dtype: "i32", device: model.device, shape: [1, ids.length] })).data();
-  const size = logits.length / ids.length;
-  return ids.map((_, position) => {
-    const row = Array.from(logits.subarray(position * size, (position + 1) * size));
-    const largest = Math.max(...row);
-    const sum = Math.log(row.reduce((total, value) => total + Math.exp(value - largest), 0)) + largest;
-    return row.map((value) => value - sum);
-  });
-}
-
 /** Tokens, each the likeliest, to the context's end or 64. @param {any} model */
 async function greedyText(model) {
   const ids = [3, 1, 4];
   while (ids.length < Math.min(64, model.contextLength)) {
-    const row = (await ours(model, ids)).at(-1) ?? [];
-    ids.push(row.indexOf(Math.max(...row)));
+    ids.push(first((await ours(model, ids)).at(-1) ?? new Float32Array()));
   }
   return ids;
 }
 
-/** @param {readonly (readonly number[])[]} own @param {(number | null)[][]} other */
+/** @param {import("./compare/log-probabilities.mjs").Rows} own @param {import("./compare/log-probabilities.mjs").Rows} other */
 function distance(own, other) {
   let difference = 0;
   let choices = 0;
   for (const [position, row] of own.entries()) {
-    const there = other[position] ?? [];
+    const there = other[position] ?? new Float32Array();
     for (const [token, value] of row.entries())
       difference = Math.max(difference, Math.abs(value - (there[token] ?? Number.NEGATIVE_INFINITY)));
-    const [first = 0, second = 0] = [...row].sort((a, b) => b - a);
-    const choice = there.indexOf(there.reduce((most, value) => Math.max(most ?? -Infinity, value ?? -Infinity), null));
-    if (first - second > lead && choice !== row.indexOf(first)) choices++;
+    const [largest = 0, second = 0] = [...row].sort((a, b) => b - a);
+    if (largest - second > lead && first(there) !== first(row)) choices++;
   }
   return { difference, choices };
 }
@@ -125,12 +101,12 @@ else {
       const ids = await greedyText(model);
       const plain = await ours(model, ids);
       const wide = byTable.families.test(name) ? byTable.f32 : most.f32;
-      judge(`${name}, F32`, distance(plain, theirs(ids, f32)), wide);
-      judge(`${name}, F16`, { ...distance(plain, theirs(ids, f16)), choices: 0 }, most.f16);
+      judge(`${name}, F32`, distance(plain, llamaCpps(ids, f32)), wide);
+      judge(`${name}, F16`, { ...distance(plain, llamaCpps(ids, f16)), choices: 0 }, most.f16);
       const adapter = await loadAdapter(model, join(shared, name, "adapter"), { onWarning: () => {} });
       await saveGgufAdapter(model, plainPairs(adapter, "GGUF"), lora, { files: nodeFiles, name });
       const adapted = await greedyText(model);
-      judge(`${name}, F32 with its adapter`, distance(await ours(model, adapted), theirs(adapted, f32, lora)), wide);
+      judge(`${name}, F32 with its adapter`, distance(await ours(model, adapted), llamaCpps(adapted, f32, lora)), wide);
       model.dispose();
     } catch (error) {
       counts.failed++;
