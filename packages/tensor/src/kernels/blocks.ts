@@ -44,6 +44,12 @@ export interface Walk {
   readonly cost: number;
 }
 
+/** Positions of another axis that a walk takes at a time: what is the same in all of them is read once. */
+export interface Held {
+  readonly axis: number;
+  readonly positions: number;
+}
+
 const bytesInVector = 16;
 /** What looking four values up in a table takes, in loads. */
 const lookUpCost = 2;
@@ -62,8 +68,9 @@ const sharedStepCost = 0.1;
  * The smallest blocks of an axis in which every index is linear in the lane and every condition is the same for all lanes: divisions of the
  * position by constants, as a tensor in blocks has them, are gone then. Bytes
  * may follow from the position in any way, where sixteen lanes find them near each other. Null where there are none.
+ * With `held`, what does not change over positions of another axis costs a share alone.
  */
-export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesInLanes): Walk | null {
+export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesInLanes, held: Held | null = null): Walk | null {
   const plain = plainLoads(value, axis);
   if (plain === "scattered") return null;
   const divisors = divisorsOf(value, axis);
@@ -76,7 +83,7 @@ export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesIn
       for (const step of [1, 2, 4, 8]) {
         if (blockSize % (lanes * step) !== 0) continue;
         const blocks = { size: blockSize, step, lanes };
-        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, axis, size, blocks, inBytes);
+        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, { axis, size, held }, blocks, inBytes);
         // A larger block has to save something, but a turn of the loop should not be too short.
         if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost))) best = { blocks, cost };
       }
@@ -144,7 +151,12 @@ function costOfPlain({ strides, sharedCount }: PlainLoads, blocks: Blocks): numb
 }
 
 /** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */
-function costOf(value: Expr, axis: number, size: number, blocks: Blocks, inBytes: BytesInLanes): number | null {
+function costOf(
+  value: Expr,
+  { axis, size, held }: { readonly axis: number; readonly size: number; readonly held: Held | null },
+  blocks: Blocks,
+  inBytes: BytesInLanes,
+): number | null {
   const make = new ExprMakers();
   const lane = make.variable(axis, blocks.lanes);
   // Other variables keep their numbers, and the block's comes after all of them.
@@ -165,18 +177,19 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks, inBytes
   };
   const lookUps = new Set<Expr>();
   const quarter = blocks.lanes / 4;
+  const times = (expr: Expr): number => (held && isInvariant(expr, held.axis) ? 1 / held.positions : 1);
   let cost = 0;
   for (const expr of expressionsBelow(roots, { has: areBytes })) {
     if (isInvariant(expr, axis)) {
-      if (expr.op === "load") cost += sharedCost;
-      else if (expr.op === "binary" || expr.op === "select") cost += sharedStepCost;
+      if (expr.op === "load") cost += sharedCost * times(expr);
+      else if (expr.op === "binary" || expr.op === "select") cost += sharedStepCost * times(expr);
     } else if (expr.op === "load") {
       const stride = strideOf(expr.index, axis);
       if (stride === null) return null;
-      cost += (stride === 1 ? 1 : scatteredCost) * quarter;
+      cost += (stride === 1 ? 1 : scatteredCost) * quarter * times(expr);
     } else if (expr.op === "binary" && (expr.kind === "shl" || expr.kind === "shr") && !isInvariant(expr.b, axis)) {
       // There is no instruction for it.
-      cost += scatteredCost * quarter;
+      cost += scatteredCost * quarter * times(expr);
     } else {
       const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
       // What the user divides by a power of two are mostly bits.
@@ -184,7 +197,8 @@ function costOf(value: Expr, axis: number, size: number, blocks: Blocks, inBytes
       if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
     }
   }
-  cost += bytes.size * quarter + lookUps.size * lookUpCost * quarter;
+  for (const load of bytes) cost += quarter * times(load);
+  for (const lookUp of lookUps) cost += lookUpCost * quarter * times(lookUp);
   return (cost * 4) / blocks.size;
 }
 

@@ -89,17 +89,19 @@ const mlx =
     });
 
 const gptq =
-  (bits: number, group: number): BlockWeightMaker =>
+  (bits: number, group: number, order: "in order" | "mixed"): BlockWeightMaker =>
   (rows, columns, dev) =>
     gptqValues({
       qweight: words([(columns * bits) / 32, rows], dev),
       qzeros: words([columns / group, (rows * bits) / 32], dev),
       scales: floats([columns / group, rows], dev),
       // Inputs in another order than their groups.
-      groupOf: tensor(
-        Int32Array.from({ length: columns }, (_, i) => (i * 7) % (columns / group)),
-        { dtype: "i32", device: dev },
-      ),
+      ...(order === "mixed" && {
+        groupOf: tensor(
+          Int32Array.from({ length: columns }, (_, i) => (i * 7) % (columns / group)),
+          { dtype: "i32", device: dev },
+        ),
+      }),
       bits,
       version: 1,
     });
@@ -138,8 +140,10 @@ export const blockWeights: ReadonlyMap<string, BlockWeightMaker> = new Map<strin
   ["MLX affine, 4 bits in groups of 64", mlx(4, 64)],
   ["MLX affine, 8 bits in groups of 32", mlx(8, 32)],
   ["MLX affine, 3 bits in groups of 128", mlx(3, 128)],
-  ["GPTQ, 4 bits in groups of 64", gptq(4, 64)],
-  ["GPTQ, 8 bits in groups of 128", gptq(8, 128)],
-  ["GPTQ, 3 bits in groups of 64", gptq(3, 64)],
+  ["GPTQ, 4 bits in groups of 64", gptq(4, 64, "mixed")],
+  ["GPTQ, 8 bits in groups of 128", gptq(8, 128, "mixed")],
+  ["GPTQ, 3 bits in groups of 64", gptq(3, 64, "mixed")],
+  ["GPTQ, 4 bits in groups of 32, in order", gptq(4, 32, "in order")],
+  ["GPTQ, 8 bits in groups of 128, in order", gptq(8, 128, "in order")],
   ["AWQ in groups of 64", awq(64)],
 ]);

@@ -58,7 +58,7 @@ export function elementOf(
 const remembered = new WeakMap<Expr, Map<string, unknown>>();
 
 /** What is found out of an expression, once for each key. */
-function once<T>(value: Expr, key: string, find: () => T): T {
+export function once<T>(value: Expr, key: string, find: () => T): T {
   let known = remembered.get(value);
   if (!known) remembered.set(value, (known = new Map()));
   if (!known.has(key)) known.set(key, find());
