@@ -3,6 +3,7 @@ import type { Bar } from "./bar.js";
 import { blockWeightBars } from "./block-weights.js";
 import { decodingBars } from "./decoding.js";
 import { generationBars } from "./generation.js";
+import { ggufLoadingBars } from "./gguf-loading.js";
 import { lifeBars, runBars } from "./life.js";
 import { loadingBars } from "./loading.js";
 import { matmulBars, webgpuMatmulBars } from "./matmul.js";
@@ -31,6 +32,7 @@ export const bars: readonly Bar[] = [
   ...planningBars,
   ...lifeBars,
   ...loadingBars,
+  ...ggufLoadingBars,
   ...qloraBars,
   ...smollm2Bars,
   ...quantisedBars,

@@ -1,13 +1,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CausalLM, TextGenerator } from "@lowrank/models";
+import { type CausalLM, loadModel, TextGenerator } from "@lowrank/models";
 import type { Tensor } from "@lowrank/tensor";
 import { matrixTypes } from "../matrix-types.js";
 import { pythonScript, shared } from "../repository.js";
 import { buildModel, shapes } from "../shapes.js";
 import { runCommand } from "../steps/command.js";
-import { ggufLlama } from "../steps/gguf-llama.js";
 import { type LlamaCpp, llamaCppOn } from "../steps/llama-cpp.js";
 import { trainStep } from "../steps/train-step.js";
 import { alternate, type Side, speedup } from "../timing.js";
@@ -76,7 +75,7 @@ async function speedsOf(
   theirs: LlamaCpp,
 ): Promise<{ readonly decode: Speeds; readonly prompt: Speeds }> {
   return context.with("cpu", async (dev) => {
-    const model = await ggufLlama(path, dev);
+    const { model } = await loadModel(path, { device: dev });
     const generator = new TextGenerator(model);
     const rounds = context.isQuick ? 2 : 7;
     const rate = ({ median }: { readonly median: number }): string => (1 / median).toFixed(1);
