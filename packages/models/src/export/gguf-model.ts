@@ -15,7 +15,7 @@ import type { CausalLM } from "../causal-lm.js";
 import { readTokenizerFiles } from "../checkpoint/folder.js";
 import { type GgufLink, toFile } from "../families/gguf/change.js";
 import { ggufUnreadWindow } from "../families/gguf/windows.js";
-import { ggufFactors, ggufMetadata } from "../families/gguf-model.js";
+import { ggufFactors, ggufMetadata, ggufNotes } from "../families/gguf-model.js";
 import { tokenizerMetadata } from "../tokenizer/gguf/write.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { filedModel } from "./gguf-links.js";
@@ -73,6 +73,7 @@ export async function saveGguf(model: CausalLM, path: string, options: SaveGgufO
     onNote?.(
       `The model's tokens see ${window} tokens back, and in llama.cpp all: texts that are longer get other answers there. Keep to ${window} tokens (llama-cli -c ${window}).`,
     );
+  for (const note of ggufNotes(read, path)) onNote?.(note);
   const embedding = links.flatMap(({ tensors }) => tensors).find(({ name: tensor }) => tensor === "token_embd.weight");
   const size = embedding?.shape[0] ?? model.vocabSize;
   const vocabulary = options.vocabulary ?? (tokenizer && (await vocabularyOf(model, tokenizer, { size, architecture }, path)));

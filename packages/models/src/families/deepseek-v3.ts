@@ -5,7 +5,7 @@ import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
-import { groupedKeys, latentKeys, latentNames, stretchKeys } from "./gguf/latent.js";
+import { groupedKeys, latentEpsilon, latentKeys, latentNames, stretchKeys } from "./gguf/latent.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
@@ -80,7 +80,7 @@ export const deepseekV3: Family = defineFamily({
       rope,
       valueDim: config.v_head_dim,
       latentDims: { q: config.q_lora_rank, kv: config.kv_lora_rank },
-      norm: rmsNorm({ rms_norm_eps: 1e-6 }),
+      norm: rmsNorm({ rms_norm_eps: latentEpsilon }),
       bias: config.attention_bias,
       scale: latentScale(config, plainDim + config.qk_rope_head_dim),
     });

@@ -2,7 +2,7 @@ import type { LayerOptions } from "../decoder/layer.js";
 import { countOrNull, field, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { orNone, rotary, sizes, type Windows, windows } from "./fields.js";
-import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
+import { llamaKeys, silu, squareHeads, vocabSize } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsBehindNames, queryKeyNorms } from "./gguf/targets.js";
 import { windowPerLayer } from "./gguf/windows.js";
@@ -28,7 +28,7 @@ export const exaone4: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "exaone4",
-    keys: [...llamaKeys, silu, ropeKeys(readRope), vocabSize, windowPerLayer(hasWindow)],
+    keys: [...llamaKeys, squareHeads, silu, ropeKeys(readRope), vocabSize, windowPerLayer(hasWindow)],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
   },
   decoder: (config, path) => {

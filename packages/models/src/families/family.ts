@@ -62,6 +62,8 @@ export interface FamilyGguf {
   ) => { readonly architecture: string; readonly fields: Readonly<Record<string, GgufField | null>> };
   readonly targets: (config: ModelConfig, path: string) => { readonly layer: GgufTargets; readonly model: GgufTargets };
   readonly factors: (config: ModelConfig, path: string) => Readonly<Record<string, Float32Array>>;
+  /** What llama.cpp does otherwise than the file says, a sentence each. */
+  readonly notes: (config: ModelConfig, path: string) => readonly string[];
   /** Tensors of zeros that llama.cpp asks for. */
   readonly unread: (config: ModelConfig, path: string) => readonly StoredPiece[];
   /** Tensors that nobody reads. */
@@ -124,7 +126,7 @@ function mergedFields(parts: readonly Readonly<Record<string, unknown>>[]): Read
 }
 
 function ggufOf<Config>(
-  { architecture, architectures, isOurs, keys, layer, model, refuses, unread, ignored }: GgufDescription<Config>,
+  { architecture, architectures, isOurs, keys, layer, model, refuses, notes, unread, ignored }: GgufDescription<Config>,
   valuesOf: (config: ModelConfig, path: string) => Config,
 ): FamilyGguf {
   return {
@@ -141,6 +143,10 @@ function ggufOf<Config>(
         architecture: typeof architecture === "string" ? architecture : architecture(values),
         fields: Object.assign({}, ...keys.map((key) => key.write(values))) as Readonly<Record<string, GgufField | null>>,
       };
+    },
+    notes: (config, path) => {
+      const values = valuesOf(config, path);
+      return [notes, ...keys.map((key) => key.notes)].flatMap((says) => says?.(values) ?? []);
     },
     targets: (config, path) => {
       const values = valuesOf(config, path);

@@ -68,6 +68,11 @@ export function ggufMetadata(read: FamilyConfig, path: string): ReadonlyMap<stri
   return new Map([["general.architecture", { type: "string", value: architecture } as const], ...entries]);
 }
 
+/** What llama.cpp does with a file of this config otherwise than the file says, a sentence each. */
+export function ggufNotes(read: FamilyConfig, path: string): readonly string[] {
+  return ggufOf(read, path).notes(read.config, path);
+}
+
 /** Vectors that stand in a file beside the parameters, made of the config: what frequencies are divided by. */
 export function ggufFactors(read: FamilyConfig, path: string): ReadonlyMap<string, Float32Array> {
   return new Map(Object.entries(ggufOf(read, path).factors(read.config, path)));

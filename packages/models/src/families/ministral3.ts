@@ -81,6 +81,7 @@ export const ministral3: Family = defineFamily({
       silu,
       ropeKeys((config: RotaryConfig, path) => readRope(withRope(config), path), {
         dimensions: "always",
+        isRampRead: true,
         stretch: (factor, all) => yarnStretch(factor) / yarnStretch(factor, all),
       }),
       scalingKeys,

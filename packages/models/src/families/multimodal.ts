@@ -91,6 +91,7 @@ function ofText(texts: Towers["texts"]): FamilyGguf {
     write: (config, path) => own(config, path).write(config, path),
     targets: (config, path) => own(config, path).targets(config, path),
     factors: (config, path) => own(config, path).factors(config, path),
+    notes: (config, path) => own(config, path).notes(config, path),
   };
 }
 

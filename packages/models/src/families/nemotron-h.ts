@@ -91,6 +91,8 @@ export const nemotronH: Family = defineFamily({
       if (activation !== "relu2") return `"mlp_hidden_act" is "${activation}", where llama.cpp takes "relu2"`;
       return least === 0.001 ? null : `"time_step_min" is ${least}`;
     },
+    notes: ({ time_step_min: least }) =>
+      `A Mamba's time steps are at least ${least}, and in llama.cpp 0: where a layer has smaller ones its answers differ, a little.`,
     keys: [
       layerKindKeys(typesOf),
       counted("context_length", "max_position_embeddings"),

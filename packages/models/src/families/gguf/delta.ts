@@ -47,6 +47,8 @@ export function deltaKeys<Config extends DeltaConfig>(isLinear: (config: Config,
       full_attention_interval: u32(interval(config) ?? 4),
     }),
     refuses: (config) => (interval(config) === null ? "layers with attention do not return every so many" : null),
+    notes: ({ linear_key_head_dim: keys, linear_value_head_dim: values }) =>
+      keys === values ? null : `Heads of values are ${values} wide and those of keys ${keys}: llama.cpp loads no such file of this family.`,
   };
 }
 

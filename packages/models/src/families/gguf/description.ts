@@ -23,6 +23,8 @@ export interface GgufKey<Config = Json> {
   readonly factors?: (config: Config) => Readonly<Record<string, Float32Array>>;
   /** What no file can say of a config: a sentence's end, or null. */
   readonly refuses?: (config: Config) => string | null;
+  /** What a file says and llama.cpp does otherwise: a sentence, or null. Each was found by computing both (`scripts/compare-exports.mjs`). */
+  readonly notes?: (config: Config) => string | null;
 }
 
 /** A parameter that a target is asked for. */
@@ -66,4 +68,6 @@ export interface GgufDescription<Config = Json> {
   readonly ignored?: RegExp;
   /** As a key's: what llama.cpp would compute otherwise. */
   readonly refuses?: (config: Config) => string | null;
+  /** As a key's. */
+  readonly notes?: (config: Config) => string | null;
 }

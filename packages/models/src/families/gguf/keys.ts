@@ -101,6 +101,16 @@ export const headDim: GgufKey = {
   }),
 };
 
+/** Of architectures whose files llama.cpp loads only where the heads of queries together are as wide as the model. */
+export const squareHeads: GgufKey = {
+  read: () => ({}),
+  write: () => ({}),
+  notes: ({ head_dim: dim, num_attention_heads: heads, hidden_size: width }) =>
+    typeof dim !== "number" || dim * Number(heads) === width
+      ? null
+      : `The ${heads} heads of ${dim} are not as wide as the model, ${width}: llama.cpp loads no such file of this family.`,
+};
+
 export const rmsEpsilon: GgufKey = measured("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 export const layerEpsilon: GgufKey = measured("attention.layer_norm_epsilon", "layer_norm_eps");
 

@@ -1,6 +1,8 @@
 import type { GgufField, GgufKey, GgufTarget, GgufTargets } from "./description.js";
 import { counted, countedIfAny, flagged, measured, shortest } from "./keys.js";
 
+type Json = Readonly<Record<string, unknown>>;
+
 const u32 = (value: number): GgufField => ({ type: "u32", value });
 
 /** Sizes of latent attention and of what routes its experts, under DeepSeek's names. */
@@ -11,6 +13,9 @@ interface LatentConfig {
   readonly qk_rope_head_dim: number;
   readonly v_head_dim: number;
 }
+
+/** What norms of latent vectors add, whatever the config says (transformers' DeepseekV3RMSNorm by default). */
+export const latentEpsilon = 1e-6;
 
 /** Heads of all sizes; llama.cpp counts the latent vector as one head that all share. */
 export const latentKeys: readonly GgufKey<LatentConfig & Readonly<Record<string, unknown>>>[] = [
@@ -36,6 +41,14 @@ export const latentKeys: readonly GgufKey<LatentConfig & Readonly<Record<string,
   },
   countedIfAny("attention.q_lora_rank", "q_lora_rank"),
   counted("attention.kv_lora_rank", "kv_lora_rank"),
+  {
+    read: () => ({}),
+    write: () => ({}),
+    notes: ({ rms_norm_eps: eps }) =>
+      eps === latentEpsilon
+        ? null
+        : `"rms_norm_eps" is ${eps}. The norms of the latent vectors have ${latentEpsilon}, and in llama.cpp ${eps} too: its answers differ.`,
+  },
 ];
 
 /** Sigmoids are number 2 among the functions of llama.cpp's routers. */
@@ -67,6 +80,11 @@ export const stretchKeys: GgufKey = {
   write: (config) => {
     const { mscale_all_dim: all } = (config["rope_scaling"] ?? config["rope_parameters"] ?? {}) as Readonly<Record<string, unknown>>;
     return { "rope.scaling.yarn_log_multiplier": typeof all === "number" && all !== 0 ? { type: "f32", value: 0.1 * all } : null };
+  },
+  notes: (config) => {
+    const { rope_type: kind, type, mscale, mscale_all_dim: all } = (config["rope_scaling"] ?? config["rope_parameters"] ?? {}) as Json;
+    if ((kind ?? type) !== "yarn" || (mscale === all && Boolean(all))) return null;
+    return `YaRN's "mscale" and "mscale_all_dim" are ${mscale ?? "missing"} and ${all ?? "missing"}, and llama.cpp computes with one number for both: its answers are others.`;
   },
 };
 

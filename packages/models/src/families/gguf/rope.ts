@@ -29,6 +29,8 @@ interface RopeKeys<Config> {
   readonly isPartial?: boolean;
   /** False where files do not say that YaRN's ramp ends between pairs, and it does. */
   readonly isTruncated?: boolean;
+  /** True where llama.cpp reads between which turns YaRN's ramp lies; of most families it takes the usual. */
+  readonly isRampRead?: boolean;
 }
 
 const u32 = (value: number): GgufField => ({ type: "u32", value });
@@ -36,7 +38,15 @@ const f32 = (value: number): GgufField => ({ type: "f32", value });
 
 /** θ, the part of a head that turns, and what frequencies are stretched by: `rope_parameters` of a config.json. */
 export function ropeKeys<Config>(rope: (config: Config, path: string) => RopeOptions, options: RopeKeys<Config> = {}): GgufKey<Config> {
-  const { headDim = headDimOf, dimensions = "never", isPartial = false, isTruncated = true, local, localTheta } = options;
+  const {
+    headDim = headDimOf,
+    dimensions = "never",
+    isPartial = false,
+    isTruncated = true,
+    isRampRead = false,
+    local,
+    localTheta,
+  } = options;
   const { isNamedNone = false, isLongropeNamed = true, stretch } = options;
   const base = (factor: number, all: unknown): number =>
     stretch && typeof all === "number" && all !== 0 ? stretch(factor, all) : yarnStretch(factor);
@@ -69,8 +79,28 @@ export function ropeKeys<Config>(rope: (config: Config, path: string) => RopeOpt
       if (isReversed) return "heads turn the other way round";
       return scaling.kind === "dynamic" || scaling.kind === "proportional" ? `positions are of the kind "${scaling.kind}"` : null;
     },
+    notes: (config) => {
+      const { scaling } = rope(config, configFile);
+      return scaling.kind === "yarn" ? rampNote(scaling, isRampRead) : scaling.kind === "longrope" ? lengthNote(scaling) : null;
+    },
   };
 }
+
+type Scaling<Kind extends RopeOptions["scaling"]["kind"]> = Extract<RopeOptions["scaling"], { readonly kind: Kind }>;
+
+/** llama.cpp rounds the ramp's ends to whole pairs, and takes turns of its own where it does not read them (llama_context, ggml_rope_yarn_corr_dims). */
+function rampNote({ betaFast, betaSlow, truncate }: Scaling<"yarn">, isRampRead: boolean): string | null {
+  if (!isRampRead && (betaFast !== usualRamp.fast || betaSlow !== usualRamp.slow))
+    return `YaRN's "beta_fast" and "beta_slow" are ${betaFast} and ${betaSlow}, and llama.cpp takes ${usualRamp.fast} and ${usualRamp.slow} for this architecture: its answers are others.`;
+  return truncate
+    ? null
+    : `YaRN's "truncate" is false, and llama.cpp rounds the ends of the ramp to whole pairs: its answers differ, a little where heads are large.`;
+}
+
+const usualRamp = { fast: 32, slow: 1 };
+
+const lengthNote = ({ length }: Scaling<"longrope">): string =>
+  `Positions have factors of their own for texts of more than ${length} tokens. llama.cpp takes these wherever its context is larger, for short texts too: for texts of up to ${length} tokens start it with -c ${length}.`;
 
 /** The rotary parameters as a config.json has them, of layers without a window. */
 function givenParameters(config: Json): Json {
