@@ -46,8 +46,9 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
   const model = await modelOfFlags(context);
   const first = await outlinedStep(like, model, context, deviceMemoryBytes ?? undefined);
   const { plans, report, optimizerBytes, peakBytes, tokenCount, length } = first;
-  const fitting = await growthOf(like, model, context, { first, tookMs: process.cpuUsage(begun).user / 1000 });
   const { memory } = context.values;
+  const isFree = memory === undefined && deviceMemoryBytes === null;
+  const fitting = await growthOf(like, model, context, { first, isFree, tookMs: process.cpuUsage(begun).user / 1000 });
   const bytes = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : memory * 1e9;
   const plan = plans.at(-1);
   if (!plan) throw new Error("plan: the training step made no plan.");

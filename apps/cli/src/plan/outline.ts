@@ -48,6 +48,8 @@ export interface StepOutline {
   /** Tokens of each row, and the most that the model can look at. */
   readonly length: number;
   readonly contextLength: number;
+  /** The peak of a step of other rows, planned as this one was; what is known of its kernels serves again. */
+  peakOf(rows: number, length: number): Promise<number>;
 }
 
 /** The model that the flags name. */
@@ -65,7 +67,7 @@ export async function outlinedStep(
   if (isFull) refuseMethodFlags(given);
   const quantize = values.quantize === undefined || values.quantize === "none" ? null : values.quantize;
   if (isFull && quantize !== null) throw quantizedFull();
-  const { device, plans } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
+  const { device, plans, startPeak } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
   const model = await planned.outline(device, { dtype: isFull ? "f32" : values.dtype, quantize });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)
@@ -90,17 +92,24 @@ export async function outlinedStep(
   const report = parameterReport(model, adapter ?? "full");
   const optimizer = optim.adamw(named, { weightDecay: 0 });
   const step = trainingStep({ model, parameters: named, ...(adapter ? { rules: adapter.training } : {}), optimizer, maxGradNorm: 1 });
-  const count = values.batch * length;
-  const ids: number[] = new Array(length).fill(0);
-  const rows = Array.from({ length: values.batch }, (_, line) => ({ line, ids, labels: ids }));
-  await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
+  const run = async (rowCount: number, length: number): Promise<number> => {
+    const ids: number[] = new Array(length).fill(0);
+    const rows = Array.from({ length: rowCount }, (_, line) => ({ line, ids, labels: ids }));
+    await step.run([collate(rows, { layout: model.batchLayout, lengthLimit: length })], 1e-3);
+    return device.counters.peakBytes;
+  };
+  const peakBytes = await run(values.batch, length);
   return {
-    plans,
+    plans: [...plans],
     report,
     optimizerBytes: optimizer.stateBytes,
-    peakBytes: device.counters.peakBytes,
-    tokenCount: count,
+    peakBytes,
+    tokenCount: values.batch * length,
     length,
     contextLength: model.contextLength,
+    peakOf(rows, length) {
+      startPeak();
+      return run(rows, length);
+    },
   };
 }

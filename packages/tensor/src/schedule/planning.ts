@@ -7,6 +7,8 @@ import { planExecutor } from "./plan-executor.js";
 export interface PlanningDevice {
   readonly device: Device;
   readonly plans: readonly Plan[];
+  /** From here on `counters.peakBytes` is that of what comes, beside what is held: arenas of the plans before do not count any more. */
+  startPeak(): void;
 }
 
 /** What plans are made for: a `Device` that is open, or a description of one that is not there. */
@@ -75,5 +77,13 @@ export function planningDevice(like: PlannedFor, budgetBytes: number = Number.MA
     finish: async () => {},
     dispose() {},
   };
-  return { device: new Device(like.name, backend, planExecutor()), plans };
+  return {
+    device: new Device(like.name, backend, planExecutor()),
+    plans,
+    startPeak() {
+      arenaBytes = 0;
+      counters.peakBytes = 0;
+      count();
+    },
+  };
 }
