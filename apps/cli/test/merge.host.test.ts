@@ -112,6 +112,38 @@ describe("merge", () => {
     expect(stored.result.check.meanKl).toBeGreaterThan(wide.result.check.meanKl);
   });
 
+  test.each([
+    ["nf4", "model.safetensors"],
+    ["int8", "model.safetensors"],
+    ["q8_0", "model.gguf"],
+    ["q4_0", "model.gguf"],
+  ])("--quantize %s writes %s, which is measured, marked, and loads", async (type, name) => {
+    const told = await merged("--model", half, "--adapter", adapter, "--quantize", type, "--tolerance", "5");
+    expect(told.code, told.stderr).toBe(0);
+    expect(told.result.check.meanKl).toBeGreaterThan(0);
+    expect(told.result.check.meanKl).toBeLessThan(type === "nf4" || type === "q4_0" ? 0.5 : 0.01);
+    expect(readFileSync(join(told.out, "README.md"), "utf8")).toContain("| mean KL, nats a token |");
+    expect(existsSync(join(told.out, name))).toBe(true);
+    const dev = await device("cpu", { threads: 1 });
+    const path = name.endsWith(".gguf") ? join(told.out, name) : told.out;
+    const { model: loaded } = await loadModel(path, { device: dev });
+    const packed = [...loaded.namedParameters().values()].flatMap(({ packing }) => packing?.type ?? []);
+    expect(packed.length).toBeGreaterThanOrEqual(14);
+    expect(loaded.origin?.merged).toHaveLength(1);
+    dev.dispose();
+    const twice = await merged("--model", path, "--adapter", adapter);
+    expect([twice.code, twice.stderr]).toEqual([2, expect.stringMatching(/hold the adapter .* already/)]);
+  });
+
+  test.each([
+    [["--quantize", "q6_k"], /--quantize.*nf4, fp4, int8, q8_0, q4_0, q4_k_m/],
+    [["--quantize", "q8_0", "--dtype", "f16"], /writes a GGUF file.* Leave --dtype out/],
+  ])("%j is refused", async (args, says) => {
+    const { code, stderr, out } = await merged("--model", half, "--adapter", adapter, ...args);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(says)]);
+    expect(existsSync(out)).toBe(false);
+  });
+
   test("above --tolerance ends with 3, says what to do, and leaves nothing", async () => {
     const { code, out, result, stderr } = await merged("--model", half, "--adapter", adapter, "--tolerance", "0");
     expect(code).toBe(3);

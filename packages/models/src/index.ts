@@ -15,6 +15,7 @@ export { isGgufPath, readConfig, readJson, readTokenizer } from "./checkpoint/fo
 export { GgufFiles, withGguf } from "./checkpoint/gguf-files.js";
 export { type LoadedModel, type LoadOptions, loadModel } from "./checkpoint/load.js";
 export { checkpointOutline, type OutlineOptions } from "./checkpoint/outline.js";
+export { type BitsandbytesType, bitsandbytesTypes } from "./checkpoint/packed/bitsandbytes-write.js";
 export { type PackedWeightInfo, packedWeights } from "./checkpoint/packed-weights.js";
 export { packingIn, type SaidPacking } from "./checkpoint/packing-field.js";
 export { checkpointFiles, type SaveModelOptions, saveModel } from "./checkpoint/save.js";

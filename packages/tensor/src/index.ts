@@ -88,7 +88,7 @@ export { readHeader, type SafetensorsEntry, type SafetensorsHeader } from "./io/
 export { isAddress, type UrlOptions, urlFiles } from "./io/http.js";
 export { type Json, jsonObject } from "./io/json.js";
 export { openFile, pageError } from "./io/page.js";
-export { readSafetensors, type SafetensorsFile, tensorBytes, tensorDType, writeSafetensors } from "./io/safetensors.js";
+export { type MadeTensor, readSafetensors, type SafetensorsFile, tensorBytes, tensorDType, writeSafetensors } from "./io/safetensors.js";
 export { digestOf } from "./io/scan.js";
 export {
   type ByteSource,

@@ -1,13 +1,14 @@
 import { basename } from "node:path";
 import { type Adapter, adapterDigest, mergedParameters } from "@lowrank/lora";
-import { checkpointFiles, compareOutputs, loadModel, type RecordedOutputs, recordOutputs, saveModel } from "@lowrank/models";
+import { checkpointFiles, compareOutputs, loadModel, type RecordedOutputs, recordOutputs, saveGguf, saveModel } from "@lowrank/models";
 import { cardName, licenseOf, modelCard } from "../card/model-card.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { modelFolder, revisionFlag } from "../hub.js";
-import { type Check, checkLines, checkMarkdown, defaultTolerance } from "../merge/agreement.js";
+import { type Check, checkLines, checkMarkdown, defaultTolerance, toleranceOf } from "../merge/agreement.js";
 import { checkRows } from "../merge/check-rows.js";
+import { folderTypeOf, ggufTypeOf, mergedGguf, mergeTypes } from "../merge/quantized.js";
 import { inputsOf } from "../out/inputs.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
@@ -28,6 +29,11 @@ const flags = {
     help: "how the merged weights are stored; sums are f32, rounded once to nearest even",
     default: "as-stored",
   },
+  quantize: {
+    type: "choice",
+    choices: mergeTypes,
+    help: "put the merged weights into 4 or 8 bits: nf4, fp4 and int8 as a folder of bitsandbytes, the others as a GGUF file (default: --dtype)",
+  },
   check: {
     type: "text",
     value: "FILE",
@@ -37,8 +43,7 @@ const flags = {
   tolerance: {
     type: "number",
     min: 0,
-    help: "mean KL, in nats a token, above which nothing is kept and the exit code is 3",
-    default: defaultTolerance,
+    help: `mean KL, in nats a token, above which nothing is kept and the exit code is 3 (default: ${defaultTolerance}, with --quantize ${mergeTypes.map((type) => `${toleranceOf(type)} for ${type}`).join(", ")})`,
   },
   out: { type: "text", value: "DIR", path: "written", help: "new folder for the whole checkpoint", required: true },
   device: deviceFlag,
@@ -61,27 +66,36 @@ const sides = ["adapter beside base", "merged"] as const;
 
 async function runMerge(context: Context): Promise<number> {
   const { values, output, signal } = context;
-  const { out, tolerance } = values;
-  const writes = [...checkpointFiles, cardName];
+  const { out, quantize } = values;
+  const { tolerance = toleranceOf(quantize) } = values;
+  const gguf = quantize === undefined ? null : ggufTypeOf(quantize);
+  if (gguf && context.given.has("dtype"))
+    throw new UsageError(
+      `--quantize ${quantize} writes a GGUF file, whose other tensors have the types that llama.cpp gives them. Leave --dtype out.`,
+    );
+  const writes = gguf ? [mergedGguf, cardName] : [...checkpointFiles, cardName];
   const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes, mode: "new" } as const;
   return withOutFolder(context, claim, async ({ files }) =>
     withDevice(values.device, output, async (device) => {
       const { source, before, folder, layerCount, parameterCount } = await write(context, device, files);
       // The one model goes before the other comes: both need not fit into memory.
-      const merged = await loadModel(out, { device, files });
+      const merged = await loadModel(gguf ? files.join(out, mergedGguf) : out, { device, files });
       const check: Check = { source, ...(await compareOutputs(before, merged.model, { signal })) };
       for (const line of checkLines(check, sides, output.columns)) output.say(line);
       const isWithin = check.meanKl <= tolerance;
       output.result({ out, merged: layerCount, parameters: parameterCount, check: { ...check, tolerance, isWithin } });
       if (!isWithin) {
         output.note(
-          `The merged model says something else than the adapter beside its base: the mean KL is above --tolerance ${tolerance}, and ${out} is not kept. ${advice(values.dtype)}`,
+          `The merged model says something else than the adapter beside its base: the mean KL is above --tolerance ${tolerance}, and ${out} is not kept. ${advice(values)}`,
         );
         return 3;
       }
       await files.write(files.join(out, cardName), new TextEncoder().encode(await cardOf(values, folder, check)));
       output.say();
-      output.say(`${layerCount} layers merged; the checkpoint is in ${out}. It needs no adapter and costs what the base did.`);
+      const what = gguf ? `the GGUF file is ${files.join(out, mergedGguf)}` : `the checkpoint is in ${out}`;
+      output.say(
+        `${layerCount} layers merged; ${what}. It needs no adapter${quantize === undefined ? " and costs what the base did" : ""}.`,
+      );
       return 0;
     }),
   );
@@ -110,7 +124,20 @@ async function write(
     throw new UsageError("--adapter names the same adapter twice, which would count it twice. Give each once.");
   const { rows, source } = await checkRows(loaded, { file: values.check, runs: values.adapter, output, signal });
   const before = await recordOutputs(model, rows, { signal });
-  await saveModel(model, values.out, { files, tensors, merged: digests, dtype: values.dtype });
+  const gguf = values.quantize === undefined ? null : ggufTypeOf(values.quantize);
+  if (gguf) {
+    const { tokenizer } = loaded;
+    await saveGguf(model, files.join(values.out, mergedGguf), {
+      files,
+      type: gguf,
+      name: basename(values.out),
+      tokenizer,
+      tensors,
+      merged: digests,
+      onNote: (text) => output.note(`warning: ${text}`),
+    });
+  } else
+    await saveModel(model, values.out, { files, tensors, merged: digests, dtype: values.dtype, quantize: folderTypeOf(values.quantize) });
   const parameterCount = [...new Map([...model.namedParameters(), ...tensors]).values()].reduce((sum, { size }) => sum + size, 0);
   const layerCount = new Set(adapters.flatMap(({ places }) => [...places.keys()])).size;
   for (const adapter of adapters) adapter.dispose();
@@ -118,29 +145,38 @@ async function write(
   return { folder, layerCount, parameterCount, source, before };
 }
 
-function advice(dtype: (typeof flags)["dtype"]["choices"][number]): string {
-  const more = dtype === "f32" ? "" : " write more bits (--dtype f32),";
+function advice({ dtype, quantize }: Context["values"]): string {
+  const bits =
+    quantize === undefined ? (dtype === "f32" ? null : "--dtype f32") : /4/.test(quantize) ? "--quantize q8_0" : "without --quantize";
+  const more = bits === null ? "" : ` write more bits (${bits}),`;
   return `Keep the adapter beside the base (--model … --adapter …),${more} or allow more with --tolerance.`;
 }
 
-function cardOf({ model, adapter, dtype, out }: Context["values"], folder: string, check: Check): Promise<string> {
+function cardOf({ model, adapter, dtype, out, quantize }: Context["values"], folder: string, check: Check): Promise<string> {
   const names = adapter.map((path) => `\`${path}\``).join(" and ");
   return licenseOf(folder).then((license) =>
     modelCard({
       title: basename(out),
       baseModel: model,
       relation: adapter.length > 1 ? "merge" : "finetune",
-      libraryName: "transformers",
+      libraryName: quantize !== undefined && ggufTypeOf(quantize) ? "gguf" : "transformers",
       license,
       lead: `\`${model}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
       sections: [
         {
           heading: "What merging changed",
-          body: `${checkMarkdown(check, sides)}\n\nWeights are stored ${dtype === "as-stored" ? "as the base's are" : `in ${dtype}`}; sums are f32, rounded once.`,
+          body: `${checkMarkdown(check, sides)}\n\n${storedAs(dtype, quantize)}; sums are f32, rounded once.`,
         },
       ],
     }),
   );
+}
+
+function storedAs(dtype: Context["values"]["dtype"], quantize: Context["values"]["quantize"]): string {
+  if (quantize === undefined) return `Weights are stored ${dtype === "as-stored" ? "as the base's are" : `in ${dtype}`}`;
+  return ggufTypeOf(quantize)
+    ? `Weights are in llama.cpp's mix ${quantize.toUpperCase()}`
+    : `Weights of dense layers are quantized to ${quantize}, as bitsandbytes does; the others are stored ${dtype === "as-stored" ? "as the base's are" : `in ${dtype}`}`;
 }
 
 export const mergeCommand = defineCommand({
@@ -151,6 +187,7 @@ export const mergeCommand = defineCommand({
   examples: [
     "lowrank merge --model ./model --adapter run --out merged",
     "lowrank merge --model ./model --adapter run --check held-out.jsonl --tolerance 0.001 --out merged",
+    "lowrank merge --model ./model --adapter run --quantize nf4 --out merged",
   ],
   run: runMerge,
 });

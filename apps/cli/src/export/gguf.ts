@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import { mergedParameters, plainPairs } from "@lowrank/lora";
+import { adapterDigest, mergedParameters, plainPairs } from "@lowrank/lora";
 import { isHubId, saveGguf, saveGgufAdapter } from "@lowrank/models";
 import type { GgufValueToWrite } from "@lowrank/tensor";
 import { grouped } from "../terminal/format.js";
@@ -52,7 +52,7 @@ export async function writeGgufModel(exporting: Exporting, path: string): Promis
     name: source.name,
     tokenizer: loaded.tokenizer,
     general: generalOf(exporting),
-    ...(adapter && isMerged && { tensors: mergedParameters([adapter]) }),
+    ...(adapter && isMerged && { tensors: mergedParameters([adapter]), merged: [await adapterDigest(adapter)] }),
     onNote: (text) => output.note(`warning: ${text}`),
     onTensor: (name, done, count) => output.draw(`${grouped(done)} of ${grouped(count)}: ${name}`),
   });

@@ -15,6 +15,7 @@ import { readFamily } from "../families/read.js";
 import { ggufTokenizer } from "../tokenizer/gguf/read.js";
 import { configText } from "./config-text.js";
 import { isGgufPath } from "./folder.js";
+import { mergedField, mergedKey } from "./merged-field.js";
 
 /** The files of a tokenizer, which may lie beside a GGUF file in the place of what is in it. */
 const tokenizerFiles: ReadonlySet<string> = new Set([
@@ -119,7 +120,9 @@ function checkLayers({ name, metadata, entries }: GgufFile): void {
 
 async function describe(file: GgufFile, byteLength: number): Promise<Description> {
   checkLayers(file);
-  const { json: config, unread } = ggufConfig(await ggufFacts(file));
+  const { json, unread } = ggufConfig(await ggufFacts(file));
+  const merged = file.metadata.get(mergedKey);
+  const config = merged === undefined ? json : { ...json, [mergedField]: merged };
   // Where Python has floats, a file has them too.
   const text = configText(config, readFamily(config, file.name).family.floats);
   const contents = new Map<string, Json | string>([["config.json", text]]);

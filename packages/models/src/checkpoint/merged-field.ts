@@ -6,6 +6,9 @@ export const mergedField = "lowrank_merged";
 
 const schema = z.object({ [mergedField]: z.optional(z.array(z.string())) });
 
+/** The key under which the metadata of a GGUF file says the same. */
+export const mergedKey = "lowrank.merged";
+
 /** Digests of the adapters that the field names. Throws CheckpointError for what is not a list of them. */
 export function mergedIn(value: unknown, path: string): readonly string[] {
   return checked(schema, value === undefined ? {} : { [mergedField]: value }, path)[mergedField] ?? [];

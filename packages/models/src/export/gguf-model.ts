@@ -13,6 +13,7 @@ import {
 } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
 import { readTokenizerFiles } from "../checkpoint/folder.js";
+import { mergedKey } from "../checkpoint/merged-field.js";
 import { type GgufLink, toFile } from "../families/gguf/change.js";
 import { ggufUnreadWindow } from "../families/gguf/windows.js";
 import { ggufFactors, ggufMetadata, ggufNotes } from "../families/gguf-model.js";
@@ -34,6 +35,8 @@ export interface SaveGgufOptions {
   readonly vocabulary?: ReadonlyMap<string, GgufValueToWrite>;
   /** Parameters in place of the model's own, by name: those of adapters that are merged. */
   readonly tensors?: ReadonlyMap<string, Tensor>;
+  /** Digests of adapters that `tensors` hold, which the metadata says, with those that the model's own checkpoint names. */
+  readonly merged?: readonly string[];
   /** Further `general.*`: the base, its licence. */
   readonly general?: ReadonlyMap<string, GgufValueToWrite>;
   /** Receives what llama.cpp computes otherwise than the model, a sentence each. */
@@ -58,6 +61,7 @@ export async function saveGguf(model: CausalLM, path: string, options: SaveGgufO
     name,
     tokenizer = null,
     tensors: changed = new Map(),
+    merged = [],
     general = new Map(),
     onTensor,
     onNote,
@@ -87,6 +91,8 @@ export async function saveGguf(model: CausalLM, path: string, options: SaveGgufO
     ...fields,
     ...(vocabulary ?? noTokenizer(architecture, size)),
   ]);
+  const held = [...(model.origin?.merged ?? []), ...merged];
+  if (held.length > 0) metadata.set(mergedKey, { type: "string[]", value: held });
   const experts = fields.get(`${architecture}.expert_count`)?.value;
   const types = ggufMix(
     links.flatMap(({ tensors }) => tensors),

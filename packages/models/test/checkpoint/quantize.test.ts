@@ -1,8 +1,11 @@
+import { readFileSync } from "node:fs";
 import { initModel, loadModel, modelOutline, saveModel } from "@lowrank/models";
 import {
+  type ByteSource,
   CheckpointError,
   type Device,
   decode,
+  fileSource,
   fromBytes,
   memoryFiles,
   planningDevice,
@@ -13,7 +16,7 @@ import {
   tensor,
   writeSafetensors,
 } from "@lowrank/tensor";
-import { testBackend, testDevice } from "test-support";
+import { sharedDir, testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
 
 let dev: Device;
@@ -156,6 +159,79 @@ describe("what is quantized", () => {
     const weight = [...model.namedParameters()].find(([own]) => own.endsWith(name))?.[1];
     expect(Array.from((await weight?.packing?.parts["scb"]?.data()) ?? [])).toEqual(Array.from({ length: 192 }, (_, i) => i + 1));
     expect(weight?.shape).toEqual([64, 192]);
+  });
+});
+
+describe("a folder that is written quantized is the one that is quantized while it is loaded", () => {
+  test.each([
+    ["llama", "nf4"],
+    ["llama", "fp4"],
+    ["llama", "int8"],
+    ["gpt2", "nf4"],
+    ["gpt2", "int8"],
+  ] as const)("%s in %s", async (kind, type) => {
+    const files = await saved(kind);
+    const { model: dense } = await loadModel("model", { device: dev, files });
+    await saveModel(dense, "out", { files, quantize: type });
+    const { model: wanted } = await loadModel("model", { device: dev, files, quantize: type });
+    const { model: found, warnings } = await loadModel("out", { device: dev, files });
+    expect(warnings).toEqual([]);
+    expect(packedNames(found.namedParameters())).toEqual(packedNames(wanted.namedParameters()));
+    for (const [name, weight] of wanted.namedParameters())
+      expect(await floats(found.namedParameters().get(name) as Tensor), name).toEqual(await floats(weight));
+    expect(await found.forward(ids()).data()).toEqual(await wanted.forward(ids()).data());
+  });
+
+  test("experts stay as they are, and are named where transformers would look for them in blocks", async () => {
+    const files = await saved("mixtral");
+    const { model: dense } = await loadModel("model", { device: dev, files });
+    await saveModel(dense, "out", { files, quantize: "nf4" });
+    const { model } = await loadModel("out", { device: dev, files });
+    expect(Object.keys(packedNames(model.namedParameters())).sort()).toEqual(
+      ["k", "o", "q", "v"].map((name) => `model.layers.0.self_attn.${name}_proj.weight`),
+    );
+  });
+
+  const quant = sharedDir("quant");
+  test.skipIf(quant === null).each([
+    ["llama-nf4", "nf4"],
+    ["llama-int8", "int8"],
+  ] as const)("with the tensors and the settings that bitsandbytes itself wrote: %s", async (name, type) => {
+    const files = memoryFiles();
+    const path = `${quant}/${name}/model`;
+    const { model } = await loadModel(path, { device: dev });
+    await saveModel(model, "out", { files, quantize: type, dtype: type === "nf4" ? "bf16" : "f16" });
+    const headerOf = async (source: ByteSource | null): Promise<unknown> => {
+      if (!source) throw new Error("there are no weights");
+      const file = await readSafetensors(source);
+      // Our state of a weight is as long for each, with blanks at its end.
+      const entries = [...file.entries.values()].map((entry) => [
+        entry.name,
+        entry.dtype,
+        ...(entry.name.includes("quant_state") ? [] : [entry.shape]),
+      ]);
+      await file.close();
+      return entries.sort();
+    };
+    expect(await headerOf(await files.open("out/model.safetensors"))).toEqual(
+      await headerOf(await fileSource(`${path}/model.safetensors`)),
+    );
+    const configOf = (text: string): unknown => JSON.parse(text).quantization_config;
+    expect(configOf(new TextDecoder().decode(files.files.get("out/config.json")))).toEqual(
+      type === "nf4" ? configOf(readFileSync(`${path}/config.json`, "utf8")) : expect.objectContaining({ load_in_8bit: true }),
+    );
+    const { model: again } = await loadModel("out", { device: dev, files });
+    const [wanted, found] = [await model.forward(ids()).data(), await again.forward(ids()).data()];
+    // The numbers of blocks are put into blocks again: scales in 8 bits are rounded once more.
+    for (const [i, value] of wanted.entries()) expect(Math.abs((found[i] ?? 0) - value)).toBeLessThan(0.02);
+  });
+
+  test("a type that no folder has is refused before anything is written", async () => {
+    const files = await saved("llama");
+    const { model } = await loadModel("model", { device: dev, files });
+    const save = saveModel(model, "out", { files, quantize: "q4_0" as "nf4" });
+    await expect(save).rejects.toThrow(/cannot hold weights in "q4_0"\. Choose among nf4, fp4, int8, or write a GGUF file with saveGguf/);
+    expect(await files.list("out")).toBeNull();
   });
 });
 

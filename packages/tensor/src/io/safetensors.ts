@@ -342,6 +342,13 @@ function numbersOf(bytes: Uint8Array, entry: SafetensorsEntry, dtype: DType, fil
   });
 }
 
+/** What a file is to hold that is no tensor of a device: its bytes are made when its turn comes. */
+export interface MadeTensor {
+  readonly as: "F32" | "I8" | "U8";
+  readonly shape: Shape;
+  readonly make: () => Promise<Uint8Array>;
+}
+
 /** What is done while a file is written. */
 export interface WriteOptions {
   /** Sees each tensor's bytes before they are written; what it throws ends the file there. */
@@ -357,19 +364,19 @@ export interface WriteOptions {
  * turn comes. Canonical, byte for byte what the reference implementation writes: tensors by alignment, then by name; header padded to 8.
  */
 export async function* writeSafetensors(
-  tensors: ReadonlyMap<string, Tensor>,
+  tensors: ReadonlyMap<string, Tensor | MadeTensor>,
   metadata: Readonly<Record<string, string>> = {},
   { onTensor, dtypes, seal }: WriteOptions = {},
 ): AsyncGenerator<Uint8Array> {
   const sorted = [...tensors]
-    .map(([name, t]) => [name, t, dtypes?.get(name) ?? t.dtype] as const)
-    .sort(([a, , s], [b, , t]) => written[s].rank - written[t].rank || (a < b ? -1 : a > b ? 1 : 0));
+    .map(([name, t]) => ({ name, shape: t.shape, ...("make" in t ? made(t) : held(t, dtypes?.get(name))) }))
+    .sort((a, b) => a.rank - b.rank || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
   let end = 0;
-  for (const [name, t, dtype] of sorted) {
+  for (const { name, dtype, shape, width } of sorted) {
     const start = end;
-    end += t.size * dtypeBytes[dtype];
-    header.push([name, { dtype: written[dtype].dtype, shape: t.shape, data_offsets: [start, end] }]);
+    end += sizeOf(shape) * width;
+    header.push([name, { dtype, shape, data_offsets: [start, end] }]);
   }
   if (seal) header.push([seal.name, { dtype: "U8", shape: [seal.byteCount], data_offsets: [end, end + seal.byteCount] }]);
   // Not JSON.stringify of an object: keys that look like integers would change their order.
@@ -379,18 +386,43 @@ export async function* writeSafetensors(
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(json, 8);
   yield head;
-  for (const [name, t, dtype] of sorted) {
-    // What is converted lives until it is written, one tensor at a time.
-    const converted = dtype === t.dtype ? null : t.cast(dtype);
+  for (const { name, dtype, shape, read } of sorted) {
+    const { bytes, dispose } = await read();
     try {
-      const bytes = await tensorBytes(converted ?? t);
-      onTensor?.(name, written[dtype].dtype, t.shape, bytes);
+      onTensor?.(name, dtype, shape, bytes);
       yield bytes;
     } finally {
-      converted?.dispose();
+      dispose?.();
     }
   }
   if (seal) yield seal.bytes();
+}
+
+/** A tensor of a file: its dtype there and the rank and width of that, and how its bytes are had. */
+interface Entry {
+  readonly dtype: string;
+  readonly rank: number;
+  readonly width: number;
+  readonly read: () => Promise<{ readonly bytes: Uint8Array; readonly dispose?: () => void }>;
+}
+
+function held(t: Tensor, asked: DType | undefined): Entry {
+  const dtype = asked ?? t.dtype;
+  return {
+    ...written[dtype],
+    width: dtypeBytes[dtype],
+    async read() {
+      // What is converted lives until it is written, one tensor at a time.
+      const converted = dtype === t.dtype ? null : t.cast(dtype);
+      return { bytes: await tensorBytes(converted ?? t), dispose: () => converted?.dispose() };
+    },
+  };
+}
+
+function made({ as, make }: MadeTensor): Entry {
+  const { rank } = written[as === "F32" ? "f32" : "u8"];
+  // The reference implementation has I8 in front of U8.
+  return { dtype: as, rank: as === "I8" ? rank - 0.5 : rank, width: as === "F32" ? 4 : 1, read: async () => ({ bytes: await make() }) };
 }
 
 /** A tensor's stored bytes, in its own dtype. Computes it if need be. */

@@ -1,6 +1,6 @@
 import type { Tensor } from "../graph/tensor.js";
 import { refuseToWrite } from "./finite.js";
-import { type WriteOptions, writeSafetensors } from "./safetensors.js";
+import { type MadeTensor, type WriteOptions, writeSafetensors } from "./safetensors.js";
 import { digestOf } from "./scan.js";
 
 /** One digest of many, by name; their order does not matter. */
@@ -29,7 +29,7 @@ export function sealOf(digests: ReadonlyMap<string, string>, metadata: Readonly<
  */
 export function writeWeights(
   path: string,
-  tensors: ReadonlyMap<string, Tensor>,
+  tensors: ReadonlyMap<string, Tensor | MadeTensor>,
   {
     metadata = {},
     dtypes,
