@@ -12,6 +12,7 @@ const userErrors: ReadonlySet<string> = new Set([
   "DeviceError",
   "TrainingError",
   "TokenizerError",
+  "SchemaError",
   "ConfigError",
 ]);
 

@@ -84,6 +84,86 @@ describe("generate", () => {
   });
 });
 
+describe("generate --schema", () => {
+  const schema = put(
+    "schema.json",
+    `\ufeff${JSON.stringify({ type: "object", properties: { n: { type: "integer", minimum: 0, maximum: 99 }, t: { enum: ["a.b", "c"] } }, required: ["n", "t"] })}`,
+  );
+  interface Told {
+    readonly text: string;
+    readonly ids: number[];
+    readonly end: string;
+    readonly isComplete: boolean;
+    readonly logProbabilities: number[];
+  }
+  const held = (...more: readonly string[]): string[] => {
+    const asked = more.includes("--schema") ? more : ["--schema", schema, ...more];
+    return ask("--prompt", "q:", ...asked).map((arg) => (arg === "4" ? "48" : arg));
+  };
+  const told = async (...more: readonly string[]): Promise<Told> => {
+    const { code, stdout, stderr } = await lowrankHere(held(...more));
+    expect(code, stderr).toBe(0);
+    return JSON.parse(stdout) as Told;
+  };
+
+  test.each<[string, readonly string[]]>([
+    ["with a penalty", ["--temperature", "1", "--repetition-penalty", "1.5"]],
+    ["sampled", ["--temperature", "1.5", "--seed", "5"]],
+    ["with top-k and top-p", ["--temperature", "2", "--top-k", "3", "--top-p", "0.9"]],
+    ["with min-p, typical and a penalty", ["--temperature", "2", "--min-p", "0.2", "--typical", "0.9", "--repetition-penalty", "1.3"]],
+  ])("holds answers of a random model to the schema, %s", async (_, more) => {
+    const { text, end, isComplete, logProbabilities, ids } = await told(...more);
+    expect(JSON.parse(text)).toEqual({ n: expect.any(Number), t: expect.stringMatching(/^(a\.b|c)$/) });
+    expect([end, isComplete, logProbabilities.length]).toEqual(["complete JSON", true, ids.length]);
+  });
+
+  test("in a batch, each row for itself", async () => {
+    const { results } = JSON.parse((await lowrankHere(held("--prompt", "another", "--temperature", "3"))).stdout) as { results: Told[] };
+    expect(results.map(({ text }) => Object.keys(JSON.parse(text) as object))).toEqual([
+      ["n", "t"],
+      ["n", "t"],
+    ]);
+  });
+
+  test("says that JSON is cut by the length or by a stop text", async () => {
+    const short = await lowrankHere([...held("--stop", '"n"')]);
+    expect(JSON.parse(short.stdout)).toMatchObject({ end: "stop text", isComplete: false });
+    expect(short.stderr).toMatch(/the JSON is not complete: a stop text/);
+    const cut = await lowrankHere(ask("--schema", schema, "--prompt", "q:"));
+    expect(JSON.parse(cut.stdout)).toMatchObject({ end: "length", isComplete: false });
+    expect(cut.stderr).toMatch(/not complete: --max-new-tokens/);
+  });
+
+  test("leaves tokens as they are where they fit already", async () => {
+    const rows = put("json.jsonl", `${JSON.stringify({ prompt: "q:", completion: '{"n": 7, "t": "c"}' })}\n`);
+    const run = join(folder, "json");
+    const steps = ["--method", "full", "--steps", "80", "--lr", "1e-2", "--device", "cpu"];
+    const trained = await lowrankHere(["train", "--model", model, "--data", rows, "--out", run, ...steps]);
+    expect(trained.code, trained.stderr).toBe(0);
+    const answer = async (...more: readonly string[]): Promise<Told> => {
+      const { stdout, stderr } = await lowrankHere(held(...more).map((arg) => (arg === model ? run : arg)));
+      expect(stderr).not.toMatch(/error/);
+      return JSON.parse(stdout) as Told;
+    };
+    const anything = put("anything.json", "{}");
+    const free = JSON.parse(
+      (await lowrankHere(["generate", "--model", run, "--prompt", "q:", "--device", "cpu", "--json"])).stdout,
+    ) as Told;
+    expect(free.text).toBe('{"n": 7, "t": "c"}');
+    expect([(await answer()).ids, (await answer("--schema", anything)).ids]).toEqual([free.ids, free.ids]);
+  });
+
+  test.each<[string, string, RegExp]>([
+    ["what is no JSON", "{,}", /--schema .* is not JSON: .*Write a JSON schema/],
+    ["a keyword that it does not know", '{"type":"string","pattern":"a"}', /error: The schema at # has "pattern".*Leave it out/],
+    ["what nothing fits", "false", /takes no value at all/],
+  ])("refuses %s before a model is loaded", async (_, content, message) => {
+    const args = ["generate", "--model", join(folder, "none"), "--prompt", "q", "--schema", put("wrong.json", content)];
+    const { code, stderr } = await lowrankHere(args);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
+  });
+});
+
 test("an adapter that was trained on conversations is asked as it was taught", async () => {
   const run = join(folder, "run");
   const training = [

@@ -1,7 +1,7 @@
-import { readFile } from "node:fs/promises";
 import type { ChatMessage, Tokenizer } from "@lowrank/models";
 import { UsageError } from "../failure.js";
 import type { Flags, Values } from "../flags.js";
+import { jsonFile } from "./json-file.js";
 
 /** How a model is asked, of every command that generates. */
 export const askingFlags = {
@@ -10,6 +10,7 @@ export const askingFlags = {
   system: { type: "text", value: "TEXT", help: "with --chat: what the system says first" },
   tools: { type: "text", value: "FILE.json", path: "read", help: "with --chat: a list of the functions that the model may call" },
   message: { type: "texts", value: "ROLE:TEXT", help: "with --chat: a message before the prompt; several in their order" },
+  schema: { type: "text", value: "FILE.json", path: "read", help: "hold answers to JSON that fits this JSON schema" },
 } as const satisfies Flags;
 
 type Asking = Values<typeof askingFlags>;
@@ -44,14 +45,7 @@ export async function openingOf({ system, tools, message = [] }: Asking): Promis
 }
 
 async function toolsIn(path: string): Promise<readonly object[]> {
-  let value: unknown;
-  try {
-    value = JSON.parse(await readFile(path, "utf8"));
-  } catch (error) {
-    if (error instanceof SyntaxError)
-      throw new UsageError(`--tools ${path} is not JSON. Write a list of functions with their JSON schemas.`);
-    throw error;
-  }
+  const value = await jsonFile("--tools", path, "Write a list of functions with their JSON schemas.");
   if (!Array.isArray(value) || value.some((tool) => typeof tool !== "object" || tool === null))
     throw new UsageError(`--tools ${path} is not a list of objects. Write a list of functions with their JSON schemas.`);
   return value as readonly object[];

@@ -1,11 +1,12 @@
 import { appendFile } from "node:fs/promises";
 import type { Adapter } from "@lowrank/lora";
-import { type ChatMessage, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { type ChatMessage, type SchemaConstraint, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { fileError } from "@lowrank/tensor";
-import { type Answer, answered } from "../chat/answers.js";
+import { type Answer, answered, noteCutJson } from "../chat/answers.js";
 import { askedTokens, askingFlags, isChat, type Opening, openingOf } from "../chat/conversation.js";
 import { InputLines } from "../chat/lines.js";
 import { samplingFlags, samplingOf } from "../chat/sampling.js";
+import { heldTo } from "../chat/schema.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -21,6 +22,7 @@ const flags = {
   system: askingFlags.system,
   tools: askingFlags.tools,
   message: askingFlags.message,
+  schema: askingFlags.schema,
   "max-new-tokens": { type: "integer", min: 1, help: "at most this many tokens an answer", default: 512 },
   ...samplingFlags,
   device: deviceFlag,
@@ -38,6 +40,7 @@ const help = [
 
 async function runChat({ values, output, signal }: Context): Promise<number> {
   const opening = await openingOf({ ...values, chat: true, raw: false });
+  const held = await heldTo(values.schema);
   return withDevice(values.device, output, async (dev) => {
     const { model, tokenizer } = await openModel(values.model, dev, {
       revision: values.revision,
@@ -49,9 +52,10 @@ async function runChat({ values, output, signal }: Context): Promise<number> {
     const adapter = await openAdapter(model, values.adapter, output, signal);
     if (values.adapter !== undefined) await openTemplate(tokenizer, values.adapter, output, signal);
     isChat({ ...values, chat: true, raw: false }, tokenizer, false);
+    const constraint = held(model, tokenizer);
     const generator = new TextGenerator(model);
     try {
-      const chat = new Chat({ values, output, signal }, { generator, tokenizer, adapter, opening });
+      const chat = new Chat({ values, output, signal }, { generator, tokenizer, adapter, opening, constraint });
       output.note("type a message, or /help");
       const lines = new InputLines();
       for (;;) {
@@ -74,6 +78,7 @@ interface Partner {
   readonly tokenizer: Tokenizer;
   readonly adapter: Adapter | null;
   readonly opening: Opening;
+  readonly constraint: SchemaConstraint | null;
 }
 
 class Chat {
@@ -147,7 +152,7 @@ class Chat {
 
   async #answer(messages: readonly ChatMessage[]): Promise<Answer> {
     const { values, output, signal } = this.context;
-    const { generator, tokenizer } = this.partner;
+    const { generator, tokenizer, constraint } = this.partner;
     const prompt = askedTokens(tokenizer, messages, this.#opening.tools);
     const room = contextOf(generator.model) - prompt.length;
     if (room < 1)
@@ -158,11 +163,13 @@ class Chat {
       ...samplingOf(values),
       maxNewTokens: Math.min(values["max-new-tokens"], room),
       stopTexts: values.stop ?? [],
+      constraint,
       signal,
       onText: (text) => output.part(text),
     });
     output.say();
-    if (answer?.end === "length") output.note("(stopped at the length limit)");
+    if (constraint && answer) noteCutJson([answer], output);
+    else if (answer?.end === "length") output.note("(stopped at the length limit)");
     return answer as Answer; // of the one prompt
   }
 

@@ -1,9 +1,10 @@
 import { type Adapter, adapterBatch } from "@lowrank/lora";
 import { type CausalLM, encodePrompt, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { largest } from "@lowrank/tensor";
-import { answered } from "../chat/answers.js";
+import { answered, noteCutJson } from "../chat/answers.js";
 import { askedTokens, askingFlags, isChat, type Opening, openingOf } from "../chat/conversation.js";
 import { samplingFlags, samplingOf } from "../chat/sampling.js";
+import { heldTo } from "../chat/schema.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
@@ -45,6 +46,7 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
     );
   }
   const opening = await openingOf(values);
+  const held = await heldTo(values.schema);
   return withDevice(values.device, output, async (dev) => {
     const { model, tokenizer } = await openModel(values.model, dev, {
       revision: values.revision,
@@ -54,6 +56,7 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
       signal,
     });
     await openAdapters(model, folders, output, signal);
+    const constraint = held(model, tokenizer);
     const isAsked = await asksByTemplate(values, tokenizer, folders, output, signal);
     const context = contextOf(model);
     const prompts = questions.map((text) => promptTokens(text, isAsked ? opening : null, tokenizer, context));
@@ -69,6 +72,7 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
         hasLogProbabilities: output.isJson,
         maxNewTokens,
         stopTexts: values.stop ?? [],
+        constraint,
         signal,
         onText(text, row) {
           if (Number.isNaN(firstToken)) firstToken = performance.now();
@@ -77,12 +81,13 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
       });
       const end = performance.now();
       shown.finish();
-      const results = answers.map(({ text, tokens, logProbabilities, end: endedBy }) => ({
+      const results = answers.map(({ text, tokens, logProbabilities, end: endedBy, isComplete }) => ({
         text,
         tokens: tokens.length,
         ids: tokens,
         logProbabilities,
         end: endedBy,
+        ...(isComplete === null ? {} : { isComplete }),
       }));
       const count = results.reduce((sum, { tokens }) => sum + tokens, 0);
       const isCut = results.some(({ end: endedBy }) => endedBy === "length");
@@ -90,6 +95,7 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
       const later = count - questions.length;
       const rate = later > 0 && end > firstToken ? ` (${grouped((1000 * later) / (end - firstToken))} tokens/s after the first)` : "";
       output.note(`${count} tokens in ${((end - start) / 1000).toFixed(1)} s${rate}${isCut ? ", stopped at the length limit" : ""}`);
+      noteCutJson(answers, output);
       const [only] = results;
       output.result(results.length === 1 && only ? only : { results });
       return 0;
@@ -152,6 +158,7 @@ export const generateCommand = defineCommand({
   examples: [
     'lowrank generate --model ./model --adapter run --prompt "Once upon a time" --max-new-tokens 64',
     'lowrank generate --model ./model --chat --system "Answer briefly." --prompt "Who are you?"',
+    'lowrank generate --model ./model --adapter run --prompt "Order 17: two lamps" --schema order.json',
     'lowrank generate --model ./model --prompt "Hello" --adapter runs/french --prompt "Hello" --adapter runs/german',
   ],
   run: runGenerate,

@@ -143,6 +143,14 @@ export class Tokenizer {
   }
 
   /**
+   * The bytes that a token adds to a text; null for special tokens, which are no text, and for ids that no token has. Throws TokenizerError where
+   * what a token writes depends on those around it (BPEDecoder, CTC).
+   */
+  tokenBytes(id: number): Uint8Array | null {
+    return this.#pipeline.tokenBytes(id);
+  }
+
+  /**
    * A conversation as text, through the checkpoint's chat template; encode it with `addSpecialTokens: false`. Numbers that JavaScript would
    * change (1.0, integers beyond 2^53) reach the template as they are where the messages come from `parseLossless`.
    * Throws CheckpointError where none ships, and TokenizerError where it cannot be rendered: it is no template, refuses the messages, or takes

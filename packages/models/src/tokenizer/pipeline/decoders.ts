@@ -23,6 +23,12 @@ function bytesOf(token: string): readonly number[] {
   return bytes;
 }
 
+/** The byte that a token `<0x..>` stands for; null for others. */
+function byteIn(token: string): number | null {
+  const digits = /^<0x([0-9a-fA-F]{2}|\+[0-9a-fA-F])>$/.exec(token)?.[1];
+  return digits === undefined ? null : Number.parseInt(digits.replace("+", ""), 16);
+}
+
 /** What tokens `<0x..>` one after another spell; a sign for what is no text in the place of each of them where they are none. */
 const byteFallback: Decoder = (tokens) => {
   const out: string[] = [];
@@ -37,9 +43,8 @@ const byteFallback: Decoder = (tokens) => {
     bytes = [];
   };
   for (const token of tokens) {
-    const found = /^<0x([0-9a-fA-F]{2}|\+[0-9a-fA-F])>$/.exec(token);
-    if (found)
-      bytes.push(Number.parseInt((found[1] as string).replace("+", ""), 16)); // the group is part of each match
+    const byte = byteIn(token);
+    if (byte !== null) bytes.push(byte);
     else {
       flush();
       out.push(token);
@@ -128,4 +133,23 @@ const makers: Readonly<Record<string, Maker>> = {
 /** The decoder that a tokenizer.json describes, or null. Throws CheckpointError where it is none that is known. */
 export function decoderOf(options: Json | null | undefined, path: string): Decoder | null {
   return options ? made(makers, options, "decoder", path) : null;
+}
+
+/** Decoders that write a token in one way at the end of a text and in another before others, or leave some out. */
+const joining: ReadonlySet<unknown> = new Set(["BPEDecoder", "CTC"]);
+
+/**
+ * The bytes that a token stands for behind another one, of a vocabulary of bytes or of texts with a token `<0x..>` for each byte.
+ * Null where a decoder has no such bytes, since what it writes depends on the tokens around.
+ */
+export function tokenBytesOf(options: Json | null | undefined, path: string): ((token: string) => Uint8Array) | null {
+  const parts = options?.["type"] === "Sequence" ? listOf(options["decoders"], "decoders", path) : options ? [options] : [];
+  const types = parts.map((part) => (part as Json | null)?.["type"]);
+  if (types.some((type) => joining.has(type))) return null;
+  if (types.includes("ByteLevel")) return (token) => Uint8Array.from(bytesOf(token));
+  const decode = decoderOf(options, path) ?? ((tokens: readonly string[]) => [tokens.join(" ")]);
+  return (token) => {
+    const byte = types.includes("ByteFallback") ? byteIn(token) : null;
+    return byte !== null ? Uint8Array.of(byte) : encoder.encode(decode(["a", token]).join("").slice(1));
+  };
 }

@@ -2,7 +2,8 @@ import { CheckpointError, type Json, largest } from "@lowrank/tensor";
 import { type AddedToken, AddedTokens } from "./added-tokens.js";
 import { Bpe, type BpeOptions } from "./bpe.js";
 import { signsOf } from "./byte-alphabet.js";
-import { type Decoder, decoderOf } from "./decoders.js";
+import { type Decoder, decoderOf, tokenBytesOf } from "./decoders.js";
+import { TokenizerError } from "./error.js";
 import { type Model, type Tokens, WordMemory } from "./model.js";
 import { normalizerOf } from "./normalizers.js";
 import { type Piece, unitsOfBytes } from "./piece.js";
@@ -18,6 +19,7 @@ export class Pipeline {
   readonly #splitting: Splitting;
   readonly #postProcessor: PostProcessor;
   readonly #decoder: Decoder | null;
+  readonly #bytesOf: ((token: string) => Uint8Array) | null;
   readonly #memory = new WordMemory();
   readonly #tokens: (string | undefined)[] = [];
   readonly #special: ReadonlySet<string>;
@@ -42,6 +44,7 @@ export class Pipeline {
     this.#splitting = splittingOf(json["pre_tokenizer"] as Json | null, path);
     this.#postProcessor = postProcessorOf(json["post_processor"] as Json | null, path);
     this.#decoder = decoderOf(json["decoder"] as Json | null, path);
+    this.#bytesOf = tokenBytesOf(json["decoder"] as Json | null, path);
     for (const [token, id] of this.model.vocab) this.#tokens[id] = token;
   }
 
@@ -117,6 +120,15 @@ export class Pipeline {
       Math.min(piece.text.length - 1, units ? (units[Math.min(byte, units.length - 1)] as number) : byte);
     for (let i = 0; i < ids.length; i++)
       push(encoded, ids[i] as number, piece.start(unitOf(starts[i] as number)), piece.end(unitOf((ends[i] as number) - 1)));
+  }
+
+  /** The bytes of the text that an id writes behind others; null for special ones and where no token has it. */
+  tokenBytes(id: number): Uint8Array | null {
+    const token = this.added.written(id) ?? this.#tokens[id];
+    if (token === undefined || this.#special.has(token)) return null;
+    if (!this.#bytesOf)
+      throw new TokenizerError("The tokenizer writes a token in other ways in other places, so that texts of it cannot be held to a form.");
+    return this.#bytesOf(token);
   }
 
   /** The text of ids; those that no token has are left out. */
