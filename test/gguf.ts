@@ -2,7 +2,7 @@
 import type { LoadedModel } from "@lowrank/models";
 import { bytesSource, CheckpointError, type Device, type GgufFile, readGguf, type Tensor, tensor } from "@lowrank/tensor";
 import { decoderOf, parametersIn } from "../packages/models/src/families/family.js";
-import { linkBytes, linkValues } from "../packages/models/src/families/gguf/apply.js";
+import { linkBytes, linkValues, movesWholeBlocks } from "../packages/models/src/families/gguf/apply.js";
 import { toFile } from "../packages/models/src/families/gguf/change.js";
 import type { GgufField } from "../packages/models/src/families/gguf/description.js";
 import { ggufFacts } from "../packages/models/src/families/gguf/facts.js";
@@ -109,7 +109,7 @@ export async function modelOfGguf(
     const entries = link.tensors.map(({ name }) => file.entries.get(name));
     const [first] = entries;
     const bytes = await Promise.all(link.tensors.map(({ name }) => file.bytes(name)));
-    const moved = first ? linkBytes(link, bytes, first.type) : null;
+    const moved = first && movesWholeBlocks(link, first.type) ? linkBytes(link, bytes, first.type) : null;
     const values = moved
       ? tensor(new Float32Array(moved.slice().buffer), { device })
       : linkValues(

@@ -101,9 +101,10 @@ export function ggufLinks(
       );
     const made = names ? chosen(found.made, names) : found.made;
     const [first] = made.tensors;
-    const stack = found.isOneOfSeveral && first ? shared.get(first.name) : undefined;
+    const isShared = made.isShared ?? found.isOneOfSeveral;
+    const stack = isShared && first ? shared.get(first.name) : undefined;
     if (stack) stack.parameters.push({ name, shape });
-    else if (found.isOneOfSeveral && first) {
+    else if (isShared && first) {
       const begun = { parameters: [{ name, shape }], tensor: first };
       shared.set(first.name, begun);
       links.push({ parameters: begun.parameters, tensors: [first], changes: made.changes ?? [] });
@@ -134,10 +135,11 @@ export function ggufUnexpected(names: Iterable<string>, read: FamilyConfig, link
   return [...names].filter((name) => !isKnown(name));
 }
 
-/** Of several forms the one that a file has. */
+/** Of several forms the one that a file has; the first where it has none. */
 function chosen(tensors: GgufTensors, names: { has(name: string): boolean }): GgufTensors {
-  const { instead } = tensors;
-  return instead?.tensors.every(({ name }) => names.has(name)) ? instead : tensors;
+  for (let form: GgufTensors | undefined = tensors; form; form = form.instead)
+    if (form.tensors.every(({ name }) => names.has(name))) return form;
+  return tensors;
 }
 
 /** Where a parameter's tensors are said, and what they are called in the file. */

@@ -6,7 +6,7 @@ import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, rotary } from "./fields.js";
 import { activation, layerEpsilon, sizeKeys, sizesByTensors } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
-import { llamaNames } from "./gguf/targets.js";
+import { llamaNames, perhapsFused } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, selfAttention } from "./standard.js";
 
@@ -29,7 +29,13 @@ export const phi: Family = defineFamily({
       activation("hidden_act", "gelu_new"),
       ropeKeys(half, { dimensions: "always", isPartial: true }),
     ],
-    layer: () => ({ ...llamaNames, "self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down" }),
+    layer: (config) => ({
+      ...llamaNames,
+      ...perhapsFused(config),
+      "self_attn.dense": "attn_output",
+      "mlp.fc1": "ffn_up",
+      "mlp.fc2": "ffn_down",
+    }),
   },
   decoder: (config, path) => {
     const norm = layerNorm(config);

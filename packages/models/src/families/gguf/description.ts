@@ -39,6 +39,8 @@ export interface GgufParameter {
 export interface GgufTensors {
   readonly tensors: readonly StoredPiece[];
   readonly changes?: readonly GgufChange[];
+  /** True where further parameters lie in the same tensor, behind one another in the order that the model has them in. */
+  readonly isShared?: boolean;
   /** Other tensors that hold the same, taken where a file has these. */
   readonly instead?: GgufTensors;
 }

@@ -1,3 +1,5 @@
+import type { Shape } from "@lowrank/tensor";
+import type { StoredPiece } from "../../parameters.js";
 import type { GgufKey, GgufTarget, GgufTargets, GgufTensors } from "./description.js";
 import { counted } from "./keys.js";
 
@@ -24,9 +26,22 @@ export function expertNames(name: string, router = "gate"): GgufTargets {
   return {
     [`${name}.${router}`]: "ffn_gate_inp",
     [`${name}.experts.gate_up_proj`]: gatesAndUps,
-    [`${name}.experts.up_proj`]: "ffn_up_exps.weight",
-    [`${name}.experts.down_proj`]: "ffn_down_exps.weight",
+    [`${name}.experts.up_proj`]: expertStack("up"),
+    [`${name}.experts.down_proj`]: expertStack("down"),
   };
+}
+
+/** [experts, out, in] in one tensor; in old files one for each expert. */
+function expertStack(part: "up" | "down"): GgufTarget {
+  return ({ shape }) => ({
+    tensors: [{ name: `ffn_${part}_exps.weight`, shape }],
+    instead: { tensors: eachExpert(part, shape) },
+  });
+}
+
+/** The tensors of single experts, as files were before April 2024. */
+function eachExpert(part: "gate" | "up" | "down", [experts = 1, ...shape]: Shape): readonly StoredPiece[] {
+  return Array.from({ length: experts }, (_, expert) => ({ name: `ffn_${part}.${expert}.weight`, shape }));
 }
 
 /** A feed-forward layer beside the experts. */
@@ -49,7 +64,8 @@ const gatesAndUps: GgufTarget = ({ shape }) => {
     ],
     changes: [{ kind: "axes", view: [2, experts, wide / 2, columns], axes: [1, 0, 2, 3] }],
   };
-  return { ...apart, instead: { tensors: [{ name: "ffn_gate_up_exps.weight", shape }] } };
+  const each: GgufTensors = { ...apart, tensors: [...eachExpert("gate", half), ...eachExpert("up", half)] };
+  return { ...apart, instead: { tensors: [{ name: "ffn_gate_up_exps.weight", shape }], instead: each } };
 };
 
 /** Experts [experts, in, out] in the model, gates and ups of which alternate; [experts, out, in] in the file, gates and ups apart. */

@@ -40,6 +40,24 @@ function pairsBeside(name: string, heads: number): GgufTarget {
   };
 }
 
+/** Queries, keys and values in tensors of their own, or, in some files, all in one: queries, then keys, then values. */
+export function perhapsFused({ num_attention_heads: heads, num_key_value_heads: kvHeads }: Heads): GgufTargets {
+  const part = (name: string, own: number): GgufTarget => {
+    return ({ shape: [rows = 0, ...columns], suffix }) => ({
+      tensors: [{ name: `${name}.${suffix}`, shape: [rows, ...columns] }],
+      instead: {
+        tensors: [{ name: `attn_qkv.${suffix}`, shape: [(rows / own) * (heads + 2 * (kvHeads ?? heads)), ...columns] }],
+        isShared: true,
+      },
+    });
+  };
+  return {
+    "self_attn.q_proj": part("attn_q", heads),
+    "self_attn.k_proj": part("attn_k", kvHeads ?? heads),
+    "self_attn.v_proj": part("attn_v", kvHeads ?? heads),
+  };
+}
+
 /** Norms that multiply by 1 + w: the file has the whole factor. */
 export function onePlus(name: string): GgufTarget {
   return ({ shape, suffix }) => ({ tensors: [{ name: `${name}.${suffix}`, shape }], changes: [{ kind: "add", value: -1 }] });
