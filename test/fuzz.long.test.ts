@@ -5,6 +5,7 @@ import { afterAll, expect, test } from "vitest";
 import { mutateJson } from "../scripts/fuzz/mutate.mjs";
 import { fuzz } from "../scripts/fuzz/pool.mjs";
 import { randomOf } from "../scripts/fuzz/random.mjs";
+import { residentMeter } from "../scripts/fuzz/resident.mjs";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-pool-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -64,6 +65,20 @@ test("the fuzzer goes on after a mutant that hangs, kills the process or takes i
   expect([...outcomes].sort(([a], [b]) => a - b).map(([, outcome]) => outcome)).toEqual(expected);
   expect(texts.get(9)).toBe("TypeError");
 });
+
+test.runIf(process.platform === "linux")(
+  "what a mutant takes is the peak while it is read, over the process's start, given back or not",
+  () => {
+    const meter = residentMeter();
+    meter.begin();
+    let bytes: Uint8Array | null = new Uint8Array(200e6).fill(1);
+    expect(bytes.length).toBe(200e6);
+    bytes = null;
+    const during = meter.growth() ?? 0;
+    expect(during).toBeGreaterThan(190e6);
+    expect(during).toBeLessThan(300e6);
+  },
+);
 
 test("a mutant follows from its seed and number", () => {
   const value = { a: [1, { b: "text" }], c: { d: null, e: true } };

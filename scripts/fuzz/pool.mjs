@@ -29,7 +29,7 @@ const childProgram = fileURLToPath(new URL("child.mjs", import.meta.url));
 const usualLimits = { processorSeconds: 10, seconds: 90, heapMegabytes: 384, residentBytes: 1000 * 2 ** 20 };
 const share = 250;
 /** @type {Readonly<Record<string, Outcome>>} */
-const letters = { a: "accepted", t: "typed", w: "wrong" };
+const letters = { a: "accepted", t: "typed", w: "wrong", m: "memory" };
 
 /** Hands numbers out until there are `count` or the time is over. @param {Work} work */
 export async function fuzz(work) {
@@ -100,7 +100,10 @@ async function worker(path, hand, { seed, names, until, program = childProgram, 
 function start(program, limits) {
   return new Promise((resolve, reject) => {
     const child = /** @type {Child} */ (
-      fork(program, [], { execArgv: [`--max-old-space-size=${limits.heapMegabytes}`], stdio: ["ignore", "ignore", "pipe", "ipc"] })
+      fork(program, [], {
+        execArgv: [`--max-old-space-size=${limits.heapMegabytes}`, "--expose-gc"],
+        stdio: ["ignore", "ignore", "pipe", "ipc"],
+      })
     );
     child.words = "";
     child.stderr?.on("data", (chunk) => {

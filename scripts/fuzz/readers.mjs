@@ -13,7 +13,13 @@ import { randomOf } from "./random.mjs";
 
 /** @typedef {import("./corpus.mjs").Files} Files */
 /** @typedef {import("./random.mjs").Random} Random */
-/** @typedef {{ mutate: (path: string, bytes: Uint8Array, random: Random, other: Uint8Array) => Uint8Array, read: (files: Files) => Promise<void> }} Reader */
+/**
+ * @typedef {{ mutate: (path: string, bytes: Uint8Array, random: Random, other: Uint8Array) => Uint8Array, read: (files: Files) => Promise<void>, spareBytes?: number }} Reader
+ *   spareBytes: how much more than the files' own size reading them may take, at any moment
+ */
+
+/** What reading a GGUF file may take beside its own bytes. */
+const ggufSpare = 64 * 2 ** 20;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -92,6 +98,7 @@ export const readers = {
     },
   },
   gguf: {
+    spareBytes: ggufSpare,
     mutate: (_path, bytes, random, other) => mutateGguf(bytes, random, other),
     async read(files) {
       const [path, bytes] = /** @type {[string, Uint8Array]} */ ([...files][0]);
@@ -102,6 +109,7 @@ export const readers = {
     },
   },
   "gguf-model": {
+    spareBytes: ggufSpare,
     mutate: (_path, bytes, random, other) => mutateGguf(bytes, random, other),
     async read(files) {
       const { model, tokenizer: made } = await loadModel("m/model.gguf", { device: dev, files: inMemory(files) });
