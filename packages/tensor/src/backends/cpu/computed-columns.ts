@@ -52,7 +52,7 @@ export interface GroupedWalk extends Walk {
 /** How many positions of the depth are tried: more are more code than they save. */
 const positionCounts = [32, 16, 8] as const;
 /** Vectors of products in one turn of the loop at most. */
-const mostVectors = 1024;
+const mostVectors = 512;
 /** A number for a variable that no kernel has. */
 const positionAxis = 29;
 
