@@ -1,9 +1,10 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadAdapter } from "@lowrank/lora";
 import { loadModel } from "@lowrank/models";
 import { device, fileSource, readGguf, tensor } from "@lowrank/tensor";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { cardText, peftUse } from "../src/export/card.js";
 import { lowrankHere as lowrank, printed, scratchFolder, tinyProject } from "./cli.js";
 
 const folder = scratchFolder();
@@ -48,6 +49,15 @@ async function logits(from: string, adapter: string | null): Promise<readonly nu
   const values = Array.from(await loaded.forward(tensor([[1, 2, 3, 4]], { dtype: "i32", device: dev })).data());
   dev.dispose();
   return values;
+}
+
+/** The bytes of a GGUF file's tensors by name. */
+async function tensorsOf(path: string): Promise<Record<string, string>> {
+  const file = await readGguf(await fileSource(path));
+  const found: Record<string, string> = {};
+  for (const name of file.entries.keys()) found[name] = Buffer.from(await file.bytes(name)).toString("hex");
+  await file.close();
+  return found;
 }
 
 function expectClose(found: readonly number[], expected: readonly number[], tolerance: number): void {
@@ -121,6 +131,69 @@ describe("export", () => {
     expect(readdirSync(at("ollama-merged")).sort()).toEqual(["Modelfile", "model.gguf"]);
   });
 
+  test("ollama --template: a TEMPLATE where one is known or can be made, else a word", async () => {
+    const chatty = at("chatty");
+    cpSync(model, chatty, { recursive: true });
+    const asked = async (template: string | null, out: string): Promise<{ readonly modelfile: string; readonly stderr: string }> => {
+      if (template === null) rmSync(join(chatty, "chat_template.jinja"), { force: true });
+      else writeFileSync(join(chatty, "chat_template.jinja"), template);
+      const { code, stderr } = await lowrank(["export", chatty, "--format", "ollama", "--template", "--out", at(out), "--json"]);
+      expect(code, stderr).toBe(0);
+      return { modelfile: readFileSync(at(out, "Modelfile"), "utf8"), stderr };
+    };
+    const own = "{% for m in messages %}[{{ m.role }}] {{ m.content }} ;{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}";
+    const made = await asked(own, "template-own");
+    expect(made.modelfile).toMatch(/TEMPLATE """.*\[user\] \{\{ \.Prompt \}\} ;.*\[assistant\] .*"""\n/s);
+    expect(made.stderr).toMatch(/TEMPLATE is made from the model's own/);
+    const known = await asked(
+      "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}",
+      "template-known",
+    );
+    expect(known.modelfile).toMatch(/TEMPLATE """.*<start_of_turn>.*"""\n(PARAMETER stop ".+"\n)*PARAMETER stop "<end_of_turn>"\n/s);
+    for (const [template, out, says] of [
+      [null, "template-none", /no TEMPLATE is written: the model has no chat template/],
+      ["{{ raise_exception('no') }}", "template-strange", /no TEMPLATE is written: @huggingface\/ollama-utils knows none/],
+    ] as const) {
+      const { modelfile, stderr } = await asked(template, out);
+      expect(stderr).toMatch(says);
+      expect(modelfile).not.toContain("TEMPLATE");
+    }
+  });
+
+  test("from a GGUF base: an adapter that was trained on the file goes every way out", async () => {
+    const file = at("base.gguf");
+    await exported(model, "--format", "gguf", "--type", "f32", "--out", file);
+    const own = at("gguf-run");
+    const steps = ["--steps", "2", "--lr", "5e-2", "--targets", "q_proj,k_proj", "--rank", "2", "--device", "cpu"];
+    const trained = await lowrank(["train", "--model", file, "--data", train, ...steps, "--out", own]);
+    expect(trained.code, trained.stderr).toBe(0);
+    const expected = await logits(file, own);
+    expect(await exported(own, "--format", "peft", "--out", at("gguf-peft"))).toMatchObject({ base: file });
+    expect(await logits(file, at("gguf-peft"))).toEqual(expected);
+    await exported(own, "--format", "mlx", "--out", at("gguf-mlx"));
+    expectClose(await logits(file, at("gguf-mlx")), expected, 1e-5);
+    // llama.cpp's adapter has q and k in the order of its own base, as the file of the same adapter on the folder has them.
+    await exported(own, "--format", "gguf", "--out", at("gguf-adapter.gguf"));
+    await exported(own, "--model", model, "--format", "gguf", "--out", at("folder-adapter.gguf"));
+    const [one, other] = [await tensorsOf(at("gguf-adapter.gguf")), await tensorsOf(at("folder-adapter.gguf"))];
+    expect(one).toEqual(other);
+    await exported(own, "--format", "gguf", "--merge", "--type", "f32", "--out", at("gguf-merged.gguf"));
+    expectClose(await logits(at("gguf-merged.gguf"), null), expected, 1e-4);
+    await exported(own, "--format", "safetensors", "--out", at("gguf-whole"));
+    expectClose(await logits(at("gguf-whole"), null), expected, 1e-4);
+  }, 120_000);
+
+  test("a card names data sets of the hub, and no path of this machine, however many files were given", () => {
+    const settings = { data: "hub:org/rows@main:2, /home/someone/own.jsonl, hub:other/rows" };
+    const run = { settings, steps: 1, lines: [] };
+    const text = cardText(
+      { source: { base: "org/base", license: null, name: "n", path: "n", run }, method: "lora" },
+      peftUse("org/base", "n"),
+    );
+    expect(text).toMatch(/datasets:\n- "?org\/rows"?\n- "?other\/rows"?\n/);
+    expect(text).toContain("| data | hub:org/rows@main:2, own.jsonl, hub:other/rows |");
+  });
+
   const cases: readonly (readonly [string, () => string[], RegExp])[] = [
     [
       "a format that is not written, with the way that works",
@@ -134,6 +207,7 @@ describe("export", () => {
       () => [model, "--format", "mlx", "--out", at("x")],
       /is a model, and --format mlx is for adapters\. mlx-lm reads the folder as it is/,
     ],
+    ["--template elsewhere", () => [run, "--format", "gguf", "--template", "--out", at("x")], /--template is for --format ollama/],
     ["--merge of a model", () => [model, "--format", "gguf", "--merge", "--out", at("x")], /--merge is for adapters/],
     ["a folder that holds files", () => [run, "--format", "peft", "--out", model], /already holds files/],
     ["a file that is there", () => [run, "--format", "gguf", "--out", at("there.gguf")], /is there and is not a file that --out wrote/],

@@ -13,6 +13,8 @@ import { lowrank, lowrankHere, type Outcome, printed, scratchFolder, tinyProject
 const folder = scratchFolder();
 const { model, train } = await tinyProject(folder);
 const files = Object.fromEntries(readdirSync(model).map((name) => [name, readFileSync(join(model, name))]));
+const pick = (...names: readonly string[]): Record<string, Buffer> =>
+  Object.fromEntries(names.flatMap((name) => (files[name] ? [[name, files[name]]] : [])));
 const at = (name: string): string => join(folder, name);
 const id = "org/tiny";
 let hub: TestHub;
@@ -66,6 +68,47 @@ describe("a name of the hub in place of a folder", () => {
     // A run that is resumed knows its model's revision.
     expectDone(await lowrankHere(["train", "--resume", "--steps", "3", "--out", at("run"), "--allow-changed"]));
     expect(hub.asked).toEqual([]);
+  });
+
+  test("org/name:FILE.gguf is a model in every command, and a repository of GGUF files alone says which there are", async () => {
+    mkdirSync(at("files"));
+    expectDone(await lowrankHere(["export", model, "--format", "gguf", "--type", "q8_0", "--out", at("files/hub.gguf")]));
+    hub.push("org/only-gguf", { "sub/tiny-q8_0.gguf": readFileSync(at("files/hub.gguf")), "README.md": Buffer.from("x") });
+    hub.push("org/config-and-gguf", { ...pick("config.json", "tokenizer.json"), "sub/tiny.gguf": readFileSync(at("files/hub.gguf")) });
+    const named = "org/only-gguf:sub/tiny-q8_0.gguf";
+    const [own, local] = [named, at("files/hub.gguf")];
+    const text = async (from: string, ...more: readonly string[]): Promise<unknown> => {
+      const said = await lowrankHere([
+        "generate",
+        "--model",
+        from,
+        "--prompt",
+        "red",
+        "--max-new-tokens",
+        "4",
+        "--device",
+        "cpu",
+        "--json",
+        ...more,
+      ]);
+      expectDone(said);
+      return printed<{ ids: unknown }>(said.stdout).ids;
+    };
+    expect(await text(own)).toEqual(await text(local));
+    expectDone(await lowrankHere(["train", "--model", own, ...training, "--out", at("gguf-run")]));
+    expect(JSON.parse(readFileSync(at("gguf-run/adapter_config.json"), "utf8"))).toMatchObject({ base_model_name_or_path: named });
+    hub.reset();
+    expect(await text(own, "--adapter", at("gguf-run"))).toEqual(await text(local, "--adapter", at("gguf-run")));
+    expectDone(await lowrankHere(["export", at("gguf-run"), "--format", "gguf", "--out", at("files/run.gguf")]));
+    expect(hub.asked).toEqual([]);
+    for (const [from, says] of [
+      ["org/only-gguf", /It has GGUF files: name one of .*org\/only-gguf:sub\/tiny-q8_0\.gguf/],
+      ["org/only-gguf:none.gguf", /none\.gguf/],
+      ["org/config-and-gguf", /no model\.safetensors.* name one of org\/config-and-gguf:sub\/tiny\.gguf/],
+    ] as const) {
+      const { code, stderr } = await lowrankHere(["generate", "--model", from, "--prompt", "a", "--device", "cpu"]);
+      expect([code, stderr]).toEqual([2, expect.stringMatching(says)]);
+    }
   });
 
   test("plan fetches the config alone", async () => {

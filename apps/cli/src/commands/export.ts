@@ -32,6 +32,7 @@ const flags = {
     default: "bf16",
   },
   merge: { type: "switch", help: "gguf, ollama: merge the adapter into its base, and write one model" },
+  template: { type: "switch", help: "ollama: write a TEMPLATE into the Modelfile, for an Ollama that takes none from the GGUF file" },
   out: { type: "text", value: "DIR|FILE.gguf", path: "written", help: "new folder, or with gguf a new file", required: true },
   device: { ...deviceFlag, default: "cpu" },
   json: jsonFlag,
@@ -63,7 +64,8 @@ async function write(
   format: ExportFormat,
   target: Pick<Exporting, "folder" | "files" | "fileName">,
 ): Promise<number> {
-  const { model, revision, type, merge: isAsked, out } = values;
+  const { model, revision, type, merge: isAsked, template: hasTemplate, out } = values;
+  if (hasTemplate && values.format !== "ollama") throw new UsageError("--template is for --format ollama. Leave it out.");
   const source = await openSource(path, { model, revision, output, signal });
   if (format.takes === "adapter" && source.kind === "model")
     throw new UsageError(
@@ -74,7 +76,7 @@ async function write(
   return withDevice(values.device, output, async (device) => {
     const { loaded, adapter } = await loadSource(source, { device, output, signal });
     const isMerged = isAsked || format.takes === "model";
-    const commands = await format.write({ ...target, source, loaded, adapter, isMerged, type, output });
+    const commands = await format.write({ ...target, source, loaded, adapter, isMerged, type, hasTemplate, output });
     const what = adapter ? (isMerged ? "The model with the adapter merged" : "The adapter") : "The model";
     output.say(`${what} is in ${out}.${commands.length > 0 ? " It runs by:" : ""}`, ...commands);
     output.result({ out, format: values.format, kind: adapter && !isMerged ? "adapter" : "model", base: source.base });

@@ -68,7 +68,7 @@ export function transformersUse(name: string): CardUse {
 function dataOf({ settings }: ExportedRun): readonly string[] {
   const { data } = settings;
   if (typeof data !== "string") return [];
-  const named = data.split(",").flatMap((path) => (path.startsWith("hub:") ? [path.slice(4).replace(/[@:].*$/, "")] : []));
+  const named = data.split(/, ?/).flatMap((path) => (path.startsWith("hub:") ? [path.slice(4).replace(/[@:].*$/, "")] : []));
   return [...new Set(named)];
 }
 
@@ -94,8 +94,11 @@ function sectionsOf(run: ExportedRun): readonly { readonly heading: string; read
 
 /** A value in a cell: what would end the cell is shown, and of a path of this machine its end alone, since cards are published. */
 function cell(value: unknown): string {
-  const text = String(value);
-  return (isAbsolute(text) ? basename(text) : text).replace(/[|\\]/g, "\\$&").replace(/\s+/g, " ");
+  // Several data files are one text.
+  const parts = String(value)
+    .split(", ")
+    .map((part) => (isAbsolute(part) ? basename(part) : part));
+  return parts.join(", ").replace(/[|\\]/g, "\\$&").replace(/\s+/g, " ");
 }
 
 /** The first and the last, and some between. */

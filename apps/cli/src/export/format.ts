@@ -18,6 +18,8 @@ export interface Exporting {
   readonly fileName: string | null;
   /** Types of a GGUF file's tensors. */
   readonly type: GgufFileType;
+  /** Whether a Modelfile is to have a TEMPLATE. */
+  readonly hasTemplate: boolean;
   readonly output: Output;
 }
 

@@ -58,8 +58,22 @@ export async function filesAt(hub: Hub, id: string, commit: string, folder = "")
 
 /** All files of a data set at one commit, those in folders too, by their paths. */
 export async function dataFilesAt(hub: Hub, id: string, commit: string): Promise<Map<string, HubFile>> {
+  return everyFileAt(hub, id, commit, { type: "dataset", name: id.slice(dataPrefix.length) });
+}
+
+/** All GGUF files of a model's repository at one commit, those in folders too, by their paths. */
+export async function ggufFilesAt(hub: Hub, id: string, commit: string): Promise<readonly string[]> {
+  const files = await everyFileAt(hub, id, commit, { type: "model", name: id });
+  return [...files.keys()].filter((file) => /\.gguf$/i.test(file));
+}
+
+async function everyFileAt(
+  hub: Hub,
+  id: string,
+  commit: string,
+  repo: { readonly type: "dataset" | "model"; readonly name: string },
+): Promise<Map<string, HubFile>> {
   const { listFiles } = await import("@huggingface/hub");
-  const repo = { type: "dataset", name: id.slice(dataPrefix.length) } as const;
   const files = new Map<string, HubFile>();
   const asked = { repo, recursive: true, revision: commit, hubUrl: hub.endpoint, fetch: fetchOf(hub, id, commit) };
   for await (const entry of listed(id, listFiles(asked))) {

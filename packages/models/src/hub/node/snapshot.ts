@@ -6,7 +6,7 @@ import { type CachedRepository, isLinkName, linkBlob, noteAbsent, snapshotOf, wi
 import type { Hub, HubOptions } from "./environment.js";
 import { partialsIn } from "./partial.js";
 import { ProgressMeter } from "./progress.js";
-import { commitOf, filesAt, type HubFile } from "./repository.js";
+import { commitOf, filesAt, ggufFilesAt, type HubFile } from "./repository.js";
 import { fetchBlob } from "./transfer.js";
 import { neededOf, OtherKindError, requiredAmong, shardsIn, type Wanted } from "./wanted.js";
 
@@ -38,7 +38,10 @@ export async function fetchSnapshot(
   const { optional } = neededOf(wanted);
   const required = requiredAmong(neededOf(wanted), files);
   const absent = required.filter((name) => !files.has(name));
-  if (absent.length > 0) throw notOfThatKind(hub, id, wanted, absent[0] ?? "", files);
+  if (absent.length > 0) {
+    const isOther = files.has("config.json") || files.has("adapter_config.json");
+    throw notOfThatKind(hub, id, wanted, absent[0] ?? "", files, isOther ? [] : await ggufFilesAt(hub, id, commit));
+  }
   await makeFolder(repository.blobs);
   const work: Fetch = { hub, repository, commit, options };
   const weights = wanted === "model" ? await weightsOf(work, files) : [];
@@ -62,8 +65,8 @@ export async function fetchSnapshot(
 const folderOf = (path: string): string => path.slice(0, Math.max(path.lastIndexOf("/"), 0));
 
 /** Says which GGUF files there are, as a sentence; empty where there is none. */
-function ggufNamed(id: string, files: ReadonlyMap<string, HubFile>): string {
-  const names = [...files.keys()].filter((file) => /\.gguf$/i.test(file) && !/-(?!00001)\d{5}-of-\d{5}\.gguf$/i.test(file));
+function ggufNamed(id: string, files: readonly string[]): string {
+  const names = files.filter((file) => !/-(?!00001)\d{5}-of-\d{5}\.gguf$/i.test(file));
   if (names.length === 0) return "";
   return ` It has GGUF files: name one of ${names
     .slice(0, 8)
@@ -71,13 +74,20 @@ function ggufNamed(id: string, files: ReadonlyMap<string, HubFile>): string {
     .join(", ")}${names.length > 8 ? `, … (${names.length})` : ""}.`;
 }
 
-function notOfThatKind(hub: Hub, id: string, wanted: Wanted, name: string, files: ReadonlyMap<string, HubFile>): CheckpointError {
+function notOfThatKind(
+  hub: Hub,
+  id: string,
+  wanted: Wanted,
+  name: string,
+  files: ReadonlyMap<string, HubFile>,
+  ggufFiles: readonly string[],
+): CheckpointError {
   const fact = `${id}: it is no folder, and the hub has no ${name} for it at ${hub.endpoint}.`;
   if (wanted === "adapter" && files.has("config.json"))
     return new OtherKindError(`${fact} It is a model: give it as --model.`, id, "model");
   if (wanted !== "adapter" && files.has("adapter_config.json"))
     return new OtherKindError(`${fact} It is an adapter: give it as --adapter, with its base as the model.`, id, "adapter");
-  return new CheckpointError(`${fact}${ggufNamed(id, files) || " Check the path or the id."}`, id);
+  return new CheckpointError(`${fact}${ggufNamed(id, ggufFiles) || " Check the path or the id."}`, id);
 }
 
 function missingShard(id: string, name: string): never {
@@ -99,7 +109,7 @@ async function weightsOf(work: Fetch, files: ReadonlyMap<string, HubFile>): Prom
   const found = weightFiles(files.keys());
   if (!found)
     throw new CheckpointError(
-      `${id}: the hub has no model.safetensors for it.${ggufNamed(id, files) || " Choose a checkpoint that ships safetensors."}`,
+      `${id}: the hub has no model.safetensors for it.${ggufNamed(id, await ggufFilesAt(work.hub, id, work.commit)) || " Choose a checkpoint that ships safetensors."}`,
       id,
     );
   if (found.kind === "files") return found.names;
