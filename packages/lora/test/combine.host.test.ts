@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import {
   type Adapter,
   AdapterError,
+  adapterOutline,
   applyAdapter,
   type CombineMethod,
   type CombineOptions,
@@ -11,6 +12,7 @@ import {
   loadAdapter,
   type MajoritySign,
   merge,
+  resizeAdapter,
   saveAdapter,
   unmerge,
 } from "../src/index.js";
@@ -183,4 +185,39 @@ test("refused: DoRA, adapters of two models, and lists of targets beside an expr
   await expect(combineAdapters([list, elsewhere])).rejects.toThrow(/on one model/);
   const expression = applyAdapter(model, { method: "lora", rank: 2, targets: ".*c_fc" });
   await expect(combineAdapters([list, expression])).rejects.toThrow(/expression/);
+});
+
+describe("what adapters leave out", () => {
+  // As an adapter of a model's text part has it: layers of the same names elsewhere are no targets.
+  const rest = "(?!layers\\.).*";
+  const saved = async (exclude: string | readonly string[], targets: readonly string[]): Promise<(name: string) => Promise<Adapter>> => {
+    const files = memoryFiles();
+    const adapter = applyAdapter(new TinyModel(dev), { method: "lora", rank: 2, targets, exclude });
+    await saveAdapter(adapter, "a", { files });
+    const one = applyAdapter(new TinyModel(dev), { method: "lora", rank: 2, targets: ["q_proj", "c_fc"] });
+    await saveAdapter(one, "b", { files });
+    const outline = await adapterOutline(["a", "b"], { files, device: dev });
+    return (name) => loadAdapter(outline, name, { files, onWarning });
+  };
+  const excludedIn = async (adapter: Adapter): Promise<unknown> => {
+    const files = memoryFiles();
+    await saveAdapter(adapter, "out", { files });
+    const source = await files.open("out/adapter_config.json");
+    return (JSON.parse(new TextDecoder().decode(await source?.read(0, source.byteLength))) as Record<string, unknown>)["exclude_modules"];
+  };
+
+  test.each<readonly [string, string | readonly string[], readonly string[], unknown]>([
+    ["stays left out where all that is combined fits it", rest, ["q_proj"], rest],
+    ["is let go where another adapter is on it", ["c_fc"], ["q_proj"], null],
+  ])("%s", async (_, exclude, targets, expected) => {
+    const open = await saved(exclude, targets);
+    const both = await combineAdapters([await open("a"), await open("b")], { method: "cat", onWarning });
+    expect(await excludedIn(both)).toEqual(expected);
+  });
+
+  test("stays left out of one that is resized", async () => {
+    const open = await saved(rest, ["q_proj"]);
+    const { adapter } = await resizeAdapter(await open("a"), { rank: 1, onWarning });
+    expect(await excludedIn(adapter)).toBe(rest);
+  });
 });

@@ -3,7 +3,7 @@ import { type Adapter, type AdapterOrigin, attach } from "../adapter.js";
 import type { HostMatrix } from "../linalg/product.js";
 import type { LoraOptions } from "../methods/lora.js";
 import { type AnyMethod, methodNamed } from "../methods/table.js";
-import { matchLayers } from "../targeting/match.js";
+import { matchLayers, type TargetOptions } from "../targeting/match.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
 
 /** A pair on the host; with a scaling of 1 the product B A is all that it adds to the weight. */
@@ -21,6 +21,8 @@ export interface HostPair {
 export interface BuildSettings {
   readonly rank: number;
   readonly targets?: readonly string[] | string;
+  /** What the adapters that it comes from leave out, of each that says so: the first of them that leaves none of the pairs out is kept. */
+  readonly exclusions?: readonly TargetOptions["exclude"][];
   readonly dropout?: number;
   readonly origin: AdapterOrigin;
   readonly warn: (message: string) => void;
@@ -38,7 +40,16 @@ export function builtAdapter(model: AdaptableModel, pairs: Map<string, HostPair>
   const pattern = Object.fromEntries(others.map(([name, pair]) => [name.replaceAll(".", "\\."), pair.rank]));
   const names = [...pairs.keys()];
   const targets = settings.targets !== undefined && fits(model, settings.targets, names) ? settings.targets : shortest(model, names);
-  const options: Partial<LoraOptions> = { rank, alpha: rank, dropout, targets, rankPattern: pattern, alphaPattern: pattern };
+  const exclude = settings.exclusions?.find((each) => each !== undefined && each.length > 0 && fits(model, targets, names, each));
+  const options: Partial<LoraOptions> = {
+    rank,
+    alpha: rank,
+    dropout,
+    targets,
+    ...(exclude !== undefined && { exclude }),
+    rankPattern: pattern,
+    alphaPattern: pattern,
+  };
   // The table's own entry: it makes and takes LoRA's options.
   const method = methodNamed("lora") as AnyMethod;
   const adapter = attach(model, method, options, { seed, dropoutGenerator: undefined, origin, warn, isLoaded: true });
@@ -55,8 +66,13 @@ export function builtAdapter(model: AdaptableModel, pairs: Map<string, HostPair>
   return adapter;
 }
 
-function fits(model: AdaptableModel, targets: readonly string[] | string, names: readonly string[]): boolean {
-  const chosen = [...matchLayers(model, { targets }, false).keys()];
+function fits(
+  model: AdaptableModel,
+  targets: readonly string[] | string,
+  names: readonly string[],
+  exclude?: TargetOptions["exclude"],
+): boolean {
+  const chosen = [...matchLayers(model, { targets, ...(exclude !== undefined && { exclude }) }, false).keys()];
   return chosen.length === names.length && chosen.every((name) => names.includes(name));
 }
 

@@ -135,7 +135,8 @@ export async function combineAdapters(adapters: readonly Adapter[], options: Com
     },
   );
   const { dropout } = first.options as LoraOptions;
-  return builtAdapter(first.model, pairs, { rank, targets, dropout, origin: first.origin, warn });
+  const exclusions = adapters.map(({ options: own }) => (own as LoraOptions).exclude);
+  return builtAdapter(first.model, pairs, { rank, targets, exclusions, dropout, origin: first.origin, warn });
 }
 
 function largestRank({ rank, rankPattern }: LoraOptions): number {

@@ -59,12 +59,12 @@ export async function resizeAdapter(
       options.onLayer?.(name, layers.length, all.length);
     },
   );
-  const { dropout } = adapter.options as LoraOptions;
+  const { dropout, exclude } = adapter.options as LoraOptions;
   const rank = options.rank ?? largest(layers.map((layer) => layer.rank));
   const targets = adapter.method.toPeft(adapter.options, adapter.places, adapter.attachments)["target_modules"] as
     | readonly string[]
     | string;
-  const built = builtAdapter(adapter.model, pairs, { rank, targets, dropout, origin: adapter.origin, warn, seed });
+  const built = builtAdapter(adapter.model, pairs, { rank, targets, exclusions: [exclude], dropout, origin: adapter.origin, warn, seed });
   return { adapter: built, report: keptReport(layers) };
 }
 
