@@ -1,13 +1,11 @@
-import { largest } from "@lowrank/tensor";
 import { feedForward } from "../decoder/feed-forward.js";
 import { shortConv } from "../decoder/short-conv.js";
 import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { flagOrNull, layerTypes, list, rotary, sizes } from "./fields.js";
-import type { GgufKey } from "./gguf/description.js";
 import { counted, headDim, measured, sizeKeys, vocabSize } from "./gguf/keys.js";
+import { type Layered, lfm2LayerKeys, lfm2Names } from "./gguf/lfm2.js";
 import { ropeKeys } from "./gguf/rope.js";
-import { llamaNames, queryKeyNorms, squeezed } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, selfAttention, typePerLayer } from "./standard.js";
 
@@ -21,26 +19,6 @@ interface Layers {
 function hasAttention({ layer_types: types, full_attn_idxs: full }: Layers, layer: number): boolean {
   return types ? types[layer] === "full_attention" : (full?.includes(layer) ?? true);
 }
-
-/** Which layers have attention, by their key-value heads, and the width of the feed-forward as it is. */
-const layerKeys: GgufKey<
-  Layers & Inner & { readonly num_hidden_layers: number; readonly num_attention_heads: number; readonly num_key_value_heads: number | null }
-> = {
-  read: (file) => {
-    const heads = file.perLayer("attention.head_count_kv", file.layerCount());
-    return {
-      num_key_value_heads: largest(heads),
-      layer_types: heads.map((count) => (count === 0 ? "conv" : "full_attention")),
-      intermediate_size: file.count("feed_forward_length"),
-      block_auto_adjust_ff_dim: false,
-    };
-  },
-  write: (config) => {
-    const heads = config.num_key_value_heads ?? config.num_attention_heads;
-    const value = Array.from({ length: config.num_hidden_layers }, (_, layer) => (hasAttention(config, layer) ? heads : 0));
-    return { "attention.head_count_kv": { type: "i32[]", value }, feed_forward_length: { type: "u32", value: innerSize(config) } };
-  },
-};
 
 /** LFM2 (Liquid AI 2025): transformers' Lfm2ForCausalLM. */
 export const lfm2: Family = defineFamily({
@@ -78,23 +56,9 @@ export const lfm2: Family = defineFamily({
       vocabSize,
       headDim,
       ropeKeys((config: RotaryConfig, path) => readRope(config, path, { theta: 1e6 })),
-      layerKeys,
+      lfm2LayerKeys<Layered & Layers & Inner>(hasAttention, innerSize),
     ],
-    layer: () => ({
-      ...llamaNames,
-      ...queryKeyNorms,
-      operator_norm: "attn_norm",
-      ffn_norm: "ffn_norm",
-      "conv.conv": squeezed("shortconv.conv"),
-      "conv.in_proj": "shortconv.in_proj",
-      "conv.out_proj": "shortconv.out_proj",
-      "self_attn.out_proj": "attn_output",
-      "self_attn.q_layernorm": "attn_q_norm",
-      "self_attn.k_layernorm": "attn_k_norm",
-      "feed_forward.w1": "ffn_gate",
-      "feed_forward.w3": "ffn_up",
-      "feed_forward.w2": "ffn_down",
-    }),
+    layer: () => lfm2Names,
     model: () => ({ norm: "token_embd_norm" }),
   },
   decoder: (given, path) => {
