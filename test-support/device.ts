@@ -24,8 +24,10 @@ export function testDevice(): Promise<Device> {
 }
 
 /** A cpu device that packs right operands for good whenever it may. */
-function panelsDevice(options: DeviceOptions): Device {
-  return new Device("cpu", createCpuBackend({ ...options, environment: nodeEnvironment(), panelsAtOnce: true }), planExecutor());
+function panelsDevice({ budgetBytes: asked, ...options }: DeviceOptions): Device {
+  const budgetBytes = typeof asked === "function" ? asked("cpu") : asked;
+  const budget = budgetBytes === undefined ? {} : { budgetBytes };
+  return new Device("cpu", createCpuBackend({ ...options, ...budget, environment: nodeEnvironment(), panelsAtOnce: true }), planExecutor());
 }
 
 /** A device under test that no other test has put anything on, for those that count what it holds. The caller disposes it. */

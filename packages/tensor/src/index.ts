@@ -1,6 +1,6 @@
 import "./ops/methods.js";
 
-export { type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
+export { type BackendOptions, type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";
 export { type AwqWeight, awqValues } from "./blocks/awq.js";

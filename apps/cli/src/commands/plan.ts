@@ -5,7 +5,7 @@ import type { Flags } from "../flags.js";
 import { cardOf, cards, leastSeconds } from "../plan/cards.js";
 import { type Fitting, growthOf } from "../plan/growth.js";
 import { modelOfFlags, outlinedStep, outlineFlags } from "../plan/outline.js";
-import { withDevice } from "../session.js";
+import { deviceBytes, ownProcessBytes, withDevice } from "../session.js";
 import { bytes, grouped, tableLines } from "../terminal/format.js";
 
 const flags = {
@@ -22,6 +22,8 @@ interface TrainingPlan {
   /** Activations, gradients and everything else that lives within a step. */
   readonly stepBytes: number;
   readonly peakBytes: number;
+  /** What the process would have resident at most, whose memory is the cpu's; null where the device has its own. */
+  readonly processBytes: number | null;
   readonly parameters: { readonly frozen: number; readonly trained: number };
   readonly kernelCount: number;
   readonly operations: number;
@@ -49,7 +51,7 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
   const { memory } = context.values;
   const isFree = memory === undefined && deviceMemoryBytes === null;
   const fitting = await growthOf(like, model, context, { first, isFree, tookMs: process.cpuUsage(begun).user / 1000 });
-  const bytes = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : memory * 1e9;
+  const room = memory === undefined ? (deviceMemoryBytes ?? like.backend.limits.budgetBytes) : deviceBytes(memory, like.name);
   const plan = plans.at(-1);
   if (!plan) throw new Error("plan: the training step made no plan.");
   const { kernels } = planStatistics(plan);
@@ -58,6 +60,7 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
     optimizerBytes,
     stepBytes: plan.arenaBytes,
     peakBytes,
+    processBytes: like.name === "cpu" ? peakBytes + ownProcessBytes : null,
     parameters: { frozen: report.frozen, trained: report.trainable },
     kernelCount: kernels.length,
     operations: kernels.reduce((sum, { operations }) => sum + operations, 0),
@@ -65,7 +68,7 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
     batch: context.values.batch,
     length,
     deviceMemoryBytes,
-    most: fitting && { ...fitting(bytes), bytes },
+    most: fitting && { ...fitting(room), bytes: memory === undefined ? room : memory * 1e9 },
     cards: cards.map((card) => {
       const seconds = leastSeconds(kernels, card);
       return {
@@ -115,11 +118,12 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
       ["optimizer state", bytes(plan.optimizerBytes)],
       ["a step: activations, gradients", bytes(plan.stepBytes)],
       ["peak, batches and workspace included", bytes(plan.peakBytes)],
+      ...(plan.processBytes === null ? [] : [["the process with all that, Node included", bytes(plan.processBytes)]]),
     ],
     { areNumbers: true, width: output.tableColumns },
   ))
     output.say(line);
-  if (values.memory !== undefined && plan.peakBytes > values.memory * 1e9)
+  if (values.memory !== undefined && (plan.processBytes ?? plan.peakBytes) > values.memory * 1e9)
     output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is rematerialized. Plan for fewer rows or tokens.`);
   if (plan.deviceMemoryBytes !== null)
     output.say(

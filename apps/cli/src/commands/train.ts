@@ -24,7 +24,7 @@ import type { Output } from "../output.js";
 import { withLeastMemory } from "../plan/least.js";
 import { Progress } from "../progress.js";
 import { resumedFlags, startCommand, withResumeAdvice } from "../resume.js";
-import { withDevice } from "../session.js";
+import { deviceBytes, withDevice } from "../session.js";
 import { grouped, reportLines } from "../terminal/format.js";
 import { isTrace, TraceRecorder } from "../trace.js";
 import { type LossPoint, sayEnd } from "../train/closing.js";
@@ -164,8 +164,9 @@ async function runTrain(context: CommandContext<typeof trainFlags>): Promise<num
   const { values, given, args } = await resumedFlags("train", trainFlags, ["model", "data"], context, context.values);
   checkTogether(values);
   const trace = values.profile === undefined ? null : new TraceRecorder();
+  const { memory } = values;
   const deviceOptions = {
-    ...(values.memory !== undefined && { budgetBytes: values.memory * 1e9 }),
+    ...(memory !== undefined && { budgetBytes: (name: string) => deviceBytes(memory, name) }),
     ...(trace && { onKernel: trace.onKernel }),
   };
   const onDevice = <R>(use: Parameters<typeof withDevice<R>>[2]): Promise<R> => withDevice(values.device, output, use, deviceOptions);

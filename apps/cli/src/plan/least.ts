@@ -7,7 +7,7 @@ import { UsageError } from "../failure.js";
 import type { Values } from "../flags.js";
 import { modelFolder } from "../hub.js";
 import type { methodFlags } from "../method.js";
-import type { QuantizeChoice } from "../session.js";
+import { deviceBytes, ownProcessBytes, type QuantizeChoice } from "../session.js";
 import { plannedModel } from "./model.js";
 import { outlinedStep, type outlineFlags } from "./outline.js";
 
@@ -41,13 +41,16 @@ export async function withLeastMemory<R>(
     const planned = await leastBytes(like, flags, context).catch(() => null); // what went wrong first is what is told
     if (planned === null) throw error;
     // A run that planning thought would fit asks for a little more than it was given.
-    const least = inGigabytes(Math.max(planned.bytes, 1.1e9 * flags.memory));
+    const least = inGigabytes(memoryFor(Math.max(planned.bytes, 1.1 * deviceBytes(flags.memory, like.name)), like));
     const less = planned.isLeast ? "" : " Nothing is rematerialized then; a little less may do.";
     throw new UsageError(
       `--memory ${flags.memory} is too small for these rows: ${error.fact}. Give --memory ${least} or more (GB), or lower --batch-size or --max-length.${less}`,
     );
   }
 }
+
+/** Bytes that --memory has to say for a device to get so many. */
+const memoryFor = (bytes: number, { name }: PlannedFor): number => bytes + (name === "cpu" ? ownProcessBytes : 0);
 
 /** By name, because several copies of a package may be installed. */
 function isOutOfMemory(error: unknown): error is Error & { readonly fact: string } {
@@ -83,7 +86,7 @@ async function leastBytes(
   const silent = { ...context.output, note: () => {}, say: () => {} };
   const peak = async (bytes: number | undefined): Promise<number> => {
     const step = { batch: flags["batch-size"], seq: Math.max(2, longestLength(data.examples)), dtype: undefined, json: false };
-    const values = { ...flags, ...step, memory: bytes === undefined ? undefined : bytes / 1e9 };
+    const values = { ...flags, ...step, memory: bytes === undefined ? undefined : memoryFor(bytes, like) / 1e9 };
     return (await outlinedStep(like, planned, { ...context, output: silent, positionals: [], values })).peakBytes;
   };
   const start = performance.now();

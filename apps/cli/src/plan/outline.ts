@@ -7,7 +7,7 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { applyMethod, fullMethod, methodFlags, methodNames, methodOf, methodOptions, refuseMethodFlags } from "../method.js";
-import { jsonFlag, memoryFlag, quantizedFull, quantizeFlag } from "../session.js";
+import { deviceBytes, jsonFlag, memoryFlag, quantizedFull, quantizeFlag } from "../session.js";
 import { type PlannedModel, plannedModel, weightTypes } from "./model.js";
 
 /** What says which step of training is meant, where no model is built. */
@@ -67,7 +67,10 @@ export async function outlinedStep(
   if (isFull) refuseMethodFlags(given);
   const quantize = values.quantize === undefined || values.quantize === "none" ? null : values.quantize;
   if (isFull && quantize !== null) throw quantizedFull();
-  const { device, plans, startPeak } = planningDevice(like, values.memory === undefined ? budgetBytes : values.memory * 1e9);
+  const { device, plans, startPeak } = planningDevice(
+    like,
+    values.memory === undefined ? budgetBytes : deviceBytes(values.memory, like.name),
+  );
   const model = await planned.outline(device, { dtype: isFull ? "f32" : values.dtype, quantize });
   const length = values.seq ?? model.contextLength;
   if (length > model.contextLength)

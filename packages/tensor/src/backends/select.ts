@@ -11,8 +11,8 @@ import { indexedTunings } from "./webgpu/indexed-tunings.js";
 
 /** How an environment (Node, a browser) makes backends; set by the package's entry files. */
 export interface Environment {
-  cpu(options: DeviceOptions): Backend | Promise<Backend>;
-  webgpu(options: DeviceOptions): Promise<Backend>;
+  cpu(options: BackendOptions): Backend | Promise<Backend>;
+  webgpu(options: BackendOptions): Promise<Backend>;
   /** True when WebGPU has an adapter that is a real GPU, not a software one. */
   hasGpu(): Promise<boolean>;
 }
@@ -20,8 +20,8 @@ export interface Environment {
 export interface DeviceOptions {
   /** Worker threads of the cpu backend, the main thread included. When absent: one a core; in a browser as many as run at a time, which is tried out. */
   readonly threads?: number;
-  /** Bytes that the device may hold at a time; the backend's own estimate when absent. */
-  readonly budgetBytes?: number;
+  /** Bytes that the device may hold at a time, or a function that says so once it is known which is taken; the backend's own estimate when absent. */
+  readonly budgetBytes?: number | ((name: "cpu" | "webgpu") => number);
   /** Text that the WebGPU adapter's name must contain, case-insensitive (for machines with several). */
   readonly adapter?: string;
   /** Kernel variants that were measured before (`tune`), in place of those remembered for the WebGPU adapter; null for none. What is measured then is not remembered. */
@@ -29,6 +29,9 @@ export interface DeviceOptions {
   /** Called with the time of each kernel, once it is known. Kernels then run one by one, which costs some speed. */
   readonly onKernel?: (time: KernelTime) => void;
 }
+
+/** What a backend is made with. */
+export type BackendOptions = Omit<DeviceOptions, "budgetBytes"> & { readonly budgetBytes?: number };
 
 /** What a browser offers; the Node entry puts its own in place. */
 let environment: Environment = {
@@ -67,6 +70,9 @@ export async function device(name: "auto" | "cpu" | "webgpu" | "reference" = "au
   }
   if (options?.threads !== undefined) checkThreadCount(options.threads, "`threads`");
   const chosen = name === "auto" ? ((await environment.hasGpu()) ? "webgpu" : "cpu") : name;
-  const backend = await environment[chosen](options);
+  // Nothing of what the types say is sure from JavaScript.
+  const { budgetBytes: asked, ...rest }: DeviceOptions = options ?? {};
+  const budgetBytes = typeof asked === "function" ? asked(chosen) : asked;
+  const backend = await environment[chosen]({ ...rest, ...(budgetBytes !== undefined && { budgetBytes }) });
   return new Device(chosen, backend, planExecutor());
 }

@@ -188,7 +188,9 @@ export class Heap {
     const { bytesInUse } = this.counters;
     return new OutOfMemoryError(
       `cpu: out of memory: ${showBytes(size)} more than the ${showBytes(bytesInUse)} in use do not fit the budget of ${showBytes(this.budgetBytes)}`,
-      "use a smaller batch or sequence, or store weights as bf16",
+      this.budgetBytes < maxHeapBytes
+        ? "use a smaller batch or sequence, or quantize the weights (nf4)"
+        : "WebAssembly's memory ends there. Use a smaller batch or sequence, quantize the weights (nf4), or compute on a GPU (webgpu), whose memory is its own",
       bytesInUse + size - this.budgetBytes,
       "cpu",
     );
