@@ -82,7 +82,7 @@ describe("compareOutputs", () => {
     let [equal, written] = [0, 0];
     for (const { ids, labels } of rows) {
       const border = labels.findIndex((label) => label !== ignoredLabel);
-      const prompt = ids.slice(0, border > 0 ? border : Math.min(16, ids.length - 1));
+      const prompt = ids.slice(0, border > 0 ? border : Math.min(8, ids.length - 1));
       const tokens = (await generate(one, prompt, { maxNewTokens: 24, temperature: 0, stopTokens: [] })).slice(0, 256 - written);
       const [p, q] = [await logProbabilities(one, [...prompt, ...tokens]), await logProbabilities(other, [...prompt, ...tokens])];
       const best = (numbers: readonly number[] = []): number => numbers.indexOf(Math.max(...numbers));

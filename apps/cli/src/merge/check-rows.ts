@@ -27,29 +27,30 @@ export interface CheckOptions {
   readonly signal: AbortSignal;
 }
 
-/** Rows that are read, and tokens of them all and of the longest: so much is read in a few seconds. */
-const [rowLimit, tokenLimit, rowTokens] = [64, 512, 256];
+/** Rows that are read, tokens of the longest, and of them all: of those that somebody named, and of those that are taken where nobody did, in a few seconds. */
+const [rowLimit, rowTokens] = [64, 256];
+const tokenLimits = { named: 512, usual: 256 };
 
 /**
  * Rows to compare models on: those of --check, else the held-out ones of the first adapter that is a run with such, else the prose that ships with
- * lowrank; random tokens where the model has no tokenizer. At most 64, evenly spread, and some 512 tokens in all. Rejects with DataError
+ * lowrank; random tokens where the model has no tokenizer. At most 64, evenly spread, and some 256 tokens in all, 512 of --check. Rejects with DataError
  * and UsageError for a --check that cannot be read.
  */
 export async function checkRows(loaded: LoadedModel, { file, runs, output, signal }: CheckOptions): Promise<CheckRows> {
   const { model, config, tokenizer } = loaded;
-  const context = Math.min(rowTokens, contextOf(model));
-  if (!tokenizer) return { rows: randomRows(model.vocabSize, context), source: "random tokens, as the model has no tokenizer" };
+  const limits = { row: Math.min(rowTokens, contextOf(model)), all: tokenLimits[file === undefined ? "usual" : "named"] };
+  if (!tokenizer) return { rows: randomRows(model.vocabSize, limits), source: "random tokens, as the model has no tokenizer" };
   if (file !== undefined && isDataFile(file)) {
     const { examples } = await openData([file], { model, config, tokenizer }, output, { rowLimit, signal });
-    return { rows: some(examples, context), source: `rows of ${file}` };
+    return { rows: some(examples, limits), source: `rows of ${file}` };
   }
   for (const run of file === undefined ? runs : []) {
     const found = await heldOutRows({ ...loaded, tokenizer }, run, output, signal);
-    if (found) return { rows: some(found, context), source: `held-out rows of the run in ${run}` };
+    if (found) return { rows: some(found, limits), source: `held-out rows of the run in ${run}` };
   }
-  const { examples } = await generalText(file, tokenizer, context);
+  const { examples } = await generalText(file, tokenizer, limits.row);
   return {
-    rows: some(examples, context),
+    rows: some(examples, limits),
     source: file === undefined ? "passages of the prose that ships with lowrank" : `passages of ${file}`,
   };
 }
@@ -77,11 +78,17 @@ async function heldOutRows(
   }
 }
 
-/** Some of many rows, evenly spread, until they are enough tokens; each cut to `limit`, with loss tokens in what is left. */
-function some(rows: Examples, limit: number): readonly Example[] {
+/** Of one row, and of all. */
+interface TokenLimits {
+  readonly row: number;
+  readonly all: number;
+}
+
+/** Some of many rows, evenly spread, until they are enough tokens; each cut to its limit, with loss tokens in what is left. */
+function some(rows: Examples, { row: limit, all }: TokenLimits): readonly Example[] {
   const chosen: Example[] = [];
   const step = Math.max(1, rows.length / rowLimit);
-  let left = tokenLimit;
+  let left = all;
   for (let at = 0; at < rows.length && (left > 0 || chosen.length === 0); at += step) {
     const row = cut(rows.at(Math.floor(at)) as Example, limit); // below the length
     if (chosen.length > 0 && row.ids.length > left) continue;
@@ -98,8 +105,8 @@ function cut({ line, ids, labels }: Example, limit: number): Example {
 }
 
 /** The same tokens for each vocabulary: Knuth's multiplicative hashes of 1, 2, … */
-function randomRows(vocabSize: number, context: number): Example[] {
-  const length = Math.min(64, context);
+function randomRows(vocabSize: number, { row: context, all }: TokenLimits): Example[] {
+  const length = Math.min(all / 16, context);
   return Array.from({ length: 16 }, (_, row) => {
     const ids = Array.from({ length }, (_, i) => Math.floor(((((row * length + i + 1) * 2654435761) % 2 ** 32) / 2 ** 32) * vocabSize));
     return { line: row + 1, ids, labels: ids };

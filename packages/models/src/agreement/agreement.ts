@@ -14,7 +14,7 @@ const mostBytes = 2 ** 27;
 /** Tokens that the first model writes, and texts that share them at most. */
 const [writtenTokens, mostTexts] = [256, 16];
 /** Tokens of a row that has no prompt, from which the model goes on writing. */
-const openingTokens = 16;
+const openingTokens = 8;
 
 /** What a model says of some rows, for `compareOutputs`: it is read once, and may go before the other is loaded. */
 export interface RecordedOutputs {
@@ -47,7 +47,7 @@ export interface Agreement {
 
 /**
  * Records what a model says of some rows: their mean loss, its logits in front of up to 256 of their loss tokens (128 MiB of them at most), evenly
- * spread, and 256 tokens that it writes greedily behind the prompts of up to 16 rows, end tokens or not (fewer where the context ends). All loss
+ * spread, and 256 tokens that it writes greedily behind the prompts of up to 16 rows (or several places of rows without one, where these are few), end tokens or not. All loss
  * tokens' logits are read, so a few hundred tokens of rows are meant. Rejects with TrainingError where no row has loss tokens or the loss is not finite, and with the signal's reason.
  */
 export async function recordOutputs(
@@ -136,23 +136,32 @@ async function write(model: CausalLM, rows: readonly Example[], signal: AbortSig
   const isChosen = evenlySpread(rows.length, mostTexts);
   const some = rows.filter((_, row) => isChosen(row));
   const room = model.contextLength - model.virtualTokens.length;
-  const wanted = Math.min(Math.ceil(writtenTokens / some.length), Math.ceil(room / 2));
-  const prompts = some.map((row) => promptOf(row).slice(0, room - wanted));
+  const most = Math.ceil(room / 2);
+  // Few rows and a short context: several texts begin in one row.
+  const beginnings = some.flatMap((row) => beginningsOf(row, Math.ceil(writtenTokens / (most * some.length))));
+  const wanted = Math.min(Math.ceil(writtenTokens / beginnings.length), most);
+  const prompts = beginnings.map(({ ids }) => ids.slice(0, room - wanted));
   const generator = new TextGenerator(model);
   try {
     const options = { maxNewTokens: wanted, temperature: 0, stopTokens: [], ...(signal && { signal }) };
     const written = await generator.generate(prompts, options);
     return prompts.map((prompt, i) => {
       const tokens = (written[i] ?? []).slice(0, Math.max(0, writtenTokens - i * wanted));
-      return { line: some[i]?.line ?? 0, ids: [...prompt, ...tokens], labels: [...prompt.map(() => ignoredLabel), ...tokens] };
+      return { line: beginnings[i]?.line ?? 0, ids: [...prompt, ...tokens], labels: [...prompt.map(() => ignoredLabel), ...tokens] };
     });
   } finally {
     generator.dispose();
   }
 }
 
-/** What stands in front of a row's first loss token, or its first tokens where all of it is in the loss. */
-function promptOf({ ids, labels }: Example): readonly number[] {
+/** What stands in front of a row's first loss token; where all of it is in the loss, some of its tokens, from up to so many places on. */
+function beginningsOf({ line, ids, labels }: Example, places: number): readonly Pick<Example, "line" | "ids">[] {
   const border = labels.findIndex((label) => label !== ignoredLabel);
-  return border > 0 ? ids.slice(0, border) : ids.slice(0, Math.max(1, Math.min(openingTokens, ids.length - 1)));
+  if (border > 0) return [{ line, ids: ids.slice(0, border) }];
+  const length = Math.max(1, Math.min(openingTokens, ids.length - 1));
+  const count = Math.max(1, Math.min(places, Math.floor(ids.length / length)));
+  return Array.from({ length: count }, (_, i) => {
+    const start = Math.floor((i * ids.length) / count);
+    return { line, ids: ids.slice(start, start + length) };
+  });
 }
