@@ -157,8 +157,17 @@ describe("generate --schema", () => {
     ["what is no JSON", "{,}", /--schema .* is not JSON: .*Write a JSON schema/],
     ["a keyword that it does not know", '{"type":"string","pattern":"a"}', /error: The schema at # has "pattern".*Leave it out/],
     ["what nothing fits", "false", /takes no value at all/],
+    ["a folder", "", /[^ ]+: this is a folder where a file is needed/],
   ])("refuses %s before a model is loaded", async (_, content, message) => {
-    const args = ["generate", "--model", join(folder, "none"), "--prompt", "q", "--schema", put("wrong.json", content)];
+    const args = [
+      "generate",
+      "--model",
+      join(folder, "none"),
+      "--prompt",
+      "q",
+      "--schema",
+      content === "" ? folder : put("wrong.json", content),
+    ];
     const { code, stderr } = await lowrankHere(args);
     expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
   });

@@ -62,6 +62,27 @@ export function text(content: string): Expression {
   return sequence(...Array.from(encoder.encode(content), (byte) => byteBetween(byte, byte)));
 }
 
+/** One of several texts: those that begin alike go together, so that thousands cost what their beginnings cost. */
+export function oneOf(texts: readonly string[]): Expression {
+  return oneOfBytes([...new Set(texts)].map((content) => encoder.encode(content)));
+}
+
+function oneOfBytes(texts: readonly Uint8Array[]): Expression {
+  const [first = new Uint8Array()] = texts;
+  let common = 0;
+  while (common < first.length && texts.every((bytes) => bytes[common] === first[common])) common++;
+  const head = Array.from(first.subarray(0, common), (byte) => byteBetween(byte, byte));
+  if (texts.length === 1) return sequence(...head);
+  const byNext = new Map<number, Uint8Array[]>();
+  for (const bytes of texts) {
+    const next = bytes[common] ?? -1;
+    const group = byNext.get(next) ?? [];
+    group.push(bytes.subarray(common));
+    byNext.set(next, group);
+  }
+  return sequence(...head, choice(...Array.from(byNext.values(), oneOfBytes)));
+}
+
 /** Strings of symbols of one length between two of them in their order, each symbol from `least` to `most`. */
 export function stringsBetween(low: readonly number[], high: readonly number[], least: number, most: number): Expression {
   const [first, last] = [low[0] ?? 0, high[0] ?? 0];

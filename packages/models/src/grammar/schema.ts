@@ -1,7 +1,7 @@
 import { shown } from "../schema.js";
 import { arrayOf, objectOf } from "./collections.js";
 import { SchemaError } from "./error.js";
-import { choice, type Expression, reference, satisfiable, sequence, text } from "./expression.js";
+import { choice, type Expression, oneOf, reference, satisfiable, sequence, text } from "./expression.js";
 import { formats } from "./formats.js";
 import { literal, number, space, string, value } from "./json.js";
 import { countIn, keywords, listIn, numberIn, numeric, type Place, type Schema, typesBy, typesOf } from "./keywords.js";
@@ -83,7 +83,11 @@ function converted(content: unknown, place: Place, referred: (pointer: string, p
     case "const": {
       const values = used === "const" ? [schema["const"]] : listIn(schema, "enum", path);
       const types = typesOf(schema, path);
-      return choice(...values.filter((each) => types === null || types.some((type) => isOf(each, type))).map(literal));
+      const fitting = values.filter((each) => types === null || types.some((type) => isOf(each, type)));
+      const isFlat = (each: unknown): boolean => typeof each !== "object" || each === null;
+      const flat = fitting.filter(isFlat).map((each) => JSON.stringify(each));
+      const others = fitting.filter((each) => !isFlat(each)).map(literal);
+      return choice(...(flat.length > 0 ? [oneOf(flat)] : []), ...others);
     }
     case "anyOf":
     case "oneOf":

@@ -191,6 +191,13 @@ test.each<[string, unknown, RegExp]>([
   expect(() => constrained(schema)).toThrow(message);
 });
 
+test("thousands of values are as quick as their beginnings", () => {
+  const values = Array.from({ length: 20_000 }, (_, i) => `value number ${i}`);
+  const rules = constrained({ enum: [...values, 17, 170, null] });
+  expect(['"value number 6796"', "17", "170", "null"].map((text) => takes(rules, text))).toEqual([true, true, true, true]);
+  expect(['"value number 20000"', "1", "1700"].map((text) => takes(rules, text))).toEqual([false, false, false]);
+}, 10_000);
+
 test("takes what refers to itself as one of several", () => {
   const rules = constrained({ anyOf: [{ $ref: "#" }, { const: 0 }] });
   expect([takes(rules, "0"), takes(rules, "1")]).toEqual([true, false]);
