@@ -46,9 +46,12 @@ export const jsonFlag = { type: "switch", help: "one JSON object on stdout, ever
  */
 export const ownProcessBytes = 200e6;
 
+/** With less no device opens, and nobody says how much would do. */
+const leastDeviceBytes = 3e5;
+
 /** The bytes that --memory leaves a device: on the cpu it says what the whole process may take. */
 export function deviceBytes(gigabytes: number, name: string): number {
-  return Math.max(1, 1e9 * gigabytes - (name === "cpu" ? ownProcessBytes : 0));
+  return Math.max(leastDeviceBytes, 1e9 * gigabytes - (name === "cpu" ? ownProcessBytes : 0));
 }
 
 /** What is said where --quantize stands beside --method full. */
