@@ -107,10 +107,14 @@ async function readBytes({ name, offset, bytes: length }: GgufEntry, part: ByteS
 const chunkBytes = 4 * 2 ** 20;
 const chunkBlocks = 256;
 
+/** Memory for chunks that nobody reads into at the moment: new pages for each tensor cost more than reading it. */
+const spareRooms: Uint8Array[] = [];
+const spareRoomCount = 2;
+
 async function* chunksOf({ name, type, offset, bytes: length }: GgufEntry, part: ByteSource): AsyncGenerator<Uint8Array> {
   const unit = chunkBlocks * type.blockBytes;
   const step = Math.max(1, Math.floor(chunkBytes / unit)) * unit;
-  const rooms = [new Uint8Array(Math.min(step, length)), new Uint8Array(Math.min(step, Math.max(0, length - step)))];
+  const rooms = Array.from({ length: Math.min(2, Math.ceil(length / step)) }, () => spareRooms.pop() ?? new Uint8Array(chunkBytes));
   const read = async (at: number): Promise<Uint8Array> => {
     const count = Math.min(step, length - at);
     const room = rooms[(at / step) % 2]?.subarray(0, count);
@@ -132,6 +136,7 @@ async function* chunksOf({ name, type, offset, bytes: length }: GgufEntry, part:
   } finally {
     // Nothing is read any more once whoever asked has stopped.
     await next?.catch(() => undefined);
+    for (const room of rooms) if (spareRooms.length < spareRoomCount) spareRooms.push(room);
   }
 }
 
