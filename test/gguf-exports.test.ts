@@ -160,7 +160,23 @@ test("a window that llama.cpp does not read is told, and no other", async () => 
     model.dispose();
   }
   const note = expect.stringMatching(/see \d+ tokens back, and in llama\.cpp all/);
-  expect(told).toEqual({ mixtral: [note], qwen2: [note], olmo3: [], mistral: [] });
+  // Of OLMo 3's YaRN as this model has it, something else is told.
+  const ramp = expect.stringMatching(/llama\.cpp takes 32 and 1/);
+  expect(told).toEqual({ mixtral: [note], qwen2: [note], olmo3: [ramp], mistral: [] });
+});
+
+test("a file with other tokens than Phi-3's does not have its name, by which llama.cpp looks for them", async () => {
+  const folder = familyCases.find((each) => each.name === "own/qwen2")?.folder ?? "";
+  const { model } = await loadModel(join(folder, "model"), { device: await testDevice() });
+  const named = async (tokens: readonly string[]): Promise<unknown> => {
+    const files = memoryFiles();
+    const vocabulary = new Map([["tokenizer.ggml.tokens", { type: "string[]", value: tokens } as const]]);
+    await saveGguf(model, "m.gguf", { files, type: "f32", name: "tuned-Phi-3 beside phi3", vocabulary });
+    return (await opened(files, "m.gguf")).metadata.get("general.name");
+  };
+  expect(await named(["a"])).toBe("tuned-Phi 3 beside phi 3");
+  expect(await named(["</s>", "<unk>", "<s>", "<|endoftext|>"])).toBe("tuned-Phi-3 beside phi3");
+  model.dispose();
 });
 
 describe("an adapter on a small llama", () => {

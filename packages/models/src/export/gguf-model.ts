@@ -15,6 +15,7 @@ import type { CausalLM } from "../causal-lm.js";
 import { readTokenizerFiles } from "../checkpoint/folder.js";
 import { mergedKey } from "../checkpoint/merged-field.js";
 import { type GgufLink, toFile } from "../families/gguf/change.js";
+import { loadableName } from "../families/gguf/name.js";
 import { ggufUnreadWindow } from "../families/gguf/windows.js";
 import { ggufFactors, ggufMetadata, ggufNotes } from "../families/gguf-model.js";
 import { tokenizerMetadata } from "../tokenizer/gguf/write.js";
@@ -84,7 +85,7 @@ export async function saveGguf(model: CausalLM, path: string, options: SaveGgufO
   const metadata = new Map<string, GgufValueToWrite>([
     ["general.architecture", { type: "string", value: architecture }],
     ["general.type", { type: "string", value: "model" }],
-    ["general.name", { type: "string", value: name }],
+    ["general.name", { type: "string", value: loadableName(name, vocabulary?.get("tokenizer.ggml.tokens")?.value) }],
     ...general,
     ["general.file_type", { type: "u32", value: ggufFileTypes[type].number }],
     ["general.quantization_version", { type: "u32", value: quantizationVersion }],
