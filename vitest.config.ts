@@ -30,7 +30,7 @@ const excluded = (process.env["LOWRANK_TEST_EXCLUDE"] ?? "").split(",").filter((
 
 const onDevice = {
   include: files(".test.ts"),
-  exclude: ["**/node_modules/**", ...excluded, ...[".host.test.ts", ".life.test.ts", ".long.test.ts"].flatMap(files)],
+  exclude: ["**/node_modules/**", ...excluded, ...[".host.test.ts", ".alone.test.ts", ".life.test.ts", ".long.test.ts"].flatMap(files)],
 };
 
 /** The longest files, longest first: they start first, so that no worker waits for one that the other began last. */
@@ -75,6 +75,8 @@ export default defineConfig({
     teardownTimeout: 5_000,
     projects: [
       { extends: true, test: { name: "host", include: files(".host.test.ts") } },
+      // What counts on finalizers: in a process that ran many other files none ran any more, twice in some fifty runs.
+      { extends: true, test: { name: "alone", include: files(".alone.test.ts"), isolate: true } },
       // The device tests on `cpu` once more, with right operands packed for good whenever they may be.
       { extends: true, test: { name: "panels", ...onDevice, env: { LOWRANK_TEST_BACKEND: "cpu", LOWRANK_TEST_PANELS: "1" } } },
       ...backends

@@ -34,15 +34,16 @@ const script = (/** @type {string} */ name) => join(root, "scripts", name);
 
 /**
  * @param {string} name  the report's
- * @param {string} project
+ * @param {string} project  several are parted by commas
  * @param {readonly string[]} filters
  * @param {{ excluded?: readonly string[], env?: NodeJS.ProcessEnv }} [more]
  * @returns {Run}
  */
 function vitest(name, project, filters, { excluded = [], env = {} } = {}) {
-  const device = ["host", "panels", "life", "long"].includes(project) ? "cpu" : project;
+  const device = ["host,alone", "panels", "life", "long"].includes(project) ? "cpu" : project;
   const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${name}.json`)}`];
-  const args = ["run", "--project", project, "--passWithNoTests", ...report, ...filters];
+  const projects = project.split(",").flatMap((each) => ["--project", each]);
+  const args = ["run", ...projects, "--passWithNoTests", ...report, ...filters];
   return { name, command: join(bin, "vitest"), args, env: { LOWRANK_TEST_BACKEND: device, LOWRANK_TEST_EXCLUDE: excluded.join(), ...env } };
 }
 
@@ -59,7 +60,7 @@ export const first = [
     name: "lint",
     runs: () => [{ name: "lint", command: join(bin, "biome"), args: ["check", "--error-on-warnings", "--max-diagnostics=50", "."] }],
   },
-  tests("host"),
+  { name: "host", runs: ({ filters }) => [vitest("host", "host,alone", filters)] },
   {
     name: "cpu",
     runs: ({ filters, isWhole }) => [vitest("cpu", "cpu", filters, { excluded: isWhole || filters.length > 0 ? [] : filesAlone })],
