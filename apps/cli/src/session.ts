@@ -41,10 +41,10 @@ export const memoryFlag = {
 export const jsonFlag = { type: "switch", help: "one JSON object on stdout, everything else on stderr" } as const satisfies Flags[string];
 
 /**
- * What a process takes beside the cpu device's memory: Node, the program, its threads, and what is read and written at a time. Measured: 155 to 225 MB, of which a
+ * What a process takes beside the cpu device's memory: Node, the program, its threads, and what is read and written at a time. Measured: 155 to 260 MB, of which a
  * half is there before a model is (docs/quantisation.md).
  */
-export const ownProcessBytes = 200e6;
+export const ownProcessBytes = 225e6;
 
 /** With less no device opens, and nobody says how much would do. */
 const leastDeviceBytes = 3e5;

@@ -88,8 +88,8 @@ async function measured(folder: string, budget: number | null, steps: number): P
   return JSON.parse(output.trim().split("\n").at(-1) ?? "") as Measured;
 }
 
-/** What --memory 1.9 leaves the device of a process: 0.2 GB are Node's, the program's, and what is read at a time (apps/cli/src/session.ts). */
-const tight = 1.9e9 - 200e6;
+/** What --memory 1.9 leaves the device of a process: 0.225 GB are Node's, the program's, and what is read at a time (apps/cli/src/session.ts). */
+const tight = 1.9e9 - 225e6;
 
 export const qloraBars: readonly Bar[] = [
   {
