@@ -26,6 +26,9 @@ const goldenFiles = [
 /** What compares files and their numbers, whatever device computed them: the cpu is enough, and once, with packed operands, in the second half. */
 const filesAlone = ["test/gguf-*.test.ts", "test/merged*.test.ts", "packages/models/test/checkpoint/quantize.test.ts"];
 
+/** What the cpu runs in the second half alone, with packed operands: those, and each type of block by each count of rows. */
+const withPanels = [...filesAlone, "packages/tensor/test/blocks/products.test.ts", "packages/tensor/test/blocks/packed.test.ts"];
+
 /** Of tables of whole models one row in so many, drawn by the seed, where a software adapter compiles a hundred shaders for each. */
 const share = { swiftshader: 3, lavapipe: 4 };
 
@@ -63,7 +66,7 @@ export const first = [
   { name: "host", runs: ({ filters }) => [vitest("host", "host,alone", filters)] },
   {
     name: "cpu",
-    runs: ({ filters, isWhole }) => [vitest("cpu", "cpu", filters, { excluded: isWhole || filters.length > 0 ? [] : filesAlone })],
+    runs: ({ filters, isWhole }) => [vitest("cpu", "cpu", filters, { excluded: isWhole || filters.length > 0 ? [] : withPanels })],
   },
   {
     name: "swiftshader",
