@@ -1,5 +1,5 @@
 /**
- * The rows of a table of whole models that this run takes: all of them, or with LOWRANK_TEST_SHARE=N one in N, drawn by LOWRANK_GOLDEN_SEED and
+ * The rows of a table of whole models, or of other things for which many programs are compiled, that this run takes: all of them, or with LOWRANK_TEST_SHARE=N one in N, drawn by LOWRANK_GOLDEN_SEED and
  * the row's name, and never none. A software adapter compiles a hundred shaders for each such row; the cpu runs them all, every time.
  */
 export function inShare<Row>(rows: readonly Row[], nameOf: (row: Row) => string): readonly Row[] {
