@@ -1,6 +1,6 @@
 /**
- * The rows of a table of whole models, or of other things for which many programs are compiled, that this run takes: all of them, or with LOWRANK_TEST_SHARE=N one in N, drawn by LOWRANK_GOLDEN_SEED and
- * the row's name, and never none. A software adapter compiles a hundred shaders for each such row; the cpu runs them all, every time.
+ * The rows of a table that this run takes: all of them, or with LOWRANK_TEST_SHARE=N one in N, drawn by LOWRANK_GOLDEN_SEED and the row's name, and
+ * never none. For tables of whole models and the like, of which a software adapter compiles many programs a row; the cpu runs them all.
  */
 export function inShare<Row>(rows: readonly Row[], nameOf: (row: Row) => string): readonly Row[] {
   const share = Number(process.env["LOWRANK_TEST_SHARE"] ?? 1);
