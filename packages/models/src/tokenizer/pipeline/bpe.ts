@@ -39,13 +39,16 @@ export class Bpe implements Model {
   /** Throws CheckpointError where a merge is of tokens that the vocabulary lacks. */
   constructor(options: BpeOptions, path: string) {
     this.#options = options;
-    this.vocab = new Map(Object.entries(options.vocab));
+    const vocab = new Map<string, number>();
+    // No list of pairs in between: there are a quarter of a million.
+    for (const token of Object.keys(options.vocab)) vocab.set(token, options.vocab[token] as number); // a key's
+    this.vocab = vocab;
     this.#prefix = options.continuing_subword_prefix ?? "";
     this.#suffix = options.end_of_word_suffix ?? "";
     this.#ranks = new PairTable(options.merges.length);
     this.#made = new Int32Array(options.merges.length);
     const id = (token: string): number => {
-      const found = this.vocab.get(token);
+      const found = vocab.get(token);
       if (found === undefined)
         throw new CheckpointError(
           `${path}: "model.merges" makes the token ${JSON.stringify(token)}, which "model.vocab" lacks. Fetch the checkpoint again.`,
@@ -54,14 +57,15 @@ export class Bpe implements Model {
       return found;
     };
     let joinsSpace = false;
-    for (const [rank, merge] of options.merges.entries()) {
+    for (let rank = 0; rank < options.merges.length; rank++) {
+      const merge = options.merges[rank] as string | readonly [string, string]; // below the length
       const cut = typeof merge === "string" ? merge.indexOf(" ") : 0;
       const [first, second] = typeof merge === "string" ? [merge.slice(0, cut), merge.slice(cut + 1)] : merge;
       const whole = first + second.slice(this.#prefix.length);
       // Of a pair that is there twice the later rank counts.
       this.#made[rank] = id(whole);
       this.#ranks.set(id(first), id(second), rank);
-      joinsSpace ||= /[^▁]▁/.test(whole);
+      joinsSpace ||= whole.includes(space) && /[^▁]▁/.test(whole);
     }
     this.#unknown = options.unk_token == null ? null : (this.vocab.get(options.unk_token) ?? null);
     this.#bytes = Array.from({ length: 256 }, (_, byte) => this.vocab.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`));
