@@ -85,10 +85,10 @@ describe("lowrank plan", () => {
       ["--model", base, "--quantize", "nf4"],
       ["--model", join(base, "m.gguf")],
     ]) {
-      const planned = await lowrank(["plan", ...flags, "--batch", "8", "--seq", "192", "--rank", "8", "--targets", "all-linear", "--json"]);
+      const planned = await lowrank(["plan", ...flags, "--batch", "4", "--seq", "192", "--rank", "8", "--targets", "all-linear", "--json"]);
       expect(planned.code, planned.stderr).toBe(0);
       const { peakBytes, processBytes } = JSON.parse(planned.stdout) as { peakBytes: number; processBytes: number };
-      const run = ["--data", data, "--batch-size", "8", "--max-length", "192", "--steps", "1", "--rank", "8", "--targets", "all-linear"];
+      const run = ["--data", data, "--batch-size", "4", "--max-length", "192", "--steps", "1", "--rank", "8", "--targets", "all-linear"];
       const rest = ["--device", "cpu", "--out", join(folder, `run-${flags.length}`), "--json"];
       const { stdout, stderr } = await promisify(execFile)(process.execPath, [
         "--import",
