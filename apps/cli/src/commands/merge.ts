@@ -68,7 +68,7 @@ async function runMerge(context: Context): Promise<number> {
   const { values, output, signal } = context;
   const { out, quantize } = values;
   const { tolerance = toleranceOf(quantize) } = values;
-  const gguf = quantize === undefined ? null : ggufTypeOf(quantize);
+  const gguf = ggufTypeOf(quantize);
   if (gguf && context.given.has("dtype"))
     throw new UsageError(
       `--quantize ${quantize} writes a GGUF file, whose other tensors have the types that llama.cpp gives them. Leave --dtype out.`,
@@ -124,7 +124,7 @@ async function write(
     throw new UsageError("--adapter names the same adapter twice, which would count it twice. Give each once.");
   const { rows, source } = await checkRows(loaded, { file: values.check, runs: values.adapter, output, signal });
   const before = await recordOutputs(model, rows, { signal });
-  const gguf = values.quantize === undefined ? null : ggufTypeOf(values.quantize);
+  const gguf = ggufTypeOf(values.quantize);
   if (gguf) {
     const { tokenizer } = loaded;
     await saveGguf(model, files.join(values.out, mergedGguf), {
@@ -159,7 +159,7 @@ function cardOf({ model, adapter, dtype, out, quantize }: Context["values"], fol
       title: basename(out),
       baseModel: model,
       relation: adapter.length > 1 ? "merge" : "finetune",
-      libraryName: quantize !== undefined && ggufTypeOf(quantize) ? "gguf" : "transformers",
+      libraryName: ggufTypeOf(quantize) ? "gguf" : "transformers",
       license,
       lead: `\`${model}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
       sections: [

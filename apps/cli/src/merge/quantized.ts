@@ -1,4 +1,4 @@
-import { type BitsandbytesType, bitsandbytesTypes, type GgufFileType, ggufFileTypes } from "@lowrank/models";
+import { type BitsandbytesType, bitsandbytesTypes, type GgufFileType } from "@lowrank/models";
 
 /** GGUF's types that a merged model can be in. */
 const ggufTypes = ["q8_0", "q4_0", "q4_k_m"] as const satisfies readonly GgufFileType[];
@@ -10,9 +10,9 @@ export type MergeType = (typeof mergeTypes)[number];
 /** The name of the GGUF file in the folder. */
 export const mergedGguf = "model.gguf";
 
-/** The type of the GGUF file that is written; null where it is a folder of bitsandbytes. */
-export function ggufTypeOf(type: MergeType): GgufFileType | null {
-  return Object.hasOwn(ggufFileTypes, type) ? (type as GgufFileType) : null;
+/** The type of the GGUF file that is written; null where a folder is. */
+export function ggufTypeOf(type: MergeType | undefined): GgufFileType | null {
+  return ggufTypes.find((name) => name === type) ?? null;
 }
 
 /** The type of the folder's weights; null where it is none of bitsandbytes. */

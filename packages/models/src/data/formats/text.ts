@@ -3,6 +3,11 @@ import { DataError } from "./error.js";
 const newline = 0x0a;
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** The kind of UTF-16 that a file's first bytes, its byte order mark, say that it is; null for others. */
+export function utf16Of(bytes: Uint8Array): "utf-16le" | "utf-16be" | null {
+  return bytes[0] === 0xff && bytes[1] === 0xfe ? "utf-16le" : bytes[0] === 0xfe && bytes[1] === 0xff ? "utf-16be" : null;
+}
+
 /**
  * Text in UTF-8: as it comes, or converted from UTF-16 where the first two bytes are its byte order mark. Throws DataError with the byte
  * where the UTF-16 is damaged.
@@ -23,7 +28,7 @@ export async function* utf8Parts(
   };
   for await (const part of parts) {
     if (decoder === undefined) {
-      const encoding = part[0] === 0xff && part[1] === 0xfe ? "utf-16le" : part[0] === 0xfe && part[1] === 0xff ? "utf-16be" : null;
+      const encoding = utf16Of(part);
       decoder = encoding && new TextDecoder(encoding, { fatal: true });
     }
     const open = decoder;

@@ -1,6 +1,5 @@
 import { CheckpointError, type FileSystem, nodeFiles, urlFiles } from "@lowrank/tensor";
-import type { HubOptions } from "./environment.js";
-import { type Hub, hubOf } from "./environment.js";
+import { type Hub, type HubOptions, hubOf } from "./environment.js";
 import { asked, commitOf, refusal } from "./repository.js";
 import { bodyOf } from "./request.js";
 import { cachedModel, ggufOnHub } from "./resolve.js";
