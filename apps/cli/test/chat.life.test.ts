@@ -225,3 +225,19 @@ test("chat answers line by line, begins anew, and saves what was said as a row",
   expect(messages[1]?.content).toBe("again");
   expect(stdout).toContain(messages[2]?.content ?? "none");
 });
+
+test("chat holds each answer to a schema, and says which the length cut", async () => {
+  const saved = join(folder, "held.jsonl");
+  const schema = put("held.json", '{"enum":["a.b","c"]}');
+  const input = ["hello", "again", `/save ${saved}`, "/exit"].join("\n");
+  const args = ["chat", "--model", model, "--device", "cpu", "--schema", schema];
+  const whole = await lowrank([...args, "--max-new-tokens", "12"], { input });
+  expect(whole.code, whole.stderr).toBe(0);
+  const { messages } = JSON.parse(readFileSync(saved, "utf8")) as { messages: { role: string; content: string }[] };
+  const answers = messages.filter(({ role }) => role === "assistant").map(({ content }) => JSON.parse(content) as unknown);
+  expect(answers).toHaveLength(2);
+  for (const answer of answers) expect(["a.b", "c"]).toContain(answer);
+  const cut = await lowrank([...args, "--max-new-tokens", "2"], { input: "hello\n/exit" });
+  expect(cut.code, cut.stderr).toBe(0);
+  expect(cut.stderr).toMatch(/the JSON is not complete: --max-new-tokens/);
+});
