@@ -137,6 +137,12 @@ describe("data preview", () => {
     expect(JSON.parse(stdout)).toMatchObject({ files: [{ rowCount: 1, errors: [], unusedFields: ["id"] }], overlap: [] });
   });
 
+  test.each(["[]", "\n\n"])("of a file without rows ends as training does: %j", async (text) => {
+    const data = put("none.json", text);
+    const { code, stdout } = await lowrankHere(["data", "preview", data, "--model", model]);
+    expect([code, stdout]).toEqual([2, expect.stringMatching(/none\.json: the file holds no row/)]);
+  });
+
   test.each<[string, readonly string[], RegExp]>([
     ["no verb", ["data"], /needs a verb/],
     ["another verb", ["data", "show", "x"], /has no "show"/],

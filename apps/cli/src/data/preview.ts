@@ -57,11 +57,11 @@ export function countLines(preview: Preview, columns: number, maxLength: number 
   const kinds = [...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ");
   const share = tokenCount > 0 ? ` (${((100 * learnedTokenCount) / tokenCount).toFixed(1)} %)` : "";
   return [
-    `${path}: ${grouped(rowCount)} rows, read as ${kinds || "nothing"}; ${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} of them in the loss${share}`,
+    `${path}: ${grouped(rowCount)} ${rowCount === 1 ? "row" : "rows"}, read as ${kinds || "nothing"}; ${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} of them in the loss${share}`,
     "",
     ...histogramLines(lengths, columns),
     ...oddities(preview, maxLength),
-    ...(errors.length > 0 ? [`${grouped(errors.length)} rows cannot be used:`] : []),
+    ...(errors.length > 0 && rowCount > 0 ? [`${grouped(errors.length)} ${errors.length === 1 ? "row" : "rows"} cannot be used:`] : []),
     ...errors.slice(0, shownErrors).map(({ message }) => `  ${message}`),
     ...(errors.length > shownErrors ? [`  and ${grouped(errors.length - shownErrors)} more`] : []),
   ];

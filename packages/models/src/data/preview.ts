@@ -8,6 +8,7 @@ import { RowReader } from "./layouts/reader.js";
 import type { Row } from "./layouts/row.js";
 import { RowEncoder } from "./row-encoder.js";
 import type { RowTokenizer } from "./row-tokenizer.js";
+import { withoutRows } from "./rows.js";
 import { foldedKey, foldedText } from "./split.js";
 
 /** What a preview needs of a tokenizer besides. */
@@ -43,7 +44,7 @@ export interface Preview {
   readonly learnedTokenCount: number;
   /** Tokens of each example, in their order. */
   readonly lengths: readonly number[];
-  /** Rows that cannot be used, with the reason; a row longer than the context is among them unless `maxLength` cuts it. */
+  /** Rows that cannot be used, with the reason; a row longer than the context is among them unless `maxLength` cuts it. Of a file without rows that it has none. */
   readonly errors: readonly DataError[];
   readonly truncatedCount: number;
   readonly splitBorderCount: number;
@@ -111,6 +112,7 @@ export async function previewData(
     }
     options.onRows?.(rowCount);
   }
+  if (rowCount === 0) errors.push(withoutRows(path));
   const { tokenCount, learnedTokenCount, truncatedCount, notes } = encoder.counts;
   const { splitBorderCount, extendedTurnCount } = notes;
   const repeated = [...answers.values()].filter(({ count }) => count > 1).sort((a, b) => b.count - a.count);
