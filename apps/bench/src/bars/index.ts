@@ -12,6 +12,7 @@ import { planBars } from "./plan.js";
 import { planningBars } from "./planning.js";
 import { qloraBars } from "./qlora.js";
 import { quantisedBars } from "./quantised.js";
+import { schemaBars } from "./schema.js";
 import { smollm2Bars } from "./smollm2.js";
 import { savingBars, stepBars, webgpuStepBars } from "./steps.js";
 
@@ -27,6 +28,7 @@ export const bars: readonly Bar[] = [
   ...runBars,
   ...generationBars,
   ...decodingBars,
+  ...schemaBars,
   ...mixerBars,
   ...planBars,
   ...planningBars,
