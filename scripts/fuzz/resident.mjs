@@ -14,19 +14,31 @@ function statusBytes(name) {
   }
 }
 
+/** The peak begins anew at what is resident now (proc(5), clear_refs). */
+const reset = () => writeFileSync("/proc/self/clear_refs", "5");
+
+/** Whether the system lets a process do that: others have no such file, and some containers keep it closed. */
+function mayReset() {
+  try {
+    reset();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
- * Meters of this process: `begin` before a mutant, `growth` behind it gives the bytes, null where the system does not tell (all but Linux).
+ * Meters of this process: `begin` before a mutant, `growth` behind it gives the bytes, null where the system does not tell.
  * @returns {{ begin: () => void, growth: () => number | null }}
  */
 export function residentMeter() {
   globalThis.gc?.();
-  const start = statusBytes("VmRSS");
+  const start = mayReset() ? statusBytes("VmRSS") : null;
   return {
     begin() {
       if (start === null) return;
       if ((statusBytes("VmRSS") ?? 0) > start + collectedAt) globalThis.gc?.();
-      // The peak begins anew at what is resident now (proc(5), clear_refs).
-      writeFileSync("/proc/self/clear_refs", "5");
+      reset();
     },
     growth() {
       const peak = statusBytes("VmHWM");
