@@ -20,17 +20,15 @@ interface Pair {
   readonly theirs: Run;
 }
 
+/** Rows of E2E in a text of more than 512 tokens. */
+const rowsOfText = 40;
+
 /** Rows of E2E as lines: as they are, or as many one behind the other as make a text of more than 512 tokens. */
 function rowsOf(data: string, kind: "rows" | "texts", count: number): string {
-  const rows = readFileSync(data, "utf8")
-    .split("\n", 40 * count)
-    .map((line) => JSON.parse(line) as { readonly prompt: string; readonly completion: string });
-  if (kind === "rows")
-    return rows
-      .slice(0, count)
-      .map((row) => `${JSON.stringify(row)}\n`)
-      .join("");
-  const texts = Array.from({ length: count }, (_, i) => rows.slice(40 * i, 40 * (i + 1)));
+  const lines = readFileSync(data, "utf8").split("\n", kind === "rows" ? count : rowsOfText * count);
+  if (kind === "rows") return lines.map((line) => `${line}\n`).join("");
+  const rows = lines.map((line) => JSON.parse(line) as { readonly prompt: string; readonly completion: string });
+  const texts = Array.from({ length: count }, (_, i) => rows.slice(rowsOfText * i, rowsOfText * (i + 1)));
   return texts.map((own) => `${JSON.stringify({ text: own.map((row) => `${row.prompt} ${row.completion}`).join("\n") })}\n`).join("");
 }
 
