@@ -13,7 +13,7 @@ export { adapterOutline, type OutlineOptions } from "./files/outline.js";
 export { type PlainPair, plainPairs } from "./files/plain-pairs.js";
 export { adapterFiles, peftConfig, peftVersion, type SaveOptions, saveAdapter } from "./files/save.js";
 export { mlxFiles, type SaveMlxOptions, saveMlxAdapter } from "./files/save-mlx.js";
-export { type Decomposition, svd } from "./linalg/svd.js";
+export { type Decomposition, svd, svdOfEnergy } from "./linalg/svd.js";
 export { merge, unmerge } from "./merge.js";
 export { mergedParameters } from "./merged-parameters.js";
 export { type AdaloraOptions, adalora } from "./methods/adalora.js";

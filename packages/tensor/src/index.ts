@@ -1,5 +1,6 @@
 import "./ops/methods.js";
 
+export { addHostProduct, type HostOperand, type HostProductOptions } from "./backends/cpu/host-product.js";
 export { type BackendOptions, type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";

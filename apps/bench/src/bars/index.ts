@@ -2,6 +2,7 @@ import { attentionBars } from "./attention.js";
 import type { Bar } from "./bar.js";
 import { blockWeightBars } from "./block-weights.js";
 import { decodingBars } from "./decoding.js";
+import { decompositionBars } from "./decompositions.js";
 import { generationBars } from "./generation.js";
 import { ggufLoadingBars } from "./gguf-loading.js";
 import { lifeBars, runBars } from "./life.js";
@@ -36,6 +37,7 @@ export const bars: readonly Bar[] = [
   ...loadingBars,
   ...ggufLoadingBars,
   ...qloraBars,
+  ...decompositionBars,
   ...smollm2Bars,
   ...quantisedBars,
 ];

@@ -1,4 +1,5 @@
-import { type HostMatrix, transposed } from "./product.js";
+import { addHostProduct } from "@lowrank/tensor";
+import { type HostMatrix, rowProducts, transposed } from "./product.js";
 
 /** Numbers in (−1, 1), the same ones at each run: directions to start from need no seed of the caller's. */
 export function* directions(): Generator<number, never> {
@@ -23,13 +24,45 @@ export function orthonormalized(matrix: HostMatrix, rows: number, columns: numbe
   return transposed(basis, columns, rows);
 }
 
-/** The same of the rows of a matrix [count, length], in place: from row `first` on, where the ones before are orthonormal. */
+/** Of a row of length 1 nothing but rounding is left below this length. */
+const spanned = 1e-12;
+
+/** Rows from which those before them are taken at once. */
+const blockRows = 32;
+
+/**
+ * The same of the rows of a matrix [count, length], in place: from row `first` on, where the ones before are orthonormal. What rows of a block share
+ * with the ones before the block is two products (block Gram–Schmidt).
+ */
 export function orthonormalizeRows(matrix: Float64Array, count: number, length: number, first = 0): void {
   const random = directions();
-  for (let at = first; at < count; at++) {
-    const row = matrix.subarray(at * length, (at + 1) * length);
-    while (!removeFrom(matrix, at, row)) for (let i = 0; i < length; i++) row[i] = random.next().value;
+  for (let start = first; start < count; start += blockRows) {
+    const end = Math.min(start + blockRows, count);
+    const block = matrix.subarray(start * length, end * length);
+    if (start > 0) {
+      for (let at = 0; at < end - start; at++) normalize(block.subarray(at * length, (at + 1) * length));
+      const shares = rowProducts({ of: block, rows: end - start, stride: length }, { of: matrix, rows: start, stride: length }, length);
+      const [left, right] = [
+        { of: shares, rowStride: start, columnStride: 1 },
+        { of: matrix, rowStride: length, columnStride: 1 },
+      ];
+      addHostProduct(block, length, left, right, { rows: end - start, inner: start, columns: length, factor: -1 });
+    }
+    for (let at = start; at < end; at++) {
+      const row = matrix.subarray(at * length, (at + 1) * length);
+      // Where a block took away much, what it left is no longer orthogonal to the rows before it.
+      const left = norm(row);
+      if ((start === 0 || left > spanned) && removeFrom(matrix, at, row, left < Math.SQRT1_2 ? 0 : start)) continue;
+      do for (let i = 0; i < length; i++) row[i] = random.next().value;
+      while (!removeFrom(matrix, at, row));
+    }
   }
+}
+
+/** Gives a vector the length 1, unless it is 0. */
+function normalize(vector: Float64Array): void {
+  const size = norm(vector);
+  if (size > 0) scale(vector, 1 / size);
 }
 
 /** The length of a vector, of numbers whose squares would be too small or too large too. */
@@ -42,19 +75,22 @@ export function norm(vector: Float64Array): number {
   return most * Math.sqrt(sum);
 }
 
-/** Makes a vector orthogonal to the first `count` rows of a basis and of length 1; false where nothing but rounding is left of it. */
-export function removeFrom(basis: Float64Array, count: number, vector: Float64Array): boolean {
+/**
+ * Makes a vector orthogonal to the first `count` rows of a basis and of length 1; false where nothing but rounding is left of it. It is orthogonal to
+ * those before `from` already, to rounding.
+ */
+export function removeFrom(basis: Float64Array, count: number, vector: Float64Array, from = 0): boolean {
   const size = norm(vector);
   if (!(size > 0)) return false;
   scale(vector, 1 / size);
-  removeShares(basis, 0, count, vector);
+  removeShares(basis, from, count, vector);
   let left = norm(vector);
   // Of a vector that kept most of its length, no more than rounding is left to remove (Daniel et al. 1976).
   if (left < Math.SQRT1_2) {
     removeShares(basis, 0, count, vector);
     left = norm(vector);
   }
-  if (!(left > 1e-12)) return false;
+  if (!(left > spanned)) return false;
   scale(vector, 1 / left);
   return true;
 }

@@ -140,8 +140,7 @@ function orthogonalCount(q: Float64Array, s: Float64Array, m: number, found: num
 
 /** P W of rows P [count, n], where W is the transposed of a matrix [m, n] times a factor. */
 function imagesOf(p: Float64Array, matrix: HostMatrix, count: number, n: number, m: number, factor: number): Float64Array {
-  const tall = matrix instanceof Float64Array ? matrix : Float64Array.from(matrix);
-  const images = rowProducts({ of: p, rows: count, stride: n }, { of: tall, rows: m, stride: n }, n);
+  const images = rowProducts({ of: p, rows: count, stride: n }, { of: matrix, rows: m, stride: n }, n);
   scale(images, factor);
   return images;
 }

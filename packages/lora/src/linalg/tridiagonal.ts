@@ -1,5 +1,6 @@
-import { addProduct, gram, product, rowProducts } from "./product.js";
-import { directions, norm, removeFrom, removeShares, scale } from "./qr.js";
+import { addHostProduct } from "@lowrank/tensor";
+import { gram, product, rowProducts } from "./product.js";
+import { directions, norm, orthonormalizeRows, removeFrom, removeShares, scale } from "./qr.js";
 
 /** A symmetric matrix with entries on three diagonals: [n] on the main one, and beside it, where entry i stands between rows i − 1 and i. */
 export interface Tridiagonal {
@@ -130,7 +131,11 @@ export function reflected(matrix: Float64Array, n: number, vectors: Float64Array
     for (let k = 0; k < size; k++) v.set(matrix.subarray((first + k) * n, (first + k) * n + first + k), k * width);
     const shares = rowProducts({ of: vectors, rows: count, stride: n }, { of: v, rows: size, stride: width }, width);
     const turned = product(shares, triangleOf(v, size, width), count, size, size);
-    addProduct(vectors, n, { of: turned, rowStride: size, innerStride: 1, factor: -1 }, v, width, count, size, width);
+    const [left, right] = [
+      { of: turned, rowStride: size, columnStride: 1 },
+      { of: v, rowStride: width, columnStride: 1 },
+    ];
+    addHostProduct(vectors, n, left, right, { rows: count, inner: size, columns: width, factor: -1 });
   }
 }
 
@@ -225,8 +230,9 @@ export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: n
         solve(factors, vector);
         scale(vector, 1 / norm(vector));
       }
-    } while (!removeFrom(vectors, k, vector));
+    } while (!removeFrom(vectors, k, vector, cluster));
   }
+  orthonormalizeRows(vectors, count, n);
   return vectors;
 }
 

@@ -68,8 +68,8 @@ export function laneMemory(name: LaneMemoryOpcode, offset: number, lane: number,
   return [address, vector, opcodeBytes(code), unsigned(align), unsigned(offset), lane];
 }
 
-export function extractLane(type: "i32" | "f32", lane: number, vector: Code): Code {
-  const name: LaneOpcode = `${type}x4.extract_lane`;
+export function extractLane(type: "i32" | "f32" | "f64", lane: number, vector: Code): Code {
+  const name: LaneOpcode = type === "f64" ? "f64x2.extract_lane" : `${type}x4.extract_lane`;
   return [vector, opcodeBytes(laneOpcodes[name]), lane];
 }
 

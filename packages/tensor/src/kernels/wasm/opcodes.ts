@@ -253,6 +253,7 @@ export const laneOpcodes = {
   "i32x4.replace_lane": 0xfd1c,
   "f32x4.extract_lane": 0xfd1f,
   "f32x4.replace_lane": 0xfd20,
+  "f64x2.extract_lane": 0xfd21,
 } as const;
 
 export type Opcode = keyof typeof opcodes;
