@@ -1,15 +1,16 @@
 // npm run docs: runs every code block of the documents that is marked to run (see blocks.mjs), so that they stay true.
-// Words after it choose the documents whose path holds one of them.
+// Words after it choose the documents whose path holds one of them; --report NAME names the file of counts that a stage of the suite wants.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { codeBlocks, runBlock } from "./blocks.mjs";
 import { prepare, root } from "./prepare.mjs";
 
 const reports = process.env["LOWRANK_TEST_REPORTS"];
 if (reports === undefined) await prepare();
 
-const words = process.argv.slice(2);
+const { values, positionals: words } = parseArgs({ allowPositionals: true, options: { report: { type: "string", default: "docs" } } });
 const folders = [
   "",
   "docs",
@@ -60,7 +61,7 @@ await Promise.all(
 if (reports === undefined) process.stdout.write(`\n${count.passed} passed, ${count.failed} failed, 0 skipped\n`);
 else
   writeFileSync(
-    join(reports, "docs.json"),
+    join(reports, `${values.report}.json`),
     JSON.stringify({ numPassedTests: count.passed, numFailedTests: count.failed, testResults: times }),
   );
 process.exitCode = count.failed > 0 ? 1 : 0;

@@ -29,8 +29,11 @@ const filesAlone = ["test/gguf-*.test.ts", "test/merged*.test.ts", "packages/mod
 /** What the cpu runs in the second half alone, with packed operands: those, and each type of block by each count of rows. */
 const withPanels = [...filesAlone, "packages/tensor/test/blocks/products.test.ts", "packages/tensor/test/blocks/packed.test.ts"];
 
-/** Of tables of whole models one row in so many, drawn by the seed, where a software adapter compiles a hundred shaders for each. */
-const share = { swiftshader: 3, lavapipe: 4 };
+/**
+ * Of tables of whole models one row in so many, drawn by the seed: where a software adapter compiles a hundred shaders for each, and where the cpu has
+ * run them all before.
+ */
+const share = { panels: 2, swiftshader: 4, lavapipe: 6 };
 
 const bin = join(root, "node_modules", ".bin");
 const script = (/** @type {string} */ name) => join(root, "scripts", name);
@@ -56,6 +59,14 @@ export const reports = join(root, "node_modules", ".cache", "lowrank", "reports"
 /** @param {string} name @returns {Stage} */
 const tests = (name) => ({ name, runs: ({ filters }) => [vitest(name, name, filters)] });
 
+/**
+ * The code blocks of the documents whose path holds a word.
+ * @param {string} name
+ * @param {readonly string[]} words
+ * @returns {Run}
+ */
+const documents = (name, words) => ({ name, command: process.execPath, args: [script("docs.mjs"), "--report", name, ...words] });
+
 /** `npm test`. @type {readonly Stage[]} */
 export const first = [
   { name: "typecheck", runs: () => [{ name: "typecheck", command: join(bin, "tsc"), args: ["-p", "tsconfig.test.json"] }] },
@@ -78,15 +89,18 @@ export const first = [
     },
   },
   tests("life"),
-  {
-    name: "docs",
-    runs: ({ filters }) => [{ name: "docs", command: process.execPath, args: [script("docs.mjs"), ...filters] }],
-  },
+  { name: "docs", runs: ({ filters, isWhole }) => [documents("docs", isWhole || filters.length > 0 ? filters : ["README.md"])] },
 ];
 
 /** What `npm run test:all` adds. @type {readonly Stage[]} */
 export const rest = [
-  tests("panels"),
+  {
+    name: "panels",
+    runs({ filters, seed, isWhole }) {
+      const env = { LOWRANK_GOLDEN_SEED: String(seed), LOWRANK_TEST_SHARE: String(isWhole ? 1 : share.panels) };
+      return [vitest("panels", "panels", filters, { env })];
+    },
+  },
   {
     name: "swiftshader+",
     vulkan: "swiftshader",
@@ -107,6 +121,7 @@ export const rest = [
       return [vitest("lavapipe", "lavapipe", filters, { excluded: filters.length > 0 ? [] : filesAlone, env })];
     },
   },
+  { name: "docs+", runs: ({ filters }) => [documents("docs+", filters.length > 0 ? filters : ["docs/"])] },
   tests("long"),
   {
     // Of what is compared with llama.cpp two models of seven: all of them take four minutes.
@@ -128,7 +143,7 @@ export const rest = [
     name: "fuzz",
     runs: () =>
       [
-        ["--minutes", "1.5", "--seed", "1"],
+        ["--minutes", "1", "--seed", "1"],
         ["--minutes", "0.5"],
       ].map((args, i) => ({
         name: `fuzz-${i}`,

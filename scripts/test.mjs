@@ -1,7 +1,7 @@
 // npm test: from a fresh clone, within ten minutes on two cores. npm run test:all: everything. The last line counts it all.
 //
-//   npm test                                     types, lint, host, cpu, a part of SwiftShader, the commands of a first hour, the documents
-//   npm run test:all                             that, then packed operands, all of SwiftShader, lavapipe, long tests, fuzz, torture
+//   npm test                                     types, lint, host, cpu, a part of SwiftShader, the commands of a first hour, the READMEs
+//   npm run test:all                             that, then packed operands, all of SwiftShader, lavapipe, the other documents, long tests, fuzz, torture
 //   npm run test:all -- --rest                   what it adds alone
 //   npm test -- host cpu                         some of the stages, of both
 //   npm test -- cpu matmul                       in them, the test files whose path holds "matmul"

@@ -16,3 +16,13 @@ export function drawnIndex(name: string, count: number): number {
   state = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
   return ((state ^ (state >>> 13)) >>> 0) % count;
 }
+
+/**
+ * The rows of a table of which the two software adapters take half each where both run (LOWRANK_TEST_SHARE above 1), so that each row meets one of
+ * them: drawn by LOWRANK_GOLDEN_SEED and the row's name. Elsewhere, and on other devices, all of them.
+ */
+export function inTurn<Row>(rows: readonly Row[], nameOf: (row: Row) => string): readonly Row[] {
+  const turn = ["swiftshader", "lavapipe"].indexOf(process.env["LOWRANK_TEST_BACKEND"] ?? "");
+  if (turn < 0 || Number(process.env["LOWRANK_TEST_SHARE"] ?? 1) === 1) return rows;
+  return rows.filter((row) => drawnIndex(nameOf(row), 2) === turn);
+}

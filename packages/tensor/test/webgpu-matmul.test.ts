@@ -1,5 +1,5 @@
 // Slow: every variant of the kernel is compiled for every row.
-import { testBackend } from "test-support";
+import { inTurn, testBackend } from "test-support";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { WebgpuBackend } from "../src/backends/webgpu/index.js";
 import type { MatmulKernel } from "../src/kernels/kernel.js";
@@ -68,7 +68,7 @@ describe.skipIf(!hasWebgpu())("each WGSL matmul variant against float64", () => 
     return [...own, ...ofGpus.filter((variant) => !own.some((other) => sentence(other) === sentence(variant)))];
   };
 
-  for (const [j, row] of rows.entries()) {
+  for (const [j, row] of inTurn(rows, ({ name }) => name).entries()) {
     it(row.name, async () => {
       const tested = variants();
       expect(tested.length).toBeGreaterThanOrEqual(isSlow ? 3 : 24);
