@@ -121,6 +121,22 @@ b
 {{ s.strip().split('\n')[0] | trim }} {{ s | replace('\n', ' ') | trim | upper }} {{ (s ~ 'x') | trim }} {{ s.split() | join(' ') }}
 {{ [1, 2, 3] | map('string') | join('+') }} {{ ['a', 'b'] | map('upper') | list }} {{ [[1, 2], [3]] | map('join', '-') | list }} {{ ['1', '2'] | map('int') | sum }} {{ [1, 2] | join(d='-') }} {{ m | join(', ', attribute='role') }}
 {{ m | selectattr('role') | list | length }} {{ [{'a': 1}, {'a': none}] | selectattr('a') | list }} {{ [{'a': {'b': 1}}] | map(attribute='a.b') | list }} {{ [[5, 6]] | map(attribute=1) | list }} {{ m | attr('role') }} {{ 'abc' | attr('upper') is callable }}
+{{ d.nothing[:2] }}
+{{ d[1:] }}
+{{ d.flag[::-1] }}
+{{ range(9)[2:7:2] }} {{ range(5)[::-1] }} {{ range(5)[1:] | list }} {{ range(4)[:-1:-1] }}
+{{ d.nothing | map('upper') | list }} {{ d.nothing | selectattr('x') | list }} {{ d.missing | map(attribute='x') | join }} {{ 0 | reject | list }} {{ '' | select | list }}
+{{ 5 | map('upper') | list }}
+{{ (5 | select) is defined }} {{ (m | selectattr('content', 'gt', 1)) is iterable }} {{ (5 | slice(2)) is iterable }} {{ [1, 2] | slice(-1) | list }}
+{{ 'foo bar' | truncate(1) }}
+{{ d | truncate(100) | length }} {{ m | truncate | length }}
+{{ d.flag | truncate }}
+{{ [('a b', 'c/d'), ('e', 1)] | urlencode }}
+{{ [1] | urlencode }}
+{{ 'a' % undefined_name }} {{ 'a' % [1] }} {{ 'a' % range(2) }} {{ '%s' % undefined_name }}
+{{ [1, 2] | batch(0) | list }} {{ [1, 2] | batch(-1) | list }} {{ [] | batch(0) | list }}
+{{ (m | map(attribute='role')) | reverse }} {{ [1, 2] | reverse | list }} {{ d | reverse | first }}
+{{ strftime_now('%U %W %V %G %g [%z%Z] %P %r %C %c %x %X %D %T %h') }}
 `
   .trim()
   .split(/\n(?=\{| {2}\{)/);

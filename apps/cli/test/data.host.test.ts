@@ -2,7 +2,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, write
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { weighted } from "../src/data/paths.js";
+import { dataPaths, weighted } from "../src/data/paths.js";
 import { lengthClasses } from "../src/data/preview.js";
 import { lowrankHere, scratchFolder, tinyProject } from "./cli.js";
 
@@ -31,6 +31,15 @@ test.each<[string, string, number]>([
 ])("%s is %s with weight %d", (name, path, weight) => expect(weighted(name)).toEqual({ path, weight }));
 
 test("a weight of 0 is refused", () => expect(() => weighted("a:0")).toThrow(/weight of a is 0/));
+
+test("a file that is there is meant, whatever its name ends with", async () => {
+  const [path, other] = [put("rows:2", ""), put("rows", "")];
+  expect(await dataPaths([path, `${path}:3`, `${other}:4`], { output: null })).toEqual([
+    { path, weight: 1 },
+    { path, weight: 3 },
+    { path: other, weight: 4 },
+  ]);
+});
 
 test("lengths fall into classes of one width that hold all of them", () => {
   expect(lengthClasses([])).toEqual([]);
@@ -71,6 +80,19 @@ describe("train", () => {
     expect(stdout).toMatch(/held-out loss .* before training/);
   });
 
+  test("refuses to hold one of one row out", async () => {
+    const { code, stderr } = await lowrankHere(training("out-one", "--data", put("one.jsonl", rows(["a", "b"])), "--eval-split", "0.5"));
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/one\.jsonl: 1 rows, 1 of them different, are too few/)]);
+  });
+
+  test("reads a list inside an object, columns that are named twice over, and says what it leaves", async () => {
+    const data = put("wrapped.json", '{"version":"1","data":[{"q":"who","a":"lily","n":1},{"q":"where","a":"here","n":2}]}');
+    const args = ["--data", `${data}:0.1`, "--map", "prompt=q", "--map", "completion=a"];
+    const { code, stderr } = await lowrankHere(training("out-wrapped", ...args));
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(/read as prompt and completion, from the list "data", each row 0.1 times an epoch\n {2}not used: "n"/);
+  });
+
   test("splits long texts where that is wanted", async () => {
     const data = put("long.jsonl", `${JSON.stringify({ text: "a b c d e f g h i j ".repeat(8) })}\n`);
     const { code, stderr } = await lowrankHere(training("out-long", "--data", data, "--max-length", "16", "--long-texts", "split"));
@@ -86,6 +108,12 @@ describe("train", () => {
     ],
     ["a field that rows have not", ["--data", "x", "--map", "answer_text=a"], /--map has "answer_text=a"/],
     ["a format without a column", ["--data", "x", "--format", "text"], /--format names no column/],
+    [
+      "a format whose braces are all its text's",
+      ["--data", "x", "--format", "{{title}}"],
+      /--format names no column. Write one in braces, which are single/,
+    ],
+    ["a field that is named twice", ["--data", "x", "--map", "text=a", "--map", "text=b"], /--map names "text" twice/],
     ["a pattern without files", ["--data", "nothing-*.jsonl"], /No file matches nothing-/],
   ])("refuses %s", async (_, args, message) => {
     const { code, stderr } = await lowrankHere(training("out-refused", ...args));
@@ -130,6 +158,13 @@ describe("data preview", () => {
     expect(page).not.toContain("\u0001");
   });
 
+  test("counts turns that teach to end at once", async () => {
+    const data = put("empty.jsonl", '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":""}]}\n');
+    const chat = chatModel("empty-model");
+    const { code, stdout } = await lowrankHere(["data", "preview", data, "--model", chat]);
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/1 turns that are learned say nothing/)]);
+  });
+
   test("has one JSON object", async () => {
     const data = put("id.jsonl", '{"id":1,"text":"a b"}\n');
     const { code, stdout } = await lowrankHere(["data", "preview", data, "--model", model, "--json"]);
@@ -167,10 +202,27 @@ test.each(readdirSync(files).filter((name) => /^(sharegpt|alpaca|messages|dolly|
   },
 );
 
-test("preview reads all data files, and three steps of training learn from each of their rows", async () => {
-  const chat = join(folder, "chat-model");
+test("data convert keeps numbers as they are written", async () => {
+  const call = '{"type":"function","function":{"name":"f","arguments":{"x":1.0,"id":12345678901234567890}}}';
+  const row = `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[${call}]}],"tools":[{"default":2.0}]}`;
+  const out = join(folder, "exact.jsonl");
+  const { code, stderr } = await lowrankHere(["data", "convert", put("exact-in.jsonl", row), "--out", out]);
+  expect(code, stderr).toBe(0);
+  const written = readFileSync(out, "utf8");
+  expect(written).toContain(call);
+  expect(written).toContain('"tools":[{"default":2.0}]');
+});
+
+/** A model with a chat template. */
+function chatModel(name: string): string {
+  const chat = join(folder, name);
   cpSync(fileURLToPath(new URL("../../../examples/base-model/model", import.meta.url)), chat, { recursive: true });
-  put("chat-model/chat_template.jinja", "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
+  put(`${name}/chat_template.jinja`, "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}");
+  return chat;
+}
+
+test("preview reads all data files, and three steps of training learn from each of their rows", async () => {
+  const chat = chatModel("chat-model");
   const all = readdirSync(files).map((name) => join(files, name));
   const seen = await lowrankHere(["data", "preview", ...all, "--model", chat, "--rows", "0", "--json"]);
   expect(seen.code, seen.stderr).toBe(0);

@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { jsonScores } from "../src/eval/json-answers.js";
@@ -88,6 +88,32 @@ describe("eval", () => {
       code: 2,
       stderr: expect.stringMatching(/not a file that --predictions wrote/),
     });
+  });
+
+  test("keeps rows of several files apart, and answers the last turn of a conversation", async () => {
+    const other = put("other.jsonl", '{"prompt":"x","completion":" y"}\n');
+    const turns = ["a", "b", "c", "d e"].map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content }));
+    const chats = put("chats.jsonl", `${JSON.stringify({ messages: turns })}\n`);
+    const asked = join(folder, "chat-model");
+    cpSync(model, asked, { recursive: true });
+    put(
+      "chat-model/chat_template.jinja",
+      "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}",
+    );
+    const predictions = join(folder, "several.jsonl");
+    const { code, stderr } = await lowrankHere([
+      ...["eval", "--model", asked, "--data", data, "--data", other, "--data", chats, "--generate"],
+      ...["--predictions", predictions, "--device", "cpu"],
+    ]);
+    expect(code, stderr).toBe(0);
+    const lines = readFileSync(predictions, "utf8").trim().split("\n");
+    const written = lines.map((line) => JSON.parse(line) as { line: number; expected: string });
+    expect(written.map(({ line, expected }) => [line, expected])).toEqual([
+      [1, "b"],
+      [2, "d e"],
+      [1, "y"],
+      [1, "d e"],
+    ]);
   });
 
   test.each<[string, string, RegExp]>([

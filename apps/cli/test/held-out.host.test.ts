@@ -4,7 +4,7 @@ import { splitRows } from "../src/compare/held-out.js";
 
 const dataOf = (count: number): DataSet<Examples> => {
   const examples: Example[] = Array.from({ length: count }, (_, line) => ({ line, ids: [1, 2], labels: [1, 2] }));
-  const notes = { conversationCount: 0, splitCount: 0, splitBorderCount: 0, extendedTurnCount: 0, unusedFields: [] };
+  const notes = { conversationCount: 0, splitCount: 0, splitBorderCount: 0, extendedTurnCount: 0, emptyTurnCount: 0, unusedFields: [] };
   return { path: "x.jsonl", examples, truncatedCount: 0, tokenCount: 2 * count, learnedTokenCount: count, digest: "", notes };
 };
 const linesOf = (data: DataSet<Examples>): number[] => Array.from(data.examples, ({ line }) => line);

@@ -30,7 +30,7 @@ export { SchemaConstraint } from "./grammar/constraint.js";
 export { SchemaError } from "./grammar/error.js";
 export { checkSchema } from "./grammar/schema.js";
 export { initModel } from "./init-model.js";
-export { JsonNumber, parseLossless } from "./lossless.js";
+export { JsonNumber, parseLossless, stringifyLossless } from "./lossless.js";
 export { modelOf, modelOutline } from "./model-outline.js";
 export type { PackedRows } from "./packed-rows.js";
 export type { ChatMessage, ChatOptions, ChatTemplates, RenderedChat } from "./tokenizer/chat.js";

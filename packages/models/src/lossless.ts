@@ -126,3 +126,16 @@ class Reader {
     }
   }
 }
+
+/**
+ * The JSON text of a value as JSON.stringify writes it on one line, except that what `parseLossless` keeps is kept: numbers as they were written,
+ * integers of any size, and the order of fields.
+ */
+export function stringifyLossless(value: unknown): string {
+  if (value instanceof JsonNumber) return value.text;
+  if (typeof value === "bigint") return String(value);
+  if (Array.isArray(value)) return `[${value.map((item: unknown) => stringifyLossless(item)).join(",")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  const fields = fieldsOf(value).filter(([, item]) => item !== undefined);
+  return `{${fields.map(([name, item]) => `${JSON.stringify(name)}:${stringifyLossless(item)}`).join(",")}}`;
+}

@@ -45,7 +45,7 @@ export async function openingOf({ system, tools, message = [] }: Asking): Promis
 }
 
 async function toolsIn(path: string): Promise<readonly object[]> {
-  const value = await jsonFile("--tools", path, "Write a list of functions with their JSON schemas.");
+  const value = await jsonFile("--tools", path, { remedy: "Write a list of functions with their JSON schemas.", isExact: true });
   if (!Array.isArray(value) || value.some((tool) => typeof tool !== "object" || tool === null))
     throw new UsageError(`--tools ${path} is not a list of objects. Write a list of functions with their JSON schemas.`);
   return value as readonly object[];

@@ -8,7 +8,7 @@ export type Held = (model: CausalLM, tokenizer: Tokenizer) => SchemaConstraint |
 /** Reads and checks the schema of a file, before anything is loaded for it. Rejects with UsageError or SchemaError. */
 export async function heldTo(path: string | undefined): Promise<Held> {
   if (path === undefined) return () => null;
-  const schema = await jsonFile("--schema", path, "Write a JSON schema.");
+  const schema = await jsonFile("--schema", path, { remedy: "Write a JSON schema." });
   checkSchema(schema);
   return (model, tokenizer) => new SchemaConstraint(tokenizer, schema, { stopTokens: endingOf(model, tokenizer).stops });
 }

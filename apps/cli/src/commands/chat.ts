@@ -1,6 +1,6 @@
 import { appendFile } from "node:fs/promises";
 import type { Adapter } from "@lowrank/lora";
-import { type ChatMessage, type SchemaConstraint, TextGenerator, type Tokenizer } from "@lowrank/models";
+import { type ChatMessage, type SchemaConstraint, stringifyLossless, TextGenerator, type Tokenizer } from "@lowrank/models";
 import { fileError } from "@lowrank/tensor";
 import { type Answer, answered, noteCutJson } from "../chat/answers.js";
 import { askedTokens, askingFlags, isChat, type Opening, openingOf } from "../chat/conversation.js";
@@ -178,7 +178,7 @@ class Chat {
     if (path === "") return output.note("name a file: /save FILE");
     const { tools } = this.#opening;
     try {
-      await appendFile(path, `${JSON.stringify({ messages: this.#messages, ...(tools && { tools }) })}\n`);
+      await appendFile(path, `${stringifyLossless({ messages: this.#messages, ...(tools && { tools }) })}\n`);
       output.note(`saved in ${path}`);
     } catch (error) {
       const told = fileError(path, "cannot be written", error);

@@ -1,4 +1,14 @@
-import { modelFiles, modelOutline, type Preview, previewData, type Row, readConfig, readRows, readTokenizer } from "@lowrank/models";
+import {
+  modelFiles,
+  modelOutline,
+  type Preview,
+  previewData,
+  type Row,
+  readConfig,
+  readRows,
+  readTokenizer,
+  stringifyLossless,
+} from "@lowrank/models";
 import { nodeFiles, planningDevice } from "@lowrank/tensor";
 import { type CommandContext, defineCommand } from "../command.js";
 import { columnsOf } from "../data/columns.js";
@@ -111,7 +121,7 @@ async function convert(names: readonly string[], { values, output, signal }: Con
       for await (const row of fromSource(path, (source) => readRows(source, path, { ...columns, asMessages: true }))) {
         signal.throwIfAborted();
         count++;
-        text += `${JSON.stringify(written(row))}\n`;
+        text += `${stringifyLossless(written(row))}\n`;
         if (text.length < blockCharacters) continue;
         yield encoder.encode(text);
         text = "";

@@ -66,7 +66,7 @@ async function runEval({ values, output, signal }: CommandContext<typeof flags>)
       for (const line of failedLines(match.answers, output.columns)) output.say(line);
     }
     if (predictions !== undefined) {
-      await nodeFiles.write(predictions, new TextEncoder().encode(predictionLines(losses, match?.answers ?? [])));
+      await nodeFiles.write(predictions, new TextEncoder().encode(predictionLines(losses, match)));
       output.say(`${grouped(losses.length)} rows in ${predictions}`);
     }
     output.result({ loss, perplexity, tokens: tokenCount, exactMatch: match?.share ?? null, ...scores });
@@ -131,9 +131,10 @@ async function rowLosses(
   return losses;
 }
 
-function predictionLines(losses: readonly RowLoss[], answers: readonly Answer[]): string {
-  const byLine = new Map(answers.map((answer) => [answer.line, answer]));
-  return losses.map((row) => `${JSON.stringify({ ...row, ...byLine.get(row.line) })}\n`).join("");
+/** A line for each row, told apart by its place: several files have rows of the same line. */
+function predictionLines(losses: readonly RowLoss[], match: Awaited<ReturnType<typeof exactMatch>> | null): string {
+  const answers = new Map(match?.positions.map((position, i) => [position, match.answers[i]]));
+  return losses.map((row, position) => `${JSON.stringify({ ...row, ...answers.get(position) })}\n`).join("");
 }
 
 /** Whether a file is one of predictions, which may be written anew. */

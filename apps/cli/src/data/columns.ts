@@ -1,4 +1,4 @@
-import type { Columns } from "@lowrank/models";
+import { type Columns, formatColumns } from "@lowrank/models";
 import { UsageError } from "../failure.js";
 import type { DataValues } from "./flags.js";
 
@@ -28,10 +28,11 @@ export function columnsOf({ map: pairs, format }: Pick<DataValues, "map" | "form
     const [field = "", column = ""] = pair.split(/=(.*)/s).map((part) => part.trim());
     if (!fields.includes(field) || column === "")
       throw new UsageError(`--map has "${pair}". Write FIELD=COLUMN; the fields are ${fields.join(", ")}.`);
+    if (Object.hasOwn(map, field)) throw new UsageError(`--map names "${field}" twice. Keep one column for it.`);
     map[field] = column;
   }
-  if (format !== undefined && !/\{[^{}]+\}/.test(format))
-    throw new UsageError('--format names no column. Write one in braces: "{title}\\n{body}".');
+  if (format !== undefined && !formatColumns(format).some((column) => column !== ""))
+    throw new UsageError('--format names no column. Write one in braces, which are single: "{title}\\n{body}".');
   return {
     ...(pairs && { map }),
     // A shell passes \n as it stands.

@@ -15,6 +15,7 @@ import { grouped } from "../terminal/format.js";
 import { columnsOf } from "./columns.js";
 import type { DataValues } from "./flags.js";
 import { type DataPath, dataPaths } from "./paths.js";
+import { kindsOf } from "./preview.js";
 import { withSource } from "./source.js";
 
 /** Milliseconds between two drawings of how far a file is read. */
@@ -112,16 +113,15 @@ async function openFile(
 
 /** What is said of a file that was read. */
 function readLines(data: ReadDataSet, weight: number, { maxLength }: Reading): string[] {
-  const { path, rowCount, layouts, unreadFields, truncatedCount, tokenCount, learnedTokenCount, notes } = data;
+  const { path, rowCount, unreadFields, truncatedCount, tokenCount, learnedTokenCount, notes } = data;
   const count = data.examples.length - notes.splitCount;
   const plural = (n: number, one: string, many: string): string => `${grouped(n)} ${n === 1 ? one : many}`;
   const share = count < rowCount && notes.splitCount === 0 ? ` (${grouped(count)} of ${grouped(rowCount)}, evenly spread)` : "";
   const cut = truncatedCount > 0 ? `; ${grouped(truncatedCount)} cut to ${maxLength} tokens, without an end token` : "";
-  const kinds = [...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ");
   const unused = [...unreadFields, ...notes.unusedFields];
   return [
     `${path}: ${plural(notes.splitCount > 0 ? rowCount : count, "row", "rows")}${share}, ${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} of them in the loss${cut}`,
-    `  read as ${kinds}${weight === 1 ? "" : `, each row ${weight} times an epoch`}`,
+    `  read as ${kindsOf(data)}${weight === 1 ? "" : `, each row ${weight} times an epoch`}`,
     ...(notes.splitCount > 0
       ? [`  ${plural(notes.splitCount, "long text", "long texts")} split into ${grouped(data.examples.length)} examples`]
       : []),
@@ -133,6 +133,11 @@ function readLines(data: ReadDataSet, weight: number, { maxLength }: Reading): s
     ...(notes.extendedTurnCount > 0
       ? [
           `  the chat template marks ${plural(notes.extendedTurnCount, "turn", "turns")} without the end token, which is in the loss all the same`,
+        ]
+      : []),
+    ...(notes.emptyTurnCount > 0
+      ? [
+          `  ${plural(notes.emptyTurnCount, "turn that is learned says nothing", "turns that are learned say nothing")}, which teaches to end at once`,
         ]
       : []),
     ...(unused.length > 0 ? [`  not used: ${unused.map((name) => `"${name}"`).join(", ")}`] : []),

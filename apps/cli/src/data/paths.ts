@@ -18,7 +18,8 @@ export interface DataPath {
 export async function dataPaths(names: readonly string[], fetching: Fetching): Promise<DataPath[]> {
   const found: DataPath[] = [];
   for (const name of names) {
-    const { path, weight } = weighted(name);
+    // A file that is there is meant, whatever its name ends with.
+    const { path, weight } = (await isFile(name)) ? { path: name, weight: 1 } : weighted(name);
     for (const each of isDataReference(path) ? await dataFilesOf(path, fetching) : await filesOf(path)) found.push({ path: each, weight });
   }
   return found;
@@ -47,4 +48,8 @@ async function filesOf(path: string): Promise<readonly string[]> {
   const names = (await glob(path, { absolute: false })).sort();
   if (names.length === 0) throw new UsageError(`No file matches ${path}. Write quotes around the pattern, and look at its folder.`);
   return names;
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null))?.isFile() === true;
 }

@@ -51,13 +51,18 @@ export function lengthClasses(lengths: readonly number[]): { readonly from: numb
   return counts.map((count, i) => ({ from: i * width, to: (i + 1) * width - 1, count }));
 }
 
+/** The layouts that rows were read in, with their rows where there are several, and the list in which they stood. */
+export function kindsOf({ layouts, listFields }: Pick<Preview, "layouts" | "listFields">): string {
+  const kinds = [...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ") || "nothing";
+  return [kinds, ...listFields.map((name) => `from the list "${name}"`)].join(", ");
+}
+
 /** What is counted, and what is odd, a sentence each. */
 export function countLines(preview: Preview, columns: number, maxLength: number | undefined): string[] {
-  const { path, rowCount, layouts, tokenCount, learnedTokenCount, lengths, errors } = preview;
-  const kinds = [...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ");
+  const { path, rowCount, tokenCount, learnedTokenCount, lengths, errors } = preview;
   const share = tokenCount > 0 ? ` (${((100 * learnedTokenCount) / tokenCount).toFixed(1)} %)` : "";
   return [
-    `${path}: ${grouped(rowCount)} ${rowCount === 1 ? "row" : "rows"}, read as ${kinds || "nothing"}; ${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} of them in the loss${share}`,
+    `${path}: ${grouped(rowCount)} ${rowCount === 1 ? "row" : "rows"}, read as ${kindsOf(preview)}; ${grouped(tokenCount)} tokens, ${grouped(learnedTokenCount)} of them in the loss${share}`,
     "",
     ...histogramLines(lengths, columns),
     ...oddities(preview, maxLength),
@@ -86,7 +91,17 @@ function histogramLines(lengths: readonly number[], columns: number): string[] {
 }
 
 function oddities(preview: Preview, maxLength: number | undefined): string[] {
-  const { truncatedCount, duplicateCount, repeatedAnswers, scripts, controls, splitBorderCount, extendedTurnCount, unusedFields } = preview;
+  const {
+    truncatedCount,
+    duplicateCount,
+    repeatedAnswers,
+    scripts,
+    controls,
+    splitBorderCount,
+    extendedTurnCount,
+    emptyTurnCount,
+    unusedFields,
+  } = preview;
   const letters = scripts.reduce((sum, { count }) => sum + count, 0);
   const percent = (count: number): string => `${((100 * count) / letters).toFixed(count / letters < 0.01 ? 2 : 0)} %`;
   const code = (value: number): string => `U+${value.toString(16).toUpperCase().padStart(4, "0")}`;
@@ -102,6 +117,7 @@ function oddities(preview: Preview, maxLength: number | undefined): string[] {
     ...(extendedTurnCount > 0
       ? [`${grouped(extendedTurnCount)} turns end in the chat template's marks before their end token, which is in the loss all the same`]
       : []),
+    ...(emptyTurnCount > 0 ? [`${grouped(emptyTurnCount)} turns that are learned say nothing, and teach to end at once`] : []),
     ...(duplicateCount > 0 ? [`${grouped(duplicateCount)} rows say what an earlier row says`] : []),
     ...(repeatedAnswers.length > 0
       ? [

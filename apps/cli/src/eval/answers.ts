@@ -37,20 +37,21 @@ export function failedLines(answers: readonly Answer[], columns: number): string
 const batchSize = 32;
 
 /**
- * Answers every prompt of a data set greedily and counts the answers that equal the completion.
- * Rejects with UsageError when no row has a prompt and a completion, and with the signal's reason once that is aborted.
+ * Answers every prompt of a data set greedily, of a conversation what comes before its last learned turn, and counts the answers that equal
+ * what is learned. `positions` has for each answer the place of its row among the examples.
+ * Rejects with UsageError when no row ends with what is learned behind a prompt, and with the signal's reason once that is aborted.
  */
 export async function exactMatch(
   { model, tokenizer }: Pick<LoadedModel, "model"> & { readonly tokenizer: Tokenizer },
   data: DataSet<Examples>,
   options: { readonly maxNewTokens?: number | undefined; readonly signal?: AbortSignal; readonly output?: Pick<Output, "draw"> } = {},
-): Promise<{ readonly share: number; readonly answers: readonly Answer[] }> {
+): Promise<{ readonly share: number; readonly answers: readonly Answer[]; readonly positions: readonly number[] }> {
   // Where each completion begins; the tokens stay in the data set until their batch.
   const rows: { readonly line: number; readonly border: number; readonly length: number; readonly position: number }[] = [];
   let position = 0;
   for (const { ids, labels, line } of data.examples) {
-    const border = labels.findIndex((label) => label !== ignoredLabel);
-    if (border >= 1 && !labels.includes(ignoredLabel, border)) rows.push({ line, border, length: ids.length - border, position });
+    const border = labels.lastIndexOf(ignoredLabel) + 1;
+    if (border >= 1 && border < ids.length) rows.push({ line, border, length: ids.length - border, position });
     position++;
   }
   if (rows.length === 0)
@@ -60,14 +61,14 @@ export async function exactMatch(
   const longest = largest(rows.map(({ length }) => length));
   const maxNewTokens = options.maxNewTokens ?? longest;
   // Rows of similar length go together, in batches of one size, so that few plans serve them all.
-  rows.sort((x, y) => x.border - y.border || x.line - y.line);
-  const answers: Answer[] = [];
+  rows.sort((x, y) => x.border - y.border || x.position - y.position);
+  const found: { readonly answer: Answer; readonly place: number }[] = [];
   const generator = new TextGenerator(model);
   try {
     for (let start = 0; start < rows.length; start += batchSize) {
-      const batch = rows.slice(start, start + batchSize).map(({ line, border, position }) => {
-        const { ids } = data.examples.at(position) as Example; // it was there before
-        return { line, prompt: ids.slice(0, border), completion: ids.slice(border) };
+      const batch = rows.slice(start, start + batchSize).map(({ line, border, position: place }) => {
+        const { ids } = data.examples.at(place) as Example; // it was there before
+        return { line, place, prompt: ids.slice(0, border), completion: ids.slice(border) };
       });
       // An answer that would not fit into the context cannot be right.
       const room = contextOf(model) - largest(batch.map(({ prompt }) => prompt.length));
@@ -79,20 +80,23 @@ export async function exactMatch(
           ...(options.signal && { signal: options.signal }),
         },
       );
-      for (const [i, { line, prompt, completion }] of batch.entries()) {
-        answers.push({
+      for (const [i, { line, place, prompt, completion }] of batch.entries()) {
+        const answer = {
           line,
           prompt: tokenizer.decode(prompt),
           expected: tokenizer.decode(completion).trim(),
           answer: tokenizer.decode(generated[i] ?? []).trim(),
-        });
+        };
+        found.push({ answer, place });
       }
-      options.output?.draw(`answered ${answers.length} of ${rows.length}`);
+      options.output?.draw(`answered ${found.length} of ${rows.length}`);
     }
   } finally {
     generator.dispose();
   }
   options.output?.draw("");
-  answers.sort((a, b) => a.line - b.line);
-  return { share: answers.filter(({ expected, answer }) => expected === answer).length / Math.max(1, answers.length), answers };
+  found.sort((a, b) => a.place - b.place);
+  const answers = found.map(({ answer }) => answer);
+  const share = answers.filter(({ expected, answer }) => expected === answer).length / Math.max(1, answers.length);
+  return { share, answers, positions: found.map(({ place }) => place) };
 }

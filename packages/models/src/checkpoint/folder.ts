@@ -81,7 +81,9 @@ export async function readTokenizerFiles(
   const config = (await readJson(files, files.join(folder, "tokenizer_config.json"))) ?? {};
   const special = (await readJson(files, files.join(folder, "special_tokens_map.json"))) ?? {};
   const added = await readJson(files, files.join(folder, "added_tokens.json"));
-  return { json, config: withAddedTokens({ ...special, ...config }, added) };
+  // As transformers has it: without tokens by number, the older file is what counts.
+  const said = config["added_tokens_decoder"] ? { ...special, ...config } : { ...config, ...special };
+  return { json, config: withAddedTokens(said, added) };
 }
 
 /** Chat templates that lie beside tokenizer_config.json: chat_template.jinja, and named ones in a folder; or null. */

@@ -13,6 +13,8 @@ export type TrainedTurns = "all-turns" | "last-turn";
 export interface ConversationNotes {
   /** Turns that the template marks without their end token, which is learned all the same. */
   extendedTurnCount: number;
+  /** Learned turns that say and call nothing, which teach to end at once. */
+  emptyTurnCount: number;
   /** How often leaving out a field of messages or rows changed nothing, by its name, and the fields of which one did change something. */
   readonly unchanging: Map<string, number>;
   readonly used: Set<string>;
@@ -52,6 +54,7 @@ export function encodeConversation(
   }
   const spans = learnedSpans(rendered, row, renderer, tokenizer, { notes, trainOn, fail });
   renderer.lookAtFields(rendered.text, notes);
+  notes.emptyTurnCount += emptyTurnCount(row, trainOn);
   const { ids, offsets } = encodingOf(
     tokenizer,
     rendered.text,
@@ -67,6 +70,18 @@ export function encodeConversation(
     return span !== undefined && end > start && end > span.start ? id : ignoredLabel;
   });
   return { line, ids: [...ids], labels };
+}
+
+/** Turns of the assistant's that are learned and hold nothing but their role. */
+function emptyTurnCount({ messages, isSupervised }: Conversation, trainOn: TrainedTurns): number {
+  const last = messages.findLastIndex(({ role }) => role === "assistant");
+  const isLearned = (i: number): boolean => isSupervised?.[i] !== false && (trainOn === "all-turns" || i === last);
+  const isNothing = (value: unknown): boolean =>
+    typeof value === "string" ? value.trim() === "" : Array.isArray(value) ? value.length === 0 : (value ?? null) === null;
+  return messages.filter(
+    (message, i) =>
+      message.role === "assistant" && isLearned(i) && Object.entries(message).every(([name, value]) => name === "role" || isNothing(value)),
+  ).length;
 }
 
 /** The turns that are learned, in order. */

@@ -2,7 +2,6 @@ import type { Example } from "./example.js";
 import { type Examples, ExampleTable } from "./examples.js";
 import { Faults } from "./faults.js";
 import { DataError } from "./formats/error.js";
-import { readRecords } from "./formats/format.js";
 import { type DataSource, rereadable } from "./formats/source.js";
 import type { Columns } from "./layouts/columns.js";
 import { RowReader } from "./layouts/reader.js";
@@ -36,6 +35,8 @@ export interface DataNotes {
   readonly splitBorderCount: number;
   /** Assistant turns that the chat template marks without their end token, which is learned all the same. */
   readonly extendedTurnCount: number;
+  /** Turns of the assistant that are learned and say nothing: they teach to end at once. */
+  readonly emptyTurnCount: number;
   /** Fields of messages, and of rows for the chat template, that change nothing in what it writes. */
   readonly unusedFields: readonly string[];
 }
@@ -58,6 +59,8 @@ export interface ReadDataSet extends DataSet<Examples> {
   readonly rowCount: number;
   /** Rows of each layout that was met, by its name. */
   readonly layouts: ReadonlyMap<string, number>;
+  /** Fields of objects around the rows, whose lists were read as the rows. */
+  readonly listFields: readonly string[];
   /** Fields of rows that nobody reads. */
   readonly unreadFields: readonly string[];
   /** Of each example what its row says (`foldedText`); empty unless asked for. */
@@ -90,9 +93,9 @@ export async function readExamples(source: DataSource, path: string, tokenizer: 
   const examples = new ExampleTable(options.vocabSize);
   const keys: string[] = [];
   const again = rowLimit === undefined ? source : await rereadable(source);
-  const isChosen = rowLimit === undefined ? () => true : evenlySpread(await countRecords(again, path, signal), rowLimit);
+  const isChosen = rowLimit === undefined ? () => true : evenlySpread(await countRecords(again, reader, signal), rowLimit);
   let rowCount = 0;
-  for await (const records of readRecords(again, path)) {
+  for await (const records of reader.records(again)) {
     signal?.throwIfAborted();
     // What cannot be read is told, chosen or not.
     const chosen = records.filter((record) => isChosen(rowCount++) || record instanceof DataError);
@@ -106,12 +109,21 @@ export async function readExamples(source: DataSource, path: string, tokenizer: 
   }
   faults.check();
   if (rowCount === 0) throw withoutRows(path);
-  return { path, examples, ...encoder.counts, rowCount, layouts: reader.counts, unreadFields: [...reader.unreadFields], keys };
+  return {
+    path,
+    examples,
+    ...encoder.counts,
+    rowCount,
+    layouts: reader.counts,
+    unreadFields: [...reader.unreadFields],
+    listFields: [...reader.listFields],
+    keys,
+  };
 }
 
-async function countRecords(source: DataSource, path: string, signal: AbortSignal | undefined): Promise<number> {
+async function countRecords(source: DataSource, reader: RowReader, signal: AbortSignal | undefined): Promise<number> {
   let count = 0;
-  for await (const records of readRecords(source, path)) {
+  for await (const records of reader.records(source)) {
     signal?.throwIfAborted();
     count += records.length;
   }

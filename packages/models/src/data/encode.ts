@@ -9,6 +9,7 @@ export class EncodingNotes implements ConversationNotes {
   /** Rows whose border between prompt and completion lies inside a token, which is learned. */
   splitBorderCount = 0;
   extendedTurnCount = 0;
+  emptyTurnCount = 0;
   readonly unchanging: Map<string, number> = new Map();
   readonly used: Set<string> = new Set();
 

@@ -20,7 +20,7 @@ export { type Lines, readLines } from "./formats/lines.js";
 export type { DataRecord, Records } from "./formats/records.js";
 export { type DataSource, rereadable } from "./formats/source.js";
 export { utf16Of } from "./formats/text.js";
-export type { Columns } from "./layouts/columns.js";
+export { type Columns, formatColumns } from "./layouts/columns.js";
 export { type RowOptions, RowReader } from "./layouts/reader.js";
 export type { Conversation, Row } from "./layouts/row.js";
 export { mixDataSets, type WeightedDataSet } from "./mix.js";

@@ -1,6 +1,7 @@
 import { digestOf } from "@lowrank/tensor";
 import type { DataNotes, DataSet } from "./data-set.js";
 import { type Examples, exampleAt, lineAt, selectExamples, tokenCountAt } from "./examples.js";
+import { DataError } from "./formats/error.js";
 
 /** A data set, and how often each of its rows counts in a pass over the mixture: 2 twice, 0.5 every other row. */
 export interface WeightedDataSet {
@@ -8,7 +9,7 @@ export interface WeightedDataSet {
   readonly weight: number;
 }
 
-/** Data sets one behind the other, each by its weight. Throws RangeError for a weight that is not a positive number, or leaves no row. */
+/** Data sets one behind the other, each by its weight. Throws RangeError for a weight that is not a positive number, and DataError where the weights leave no row. */
 export function mixDataSets(parts: readonly WeightedDataSet[]): DataSet<Examples> {
   const weighted = parts.map(({ data, weight }) => {
     if (!Number.isFinite(weight) || weight <= 0) throw new RangeError(`The weight of ${data.path} is ${weight}. Give a number above 0.`);
@@ -17,7 +18,10 @@ export function mixDataSets(parts: readonly WeightedDataSet[]): DataSet<Examples
   const [only] = parts;
   if (parts.length === 1 && only?.weight === 1) return only.data;
   const examples = joined(weighted);
-  if (examples.length === 0) throw new RangeError("The weights leave no row. Give larger ones.");
+  if (examples.length === 0) {
+    const path = parts.map(({ data }) => data.path).join(", ");
+    throw new DataError(`${path}: the weights leave no row. Give larger ones.`, path, 0);
+  }
   const sum = (count: (data: DataSet<Examples>) => number): number => parts.reduce((total, { data }) => total + count(data), 0);
   const noteSum = (name: Exclude<keyof DataNotes, "unusedFields">): number => sum(({ notes }) => notes[name]);
   return {
@@ -32,6 +36,7 @@ export function mixDataSets(parts: readonly WeightedDataSet[]): DataSet<Examples
       splitCount: noteSum("splitCount"),
       splitBorderCount: noteSum("splitBorderCount"),
       extendedTurnCount: noteSum("extendedTurnCount"),
+      emptyTurnCount: noteSum("emptyTurnCount"),
       unusedFields: [...new Set(parts.flatMap(({ data }) => data.notes.unusedFields))],
     },
   };
@@ -40,7 +45,8 @@ export function mixDataSets(parts: readonly WeightedDataSet[]): DataSet<Examples
 /** All rows as often as the weight's whole part says, and as many more, evenly spread, as its fraction says. */
 function repeated(examples: Examples, weight: number): Examples {
   const { length } = examples;
-  const count = Math.round(length * weight);
+  // A small share of few rows is one of them, and not none.
+  const count = length === 0 ? 0 : Math.max(1, Math.round(length * weight));
   const whole = Math.floor(count / Math.max(1, length)) * length;
   const rest = count - whole;
   return selectExamples(

@@ -2,7 +2,6 @@ import { Characters } from "./characters.js";
 import type { ReadOptions } from "./data-set.js";
 import { type Example, ignoredLabel } from "./example.js";
 import { DataError } from "./formats/error.js";
-import { readRecords } from "./formats/format.js";
 import type { DataSource } from "./formats/source.js";
 import { RowReader } from "./layouts/reader.js";
 import type { Row } from "./layouts/row.js";
@@ -40,6 +39,8 @@ export interface Preview {
   readonly rows: readonly PreviewRow[];
   readonly rowCount: number;
   readonly layouts: ReadonlyMap<string, number>;
+  /** Fields of objects around the rows, whose lists were read as the rows. */
+  readonly listFields: readonly string[];
   readonly tokenCount: number;
   readonly learnedTokenCount: number;
   /** Tokens of each example, in their order. */
@@ -49,6 +50,8 @@ export interface Preview {
   readonly truncatedCount: number;
   readonly splitBorderCount: number;
   readonly extendedTurnCount: number;
+  /** Turns of the assistant that are learned and say nothing. */
+  readonly emptyTurnCount: number;
   readonly unusedFields: readonly string[];
   /** Rows that say what an earlier one says, white space, case and form of characters aside. */
   readonly duplicateCount: number;
@@ -89,7 +92,7 @@ export async function previewData(
   const answers = new Map<string, { text: string; count: number }>();
   const characters = new Characters();
   let [rowCount, duplicateCount] = [0, 0];
-  for await (const records of readRecords(source, path)) {
+  for await (const records of reader.records(source)) {
     options.signal?.throwIfAborted();
     for (const record of records) {
       rowCount++;
@@ -114,13 +117,14 @@ export async function previewData(
   }
   if (rowCount === 0) errors.push(withoutRows(path));
   const { tokenCount, learnedTokenCount, truncatedCount, notes } = encoder.counts;
-  const { splitBorderCount, extendedTurnCount } = notes;
+  const { splitBorderCount, extendedTurnCount, emptyTurnCount } = notes;
   const repeated = [...answers.values()].filter(({ count }) => count > 1).sort((a, b) => b.count - a.count);
   return {
     path,
     rows,
     rowCount,
     layouts: reader.counts,
+    listFields: [...reader.listFields],
     tokenCount,
     learnedTokenCount,
     lengths,
@@ -128,6 +132,7 @@ export async function previewData(
     truncatedCount,
     splitBorderCount,
     extendedTurnCount,
+    emptyTurnCount,
     unusedFields: [...reader.unreadFields, ...notes.unusedFields],
     duplicateCount,
     repeatedAnswers: repeated.slice(0, mostAnswers),

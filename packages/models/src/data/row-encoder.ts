@@ -79,7 +79,7 @@ export class RowEncoder {
 
   /** What was counted so far. */
   get counts(): Omit<DataSet, "path" | "examples"> {
-    const { splitBorderCount, extendedTurnCount, unreadFields } = this.#notes;
+    const { splitBorderCount, extendedTurnCount, emptyTurnCount, unreadFields } = this.#notes;
     return {
       truncatedCount: this.#truncatedCount,
       tokenCount: this.#tokenCount,
@@ -90,6 +90,7 @@ export class RowEncoder {
         splitCount: this.#splitCount,
         splitBorderCount,
         extendedTurnCount,
+        emptyTurnCount,
         unusedFields: unreadFields,
       },
     };

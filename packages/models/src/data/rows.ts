@@ -1,6 +1,5 @@
 import { Faults } from "./faults.js";
 import { DataError } from "./formats/error.js";
-import { readRecords } from "./formats/format.js";
 import { lineRecords } from "./formats/json.js";
 import { linesOf } from "./formats/lines.js";
 import type { Records } from "./formats/records.js";
@@ -19,7 +18,8 @@ export function parseRows(text: string, path: string, options: RowOptions = plai
   const reader = new RowReader(path, options);
   const faults = new Faults(path);
   const rows: Row[] = [];
-  for (const lines of linesOf(text)) for (const row of rowsOf([...lineRecords(lines, path)], reader, faults)) rows.push(row);
+  for (const lines of linesOf(text))
+    for (const row of rowsOf(reader.unwrapped([...lineRecords(lines, path)]), reader, faults)) rows.push(row);
   faults.check();
   if (rows.length === 0) throw withoutRows(path);
   return rows;
@@ -34,7 +34,7 @@ export async function* readRows(source: DataSource, path: string, options: RowOp
   const reader = new RowReader(path, options);
   const faults = new Faults(path);
   let isEmpty = true;
-  for await (const records of readRecords(source, path)) {
+  for await (const records of reader.records(source)) {
     for (const row of rowsOf(records, reader, faults)) {
       isEmpty = false;
       yield row;

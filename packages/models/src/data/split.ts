@@ -1,6 +1,8 @@
 import { digestOf } from "@lowrank/tensor";
+import { stringifyLossless } from "../lossless.js";
 import type { DataSet } from "./data-set.js";
 import { type Examples, selectExamples } from "./examples.js";
+import { DataError } from "./formats/error.js";
 import type { Row } from "./layouts/row.js";
 import { shuffledOrder } from "./order.js";
 
@@ -12,19 +14,20 @@ export function foldedText(row: Row): string {
       : row.kind === "completion"
         ? `${row.prompt} ${row.completion}`
         : row.messages
-            .map(({ role, content, tool_calls: calls }) => `${role}: ${content ?? ""} ${calls ? JSON.stringify(calls) : ""}`)
+            .map(({ role, content, tool_calls: calls }) => `${role}: ${content ?? ""} ${calls ? stringifyLossless(calls) : ""}`)
             .join(" "),
   );
 }
 
 /** A digest of a text without what foldedText leaves out. */
 export function foldedKey(text: string): string {
-  return digestOf(text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim());
+  // By way of large letters, ß is ss and both forms of σ are one.
+  return digestOf(text.normalize("NFKC").toUpperCase().toLowerCase().replace(/\s+/g, " ").trim());
 }
 
 /**
  * Takes a share of a data set's rows out of it, chosen by the seed; `keys` has for each example what its row says. Rows that say the same stay
- * on one side. Throws RangeError where either side would be empty.
+ * on one side. Throws DataError where either side would be empty.
  */
 export function splitDataSet(
   data: DataSet<Examples>,
@@ -37,17 +40,19 @@ export function splitDataSet(
   const wanted = Math.max(1, Math.round(share * keys.length));
   const isHeld = new Uint8Array(keys.length);
   let count = 0;
-  for (const index of shuffledOrder(all.length, seed, 0)) {
-    const group = all[index] as number[]; // index < length
-    if (count >= wanted) break;
-    // A large group of equal rows would be more than what is wanted.
-    if (count > 0 && count + group.length > wanted) continue;
+  const hold = (group: readonly number[]): void => {
     for (const i of group) isHeld[i] = 1;
     count += group.length;
-  }
+  };
+  const order = Array.from(shuffledOrder(all.length, seed, 0), (index) => all[index] as readonly number[]); // index < length
+  for (const group of order) if (count + group.length <= wanted) hold(group);
+  // Equal rows may all be more than what is wanted.
+  if (count === 0) hold(order.reduce((least, group) => (group.length < least.length ? group : least), order[0] ?? []));
   if (count === 0 || count === keys.length)
-    throw new RangeError(
+    throw new DataError(
       `${data.path}: ${keys.length} rows, ${all.length} of them different, are too few to hold ${share} of them out. Give more rows.`,
+      data.path,
+      0,
     );
   const positions = (side: number): number[] => keys.flatMap((_, i) => (isHeld[i] === side ? [i] : []));
   const part = (side: number): DataSet<Examples> => {

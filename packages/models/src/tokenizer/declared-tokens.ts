@@ -25,9 +25,30 @@ export function withAddedTokens(config: Json, added: Json | null): Json {
 
 function extraTokens(config: Json): readonly unknown[] {
   const { additional_special_tokens: additional, extra_special_tokens: extra } = config;
-  const listed = (value: unknown): readonly unknown[] =>
-    Array.isArray(value) ? (value as readonly unknown[]) : typeof value === "object" && value !== null ? Object.values(value) : [];
-  return [...listed(additional), ...listed(extra)];
+  const listed = (value: unknown): readonly unknown[] => (Array.isArray(value) ? (value as readonly unknown[]) : []);
+  // The older name counts where the newer one says nothing.
+  const isExtra = typeof extra === "object" && extra !== null && Object.keys(extra).length > 0;
+  return [...(isExtra ? listed(extra) : listed(additional)), ...modelTokens(config).values()];
+}
+
+/** Special tokens under names of a model's own, such as `image_token`: fields of that ending, and those of a mapping in `extra_special_tokens`. */
+function modelTokens(config: Json): ReadonlyMap<string, unknown> {
+  const { extra_special_tokens: extra } = config;
+  const isOwn = ([name, value]: readonly [string, unknown]): boolean =>
+    name.endsWith("_token") && typeof value === "string" && !(namedTokens as readonly string[]).includes(name);
+  const mapping = typeof extra === "object" && extra !== null && !Array.isArray(extra) ? Object.entries(extra) : [];
+  return new Map([...Object.entries(config).filter(isOwn), ...mapping]);
+}
+
+/** The texts of special tokens by the names under which a chat template sees them. */
+export function templateTokens(config: Json): Readonly<Record<string, string>> {
+  const named = namedTokens.map((name) => [name, config[name]] as const);
+  return Object.fromEntries(
+    [...named, ...modelTokens(config)].flatMap(([name, value]) => {
+      const text = tokenText(value);
+      return text === null ? [] : [[name, text] as const];
+    }),
+  );
 }
 
 /**

@@ -1,6 +1,6 @@
 import { digestOf, eventLoopTurn, type Json, largest } from "@lowrank/tensor";
 import { type ChatMessage, type ChatOptions, ChatRenderer, type ChatTemplates, type RenderedChat } from "./chat.js";
-import { declaredTokens, namedTokens, tokenText } from "./declared-tokens.js";
+import { declaredTokens, templateTokens, tokenText } from "./declared-tokens.js";
 import type { AddedToken } from "./pipeline/added-tokens.js";
 import { Pipeline } from "./pipeline/pipeline.js";
 import { checkTokenizer, checkTokenizerConfig, type TokenizerConfig } from "./schema.js";
@@ -49,11 +49,7 @@ export class Tokenizer {
     this.padTokenId = this.#idOf("pad_token");
     const templates = templatesOf(chatTemplate ?? this.#config.chat_template);
     this.chatTemplate = templates["default"] ?? Object.values(templates)[0] ?? null;
-    const special = namedTokens.flatMap((name) => {
-      const text = tokenText(this.#config[name]);
-      return text === null ? [] : [[name, text] as const];
-    });
-    this.#chat = new ChatRenderer(templates, Object.fromEntries(special));
+    this.#chat = new ChatRenderer(templates, templateTokens(this.#config));
   }
 
   /**

@@ -75,6 +75,22 @@ describe("of a conversation", () => {
     expect(examples[0]?.labels.filter((label) => label !== -100)).toEqual([..."A!C!"].map((c) => c.charCodeAt(0)));
   });
 
+  it.each<[string, Row, "last-turn" | undefined, number]>([
+    ["that say nothing", chat([said("user", "u"), said("assistant", " "), said("user", "v"), said("assistant", "")]), undefined, 2],
+    ["that are learned", chat([said("user", "u"), said("assistant", ""), said("user", "v"), said("assistant", "C")]), "last-turn", 0],
+    [
+      "of a weight",
+      chat([said("user", "u"), said("assistant", ""), said("assistant", "C")], { isSupervised: [true, false, true] }),
+      undefined,
+      0,
+    ],
+    ["that call something", chat([said("user", "u"), said("assistant", null, call({}))]), undefined, 0],
+    ["with null calls", chat([said("user", "u"), said("assistant", "", { tool_calls: null }), said("assistant", "A")]), undefined, 1],
+  ])("turns %s are counted where they teach to end at once", (_, row, trainOn, count) => {
+    const { notes } = encodeRows([row], "x", tokenizerWith(calling), { context: 999, ...(trainOn && { trainOn }) });
+    expect(notes.emptyTurnCount).toBe(count);
+  });
+
   it("a refusal of the template names the line", () => {
     const refusing = "{{ raise_exception('roles must alternate') }}";
     const error = ((): DataError => {

@@ -114,7 +114,7 @@ describe("data files", () => {
     ["a value of a list that is not JSON", "x.json", bytes('[\n{"text":"a"},\n{"text":a}]'), 3, /^x.json:3: not JSON/],
     ["a row with too many values", "x.csv", bytes('text,b\na,b\n"c\nd",e\nf,g,h\n'), 5, /^x.csv:5: the row has 3 values for 2 columns/],
     ["quotes inside a value", "x.csv", bytes('text\na\nb"c"\n'), 3, /^x.csv:3: not a table of values/],
-    ["a column without a name", "x.csv", bytes("text,\na,b\n"), 1, /one has no name/],
+    ["columns without a name", "x.csv", bytes(",\na,b\n"), 1, /none has a name/],
     ["a column named twice", "x.tsv", bytes("text\ttext\na\tb\n"), 1, /"text" comes twice/],
     ["bytes that are not UTF-8", "x.csv", Uint8Array.from([...bytes("text\na\n"), 0xe9, 10]), 3, /byte 7 of the file is 0xE9/],
     [
@@ -139,9 +139,177 @@ describe("data files", () => {
       0,
       /compressed file is damaged or cut/,
     ],
+    ["a ZIP archive", "x.jsonl", bytes("PK\u0003\u0004rest"), 0, /is a ZIP archive or an Excel workbook, which is not read. Unpack it/],
+    ["a file packed by xz", "x.jsonl.xz", Uint8Array.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 1]), 0, /is packed by xz, which is not read/],
+    ["a file packed by bzip2", "x", bytes("BZh91AY&SYrest"), 0, /is packed by bzip2.*bunzip2/],
+    ["an Arrow file", "x.arrow", bytes("ARROW1\0\0"), 0, /is an Arrow file, which is not read.*to_parquet/],
+    ["an archive in gzip", "x.tar.gz", gzipSync("x.jsonl\0\0"), 0, /is a tar archive, which is not read/],
+    ["a database", "x.db", bytes("SQLite format 3\0rest"), 0, /is an SQLite database.*CSV/],
+    [
+      "several lists of rows",
+      "x.json",
+      bytes('{"train":[{"text":"a"}],"rows":[{"text":"b"}]}'),
+      1,
+      /several lists of rows: "rows", "train"/,
+    ],
+    ["an object around lists of numbers", "x.json", bytes('{"data":[1,2]}'), 1, /the row has the fields "data"/],
+    ["a message for a row", "x.jsonl", bytes('{"role":"user","content":"a"}'), 1, /the row is one message.*"messages":\[/],
+    ["a UTF-16 text without its mark that is cut", "x.jsonl", bytes('{\0"\0t'), 0, /UTF-16 text is damaged/],
   ])("names the place of %s", async (_, path, source, line, message) => {
     const error = await failure(rowsOf(source, path));
     expect([error.name, error.line, error.message]).toEqual(["DataError", line, expect.stringMatching(message)]);
+  });
+
+  const utf16 = (text: string, isLittle: boolean): Uint8Array =>
+    Uint8Array.from(
+      [...text].flatMap((sign) => [sign.charCodeAt(0) & 255, sign.charCodeAt(0) >> 8]).map((_, i, all) => all[isLittle ? i : i ^ 1] ?? 0),
+    );
+  it.each<[string, string, Uint8Array, readonly (readonly [line: number, text: string])[]]>([
+    [
+      "a list inside an object",
+      "x.json",
+      bytes('{"version":"1","data":[{"text":"a"},{"text":"b"}]}'),
+      [
+        [1, "a"],
+        [2, "b"],
+      ],
+    ],
+    [
+      "a list inside an object over several lines",
+      "x.json",
+      bytes('{\n "rows": [\n  {"text": "a"},\n  {"text": "b"}\n ]\n}'),
+      [
+        [1, "a"],
+        [2, "b"],
+      ],
+    ],
+    [
+      "an object that begins on the first line",
+      "x.json",
+      bytes('{"n": 1, "train": [\n{"text":"a"},\n{"text":"b"}]}\n'),
+      [
+        [1, "a"],
+        [2, "b"],
+      ],
+    ],
+    [
+      "objects over several lines",
+      "x.json",
+      bytes('{ "text":\n"a"}\n{"text":"b"}'),
+      [
+        [1, "a"],
+        [3, "b"],
+      ],
+    ],
+    ["a row with a list beside its text", "x.jsonl", bytes('{"text":"a","data":[{"text":"b"}]}'), [[1, "a"]]],
+    [
+      "UTF-16 without its mark",
+      "x.jsonl",
+      utf16('{"text":"aß"}\n{"text":"b"}', true),
+      [
+        [1, "aß"],
+        [2, "b"],
+      ],
+    ],
+    [
+      "big-endian UTF-16 without its mark",
+      "x.csv",
+      utf16("text\na\nb", false),
+      [
+        [2, "a"],
+        [3, "b"],
+      ],
+    ],
+    [
+      "the index that pandas writes",
+      "x.csv",
+      bytes(",text\n0,a\n1,b\n"),
+      [
+        [2, "a"],
+        [3, "b"],
+      ],
+    ],
+    [
+      "gzip of several members",
+      "x.jsonl",
+      Uint8Array.from([...gzipSync('{"text":"a"}\n'), ...gzipSync('{"text":"b"}\n')]),
+      [
+        [1, "a"],
+        [2, "b"],
+      ],
+    ],
+    [
+      "a list that ends with a comma",
+      "x.json",
+      bytes('[{"text":"a"},{"text":"b"},]'),
+      [
+        [1, "a"],
+        [1, "b"],
+      ],
+    ],
+    ["one row without a line break", "x.jsonl", bytes('{"text":"a"}'), [[1, "a"]]],
+  ])("reads %s, whole and by the byte", async (_, path, source, rows) => {
+    const expected = rows.map(([line, text]) => ({ kind: "text", line, text }));
+    expect(await rowsOf(source, path)).toEqual(expected);
+    expect(
+      await rowsOf(
+        Array.from(source, (byte) => Uint8Array.of(byte)),
+        path,
+      ),
+    ).toEqual(expected);
+  });
+
+  it.each<[string, string, Meaning[]]>([
+    [
+      "lists of turns",
+      '[[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],[{"from":"human","value":"c"},{"from":"gpt","value":"d"}]]',
+      [chat("a", "b"), chat("c", "d")],
+    ],
+    [
+      "parts of text of several types",
+      '{"messages":[{"role":"user","content":["a",{"type":"input_text","text":"b"}]},{"role":"assistant","content":[{"type":"output_text","text":"c"}]}]}',
+      [chat("ab", "c")],
+    ],
+    [
+      "calls by another name",
+      '{"conversations":[{"from":"tool_call","value":"{\\"name\\":\\"f\\"}"},{"from":"tool_response","value":"1"}]}',
+      [
+        {
+          kind: "messages",
+          messages: [
+            { role: "assistant", content: null, tool_calls: [{ type: "function", function: { name: "f", arguments: {} } }] },
+            { role: "tool", content: "1" },
+          ],
+        },
+      ],
+    ],
+    [
+      "what ShareGPT's turns hold besides",
+      '{"conversations":[{"from":"human","value":"a","name":"n"},{"from":"gpt","value":"b","weight":0},{"from":"gpt","value":"c","weight":1.0}]}',
+      [
+        {
+          kind: "messages",
+          messages: [
+            { role: "user", content: "a", name: "n" },
+            { role: "assistant", content: "b" },
+            { role: "assistant", content: "c" },
+          ],
+          isSupervised: [true, false, true],
+        },
+      ],
+    ],
+  ])("reads %s", async (_, text, expected) => expect((await rowsOf(text, "x")).map(withoutLine)).toEqual(expected));
+
+  it("refuses a table whose quote is never closed before it fills the memory", async () => {
+    const part = bytes("x".repeat(2 ** 20));
+    async function* endless(): AsyncGenerator<Uint8Array> {
+      yield bytes('text\na\n"b');
+      for (;;) yield part;
+    }
+    expect(await failure(rowsOf(endless(), "x.csv"))).toMatchObject({
+      line: 3,
+      message: expect.stringMatching(/^x.csv:3: the row that begins here does not end/),
+    });
   });
 
   it("tells the first 20 rows that are wrong at once", async () => {
@@ -172,6 +340,19 @@ describe("data files", () => {
     ["an image", '{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]}', /a part of type "image_url"/],
     ["a weight of a half", '{"messages":[{"role":"assistant","content":"a","weight":0.5}]}', /is 0.5. A turn is learned or not/],
     ["a weight of the user's", '{"messages":[{"role":"user","content":"a","weight":1}]}', /not the assistant's/],
+    ["a weight of a half in ShareGPT", '{"conversations":[{"from":"gpt","value":"a","weight":0.5}]}', /is 0.5. A turn is learned or not/],
+    ["a weight of the human's", '{"conversations":[{"from":"human","value":"a","weight":1}]}', /not the assistant's/],
+    ["a speaker that objects know", '{"conversations":[{"from":"constructor","value":"a"}]}', /is from "constructor"/],
+    [
+      "a generation prompt behind what is learned",
+      '{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"add_generation_prompt":true}}',
+      /"chat_template_kwargs" has "add_generation_prompt"/,
+    ],
+    [
+      "tools among the template's variables",
+      '{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"tools":[]}}',
+      /Write "tools" as a field of the row/,
+    ],
     ["an unknown speaker", '{"conversations":[{"from":"robot","value":"a"}]}', /is from "robot". Known are system, human/],
     ["a call that is not JSON", '{"conversations":[{"from":"function_call","value":"f()"}]}', /function_call.*is not JSON/],
     ["tools that are not a list", '{"messages":[{"role":"user","content":"a"}],"tools":"{}"}', /"tools" is not a list/],

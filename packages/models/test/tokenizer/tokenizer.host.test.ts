@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { readTokenizer, Tokenizer, TokenizerError } from "@lowrank/models";
-import { CheckpointError, type Json, nodeFiles } from "@lowrank/tensor";
+import { CheckpointError, type Json, memoryFiles, nodeFiles } from "@lowrank/tensor";
 import { sharedDir } from "test-support";
 import { describe, expect, test } from "vitest";
 import { made } from "../../../../scripts/compare/made-tokenizers.mjs";
@@ -215,6 +215,30 @@ describe("tokens that are declared beside tokenizer.json", () => {
     expect(
       new Tokenizer(json, { ...config, added_tokens_decoder: single }).encode("hellohello hello", { addSpecialTokens: false }),
     ).toEqual([0, 4]);
+  });
+
+  test("tokens under names of a model's own are known, and templates see them", () => {
+    const own = {
+      image_token: "<image>",
+      extra_special_tokens: { end_token: "<|im_end|>" },
+      chat_template: "{{ image_token }}{{ end_token }}{{ eos_token }}",
+    };
+    const tokenizer = new Tokenizer(json, { ...config, ...own, add_bos_token: true });
+    expect(tokenizer.applyChatTemplate([{ role: "user", content: "hello" }])).toBe("<image><|im_end|></s>");
+    expect(tokenizer.encode("<image>hello<|im_end|>", { addSpecialTokens: false })).toEqual([6, 4, 7]);
+  });
+
+  test.each<[string, Json, Json, string]>([
+    ["before tokenizer_config.json", { eos_token: "user" }, { eos_token: "hello" }, "user"],
+    ["behind it where that has tokens by number", { eos_token: "user" }, { eos_token: "hello", added_tokens_decoder: decoder }, "hello"],
+  ])("special_tokens_map.json counts %s", async (_, special, more, expected) => {
+    const files = memoryFiles({
+      "m/tokenizer.json": JSON.stringify(json),
+      "m/tokenizer_config.json": JSON.stringify(more),
+      "m/special_tokens_map.json": JSON.stringify(special),
+    });
+    const tokenizer = await readTokenizer(files, "m");
+    expect(tokenizer?.token(tokenizer.eosTokenId ?? -1)).toBe(expected);
   });
 
   test("an end token that the vocabulary lacks is an error that names it", () => {

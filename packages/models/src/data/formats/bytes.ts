@@ -5,12 +5,12 @@ import { joined } from "./text.js";
 
 /** The parts of a source, with its first bytes looked at. */
 export interface Opened {
-  /** Up to 64 bytes. */
+  /** Up to 64 KiB. */
   readonly head: Uint8Array;
   readonly parts: AsyncIterable<Uint8Array>;
 }
 
-const headBytes = 64;
+const headBytes = 2 ** 16;
 
 /** A source's bytes, unpacked where they are compressed by gzip or zstd. Throws DataError where what is packed is damaged. */
 export async function opened(source: Exclude<DataSource, string>, path: string): Promise<Opened> {

@@ -7,6 +7,9 @@ const newline = 0x0a;
 /** Characters that are taken apart at a time. */
 const blockSize = 2 ** 18;
 
+/** Characters of the longest record: what is longer has a quote too few or too many. */
+const longestRecord = 1e8;
+
 /**
  * The records of comma- or tab-separated values (RFC 4180), of which the first line names the columns; every value is a text. The delimiter
  * is what the first line has most of: comma, semicolon, tab or bar. Throws DataError where there are no names.
@@ -15,7 +18,7 @@ export async function* delimitedRecords(pieces: AsyncIterable<string>, path: str
   const { parse } = await import("csv-parse/browser/esm/sync");
   let names: readonly string[] | null = null;
   let [line, chosen] = [1, delimiter];
-  for await (const block of blocks(pieces)) {
+  for await (const block of blocks(pieces, path)) {
     chosen ??= delimiterOf(block);
     const records: (DataRecord | DataError)[] = [];
     // The line on which the next record begins, counted within the block.
@@ -52,16 +55,17 @@ export async function* delimitedRecords(pieces: AsyncIterable<string>, path: str
       throw new DataError(`${path}:${at}: not a table of values (${reason}). Double the quotes inside quoted values.`, path, at);
     }
     if (records.length > 0) yield records;
-    for (let i = block.indexOf("\n"); i >= 0; i = block.indexOf("\n", i + 1)) line++;
+    line += lineBreaks(block);
   }
 }
 
+/** The columns' names; one that has none, as that of the index that pandas writes, is called as pandas calls it. */
 function checkedNames(record: readonly string[], path: string, line: number): readonly string[] {
-  const names = record.map((name) => name.trim());
-  const twice = names.find((name, i) => name === "" || names.indexOf(name) !== i);
-  if (twice !== undefined)
+  const names = record.map((name, i) => name.trim() || `Unnamed: ${i}`);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined || record.every((name) => name.trim() === ""))
     throw new DataError(
-      `${path}:${line}: the first line does not name every column once (${twice === "" ? "one has no name" : `"${twice}" comes twice`}). Write the columns' names there.`,
+      `${path}:${line}: the first line does not name every column once (${twice === undefined ? "none has a name" : `"${twice}" comes twice`}). Write the columns' names there.`,
       path,
       line,
     );
@@ -74,12 +78,12 @@ function delimiterOf(block: string): string {
   return counted.reduce((most, one) => (one.count > most.count ? one : most)).delimiter;
 }
 
-/** Texts that end where a record does: behind a line break that no quotes hold. */
-async function* blocks(pieces: AsyncIterable<string>): AsyncGenerator<string> {
+/** Texts that end where a record does: behind a line break that no quotes hold. Throws DataError for a record that does not end. */
+async function* blocks(pieces: AsyncIterable<string>, path: string): AsyncGenerator<string> {
   let held = "";
   let isQuoted = false;
-  // Where the last record of what is held ends.
-  let end = 0;
+  // Where the last record of what is held ends, and the line on which what is held begins.
+  let [end, line] = [0, 1];
   for await (const piece of pieces) {
     for (let i = 0; i < piece.length; i++) {
       const c = piece.charCodeAt(i);
@@ -87,10 +91,26 @@ async function* blocks(pieces: AsyncIterable<string>): AsyncGenerator<string> {
       else if (c === newline && !isQuoted) end = held.length + i + 1;
     }
     held += piece;
+    if (held.length - end > longestRecord) {
+      const at = line + lineBreaks(held.slice(0, end));
+      throw new DataError(
+        `${path}:${at}: the row that begins here does not end within ${longestRecord / 1e6} million characters. Look for a quote that is not closed; double the quotes inside quoted values.`,
+        path,
+        at,
+      );
+    }
     if (end < blockSize) continue;
-    yield held.slice(0, end);
+    const block = held.slice(0, end);
+    yield block;
+    line += lineBreaks(block);
     held = held.slice(end);
     end = 0;
   }
   if (held.trim() !== "") yield held;
+}
+
+function lineBreaks(text: string): number {
+  let count = 0;
+  for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1)) count++;
+  return count;
 }

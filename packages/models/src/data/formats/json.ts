@@ -21,6 +21,9 @@ function parsed(text: string, path: string, line: number, remedy: string): DataR
   }
 }
 
+/** Characters of the longest value, a little less than a string of JavaScript can hold. */
+const longestValue = 500e6;
+
 const [quote, backslash, openList, closeList, openObject, closeObject, comma, newline] = [...'"\\[]{},\n'].map((c) => c.charCodeAt(0)) as [
   number,
   number,
@@ -105,7 +108,14 @@ class ValueScan {
         }
       } else if (this.#depth === 0 && (c === comma || (c <= 0x20 && this.#list === "none"))) end(i);
     }
-    if (start >= 0) this.#text += piece.slice(start);
+    if (start >= 0) {
+      if (this.#text.length > longestValue)
+        throw this.#fail(
+          `the value that begins here has more than ${longestValue / 1e6} million characters`,
+          "Write one row a line, or a list of rows.",
+        );
+      this.#text += piece.slice(start);
+    }
     return records;
   }
 

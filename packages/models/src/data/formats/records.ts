@@ -8,3 +8,8 @@ export interface DataRecord {
 
 /** Records that follow one another, and for those that cannot be read the error. */
 export type Records = readonly (DataRecord | DataError)[];
+
+/** A value of bytes that are no text in UTF-8: an image, or a text that was written in another encoding. */
+export class Bytes {
+  constructor(readonly byteLength: number) {}
+}

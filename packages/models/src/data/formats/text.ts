@@ -3,13 +3,23 @@ import { DataError } from "./error.js";
 const newline = 0x0a;
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The kind of UTF-16 that a file's first bytes, its byte order mark, say that it is; null for others. */
+/** First bytes that say how a text is encoded. */
+const markBytes = 4;
+
+/**
+ * The kind of UTF-16 that a file is by its first bytes: its byte order mark, or zeros in every other place, which no UTF-8 of two signs of ASCII
+ * has (RFC 4627, section 3); null for others.
+ */
 export function utf16Of(bytes: Uint8Array): "utf-16le" | "utf-16be" | null {
-  return bytes[0] === 0xff && bytes[1] === 0xfe ? "utf-16le" : bytes[0] === 0xfe && bytes[1] === 0xff ? "utf-16be" : null;
+  const [a, b, c, d] = bytes;
+  if (a === 0xff && b === 0xfe) return "utf-16le";
+  if (a === 0xfe && b === 0xff) return "utf-16be";
+  if (!a && b && !c && d) return "utf-16be";
+  return a && !b && c && !d && bytes.length >= markBytes ? "utf-16le" : null;
 }
 
 /**
- * Text in UTF-8: as it comes, or converted from UTF-16 where the first two bytes are its byte order mark. Throws DataError with the byte
+ * Text in UTF-8: as it comes, or converted from UTF-16 where the first bytes say that it is (`utf16Of`). Throws DataError with the byte
  * where the UTF-16 is damaged.
  */
 export async function* utf8Parts(
@@ -26,15 +36,28 @@ export async function* utf8Parts(
       throw new DataError(`${path}: the UTF-16 text is damaged before byte ${at}. Save the file as UTF-8.`, path, 0);
     }
   };
-  for await (const part of parts) {
+  /** A part, or the first ones together, with what its encoding makes of it. */
+  const converted = (part: Uint8Array): Uint8Array => {
     if (decoder === undefined) {
       const encoding = utf16Of(part);
       decoder = encoding && new TextDecoder(encoding, { fatal: true });
     }
     const open = decoder;
     at += part.byteLength;
-    yield open ? decoded(() => open.decode(part, { stream: true })) : part;
+    return open ? decoded(() => open.decode(part, { stream: true })) : part;
+  };
+  let first: Uint8Array | null = new Uint8Array(0);
+  for await (const part of parts) {
+    if (first === null) {
+      yield converted(part);
+      continue;
+    }
+    first = first.byteLength === 0 ? part : joined([first, part]);
+    if (first.byteLength < markBytes) continue;
+    yield converted(first);
+    first = null;
   }
+  if (first !== null && first.byteLength > 0) yield converted(first);
   const open = decoder;
   if (open) yield decoded(() => open.decode());
 }

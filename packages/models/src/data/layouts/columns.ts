@@ -10,25 +10,52 @@ export interface Columns {
   readonly format?: string;
 }
 
+/** Braces of a format: two of a kind are one of the text, others hold a column's name. */
+const braces = /\{\{|\}\}|\{([^{}]*)\}/g;
+
+/** The columns that a format names. */
+export function formatColumns(format: string): string[] {
+  return [...format.matchAll(braces)].flatMap(([, column]) => column ?? []);
+}
+
 /** The fields of a row under the names that rows have. Throws DataError where a column is missing. */
 export function mapped(fields: Fields, { map = {}, format }: Columns): Fields {
   const values: Record<string, unknown> = {};
   for (const [field, column] of Object.entries(map)) values[field] = columnOf(fields, column);
   if (format !== undefined) {
-    const filled = format.replace(/\{\{|\}\}|\{([^{}]*)\}/g, (match: string, column: string | undefined) =>
+    const filled = format.replace(braces, (match: string, column: string | undefined) =>
       column === undefined ? match.charAt(0) : textOf(columnOf(fields, column), column, fields),
     );
     values[map["completion"] === undefined ? "text" : "prompt"] = filled;
   }
-  return fields.renamed(values);
+  const used = new Set([...Object.values(map), ...formatColumns(format ?? "")].map((column) => placeOf(fields, column)[0]));
+  return fields.renamed(
+    values,
+    Object.keys(fields.values).filter((name) => !used.has(name) && fields.has(name)),
+  );
 }
 
-function columnOf(fields: Fields, column: string): unknown {
+/** Whether a row has all columns that are named. */
+export function hasColumns(fields: Fields, { map = {}, format = "" }: Columns): boolean {
+  return [...Object.values(map), ...formatColumns(format)].every((column) => valueAt(fields, column) !== undefined);
+}
+
+/** The names that lead to a column: its own, or one inside the other. */
+function placeOf(fields: Fields, column: string): readonly string[] {
+  return Object.hasOwn(fields.values, column) ? [column] : column.split(".");
+}
+
+function valueAt(fields: Fields, column: string): unknown {
   let value: unknown = fields.values;
-  for (const part of column in fields.values ? [column] : column.split(".")) {
+  for (const part of placeOf(fields, column)) {
     const isInside = typeof value === "object" && value !== null && Object.hasOwn(value, part);
     value = isInside ? (value as Readonly<Record<string, unknown>>)[part] : undefined;
   }
+  return value;
+}
+
+function columnOf(fields: Fields, column: string): unknown {
+  const value = valueAt(fields, column);
   if (value === undefined) {
     const names = Object.keys(fields.values).map((name) => `"${name}"`);
     throw new DataError(

@@ -1,5 +1,6 @@
 import { parseLossless } from "../../lossless.js";
 import { DataError } from "../formats/error.js";
+import { Bytes } from "../formats/records.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -14,6 +15,8 @@ export class Fields {
     readonly values: Json,
     readonly path: string,
     readonly line: number,
+    /** Further fields of the same row that nobody reads. */
+    readonly others: readonly string[] = [],
   ) {}
 
   /** Throws DataError unless the value is an object. */
@@ -23,9 +26,9 @@ export class Fields {
     throw new DataError(`${path}:${line}: the line holds ${found} where an object belongs. Write ${forms}.`, path, line);
   }
 
-  /** Fields of another name for the same row. */
-  renamed(values: Json): Fields {
-    return new Fields(values, this.path, this.line);
+  /** Fields of another name for the same row; `others` are those of it that none stands for. */
+  renamed(values: Json, others: readonly string[]): Fields {
+    return new Fields(values, this.path, this.line, others);
   }
 
   has(...names: readonly string[]): boolean {
@@ -34,7 +37,7 @@ export class Fields {
 
   /** Fields that are there and that nobody has read. */
   unread(): string[] {
-    return Object.keys(this.values).filter((name) => !this.#read.has(name) && this.has(name));
+    return [...Object.keys(this.values).filter((name) => !this.#read.has(name) && this.has(name)), ...this.others];
   }
 
   value(name: string): unknown {
@@ -46,6 +49,7 @@ export class Fields {
   text(name: string): string {
     const value = this.value(name);
     if (typeof value === "string") return value;
+    if (value instanceof Bytes) this.fail(`"${name}" holds bytes that are not UTF-8 text`, "Write the column again, from text.");
     this.fail(value === undefined ? `"${name}" is missing` : `"${name}" is not a string`, `A row is ${forms}.`);
   }
 

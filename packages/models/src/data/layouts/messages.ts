@@ -8,6 +8,12 @@ type Json = Readonly<Record<string, unknown>>;
 
 const example = 'Write [{"role":"user","content":"…"},{"role":"assistant","content":"…"}]';
 
+/** Types of parts that are text: of chats, and of OpenAI's responses. */
+const textTypes: ReadonlySet<unknown> = new Set(["text", "input_text", "output_text"]);
+
+/** What the template is given of the row itself, so that no variable can be called so. */
+const ownNames = ["messages", "tools", "documents", "add_generation_prompt"];
+
 /** OpenAI's form: `messages`, and beside them `tools`, `documents` and `chat_template_kwargs`. */
 export const messages: Layout = {
   name: "messages",
@@ -25,7 +31,7 @@ export interface Turn {
 export function conversationOf(fields: Fields, turns: readonly Turn[]): Conversation {
   const tools = fields.list("tools");
   const documents = fields.list("documents");
-  const variables = fields.object("chat_template_kwargs");
+  const variables = variablesOf(fields);
   return {
     messages: turns.map(({ message }) => message),
     ...(turns.every(({ isSupervised }) => isSupervised) ? {} : { isSupervised: turns.map(({ isSupervised }) => isSupervised) }),
@@ -33,6 +39,16 @@ export function conversationOf(fields: Fields, turns: readonly Turn[]): Conversa
     ...(documents && { documents }),
     ...(variables && { variables }),
   };
+}
+
+/** Further names for the template. Throws DataError for one that the template is given already. */
+function variablesOf(fields: Fields): Json | undefined {
+  const variables = fields.object("chat_template_kwargs");
+  const own = ownNames.find((name) => variables && name in variables);
+  if (own === "add_generation_prompt")
+    fields.fail(`"chat_template_kwargs" has "${own}"`, "Rows are learned as conversations that are over: leave it out.");
+  if (own !== undefined) fields.fail(`"chat_template_kwargs" has "${own}"`, `Write "${own}" as a field of the row.`);
+  return variables;
 }
 
 /** The messages of a field. Throws DataError unless it is a list of messages. */
@@ -68,7 +84,7 @@ function contentOf(message: Json, place: string, fields: Fields): string | null 
     .map((part: unknown) => {
       if (typeof part === "string") return part;
       const { type, text } = (part ?? {}) as { readonly type?: unknown; readonly text?: unknown };
-      if (typeof text === "string" && (type === undefined || type === "text")) return text;
+      if (typeof text === "string" && (type === undefined || textTypes.has(type))) return text;
       return fields.fail(
         `the "content" of ${place} has a part of type ${JSON.stringify(type ?? null)}`,
         'Models here read text alone: keep parts {"type":"text","text"}.',
@@ -78,7 +94,7 @@ function contentOf(message: Json, place: string, fields: Fields): string | null 
 }
 
 /** OpenAI's and Mistral's `weight` of 0 or 1, and axolotl's `train`, of an assistant's message. */
-function isSupervised(
+export function isSupervised(
   marks: { readonly weight: unknown; readonly train: unknown },
   isAssistant: boolean,
   place: string,

@@ -1,23 +1,27 @@
 import { parseLossless } from "../../lossless.js";
 import type { Fields } from "./fields.js";
 import type { Layout } from "./layout.js";
-import { conversationOf, messagesOf, type Turn } from "./messages.js";
+import { conversationOf, isSupervised, messagesOf, type Turn } from "./messages.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
 /** ShareGPT's names of who speaks, as its exports and the trainers that read them write them. */
-const roles: Readonly<Record<string, string>> = {
-  system: "system",
-  human: "user",
-  user: "user",
-  gpt: "assistant",
-  chatgpt: "assistant",
-  assistant: "assistant",
-  function_call: "assistant",
-  observation: "tool",
-  function_response: "tool",
-  tool: "tool",
-};
+const roles: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    system: "system",
+    human: "user",
+    user: "user",
+    gpt: "assistant",
+    chatgpt: "assistant",
+    assistant: "assistant",
+    function_call: "assistant",
+    tool_call: "assistant",
+    observation: "tool",
+    function_response: "tool",
+    tool: "tool",
+    tool_response: "tool",
+  }),
+);
 
 const fieldNames = ["conversations", "conversation"];
 
@@ -38,27 +42,28 @@ export const shareGpt: Layout = {
 };
 
 function turnOf(item: unknown, place: string, fields: Fields): Turn {
-  const { from, value, weight, train } = (item ?? {}) as Json;
+  const { from, value, weight, train, ...others } = (item ?? {}) as Json;
   if (typeof from !== "string" || typeof value !== "string")
     fields.fail(`${place} is not {"from","value"} with texts`, 'Write {"from":"human","value":"…"} and {"from":"gpt","value":"…"}.');
-  const role = roles[from.toLowerCase()];
-  if (role === undefined) fields.fail(`${place} is from ${JSON.stringify(from)}`, `Known are ${Object.keys(roles).join(", ")}.`);
-  const isCall = from.toLowerCase() === "function_call";
-  const message = isCall ? { role, content: null, tool_calls: callsOf(value, place, fields) } : { role, content: value };
-  return { message, isSupervised: Number(weight ?? 1) !== 0 && (train ?? true) !== false };
+  const speaker = from.toLowerCase();
+  const role = roles.get(speaker);
+  if (role === undefined) fields.fail(`${place} is from ${JSON.stringify(from)}`, `Known are ${[...roles.keys()].join(", ")}.`);
+  const isCall = speaker === "function_call" || speaker === "tool_call";
+  const said = isCall ? { content: null, tool_calls: callsOf(value, `the ${speaker} of ${place}`, fields) } : { content: value };
+  return { message: { ...others, role, ...said }, isSupervised: isSupervised({ weight, train }, role === "assistant", place, fields) };
 }
 
-/** The calls that a `function_call` turn writes as JSON: one {"name","arguments"}, or a list of them. */
+/** The calls that a turn writes as JSON: one {"name","arguments"}, or a list of them. */
 function callsOf(value: string, place: string, fields: Fields): Json[] {
   let parsed: unknown;
   try {
     parsed = parseLossless(value);
   } catch {
-    fields.fail(`the function_call of ${place} is not JSON`, 'Write {"name":"…","arguments":{ … }}.');
+    fields.fail(`${place} is not JSON`, 'Write {"name":"…","arguments":{ … }}.');
   }
   return (Array.isArray(parsed) ? parsed : [parsed]).map((call: unknown) => {
     const { name, arguments: given } = (call ?? {}) as Json;
-    if (typeof name !== "string") fields.fail(`the function_call of ${place} has no "name"`, 'Write {"name":"…","arguments":{ … }}.');
+    if (typeof name !== "string") fields.fail(`${place} has no "name"`, 'Write {"name":"…","arguments":{ … }}.');
     return { type: "function", function: { name, arguments: given ?? {} } };
   });
 }

@@ -81,8 +81,7 @@ export function sliced(object: Value, start: Value, stop: Value, step: Value, ch
   const by = step === null ? 1 : intOf(step);
   if (by === 0) throw new TemplateError("slice step cannot be zero");
   const isSequence = isList(object) || object instanceof Tuple || object instanceof Range;
-  // Jinja gives nothing where a value cannot be sliced.
-  if (!isSequence && !isText(object)) return new Undefined(`${typeName(object)} object has no element slice`);
+  if (!isSequence && !isText(object)) throw new TemplateError(`'${typeName(object)}' object is not subscriptable`);
   charge(isText(object) ? textOf(object).length : sizeOf(object));
   const items = elementsOf(object, charge);
   const { length } = items;
@@ -93,6 +92,7 @@ export function sliced(object: Value, start: Value, stop: Value, step: Value, ch
     return by > 0 ? Math.min(Math.max(shifted, 0), length) : Math.min(Math.max(shifted, -1), length - 1);
   };
   const [from, to] = by > 0 ? [place(start, 0), place(stop, length)] : [place(start, length - 1), place(stop, -1)];
+  if (object instanceof Range) return new Range(object.start + from * object.step, object.start + to * object.step, object.step * by);
   const chosen: Value[] = [];
   for (let i = from; by > 0 ? i < to : i > to; i += by) chosen.push(items[i] as Value);
   if (isText(object)) return object instanceof Markup ? new Markup(chosen.join("")) : chosen.join("");

@@ -1,5 +1,5 @@
 import { attribute } from "./attributes.js";
-import { elementsOf, isTrue, lengthOf, sizeOf } from "./compare.js";
+import { elementsOf, isIterable, isTrue, lengthOf, sizeOf } from "./compare.js";
 import { type Context, type Filter, filter } from "./filter.js";
 import { escaped, percentFormat } from "./format.js";
 import { toJson } from "./json.js";
@@ -7,7 +7,7 @@ import { numberFilters } from "./number-filters.js";
 import { printed, represented } from "./print.js";
 import { sequenceFilters } from "./sequence-filters.js";
 import { capitalized, intOf, replaced, splitLines, stripped, textMethods } from "./text-methods.js";
-import { type Charge, Dict, type Given, isText, Markup, TemplateError, Tuple, Undefined, type Value } from "./values.js";
+import { type Charge, Dict, type Given, isText, Markup, TemplateError, Tuple, textOf, typeName, Undefined, type Value } from "./values.js";
 
 /** A value as a text that stays marked if it is. */
 function soft(value: Value, charge: Charge): string | Markup {
@@ -108,10 +108,12 @@ const textFilters: Readonly<Record<string, Filter>> = {
     return value instanceof Markup ? new Markup(text) : text;
   }),
   truncate: filter("length killwords end leeway", (value, [most = 255, killwords = false, end = "...", leeway = 5], { charge }) => {
-    const characters = [...printed(value, charge)];
     const tail = printed(end, charge);
-    if (characters.length <= intOf(most) + (leeway === null ? 5 : intOf(leeway))) return value;
-    const kept = characters.slice(0, intOf(most) - lengthOf(tail)).join("");
+    const room = intOf(most) - lengthOf(tail);
+    if (room < 0) throw new TemplateError(`expected length >= ${lengthOf(tail)}, got ${intOf(most)}`);
+    if (lengthOf(value) <= intOf(most) + (leeway === null ? 5 : intOf(leeway))) return value;
+    if (!isText(value)) throw new TemplateError(`${typeName(value)} cannot be truncated`);
+    const kept = [...textOf(value)].slice(0, room).join("");
     if (isTrue(killwords)) return kept + tail;
     return (kept.includes(" ") ? kept.slice(0, kept.lastIndexOf(" ")) : kept) + tail;
   }),
@@ -124,10 +126,14 @@ const textFilters: Readonly<Record<string, Filter>> = {
       );
       return isQuery ? text.replaceAll("%20", "+") : text.replaceAll("%2F", "/");
     };
-    if (isText(value) || !(value instanceof Dict)) return quote(value, false);
-    return value
-      .entries()
-      .map(([key, part]) => `${quote(key, true)}=${quote(part, true)}`)
+    if (isText(value) || !isIterable(value)) return quote(value, false);
+    const pairs = value instanceof Dict ? value.entries() : elementsOf(value, charge).map((pair) => elementsOf(pair, charge));
+    return pairs
+      .map((pair) => {
+        const [key, part] = pair;
+        if (pair.length !== 2) throw new TemplateError(`${pair.length} values are there where 2 are expected`);
+        return `${quote(key as Value, true)}=${quote(part as Value, true)}`; // two
+      })
       .join("&");
   }),
   wordcount: filter("", (value, _, { charge }) => printed(value, charge).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0),

@@ -7,6 +7,7 @@ import {
   isText,
   Markup,
   orElse,
+  Range,
   TemplateError,
   Tuple,
   textOf,
@@ -70,7 +71,7 @@ export function percentFormat(format: string, values: Value, charge: Charge, isM
     return converted(value, spec, charge, isMarkup);
   });
   // What has keys may go unused.
-  const isKeyed = values instanceof Dict || Array.isArray(values);
+  const isKeyed = [Dict, Undefined, Range].some((kind) => values instanceof kind) || Array.isArray(values);
   const left = values instanceof Tuple || !isKeyed ? items.length - used : 0;
   if (left > 0) throw new TemplateError("not all arguments converted during string formatting");
   return text;

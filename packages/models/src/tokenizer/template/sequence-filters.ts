@@ -42,17 +42,21 @@ function chosen(byAttribute: boolean, keeps: boolean): Filter {
       const tested = byAttribute ? atPath(element, path as Value, context.charge) : element;
       return name === undefined ? isTrue(tested) : context.test(printed(name, context.charge), tested, args);
     };
-    return new Stream(elementsOf(value, context.charge).filter((element) => holds(element) === keeps));
+    return new Stream(() => itemsOf(value, context).filter((element) => holds(element) === keeps));
   });
 }
 
+/** What these filters go through: nothing of what counts as false, None for one. */
+function itemsOf(value: Value, { charge }: Context): readonly Value[] {
+  return isTrue(value) ? elementsOf(value, charge) : [];
+}
+
 function mapped(value: Value, context: Context, { positional, named }: Given): Value {
-  const items = elementsOf(value, context.charge);
   const path = named.get("attribute");
   if (positional.length === 0 && path !== undefined) {
     const otherwise = named.get("default");
-    return new Stream(
-      items.map((element) => {
+    return new Stream(() =>
+      itemsOf(value, context).map((element) => {
         const found = atPath(element, path, context.charge);
         return found instanceof Undefined && otherwise !== undefined && otherwise !== null ? otherwise : found;
       }),
@@ -60,7 +64,9 @@ function mapped(value: Value, context: Context, { positional, named }: Given): V
   }
   const [name, ...args] = positional;
   if (name === undefined) throw new TemplateError("map requires a filter argument");
-  return new Stream(items.map((element) => context.filter(printed(name, context.charge), element, { positional: args, named })));
+  return new Stream(() =>
+    itemsOf(value, context).map((element) => context.filter(printed(name, context.charge), element, { positional: args, named })),
+  );
 }
 
 function grouped(value: Value, path: Value, otherwise: Value | undefined, isCaseSensitive: Value, { charge }: Context): Value {
@@ -79,8 +85,12 @@ function grouped(value: Value, path: Value, otherwise: Value | undefined, isCase
 }
 
 function batches(items: readonly Value[], size: number, fill: Value): Value[] {
-  const rows: Value[][] = [];
-  for (let at = 0; at < items.length; at += Math.max(1, size)) rows.push(items.slice(at, at + Math.max(1, size)));
+  // As Python's loop, of which a row of no items is the first and one of fewer than none is never whole.
+  const rows: Value[][] = items.length > 0 ? [[]] : [];
+  for (const element of items) {
+    if (rows.at(-1)?.length === size) rows.push([]);
+    rows.at(-1)?.push(element);
+  }
   const last = rows.at(-1);
   if (last && fill !== null) while (last.length < size) last.push(fill);
   return rows;
@@ -89,7 +99,7 @@ function batches(items: readonly Value[], size: number, fill: Value): Value[] {
 export const sequenceFilters: Readonly<Record<string, Filter>> = {
   batch: filter("linecount fill_with", (value, [count = 1, fill = null], { charge }) => {
     charge(intOf(count));
-    return new Stream(batches(elementsOf(value, charge), intOf(count), fill));
+    return new Stream(() => batches(elementsOf(value, charge), intOf(count), fill));
   }),
   dictsort: filter("case_sensitive by reverse", (value, [isCaseSensitive = false, by = "key", isReversed = false], { charge }) => {
     if (value instanceof Undefined) value.fail();
@@ -109,10 +119,12 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
     grouped(value, path, otherwise, isCaseSensitive, context),
   ),
   items: filter("", (value, _, { charge }) => {
-    if (value instanceof Undefined) return new Stream([]);
-    if (!(value instanceof Dict)) throw new TemplateError("Can only get item pairs from a mapping.");
-    charge(value.size);
-    return new Stream(value.entries().map((entry) => new Tuple(entry)));
+    return new Stream(() => {
+      if (value instanceof Undefined) return [];
+      if (!(value instanceof Dict)) throw new TemplateError("Can only get item pairs from a mapping.");
+      charge(value.size);
+      return value.entries().map((entry) => new Tuple(entry));
+    });
   }),
   join: filter("d attribute", (value, [by = "", path = null], { charge }) => {
     const items = elementsOf(value, charge);
@@ -137,23 +149,25 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
   rejectattr: chosen(true, false),
   reverse: filter("", (value, _, { charge }) => {
     const items = [...elementsOf(value, charge)].reverse();
-    if (!isText(value)) return new Stream(items);
+    // Python reverses what it can go through twice when it is gone through, and makes a list of what it cannot.
+    if (value instanceof Stream) return items;
+    if (!isText(value)) return new Stream(() => items);
     return value instanceof Markup ? new Markup(items.join("")) : items.join("");
   }),
   select: chosen(false, true),
   selectattr: chosen(true, true),
   slice: filter("slices fill_with", (value, [count = 1, fill = null], { charge }) => {
-    const items = elementsOf(value, charge);
     const slices = intOf(count);
-    charge(slices);
-    if (slices <= 0) throw new TemplateError("slice takes a number of slices");
-    const [each, extra] = [Math.floor(items.length / slices), items.length % slices];
-    return new Stream(
-      Array.from({ length: slices }, (_slice, i) => {
+    charge(Math.max(0, slices));
+    return new Stream(() => {
+      const items = elementsOf(value, charge);
+      if (slices === 0) throw new TemplateError("integer division or modulo by zero");
+      const [each, extra] = [Math.floor(items.length / slices), items.length % slices];
+      return Array.from({ length: Math.max(0, slices) }, (_slice, i) => {
         const part = items.slice(i * each + Math.min(i, extra), (i + 1) * each + Math.min(i + 1, extra));
         return fill !== null && i >= extra ? [...part, fill] : part;
-      }),
-    );
+      });
+    });
   }),
   sort: filter("reverse case_sensitive attribute", (value, [isReversed = false, isCaseSensitive = false, path = null], { charge }) => {
     const paths: readonly Value[] = isText(path) ? textOf(path).split(",") : [path];
@@ -169,7 +183,7 @@ export const sequenceFilters: Readonly<Record<string, Filter>> = {
   ),
   unique: filter("case_sensitive attribute", (value, [isCaseSensitive = false, path = null], { charge }) => {
     const seen = new Dict();
-    return new Stream(
+    return new Stream(() =>
       elementsOf(value, charge).filter((element) => {
         const key = folded(path === null ? element : atPath(element, path, charge), isCaseSensitive);
         if (seen.get(key) !== undefined) return false;

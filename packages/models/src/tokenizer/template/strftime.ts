@@ -7,6 +7,12 @@ const named = (names: readonly string[], index: number): string => names[index] 
 const dayOfYear = (date: Date): number =>
   Math.round((Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) - Date.UTC(date.getFullYear(), 0, 0)) / 86_400_000);
 
+/** ISO 8601's week, which belongs to the year of its Thursday. */
+function isoWeek(date: Date): { readonly year: number; readonly week: number } {
+  const thursday = new Date(date.getFullYear(), date.getMonth(), date.getDate() + 3 - ((date.getDay() + 6) % 7));
+  return { year: thursday.getFullYear(), week: Math.floor((dayOfYear(thursday) - 1) / 7) + 1 };
+}
+
 const directives: Readonly<Record<string, (date: Date) => string>> = {
   "%": () => "%",
   A: (date) => named(days, date.getDay()),
@@ -41,6 +47,18 @@ const directives: Readonly<Record<string, (date: Date) => string>> = {
   X: (date) => `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
   Y: (date) => String(date.getFullYear()),
   y: (date) => two(date.getFullYear() % 100),
+  // The clock knows no zone, as datetime.now() of Python.
+  Z: () => "",
+  z: () => "",
+  G: (date) => String(isoWeek(date).year),
+  g: (date) => two(isoWeek(date).year % 100),
+  P: (date) => (date.getHours() < 12 ? "am" : "pm"),
+  r: (date) =>
+    `${two(date.getHours() % 12 || 12)}:${two(date.getMinutes())}:${two(date.getSeconds())} ${date.getHours() < 12 ? "AM" : "PM"}`,
+  s: (date) => String(Math.floor(date.getTime() / 1000)),
+  U: (date) => two(Math.floor((dayOfYear(date) + 6 - date.getDay()) / 7)),
+  V: (date) => two(isoWeek(date).week),
+  W: (date) => two(Math.floor((dayOfYear(date) + 6 - ((date.getDay() + 6) % 7)) / 7)),
 };
 
 /** A local time as Python's strftime writes it in the C locale; directives that are not known stay as they are. "%-d" leaves out zeros. */

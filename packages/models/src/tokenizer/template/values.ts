@@ -103,19 +103,19 @@ export class View {
   }
 }
 
-/** A generator of Python's: it can be gone through once, and has no length. */
+/** A generator of Python's: it is gone through once, when it is asked for, and has no length. */
 export class Stream {
   #isSpent = false;
-  readonly #items: readonly Value[];
+  readonly #items: () => readonly Value[];
 
-  constructor(items: readonly Value[]) {
+  constructor(items: () => readonly Value[]) {
     this.#items = items;
   }
 
   take(): readonly Value[] {
-    const items = this.#isSpent ? [] : this.#items;
+    if (this.#isSpent) return [];
     this.#isSpent = true;
-    return items;
+    return this.#items();
   }
 }
 
