@@ -78,7 +78,7 @@ async function refuseRevision(path: string, revision: string | undefined): Promi
 }
 
 /** Whether a text is no path of something, and can be "user/name" on the hub. */
-async function isOnHub(path: string): Promise<boolean> {
+export async function isOnHub(path: string): Promise<boolean> {
   return path.includes("/") && isHubId(path) && (await stat(path).catch(() => null)) === null;
 }
 

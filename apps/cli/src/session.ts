@@ -1,9 +1,10 @@
 import { type Adapter, adapterDigest, baseQuantization, loadAdapter } from "@lowrank/lora";
 import { isGgufPath, type LoadedModel, loadModel, type Tokenizer } from "@lowrank/models";
 import { type Device, type DeviceOptions, device, nodeFiles, type QuantizedType, quantizedTypes } from "@lowrank/tensor";
+import { openBase } from "./base.js";
 import { UsageError } from "./failure.js";
 import type { Flags } from "./flags.js";
-import { adapterFolder, type Fetching, modelFolder } from "./hub.js";
+import { adapterFolder, type Fetching } from "./hub.js";
 import { tellMainThread } from "./main-thread.js";
 import { templateName } from "./out/mark.js";
 import type { Output } from "./output.js";
@@ -15,6 +16,12 @@ export const modelFlag = {
   path: "read",
   help: "Hugging Face folder (config.json, *.safetensors, tokenizer.json), GGUF file, or hub name (user/name, user/name:file.gguf)",
   required: true,
+} as const satisfies Flags[string];
+/** --model of a command that takes adapters, which name their base. */
+export const baseFlag = {
+  ...modelFlag,
+  help: `${modelFlag.help}; default: the base that the adapter names`,
+  required: false,
 } as const satisfies Flags[string];
 export const adapterFlag = {
   type: "text",
@@ -98,19 +105,20 @@ async function baseType(asked: QuantizeChoice, adapters: readonly string[], fetc
 interface Opening extends Fetching {
   readonly dtype?: "f32";
   readonly quantize?: QuantizeChoice;
-  /** Adapters that are put on it, which know what their base was quantized to. */
+  /** Adapters that are put on it, which know what their base is and what it was quantized to. */
   readonly adapters?: readonly string[];
 }
 
-/** A model with the tokenizer that a command cannot do without. Rejects with UsageError where none ships. */
+/** A model, or the base that its adapters name, with the tokenizer that a command cannot do without. Rejects with UsageError where none ships, and as `openBase` does. */
 export async function openModel(
-  path: string,
+  model: string | undefined,
   dev: Device,
   { dtype, quantize: asked, adapters = [], ...fetching }: Opening = {},
 ): Promise<LoadedModel & { readonly tokenizer: Tokenizer }> {
   const { revision: _base, ...elsewhere } = fetching;
+  const { model: path, folder } = await openBase(model, adapters, fetching);
   const quantize = await baseType(asked, adapters, elsewhere);
-  const loaded = await loadModel(await modelFolder(path, fetching), { device: dev, ...(dtype && { dtype }), quantize });
+  const loaded = await loadModel(folder, { device: dev, ...(dtype && { dtype }), quantize });
   const { tokenizer } = loaded;
   for (const warning of loaded.warnings) fetching.output?.note(`warning: ${warning}`);
   if (!tokenizer)

@@ -12,10 +12,10 @@ import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import { contextOf } from "../runs.js";
-import { adapterFlag, deviceFlag, modelFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
+import { adapterFlag, baseFlag, deviceFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
 
 const flags = {
-  model: modelFlag,
+  model: baseFlag,
   revision: revisionFlag,
   quantize: quantizeFlag,
   adapter: adapterFlag,

@@ -13,11 +13,11 @@ import { revisionFlag } from "../hub.js";
 import { checkFile } from "../out/file.js";
 import { inputsOf } from "../out/inputs.js";
 import type { Output } from "../output.js";
-import { adapterFlag, deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, quantizeFlag, withDevice } from "../session.js";
+import { adapterFlag, baseFlag, deviceFlag, jsonFlag, openAdapter, openModel, quantizeFlag, withDevice } from "../session.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
-  model: modelFlag,
+  model: baseFlag,
   revision: revisionFlag,
   quantize: quantizeFlag,
   adapter: adapterFlag,

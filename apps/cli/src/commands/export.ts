@@ -12,7 +12,7 @@ import { checkFile } from "../out/file.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
-import { deviceFlag, jsonFlag, withDevice } from "../session.js";
+import { baseFlag, deviceFlag, jsonFlag, withDevice } from "../session.js";
 
 const flags = {
   format: {
@@ -23,7 +23,7 @@ const flags = {
       .join("; "),
     required: true,
   },
-  model: { type: "text", value: "DIR", path: "read", help: "an adapter's base (default: what the adapter says)" },
+  model: { ...baseFlag, help: "an adapter's base (default: what the adapter says)" },
   revision: revisionFlag,
   type: {
     type: "choice",

@@ -11,12 +11,12 @@ import type { Flags } from "../flags.js";
 import { revisionFlag } from "../hub.js";
 import type { Output } from "../output.js";
 import { contextOf } from "../runs.js";
-import { deviceFlag, jsonFlag, modelFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
+import { baseFlag, deviceFlag, jsonFlag, openAdapter, openModel, openTemplate, quantizeFlag, withDevice } from "../session.js";
 import { StreamedTexts } from "../streamed-texts.js";
 import { grouped } from "../terminal/format.js";
 
 const flags = {
-  model: modelFlag,
+  model: baseFlag,
   revision: revisionFlag,
   quantize: quantizeFlag,
   adapter: {

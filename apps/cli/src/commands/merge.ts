@@ -1,20 +1,22 @@
 import { basename } from "node:path";
 import { type Adapter, adapterDigest, mergedParameters } from "@lowrank/lora";
 import { checkpointFiles, compareOutputs, loadModel, type RecordedOutputs, recordOutputs, saveGguf, saveModel } from "@lowrank/models";
+import { type Base, openBase } from "../base.js";
 import { cardName, licenseOf, modelCard } from "../card/model-card.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { UsageError } from "../failure.js";
 import type { Flags } from "../flags.js";
-import { modelFolder, revisionFlag } from "../hub.js";
+import { revisionFlag } from "../hub.js";
 import { type Check, checkLines, checkMarkdown, defaultTolerance, toleranceOf } from "../merge/agreement.js";
-import { checkRows } from "../merge/check-rows.js";
+import { type CheckSource, checkRows } from "../merge/check-rows.js";
 import { folderTypeOf, ggufTypeOf, mergedGguf, mergeTypes } from "../merge/quantized.js";
 import { inputsOf } from "../out/inputs.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
-import { deviceFlag, jsonFlag, modelFlag, openAdapter, withDevice } from "../session.js";
+import { shownPath } from "../report/path.js";
+import { baseFlag, deviceFlag, jsonFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
-  model: modelFlag,
+  model: baseFlag,
   revision: revisionFlag,
   adapter: {
     type: "texts",
@@ -54,10 +56,10 @@ type Context = CommandContext<typeof flags>;
 
 /** What was written, and what the base with its adapters says of the rows. */
 interface Written {
-  readonly folder: string;
+  readonly base: Base;
   readonly layerCount: number;
   readonly parameterCount: number;
-  readonly source: string;
+  readonly source: CheckSource;
   readonly before: RecordedOutputs;
 }
 
@@ -77,10 +79,10 @@ async function runMerge(context: Context): Promise<number> {
   const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes, mode: "new" } as const;
   return withOutFolder(context, claim, async ({ files }) =>
     withDevice(values.device, output, async (device) => {
-      const { source, before, folder, layerCount, parameterCount } = await write(context, device, files);
+      const { source, before, base, layerCount, parameterCount } = await write(context, device, files);
       // The one model goes before the other comes: both need not fit into memory.
       const merged = await loadModel(gguf ? files.join(out, mergedGguf) : out, { device, files });
-      const check: Check = { source, ...(await compareOutputs(before, merged.model, { signal })) };
+      const check: Check = { source: source.text, ...(await compareOutputs(before, merged.model, { signal })) };
       for (const line of checkLines(check, sides, output.columns)) output.say(line);
       const isWithin = check.meanKl <= tolerance;
       output.result({ out, merged: layerCount, parameters: parameterCount, check: { ...check, tolerance, isWithin } });
@@ -90,7 +92,10 @@ async function runMerge(context: Context): Promise<number> {
         );
         return 3;
       }
-      await files.write(files.join(out, cardName), new TextEncoder().encode(await cardOf(values, folder, check)));
+      await files.write(
+        files.join(out, cardName),
+        new TextEncoder().encode(await cardOf(values, base, { ...check, source: source.published })),
+      );
       output.say();
       const what = gguf ? `the GGUF file is ${files.join(out, mergedGguf)}` : `the checkpoint is in ${out}`;
       output.say(
@@ -107,8 +112,8 @@ async function write(
   device: Parameters<typeof loadModel>[1]["device"],
   files: OutFolder["files"],
 ): Promise<Written> {
-  const folder = await modelFolder(values.model, { revision: values.revision, output, signal });
-  const loaded = await loadModel(folder, { device });
+  const base = await openBase(values.model, values.adapter, { revision: values.revision, output, signal });
+  const loaded = await loadModel(base.folder, { device });
   const { model, warnings } = loaded;
   for (const warning of warnings) output.note(`warning: ${warning}`);
   const adapters: Adapter[] = [];
@@ -142,7 +147,7 @@ async function write(
   const layerCount = new Set(adapters.flatMap(({ places }) => [...places.keys()])).size;
   for (const adapter of adapters) adapter.dispose();
   model.dispose();
-  return { folder, layerCount, parameterCount, source, before };
+  return { base, layerCount, parameterCount, source, before };
 }
 
 function advice({ dtype, quantize }: Context["values"]): string {
@@ -152,24 +157,23 @@ function advice({ dtype, quantize }: Context["values"]): string {
   return `Keep the adapter beside the base (--model … --adapter …),${more} or allow more with --tolerance.`;
 }
 
-function cardOf({ model, adapter, dtype, out, quantize }: Context["values"], folder: string, check: Check): Promise<string> {
-  const names = adapter.map((path) => `\`${path}\``).join(" and ");
-  return licenseOf(folder).then((license) =>
-    modelCard({
-      title: basename(out),
-      baseModel: model,
-      relation: adapter.length > 1 ? "merge" : "finetune",
-      libraryName: ggufTypeOf(quantize) ? "gguf" : "transformers",
-      license,
-      lead: `\`${model}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
-      sections: [
-        {
-          heading: "What merging changed",
-          body: `${checkMarkdown(check, sides)}\n\n${storedAs(dtype, quantize)}; sums are f32, rounded once.`,
-        },
-      ],
-    }),
-  );
+async function cardOf({ adapter, dtype, out, quantize }: Context["values"], { model, folder }: Base, check: Check): Promise<string> {
+  const names = adapter.map((path) => `\`${shownPath(path)}\``).join(" and ");
+  const license = await licenseOf(folder);
+  return modelCard({
+    title: basename(out),
+    baseModel: model,
+    relation: adapter.length > 1 ? "merge" : "finetune",
+    libraryName: ggufTypeOf(quantize) ? "gguf" : "transformers",
+    license,
+    lead: `\`${shownPath(model)}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
+    sections: [
+      {
+        heading: "What merging changed",
+        body: `${checkMarkdown(check, sides)}\n\n${storedAs(dtype, quantize)}; sums are f32, rounded once.`,
+      },
+    ],
+  });
 }
 
 function storedAs(dtype: Context["values"]["dtype"], quantize: Context["values"]["quantize"]): string {

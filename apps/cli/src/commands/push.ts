@@ -2,6 +2,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { type FileToPush, isHubId, pushFiles, readJson } from "@lowrank/models";
 import { nodeFiles, temporaryOf } from "@lowrank/tensor";
+import { namedBase } from "../base.js";
 import { cardName, licenseOf } from "../card/model-card.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { cardText, peftUse, transformersUse } from "../export/card.js";
@@ -78,7 +79,7 @@ async function cardOf(
   const adapter = await readJson(nodeFiles, join(path, "adapter_config.json"));
   const config = adapter ?? (await readJson(nodeFiles, join(path, "config.json")));
   if (!config) return null;
-  const named = adapter ? (adapter["base_model_name_or_path"] ?? adapter["model"]) : run?.settings["model"];
+  const named = adapter ? namedBase(adapter)?.model : run?.settings["model"];
   const base = typeof named === "string" ? named : path;
   if (adapter && !isHubId(base))
     note(

@@ -1,5 +1,6 @@
-import { basename, isAbsolute } from "node:path";
+import { isAbsolute } from "node:path";
 import { cardName, modelCard } from "../card/model-card.js";
+import { shownPath } from "../report/path.js";
 import type { Exporting } from "./format.js";
 import type { ExportedRun, ExportSource } from "./source.js";
 
@@ -22,7 +23,8 @@ export interface CardUse {
 export function cardText({ source, method, isMerged = false }: CardSubject, { libraryName, use }: CardUse): string {
   const { base, license, name, path, run } = source;
   const isAdapter = method !== null && !isMerged;
-  const what = isAdapter ? `An adapter (${method}) for \`${base}\`` : base === path ? `\`${name}\`` : `\`${base}\`, fine-tuned`;
+  const own = shownPath(base);
+  const what = isAdapter ? `An adapter (${method}) for \`${own}\`` : base === path ? `\`${name}\`` : `\`${own}\`, fine-tuned`;
   return modelCard({
     title: name,
     baseModel: base,
@@ -48,7 +50,7 @@ export function peftUse(base: string, name: string): CardUse {
     "from peft import PeftModel",
     "from transformers import AutoModelForCausalLM",
     "",
-    `model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(base)})`,
+    `model = AutoModelForCausalLM.from_pretrained(${JSON.stringify(shownPath(base))})`,
     `model = PeftModel.from_pretrained(model, ${JSON.stringify(name)})`,
   ];
   return { libraryName: "peft", use: `\`\`\`python\n${lines.join("\n")}\n\`\`\`` };
@@ -92,12 +94,12 @@ function sectionsOf(run: ExportedRun): readonly { readonly heading: string; read
   ];
 }
 
-/** A value in a cell: what would end the cell is shown, and of a path of this machine its end alone, since cards are published. */
+/** A value in a cell: what would end the cell is shown, and of a path of this machine its end alone. */
 function cell(value: unknown): string {
   // Several data files are one text.
   const parts = String(value)
     .split(", ")
-    .map((part) => (isAbsolute(part) ? basename(part) : part));
+    .map((part) => (isAbsolute(part) ? shownPath(part) : part));
   return parts.join(", ").replace(/[|\\]/g, "\\$&").replace(/\s+/g, " ");
 }
 

@@ -3,9 +3,9 @@ import { basename, join, resolve } from "node:path";
 import type { Adapter } from "@lowrank/lora";
 import { type LoadedModel, loadModel, type RunState, readJson, readMetrics, readState } from "@lowrank/models";
 import { type Device, nodeFiles } from "@lowrank/tensor";
+import { namedBase, openBase } from "../base.js";
 import { licenseOf } from "../card/model-card.js";
-import { UsageError } from "../failure.js";
-import { anyFolder, type Fetching, modelFolder } from "../hub.js";
+import { anyFolder, type Fetching } from "../hub.js";
 import { metricsName } from "../out/mark.js";
 import { openAdapter } from "../session.js";
 
@@ -47,23 +47,15 @@ export async function openSource(
     const base = typeof run?.settings["model"] === "string" ? run.settings["model"] : path;
     return { path, folder, kind: "model", modelFolder: folder, base, license: await licenseOf(folder), name, run };
   }
-  const named = adapter["base_model_name_or_path"] ?? adapter["model"];
-  const base = model ?? (typeof named === "string" && named !== "" ? named : null);
-  if (base === null) throw new UsageError(`${path}: the adapter does not say which model it is for. Add --model with its base.`);
-  const found = await modelFolder(base, { ...fetching, revision: model === undefined ? undefined : fetching.revision }).catch(
-    (error: unknown) => {
-      if (model !== undefined) throw error;
-      const fact = error instanceof Error ? error.message : String(error);
-      throw new UsageError(`${path} is an adapter for "${base}", which cannot be opened: ${fact} Add --model with its base.`);
-    },
-  );
+  // --revision is the adapter's where that is on the hub.
+  const base = await openBase(model, [folder], { ...fetching, revision: model === undefined ? undefined : fetching.revision });
   return {
     path,
     folder,
     kind: "adapter",
-    modelFolder: found,
-    base: typeof named === "string" ? named : base,
-    license: await licenseOf(found),
+    modelFolder: base.folder,
+    base: namedBase(adapter)?.model ?? base.model,
+    license: await licenseOf(base.folder),
     name,
     run,
   };

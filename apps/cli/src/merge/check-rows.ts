@@ -4,6 +4,7 @@ import { generalText } from "../compare/general-text.js";
 import { openData } from "../data/open.js";
 import { describeFailure } from "../failure.js";
 import type { Output } from "../output.js";
+import { shownPath } from "../report/path.js";
 import { resumedFlags } from "../resume.js";
 import { contextOf } from "../runs.js";
 import { openTemplate } from "../session.js";
@@ -13,8 +14,19 @@ import { openRows } from "../train/rows.js";
 /** The rows on which a model is compared with what it was made of. */
 export interface CheckRows {
   readonly rows: Examples;
-  /** What they are, for people. */
-  readonly source: string;
+  readonly source: CheckSource;
+}
+
+/** What rows are, for people. */
+export interface CheckSource {
+  readonly text: string;
+  /** The same without paths of this machine, for cards. */
+  readonly published: string;
+}
+
+/** What rows are of a file or folder, or of nothing that has a path. */
+function sourceOf(what: string, path?: string): CheckSource {
+  return path === undefined ? { text: what, published: what } : { text: `${what} ${path}`, published: `${what} ${shownPath(path)}` };
 }
 
 /** Where they may come from. */
@@ -39,19 +51,19 @@ const tokenLimits = { named: 512, usual: 256 };
 export async function checkRows(loaded: LoadedModel, { file, runs, output, signal }: CheckOptions): Promise<CheckRows> {
   const { model, config, tokenizer } = loaded;
   const limits = { row: Math.min(rowTokens, contextOf(model)), all: tokenLimits[file === undefined ? "usual" : "named"] };
-  if (!tokenizer) return { rows: randomRows(model.vocabSize, limits), source: "random tokens, as the model has no tokenizer" };
+  if (!tokenizer) return { rows: randomRows(model.vocabSize, limits), source: sourceOf("random tokens, as the model has no tokenizer") };
   if (file !== undefined && isDataFile(file)) {
     const { examples } = await openData([file], { model, config, tokenizer }, output, { rowLimit, signal });
-    return { rows: some(examples, limits), source: `rows of ${file}` };
+    return { rows: some(examples, limits), source: sourceOf("rows of", file) };
   }
   for (const run of file === undefined ? runs : []) {
     const found = await heldOutRows({ ...loaded, tokenizer }, run, output, signal);
-    if (found) return { rows: some(found, limits), source: `held-out rows of the run in ${run}` };
+    if (found) return { rows: some(found, limits), source: sourceOf("held-out rows of the run in", run) };
   }
   const { examples } = await generalText(file, tokenizer, limits.row);
   return {
     rows: some(examples, limits),
-    source: file === undefined ? "passages of the prose that ships with lowrank" : `passages of ${file}`,
+    source: file === undefined ? sourceOf("passages of the prose that ships with lowrank") : sourceOf("passages of", file),
   };
 }
 
