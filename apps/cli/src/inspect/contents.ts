@@ -92,7 +92,10 @@ async function entriesOf(path: string): Promise<ReadonlyMap<string, TensorEntry>
 }
 
 /** Whether a config.json says that weights are packed. */
-const isPacked = (config: Contents["config"]): boolean => Boolean(config?.["quantization_config"] ?? config?.["quantization"]);
+const isPacked = (config: Contents["config"]): boolean => {
+  const ofText = config?.["text_config"] as Contents["config"] | undefined;
+  return [config, ofText].some((fields) => Boolean(fields?.["quantization_config"] ?? fields?.["quantization"]));
+};
 
 /** The entries of a folder with each weight in blocks as one, of its own shape, with the type of its blocks as its dtype and the bytes of all its parts. */
 export async function withBlocks({ config, entries }: Contents, folder: string): Promise<Contents["entries"]> {

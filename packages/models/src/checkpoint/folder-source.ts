@@ -32,7 +32,8 @@ export async function folderSource(
     async stored(known) {
       const said = packing ?? (await quantizeConfig(opened, files, folder));
       const found = said && Object.hasOwn(packingMethods, said.name) ? packingMethods[said.name] : undefined;
-      if (said && !found) checkDense(opened, family, said.name, configPath);
+      if (!said) checkPlain(opened, family, configPath);
+      else if (!found) checkDense(opened, family, said.name, configPath);
       // Floats of 8 bits say themselves what they are.
       const method = (found ?? packingMethods["fp8"])?.(said?.options ?? {}, configPath) as PackingMethod; // in the table
       return locate(opened, { family, savedNames: options.savedNames ?? null, known, method });
@@ -54,6 +55,21 @@ async function quantizeConfig(opened: readonly SafetensorsFile[], files: FileSys
   if (!opened.some(({ entries }) => [...entries.keys()].some((name) => name.endsWith(".qweight")))) return null;
   const options = await readJson(files, files.join(folder, "quantize_config.json"));
   return options && { name: String(options["quant_method"] ?? "gptq"), options };
+}
+
+/** Throws CheckpointError where weights are packed, and nothing says how. */
+function checkPlain(opened: readonly SafetensorsFile[], family: Family, path: string): void {
+  const names = new Set(opened.flatMap(({ entries }) => [...entries.keys()].filter((name) => isOwn(name, family))));
+  const found = [...names].find(
+    (name) =>
+      /\.(qweight|absmax|SCB)$/.test(name) ||
+      (/[._]scales$/.test(name) && ["biases", "blocks"].some((other) => names.has(name.replace(/scales$/, other)))),
+  );
+  if (found === undefined) return;
+  throw new CheckpointError(
+    `${path}: "${found}" is part of a quantized weight, and no "quantization_config" says by which tool and how. Fetch config.json of the same checkpoint.`,
+    path,
+  );
 }
 
 /** Throws CheckpointError where a tensor has a dtype in which quantized weights are packed: where none has, it was so before they were unpacked. */

@@ -3,7 +3,7 @@ import { parametersIn } from "../families/family.js";
 import { readFamily } from "../families/read.js";
 import { readConfig } from "./folder.js";
 import { folderSource } from "./folder-source.js";
-import { packingIn } from "./packing-field.js";
+import { splitPacking } from "./packing-field.js";
 import { entryOf } from "./stored/stored.js";
 
 /** A weight in blocks as the headers of a folder say it. */
@@ -26,9 +26,9 @@ export async function packedWeights(
 ): Promise<ReadonlyMap<string, PackedWeightInfo>> {
   checkFiles(files, "packedWeights");
   const path = files.join(folder, "config.json");
-  const { quantization_config, quantization, ...json } = await readConfig(files, folder);
+  const { json, packing } = splitPacking(await readConfig(files, folder), path);
   const read = readFamily(json, path);
-  const source = await folderSource(files, folder, read, packingIn({ quantization_config, quantization }, path));
+  const source = await folderSource(files, folder, read, packing);
   try {
     const specs = read.options.layers.count > source.count ? new Map() : parametersIn(read, device);
     const { weights, parts } = await source.stored(new Set(specs.keys()));

@@ -5,7 +5,7 @@ import { folderSource } from "./folder-source.js";
 import type { GgufFiles } from "./gguf-files.js";
 import { readGgufWeights } from "./gguf-weights.js";
 import { mergedField, mergedIn } from "./merged-field.js";
-import { packingIn } from "./packing-field.js";
+import { splitPacking } from "./packing-field.js";
 import { type ReadWeights, readNumbers, readWeights, type WeightOptions } from "./weights.js";
 
 /** A checkpoint whose config was read. */
@@ -25,9 +25,9 @@ export interface OpenedCheckpoint {
 /** Reads the config of a folder in the Hugging Face layout, or of a GGUF file. Rejects with CheckpointError where it is missing, wrong, or of no family. */
 export async function openCheckpoint(files: GgufFiles, folder: string): Promise<OpenedCheckpoint> {
   const path = files.join(folder, "config.json");
-  const { quantization_config, quantization, [mergedField]: held, ...json } = await readConfig(files, folder);
+  const { [mergedField]: held, ...whole } = await readConfig(files, folder);
+  const { json, packing } = splitPacking(whole, path);
   const config = readFamily(json, path);
-  const packing = packingIn({ quantization_config, quantization }, path);
   return {
     config,
     merged: mergedIn(held, path),

@@ -260,6 +260,22 @@ describe("weights in F8_E4M3 with scales", () => {
     expect(await logitsOf((await loadModel("copy", { device: dev, files })).model)).toEqual(await logitsOf(model));
   });
 
+  test("blocks are of the size that config.json says, where the grid is as large with others", async () => {
+    const values = Array.from({ length: 9 }, (_, i) => 0.01 + i / 1000);
+    const { raw, numbers } = await quantized(
+      [3, 3],
+      values,
+      (row, column) => values[3 * Math.floor(row / 100) + Math.floor(column / 60)] ?? 0,
+    );
+    const config = { ...wide, quantization_config: { quant_method: "fp8", weight_block_size: [100, 60] } };
+    const { model } = await load(config, { "model.safetensors": rawFile(raw) });
+    expect((await (model.namedParameters().get(layer) as Tensor).data()) as Float32Array).toEqual(numbers);
+    const wrong = { ...wide, quantization_config: { quant_method: "fp8", weight_block_size: [0, 60] } };
+    expect(await failure(load(wrong, { "model.safetensors": rawFile(raw) }))).toMatch(
+      /weight_block_size" is \[0,60\], not two positive integers/,
+    );
+  });
+
   test("scales in another shard, in bf16, under the names of a wrapper; and in f32 where that is asked for", async () => {
     const { raw } = await cases["one for all"]();
     const scale = new Uint16Array([0x3c4a]); // 0.01233

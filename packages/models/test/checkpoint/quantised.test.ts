@@ -171,6 +171,39 @@ const as = (name: string, change: Partial<Raw>) => (tensors: Map<string, Raw>) =
 const f32 = (...values: number[]): Uint8Array => new Uint8Array(Float32Array.from(values).buffer);
 const i32 = (...values: number[]): Uint8Array => new Uint8Array(Int32Array.from(values).buffer);
 
+test("a module of MLX's that has options of its own takes MLX's defaults for the others, not those of all modules", async () => {
+  const golden = goldenOf("mlx-mxfp4");
+  const { quantization, quantization_config: _again, ...config } = golden.config;
+  const name = "model.layers.0.mlp.gate_proj";
+  const { mode: _affine, ...own } = (quantization as Record<string, Record<string, unknown>>)[name] ?? {};
+  expect(own).toEqual({ group_size: 32, bits: 8 });
+  const { logits, packed } = await logitsOf({
+    ...golden,
+    config: { ...config, quantization: { ...(quantization as object), [name]: own } },
+  });
+  expect(packed).toEqual(types["mlx-mxfp4"]);
+  expect(worstOf(new Float32Array(unpacked(golden.logits).buffer), logits)).toBeLessThan(5e-5); // as above
+});
+
+test("the bits of a module of GPTQ are those of its tensors, whatever is said of most", async () => {
+  const golden = goldenOf("gptq-8bit-one-group");
+  const said = { quant_method: "gptq", bits: 4, group_size: 32, dynamic: { "+:.*": { bits: 8, group_size: -1 } } };
+  const { logits, packed } = await logitsOf({ ...golden, config: { ...golden.config, quantization_config: said } });
+  expect(packed).toEqual(types["gptq-8bit-one-group"]);
+  expect(worstOf(new Float32Array(unpacked(golden.logits).buffer), logits)).toBeLessThan(5e-5); // as above
+});
+
+test.each(["awq-bias", "fp4-nested-bf16-storage", "gpt-oss-mxfp4", "int8", "mlx-tied-unaligned", "nf4-bias-sharded"])(
+  "%s without a word on quantization is refused with what it is",
+  async (name) => {
+    const golden = goldenOf(name);
+    const { quantization: _mlx, quantization_config: _said, ...config } = golden.config;
+    await expect(loadModel("m", { device: dev, files: folderOf({ ...golden, config }) })).rejects.toThrow(
+      /^m\/config\.json: ".*" is part of a quantized weight, and no "quantization_config" says by which tool and how\. Fetch config\.json/,
+    );
+  },
+);
+
 describe("what is damaged is refused with its name", () => {
   test.each<[string, string, (tensors: Map<string, Raw>) => void, RegExp]>([
     [
@@ -265,6 +298,18 @@ describe("what is damaged is refused with its name", () => {
       /q_proj\.weight" has rows of 2 words, which are no groups of 32 numbers of 3 bits/,
     ],
     [
+      "experts that mlx-lm has stacked",
+      "mlx-tied-unaligned",
+      (tensors) => void tensors.set("model.layers.0.mlp.switch_mlp.up_proj.scales", tensors.get(`${q}.scales`) as Raw),
+      /mlx-lm has put the experts into one stack \("model\.layers\.0\.mlp\.switch_mlp\.up_proj\.scales"\), which is not read/,
+    ],
+    [
+      "activations that AutoAWQ divides",
+      "awq-bias",
+      (tensors) => void tensors.set("model.layers.0.mlp.act.scales", { dtype: "F16", shape: [96], bytes: new Uint8Array(192) }),
+      /AutoAWQ divides activations by "model\.layers\.0\.mlp\.act\.scales", which is not read/,
+    ],
+    [
       "blocks of another size",
       "gpt-oss-mxfp4",
       as("model.layers.0.mlp.experts.down_proj_blocks", { shape: [3, 32, 2, 8] }),
@@ -302,6 +347,15 @@ describe("what is damaged is refused with its name", () => {
     ],
     ["awq-bias", { quantization_config: { quant_method: "hqq" } }, /quantized by "hqq", which is not read\. Use the checkpoint in bf16/],
     ["awq-bias", { quantization_config: { quant_method: 4 } }, /quant_method/],
+    ["gptq-2bit-v2", { quantization_config: { quant_method: "gptq", bits: 2, pack_dtype: "int64" } }, /pack_dtype" is "int64", not int32/],
+    [
+      "mlx-mxfp4",
+      {
+        quantization: { bits: 4, group_size: 32, mode: "affine", "model.layers.0.mlp.up_proj": { mode: "mxfp8" } },
+        quantization_config: null,
+      },
+      /"quantization\.model\.layers\.0\.mlp\.up_proj\.mode" is "mxfp8", not one of affine, mxfp4/,
+    ],
   ])("%s with %j", async (name, said, says) => {
     const golden = goldenOf(name);
     await expect(loadModel("m", { device: dev, files: folderOf({ ...golden, config: { ...golden.config, ...said } }) })).rejects.toThrow(

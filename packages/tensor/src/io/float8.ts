@@ -6,6 +6,8 @@ import type { SafetensorsEntry } from "./header.js";
 export interface BlockScales {
   readonly values: ArrayLike<number>;
   readonly shape: Shape;
+  /** Rows and columns of a block, where that is known; the last ones may be smaller. */
+  readonly block?: readonly [rows: number, columns: number] | null;
 }
 
 /** The 8-bit float that is read: sign, 4 bits of exponent with bias 7, 3 of mantissa; no infinity, and all ones is NaN (Micikevicius et al. 2022). */
@@ -22,9 +24,9 @@ const numbers: Float32Array = Float32Array.from({ length: 256 }, (_, byte) => {
 /** Rows and columns of the blocks in which models ship (DeepSeek-V3 and what followed it). */
 const usualBlock = 128;
 
-/** Rows or columns that one scale of `count` is for; null where that many scales do not divide `size`. */
-function blockSize(size: number, count: number): number | null {
-  if (Math.ceil(size / usualBlock) === count) return usualBlock;
+/** Rows or columns that one scale of `count` is for, the ones `said` where they fit; null where that many scales do not divide `size`. */
+function blockSize(size: number, count: number, said: number = usualBlock): number | null {
+  for (const length of [said, usualBlock]) if (Math.ceil(size / length) === count) return length;
   return count > 0 && size % count === 0 ? size / count : null;
 }
 
@@ -47,7 +49,9 @@ export class ScaledFloats {
     const isOne = sizeOf(scales.shape) === 1;
     const [rows = 1, columns = 1] = shape.length < 2 ? [1, shape[0]] : shape.slice(-2);
     const [gridRows = 1, gridColumns = 1] = isOne ? [1, 1] : scales.shape.slice(-2);
-    const [blockRows, blockColumns] = isOne ? [rows, columns] : [blockSize(rows, gridRows), blockSize(columns, gridColumns)];
+    const [blockRows, blockColumns] = isOne
+      ? [rows, columns]
+      : [blockSize(rows, gridRows, scales.block?.[0]), blockSize(columns, gridColumns, scales.block?.[1])];
     const isGrid = scales.shape.length === shape.length && scales.shape.slice(0, -2).every((size, axis) => size === shape[axis]);
     if (blockRows === null || blockColumns === null || !(isOne || (isGrid && shape.length >= 2)))
       throw new CheckpointError(

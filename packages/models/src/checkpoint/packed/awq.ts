@@ -1,4 +1,4 @@
-import { awqValues } from "@lowrank/tensor";
+import { awqValues, CheckpointError } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import { checked, field } from "../../schema.js";
 import { packedWeight, plainPart } from "../stored/packed-weight.js";
@@ -23,6 +23,13 @@ export const awq: DefineMethod = (config, path) => {
       return module === undefined || part === undefined ? null : { weight: `${module}.weight`, part };
     },
     async pack(parts, weight) {
+      const [act] = parts.size === 1 ? parts.values() : [];
+      // ScaledActivation, for families whose second projection comes right behind an activation.
+      if (act && /\.act\.scales$/.test(act.name))
+        throw new CheckpointError(
+          `${act.file.name}: AutoAWQ divides activations by "${act.name}", which is not read. Take the checkpoint in bf16 with --quantize, or one in GPTQ or GGUF.`,
+          act.file.name,
+        );
       const [qweight, qzeros, scales] = [
         partOf(parts, "qweight", weight),
         partOf(parts, "qzeros", weight),

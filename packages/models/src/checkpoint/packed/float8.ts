@@ -1,4 +1,6 @@
 import { type BlockScales, CheckpointError, combinedDigest, type DType, type Storage, scaledDType } from "@lowrank/tensor";
+import * as z from "zod/mini";
+import { checked, field } from "../../schema.js";
 import { DenseWeight, float8Problem, scaleSuffix } from "../stored/dense-weight.js";
 import { entryOf, type Place } from "../stored/stored.js";
 import type { DefineMethod } from "./method.js";
@@ -6,15 +8,31 @@ import type { DefineMethod } from "./method.js";
 /** Scales of a weight's input, which one that is widened does not need. */
 const inputScale = /(^|[._])(activation|input)_scale$/;
 
-/** Floats of 8 bits with scales, one or one a block, as transformers' FineGrainedFP8 stores them: widened to bf16. */
-export const float8: DefineMethod = () => ({
-  split: (name) => (name.endsWith(scaleSuffix) ? { weight: name.slice(0, -scaleSuffix.length), part: scaleSuffix } : null),
-  pack: async (parts) => {
-    const [place, scales] = [parts.get(""), parts.get(scaleSuffix)];
-    return place && scales && entryOf(place).dtype.startsWith("F8_") ? new ScaledWeight(place, scales) : null;
-  },
-  isSpare: async ({ name }) => inputScale.test(name),
+/** Rows and columns of a block. */
+type Block = readonly [rows: number, columns: number];
+
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+
+const fields = z.object({
+  weight_block_size: field<Block | null>(
+    "two positive integers or null",
+    (value) => value === null || (Array.isArray(value) && value.length === 2 && value.every(isCount)),
+    null,
+  ),
 });
+
+/** Floats of 8 bits with scales, one or one a block, as transformers' FineGrainedFP8 stores them: widened to bf16. */
+export const float8: DefineMethod = (config, path) => {
+  const { weight_block_size: block } = checked(fields, config, path, "quantization_config");
+  return {
+    split: (name) => (name.endsWith(scaleSuffix) ? { weight: name.slice(0, -scaleSuffix.length), part: scaleSuffix } : null),
+    pack: async (parts) => {
+      const [place, scales] = [parts.get(""), parts.get(scaleSuffix)];
+      return place && scales && entryOf(place).dtype.startsWith("F8_") ? new ScaledWeight(place, scales, block) : null;
+    },
+    isSpare: async ({ name }) => inputScale.test(name),
+  };
+};
 
 /** The digest of a weight and its scales, by theirs. */
 const withScales = (weight: string, scales: string): string =>
@@ -30,6 +48,7 @@ class ScaledWeight extends DenseWeight {
   constructor(
     place: Place,
     private readonly scalesPlace: Place,
+    private readonly block: Block | null,
   ) {
     super(place);
   }
@@ -66,6 +85,6 @@ class ScaledWeight extends DenseWeight {
         file.name,
       );
     const digest = await file.digest(name);
-    return { scales: { values: await file.values(name), shape }, digest };
+    return { scales: { values: await file.values(name), shape, block: this.block }, digest };
   }
 }

@@ -17,6 +17,10 @@ const fields = z.object({
   ),
   checkpoint_format: choice(["gptq", "gptq_v2"], "gptq"),
   is_marlin_format: field("false", (value) => value === false, false),
+  // GPTQModel's; each other one is another layout.
+  pack_dtype: field("int32", (value) => value === "int32", "int32"),
+  // GPTQModel's options of single modules, by regular expressions.
+  dynamic: z.optional(z.unknown()),
 });
 
 /**
@@ -47,9 +51,10 @@ async function weightOf(parts: Parts, weight: string, said: z.output<typeof fiel
   const order = parts.get("g_idx");
   const [words = 0, outputs = 0] = entryOf(qweight).shape;
   const [groups = 0] = entryOf(scales).shape;
-  // The bits that were said are those of most modules; the order of the inputs says how many there are.
-  const inputs = order ? (entryOf(order).shape[0] ?? 0) : (words * 32) / (said.bits ?? 4);
-  const bits = (words * 32) / inputs;
+  // The bits that were said are those of most modules. How many a module has, its zero points say, or the order of its inputs.
+  const ofZeros = ((entryOf(qzeros).shape[1] ?? 0) * 32) / outputs;
+  const inputs = order ? (entryOf(order).shape[0] ?? 0) : (words * 32) / ofZeros;
+  const bits = order ? (words * 32) / inputs : ofZeros;
   if (![2, 3, 4, 8].includes(bits))
     throw damaged(qweight, `has ${words} words for ${inputs} inputs, which are no codes of 2, 3, 4 or 8 bits`);
   checkPart(qweight, ["I32", "U32"], [words, outputs]);
@@ -57,7 +62,7 @@ async function weightOf(parts: Parts, weight: string, said: z.output<typeof fiel
   checkPart(qzeros, ["I32", "U32"], [groups, (outputs * bits) / 32]);
   const groupOf = order ? await groupsOf(order, inputs, groups) : null;
   const groupSize = said.group_size === -1 ? inputs : said.group_size;
-  if (!order && groups !== Math.ceil(inputs / groupSize))
+  if (!order && !said.dynamic && groups !== Math.ceil(inputs / groupSize))
     throw damaged(scales, `has ${groups} groups, and ${inputs} inputs in groups of ${groupSize} are others`);
   const isInOrder = inputs % groups === 0 && (groupOf?.every((group, input) => group === Math.floor(input / (inputs / groups))) ?? true);
   const version = said.checkpoint_format === "gptq_v2" ? 2 : 1;

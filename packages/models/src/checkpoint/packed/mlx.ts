@@ -1,4 +1,4 @@
-import { mlxAffineValues, mxfp4Values } from "@lowrank/tensor";
+import { CheckpointError, mlxAffineValues, mxfp4Values } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import { checked, choice, field } from "../../schema.js";
 import { packedWeight, plainPart } from "../stored/packed-weight.js";
@@ -20,16 +20,21 @@ type Module = z.output<typeof moduleSchema>;
 
 /**
  * MLX as mlx-lm stores it: `weight` u32 with `scales`, and `biases` in mode "affine" (2 to 8 bits) but not in "mxfp4". A module without `scales` is not
- * quantised; single modules may have their own options. Embeddings and head are quantised like the rest.
+ * quantised; single modules may have their own options, and for what these leave out MLX's defaults (nn.quantize), not those of all others. Embeddings and head are
+ * quantised like the rest.
  */
 export const mlx: DefineMethod = (config, path) => {
   const common = checked(moduleSchema, config, path, "quantization");
   const own = new Map<string, Module>();
   for (const [name, given] of Object.entries(config))
-    if (typeof given === "object" && given !== null)
-      own.set(name, checked(moduleSchema, { ...common, ...given }, path, `quantization.${name}`));
+    if (typeof given === "object" && given !== null) own.set(name, checked(moduleSchema, given, path, `quantization.${name}`));
   return {
     split(name) {
+      if (name.includes(".switch_mlp."))
+        throw new CheckpointError(
+          `${path}: mlx-lm has put the experts into one stack ("${name}"), which is not read. Take the checkpoint that it was converted from, with --quantize, or one in GGUF.`,
+          path,
+        );
       const [, module, part] = /^(.+)\.(scales|biases)$/.exec(name) ?? [];
       return module === undefined || part === undefined ? null : { weight: `${module}.weight`, part };
     },
