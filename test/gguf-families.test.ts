@@ -45,7 +45,7 @@ const refused: Readonly<Record<string, readonly [says: RegExp, change: Json]>> =
   "own/qwen3_moe": [/"norm_topk_prob" is false/, {}],
   "own/smollm3": [
     /layers without positions are others than every fourth/,
-    { no_rope_layers: null, no_rope_layer_interval: 4, use_sliding_window: false },
+    { no_rope_layers: null, no_rope_layer_interval: 4, use_sliding_window: false, layer_types: null },
   ],
   "shared/smollm3": [/layers without positions are others than every fourth/, { no_rope_layers: null, no_rope_layer_interval: 4 }],
 };

@@ -8,7 +8,7 @@ import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, selfAttention } from "./standard.js";
 
-const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { pairing: "adjacent" });
+const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 5e5, pairing: "adjacent" });
 
 /** Command R (Cohere 2024): transformers' CohereForCausalLM. Attention and MLP read one norm without a bias; rope turns neighbouring pairs. */
 export const cohere: Family = defineFamily({

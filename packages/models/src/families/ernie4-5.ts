@@ -16,6 +16,7 @@ export const ernie4_5: Family = defineFamily({
   fields: {
     ...sizes,
     ...rotary,
+    num_key_value_heads: countOrNull(2),
     max_position_embeddings: count(131072),
     rms_norm_eps: positive(1e-5),
     head_dim: orNone(128, countOrNull()),

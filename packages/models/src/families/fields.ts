@@ -143,8 +143,18 @@ export function only<T>(value: T): z.ZodMiniType<T, unknown> {
 
 /** The type of each layer, of which only these are known; null where the file does not say. */
 export function layerTypes<T extends string>(kinds: readonly T[]): z.ZodMiniType<readonly T[] | null, unknown> {
-  return list<T>(`a list of ${kinds.join(" and ")}`, (item) => kinds.includes(item as T));
+  const today = (item: unknown): unknown => (kinds.includes(item as T) ? item : (formerTypes.get(item) ?? item));
+  return z.pipe(
+    z.transform((value: unknown): unknown => (Array.isArray(value) ? value.map(today) : value)),
+    list<T>(`a list of ${kinds.join(" and ")}`, (item) => kinds.includes(item as T)),
+  );
 }
+
+/** Types of layers by the names that older files have for them. */
+const formerTypes: ReadonlyMap<unknown, string> = new Map([
+  ["attention", "full_attention"],
+  ["mamba", "linear_attention"],
+]);
 
 /** True, false, or null where the file does not say. */
 export function flagOrNull(): z.ZodMiniType<boolean | null, unknown> {

@@ -9,7 +9,7 @@ import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
 import { windowButEvery } from "./gguf/windows.js";
-import { contextOf, type RotaryConfig, readRope } from "./rope.js";
+import { contextOf, ofLayerType, type RotaryConfig, readRope } from "./rope.js";
 import {
   decoderNamed,
   everyBias,
@@ -26,9 +26,12 @@ import {
 type Local = RotaryConfig & { readonly rope_local_base_freq: number };
 type Layers = Windows & { readonly sliding_window_pattern: number; readonly num_hidden_layers: number };
 
-const fullRope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 1e6, layerType: "full_attention" });
+const fullRope = (config: RotaryConfig, path: string): RopeOptions =>
+  readRope(ofLayerType(config, "full_attention"), path, { theta: 1e6, layerType: "full_attention" });
 const localRope = (config: Local, path: string): RopeOptions =>
-  readRope({ ...config, rope_scaling: null, rope_theta: config.rope_local_base_freq }, path, { layerType: "sliding_attention" });
+  readRope({ ...ofLayerType(config, "sliding_attention"), rope_theta: config.rope_local_base_freq }, path, {
+    layerType: "sliding_attention",
+  });
 const hasWindow = (config: Layers, layer: number): boolean =>
   slides(config, layer, () => (layer + 1) % config.sliding_window_pattern !== 0);
 const sixth = windowButEvery<Layers>(6, hasWindow);
@@ -38,6 +41,9 @@ export const gemma3Text: Family = defineFamily({
   className: "Gemma3ForCausalLM",
   fields: {
     ...sizes,
+    // The published files of the 4B and 12B models leave these out.
+    vocab_size: count(262208),
+    num_attention_heads: count(8),
     num_key_value_heads: countOrNull(4),
     head_dim: count(256),
     max_position_embeddings: count(131072),

@@ -1,6 +1,6 @@
 import { feedForward } from "../decoder/feed-forward.js";
 import type { RopeOptions } from "../decoder/rope.js";
-import { count, flag, positive } from "../schema.js";
+import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, sizes } from "./fields.js";
 import { biasField, llamaKeys, silu } from "./gguf/keys.js";
@@ -18,6 +18,7 @@ export const glm4: Family = defineFamily({
   fields: {
     ...sizes,
     ...rotary,
+    num_key_value_heads: countOrNull(2),
     max_position_embeddings: count(131072),
     rms_norm_eps: positive(1.5625e-7),
     head_dim: count(128),

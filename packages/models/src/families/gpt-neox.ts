@@ -11,15 +11,12 @@ import { llamaNames, partsApart } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, layerNorm, normsInFront } from "./standard.js";
 
-/** Under the names of today or those of older files. */
+/** Beside the rotary parameters transformers reads these of older files alone: not `rope_theta`, nor `partial_rotary_factor`. */
 function partialRope(
   config: RotaryConfig & { readonly rotary_pct: number | null; readonly rotary_emb_base: number | null },
   path: string,
 ): RopeOptions {
-  const own = {
-    rope_theta: config.rope_theta ?? config.rotary_emb_base,
-    partial_rotary_factor: config.partial_rotary_factor ?? config.rotary_pct,
-  };
+  const own = { rope_theta: config.rotary_emb_base, partial_rotary_factor: config.rotary_pct };
   return readRope({ ...config, ...own, head_dim: null }, path, { isPartial: true, partial: 0.25 });
 }
 

@@ -37,7 +37,9 @@ function queryScaling(
 
 /** With the rotary parameters in their newer place, and the usual ones where a file has none. */
 function withRope<C extends RotaryConfig>(given: C): C {
-  return { ...given, rope_parameters: given.rope_scaling ?? given.rope_parameters ?? usualRope, rope_scaling: null };
+  const { rope_scaling: old } = given;
+  const hasOld = old !== null && Object.keys(old).length > 0;
+  return { ...given, rope_parameters: hasOld ? old : (given.rope_parameters ?? usualRope), rope_scaling: null };
 }
 
 /** The base of the queries' scaling, and the two factors by which YaRN's stretch is undone. */

@@ -7,7 +7,7 @@ import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsBehindNames, queryKeyNorms } from "./gguf/targets.js";
 import { windowPerLayer } from "./gguf/windows.js";
-import { contextOf, type RotaryConfig, readRope } from "./rope.js";
+import { contextOf, ofLayerType, type RotaryConfig, readRope } from "./rope.js";
 import {
   decoderNamed,
   everyBias,
@@ -21,10 +21,11 @@ import {
   slides,
 } from "./standard.js";
 
-const fullRope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 5e5, layerType: "full_attention" });
+const fullRope = (config: RotaryConfig, path: string): RopeOptions =>
+  readRope(ofLayerType(config, "full_attention"), path, { theta: 5e5, layerType: "full_attention" });
 /** transformers keeps a hub file's rope_theta for the full layers alone. */
 const localRope = (config: RotaryConfig, path: string): RopeOptions =>
-  readRope({ ...config, rope_scaling: null, rope_theta: null }, path, { theta: 5e5, layerType: "sliding_attention" });
+  readRope({ ...ofLayerType(config, "sliding_attention"), rope_theta: null }, path, { theta: 5e5, layerType: "sliding_attention" });
 const hasWindow = (config: Windows & { readonly num_hidden_layers: number }, layer: number): boolean =>
   slides(config, layer, () => (layer + 1) % 4 !== 0);
 

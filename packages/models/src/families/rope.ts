@@ -132,6 +132,20 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   }
 }
 
+/**
+ * The rotary parameters of one type of layer, as transformers reads the files of families that have two (Gemma 3, OLMo 3): what stands under the
+ * type's name in `rope_parameters`, else plain ones; and for full layers what `rope_scaling` has beside. YaRN's `truncate` is read beside the types.
+ */
+export function ofLayerType<C extends RotaryConfig>(config: C, type: "full_attention" | "sliding_attention"): C {
+  const { rope_parameters: all, rope_scaling: old } = config;
+  const given = all?.[type];
+  const under = typeof given === "object" && given !== null ? given : { rope_type: "default" };
+  const { truncate: _, ...own } = { ...under, ...(type === "full_attention" && old) } as Readonly<Record<string, unknown>>;
+  const read = { ...own, ...(all?.["truncate"] !== undefined && { truncate: all["truncate"] }) };
+  const isOld = type === "full_attention" && old !== null && Object.keys(old).length > 0;
+  return { ...config, rope_scaling: isOld ? read : null, rope_parameters: isOld ? null : { [type]: read } };
+}
+
 /** What stands among rotary parameters in some files beside what the schemas read; hunyuan's and ministral3's own read the first two. */
 const others = ["alpha", "llama_4_scaling_beta", "rope_type", "type", "max_position_embeddings"];
 /** Of several positions a token, which are one in a text, and multipliers that nobody multiplies by. */

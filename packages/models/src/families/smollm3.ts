@@ -1,12 +1,27 @@
 import type { LayerOptions } from "../decoder/layer.js";
 import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { list, rotary, sizes, windows } from "./fields.js";
+import { list, rotary, sizes, type Windows, windows } from "./fields.js";
 import { biasField, llamaKeys, silu, vocabSize } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, neighbours } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, everyBias, gatedMlp, headRules, layerTypeRule, normsInFront, rmsNorm, selfAttention, windowOf } from "./standard.js";
+
+interface Layers extends Windows {
+  readonly use_sliding_window: boolean;
+  readonly no_rope_layers: readonly number[] | null;
+  readonly no_rope_layer_interval: number;
+}
+
+function hasRope({ no_rope_layers: has, no_rope_layer_interval: interval }: Layers, layer: number): boolean {
+  return has ? has[layer] === 1 : (layer + 1) % interval !== 0;
+}
+
+/** Layers that are listed as sliding have a window whatever `use_sliding_window` says, as in transformers. */
+function windowAt(config: Layers, layer: number): number | null {
+  return windowOf(config, layer, () => config.use_sliding_window && !hasRope(config, layer));
+}
 
 /** SmolLM3, of whose layers every fourth has no positions: transformers' SmolLM3ForCausalLM. */
 export const smollm3: Family = defineFamily({
@@ -36,9 +51,11 @@ export const smollm3: Family = defineFamily({
   gguf: {
     architecture: "smollm3",
     // llama.cpp leaves positions out in every fourth layer, and sees all tokens.
-    refuses: ({ no_rope_layers: has, no_rope_layer_interval: interval, num_hidden_layers: layers, use_sliding_window: slides }) => {
-      const isUsual = has ? has.slice(0, layers).every((own, layer) => own === Number((layer + 1) % 4 !== 0)) : interval === 4;
-      return !isUsual ? "layers without positions are others than every fourth" : slides ? "some layers have a window" : null;
+    refuses: (config) => {
+      const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
+      if (layers.some((layer) => hasRope(config, layer) !== ((layer + 1) % 4 !== 0)))
+        return "layers without positions are others than every fourth";
+      return layers.some((layer) => windowAt(config, layer) !== null) ? "some layers have a window" : null;
     },
     keys: [
       ...llamaKeys,
@@ -52,13 +69,11 @@ export const smollm3: Family = defineFamily({
   },
   decoder: (config, path) => {
     const [rope, norm, bias] = [readRope(config, path, { theta: 2e6 }), rmsNorm(config), config.mlp_bias];
-    const { no_rope_layers: has, no_rope_layer_interval: interval, use_sliding_window: slides } = config;
-    const hasRope = (layer: number): boolean => (has ? has[layer] === 1 : (layer + 1) % interval !== 0);
     const layer = (index: number): LayerOptions => ({
       mixer: selfAttention(config, {
-        rope: hasRope(index) ? rope : null,
+        rope: hasRope(config, index) ? rope : null,
         bias: everyBias(config.attention_bias),
-        window: slides ? windowOf(config, index, () => !hasRope(index)) : null,
+        window: windowAt(config, index),
       }),
       feedForward: gatedMlp(config, { bias: { up: bias, down: bias } }),
       norm,

@@ -16,6 +16,7 @@ export const starcoder2: Family = defineFamily({
   fields: {
     ...plainSizes,
     ...rotary,
+    num_key_value_heads: countOrNull(2),
     max_position_embeddings: count(4096),
     initializer_range: positive(0.018042),
     norm_epsilon: positive(1e-5),

@@ -77,7 +77,7 @@ export const sizeKeys: readonly GgufKey[] = [
   headCount("num_attention_heads"),
   {
     read: (file) => {
-      if (!file.has("attention.head_count_kv")) return {};
+      if (!file.has("attention.head_count_kv")) return { num_key_value_heads: file.fewCount("attention.head_count") };
       const heads = new Set(file.perLayer("attention.head_count_kv", file.layerCount()));
       const [first] = heads;
       if (heads.size === 1) return { num_key_value_heads: first };
