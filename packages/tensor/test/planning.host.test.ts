@@ -1,5 +1,15 @@
 // Planning grows no faster than n log n with the nodes of any graph: what it looks at is counted, not its seconds.
-import { device, dynamicUpdateSlice, type PlannedFor, planningDevice, realize, type Tensor, tensor } from "@lowrank/tensor";
+import {
+  device,
+  dynamicUpdateSlice,
+  Generator,
+  type PlannedFor,
+  planningDevice,
+  realize,
+  realizeNow,
+  type Tensor,
+  tensor,
+} from "@lowrank/tensor";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { work } from "../src/schedule/work.js";
@@ -104,4 +114,25 @@ test("random graphs of 10,000 nodes, deep or wide, are planned in work that grow
     }),
     { numRuns: 2 },
   );
+});
+
+test("what initializes is not planned, counts with its memory, and is read by what comes after as any value", async () => {
+  const { device: dev, plans, initializing } = planningDevice(cpu);
+  const weights = initializing(() => {
+    const made = new Generator(dev, 1).normal([256, 64]);
+    realizeNow([made]);
+    return made;
+  });
+  expect(plans.length).toBe(0);
+  expect(dev.counters.bytesInUse).toBeGreaterThanOrEqual(4 * 256 * 64);
+  await realize(weights.mul(2));
+  expect(plans.length).toBe(1);
+  expect(plans[0]?.kernels.length).toBe(1);
+  expect(() =>
+    initializing(() => {
+      throw new Error("none");
+    }),
+  ).toThrow("none");
+  await realize(weights.add(1));
+  expect(plans.length).toBe(2);
 });

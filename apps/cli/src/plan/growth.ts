@@ -13,8 +13,8 @@ export interface Fitting {
 const thresholdMs = 10_000;
 
 /**
- * How the peak of a step grows with its rows and their length. Both are linear, as attention's memory is and the logits' are no more than a part at a time: two further
- * plans say how steep. Null where planning takes long. `first`: the step as the flags have it, which took `tookMs` to plan, with nothing rematerialized where it `isFree`.
+ * How the peak of a step grows with its tokens, of more rows or of longer ones. It is linear, as attention's memory is and the logits' are no more than a part at a time, and
+ * to a thousandth the same for both: one further plan says how steep. Null where planning takes long. `first`: the step as the flags have it, which took `tookMs` to plan, with nothing rematerialized where it `isFree`.
  */
 export async function growthOf(
   like: PlannedFor,
@@ -24,16 +24,16 @@ export async function growthOf(
 ): Promise<((bytes: number) => Fitting) | null> {
   if (tookMs > thresholdMs) return null;
   const { batch } = context.values;
-  const { length, contextLength } = first;
-  const [otherRows, otherLength] = [batch > 1 ? Math.ceil(batch / 2) : 2, length >= 4 ? Math.ceil(length / 2) : 2 * length];
+  const { length, contextLength, virtualLength } = first;
+  const otherLength = length >= 4 ? Math.ceil(length / 2) : 2 * length;
   if (otherLength > contextLength) return null;
   const silent = { ...context.output, note: () => {}, say: () => {} };
   const values = { ...context.values, memory: undefined };
   // A budget may have made the first plan smaller than a free one.
   const free = isFree ? first : await outlinedStep(like, model, { ...context, output: silent, values });
   const here = free.peakBytes;
-  const perRow = (here - (await free.peakOf(otherRows, length))) / (batch - otherRows);
   const perToken = (here - (await free.peakOf(batch, otherLength))) / (length - otherLength);
+  const perRow = (perToken / batch) * (length + virtualLength);
   return (bytes) => ({
     rows: Math.max(0, Math.floor(batch + (bytes - here) / perRow)),
     length: Math.max(0, Math.min(contextLength, Math.floor(length + (bytes - here) / perToken))),

@@ -48,6 +48,8 @@ export interface StepOutline {
   /** Tokens of each row, and the most that the model can look at. */
   readonly length: number;
   readonly contextLength: number;
+  /** Virtual tokens that every row is longer by; those of a prefix have keys and values alone, of the size of a parameter. */
+  readonly virtualLength: number;
   /** The peak of a step of other rows, planned as this one was; what is known of its kernels serves again. */
   peakOf(rows: number, length: number): Promise<number>;
 }
@@ -67,7 +69,7 @@ export async function outlinedStep(
   if (isFull) refuseMethodFlags(given);
   const quantize = values.quantize === undefined || values.quantize === "none" ? null : values.quantize;
   if (isFull && quantize !== null) throw quantizedFull();
-  const { device, plans, startPeak } = planningDevice(
+  const { device, plans, startPeak, initializing } = planningDevice(
     like,
     values.memory === undefined ? budgetBytes : deviceBytes(values.memory, like.name),
   );
@@ -85,12 +87,14 @@ export async function outlinedStep(
   const warn = (message: string): void => output.note(`warning: ${message}`);
   const adapter = isFull
     ? null
-    : applyMethod(model, values.method, methodOptions(values.method, model, values, given, { steps: 1000, warn }), {
-        seed: 0,
-        baseModel: "",
-        onWarning: warn,
-      });
-  adapter?.outline();
+    : initializing(() =>
+        applyMethod(model, values.method, methodOptions(values.method, model, values, given, { steps: 1000, warn }), {
+          seed: 0,
+          baseModel: "",
+          onWarning: warn,
+        }),
+      );
+  initializing(() => adapter?.outline());
   const named = adapter ? adapter.namedParameters() : model.namedParameters();
   const report = parameterReport(model, adapter ?? "full");
   const optimizer = optim.adamw(named, { weightDecay: 0 });
@@ -110,6 +114,7 @@ export async function outlinedStep(
     tokenCount: values.batch * length,
     length,
     contextLength: model.contextLength,
+    virtualLength: model.virtualTokens.prompt?.length ?? 0,
     peakOf(rows, length) {
       startPeak();
       return run(rows, length);

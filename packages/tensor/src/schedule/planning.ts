@@ -1,5 +1,6 @@
 import type { Backend, BackendBuffer, BackendCounters, Executable } from "../graph/backend.js";
 import { Device, type DeviceName } from "../graph/device.js";
+import type { Executor, Program, Target } from "../graph/executor.js";
 import type { Plan } from "../kernels/kernel.js";
 import { planExecutor } from "./plan-executor.js";
 
@@ -9,6 +10,8 @@ export interface PlanningDevice {
   readonly plans: readonly Plan[];
   /** From here on `counters.peakBytes` is that of what comes, beside what is held: arenas of the plans before do not count any more. */
   startPeak(): void;
+  /** Runs `make`; what is computed meanwhile is not planned and counts with its results alone. For initialization, which is no part of a step. */
+  initializing<R>(make: () => R): R;
 }
 
 /** What plans are made for: a `Device` that is open, or a description of one that is not there. */
@@ -17,6 +20,17 @@ export interface PlannedFor {
   readonly description: string;
   readonly backend: Pick<Backend, "name" | "limits" | "supports" | "stridedComposites" | "leastSummedRows" | "workspaceBytes">;
 }
+
+/** A program that gives results their memory and computes nothing. */
+const unplanned = (targets: readonly Target[]): Program => ({
+  inputs: [],
+  targets,
+  run(_inputs, storages) {
+    for (const storage of storages) storage.buffer;
+  },
+  hold() {},
+  dispose() {},
+});
 
 /**
  * A device on which programs are scheduled as for `like` and nothing is allocated or run: what a model would take is known without
@@ -77,9 +91,20 @@ export function planningDevice(like: PlannedFor, budgetBytes: number = Number.MA
     finish: async () => {},
     dispose() {},
   };
+  const executor = planExecutor();
+  let isInitializing = false;
+  const prepare: Executor["prepare"] = (device, targets) => (isInitializing ? unplanned(targets) : executor.prepare(device, targets));
   return {
-    device: new Device(like.name, backend, planExecutor()),
+    device: new Device(like.name, backend, { prepare }),
     plans,
+    initializing(make) {
+      isInitializing = true;
+      try {
+        return make();
+      } finally {
+        isInitializing = false;
+      }
+    },
     startPeak() {
       arenaBytes = 0;
       counters.peakBytes = 0;
