@@ -6,6 +6,7 @@ import { BarContext, verdict } from "./bars/bar.js";
 import { bars } from "./bars/index.js";
 import { families } from "./families/index.js";
 import { type CaseResult, measureCase, WrongResult } from "./families/measure.js";
+import { firstTouch } from "./first-touch.js";
 import { installedPeers, isSkipped, type PeerName, Peers } from "./peers/peer.js";
 import { changeLines } from "./report/compare.js";
 import { type BarResult, machine, method, type Report } from "./report/json.js";
@@ -206,6 +207,25 @@ async function runScale(given: Given, say: (line: string) => void): Promise<Repo
   return { machine: machine("cpu", threads), method, roofline: null, cases: [], bars: [], peers: {}, scale };
 }
 
+/** A touch of a page that takes longer than so many microseconds is said. */
+const slowTouch = 2;
+
+/** What about this machine makes figures worse than elsewhere. */
+function machineNotices(): string[] {
+  const notices: string[] = [];
+  const [load = 0] = loadavg();
+  if (load > availableParallelism() / 2)
+    notices.push(
+      `The machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores). Sides with threads suffer unequally: measure again when it is quiet.`,
+    );
+  const touch = firstTouch();
+  if (touch > slowTouch)
+    notices.push(
+      `Memory comes slowly here: the first touch of a page of 4 kB takes ${touch.toFixed(0)} µs, where 0.2 are usual. Starts, planning and loading take longer.`,
+    );
+  return notices;
+}
+
 /** Runs the suite and returns the exit status: 0, 1 when a bar is short or a result wrong, 2 for a mistake on the command line. */
 async function main(args: readonly string[]): Promise<number> {
   const given = parse(args);
@@ -221,11 +241,7 @@ async function main(args: readonly string[]): Promise<number> {
     const absent = await useDriver(given.driver);
     if (absent !== null) throw new UsageError(`--driver ${given.driver}: ${absent}.`);
   }
-  const [load = 0] = loadavg();
-  if (load > availableParallelism() / 2)
-    process.stderr.write(
-      `The machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores). Sides with threads suffer unequally: measure again when it is quiet.\n`,
-    );
+  for (const notice of machineNotices()) process.stderr.write(`${notice}\n`);
   const before = given.compare === undefined ? null : (JSON.parse(readFileSync(given.compare, "utf8")) as Report);
   const report = await (given.bars ? runBars(given, say) : given.scale ? runScale(given, say) : runFamilies(given, say));
   if (before) for (const line of ["", ...changeLines(before, report)]) say(line);
