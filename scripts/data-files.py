@@ -1,6 +1,8 @@
-"""Writes the data files of test/data-files: the same few rows in each layout and format, as the tools of each write them.
+"""Writes the data files of test/data-files: the same few rows in each layout and format, as the tools of each write them; and odd ones
+of test/odd-files, in which values stand that other formats cannot hold.
 
 python scripts/data-files.py FOLDER      needs pyarrow and zstandard
+python scripts/data-files.py FOLDER odd  needs pyarrow
 """
 
 import csv
@@ -13,7 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import zstandard
+
+try:
+    import zstandard
+except ImportError:
+    zstandard = None
 
 PAIRS = [
     ("Who is Lily?", "Lily is a little girl."),
@@ -158,7 +164,27 @@ def files():
     yield "question.csv", delimited(question())
 
 
+def odd_files():
+    given = pa.struct([("x", pa.float64()), ("n", pa.int64())])
+    call = pa.struct([("id", pa.int64()), ("function", pa.struct([("name", pa.string()), ("arguments", given)]))])
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.list_(call)), ("weight", pa.float64())])
+    called = {"id": 2**62 + 1, "function": {"name": "f", "arguments": {"x": 5.0, "n": 7}}}
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "tool_calls": [called], "weight": 1.0},
+        {"role": "assistant", "content": "b", "weight": 0.0},
+    ]
+    schema = pa.schema([("messages", pa.list_(message)), ("scores", pa.map_(pa.string(), pa.float64()))])
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([{"messages": turns, "scores": [("k", 3.0)]}], schema=schema), out)
+    yield "numbers.parquet", out.getvalue().to_pybytes()
+    texts = pa.array(["caf\u00e9".encode(), "caf\u00e9".encode("latin-1"), None], pa.binary())
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": texts, "image": pa.array([b"\xff\xd8"] * 3, pa.binary())}), out)
+    yield "bytes.parquet", out.getvalue().to_pybytes()
+
+
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
-for name, data in files():
+for name, data in odd_files() if sys.argv[2:] == ["odd"] else files():
     (folder / name).write_bytes(data)

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { type DataError, type DataSource, type Row, readRows } from "@lowrank/models";
+import { type DataError, type DataRecord, type DataSource, type Row, RowReader, readRows, stringifyLossless } from "@lowrank/models";
 import { describe, expect, it } from "vitest";
 
 const folder = fileURLToPath(new URL("../../../../test/data-files/", import.meta.url));
@@ -300,6 +300,24 @@ describe("data files", () => {
     ],
   ])("reads %s", async (_, text, expected) => expect((await rowsOf(text, "x")).map(withoutLine)).toEqual(expected));
 
+  it("keeps Parquet's floats and integers of 64 bits", async () => {
+    const path = fileURLToPath(new URL("../../../../test/odd-files/numbers.parquet", import.meta.url));
+    const reader = new RowReader("x", { asMessages: true });
+    const rows = [];
+    for await (const records of reader.records(readFileSync(path)))
+      for (const record of records) rows.push(reader.row(record as DataRecord));
+    const call = '{"id":4611686018427387905,"function":{"name":"f","arguments":{"x":5.0,"n":7}}}';
+    const messages = `[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[${call}]},{"role":"assistant","content":"b"}]`;
+    expect(stringifyLossless(rows)).toBe(`[{"kind":"messages","line":1,"messages":${messages},"isSupervised":[true,true,false]}]`);
+    expect([...reader.unreadFields]).toEqual(["scores"]);
+  });
+
+  it("takes bytes of Parquet for texts only where they are", async () => {
+    const source = readFileSync(fileURLToPath(new URL("../../../../test/odd-files/bytes.parquet", import.meta.url)));
+    const { message } = await failure(rowsOf(source, "x"));
+    expect(message).toMatch(/^x: 2 rows cannot be used:\n {2}x:2: "text" holds bytes that are not UTF-8.*\n {2}x:3: the row has/);
+  });
+
   it("refuses a table whose quote is never closed before it fills the memory", async () => {
     const part = bytes("x".repeat(2 ** 20));
     async function* endless(): AsyncGenerator<Uint8Array> {
@@ -336,6 +354,7 @@ describe("data files", () => {
   });
 
   it.each<[string, string, RegExp]>([
+    ["a row without values", '{"text":null,"n":null}', /the row has no value in "text", "n"/],
     ["preferences", '{"prompt":"p","chosen":"a","rejected":"b"}', /preferences.*--map prompt=prompt,completion=chosen/],
     ["an image", '{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]}', /a part of type "image_url"/],
     ["a weight of a half", '{"messages":[{"role":"assistant","content":"a","weight":0.5}]}', /is 0.5. A turn is learned or not/],

@@ -111,6 +111,8 @@ function unknown(fields: Fields): DataError {
   const isTurn = (values["role"] !== undefined && "content" in values) || (values["from"] !== undefined && "value" in values);
   if (isTurn) return fail("the row is one message", 'Put a conversation\'s messages into one row: {"messages":[{"role","content"}, …]}.');
   const found = Object.keys(values);
+  if (found.length > 0 && found.every((name) => !fields.has(name)))
+    return fail(`the row has no value in ${found.map((name) => `"${name}"`).join(", ")}`, "Fill it or remove the row.");
   const named = found.length === 0 ? "no fields" : `the fields ${found.map((name) => `"${name}"`).join(", ")}`;
   const remedy =
     found.length === 0
