@@ -29,6 +29,8 @@ interface FamilyDescription<F extends Fields> {
   readonly ignored?: RegExp;
   /** What names begin with in some checkpoints, and in the model: saved from the bare model, or inside of a larger one. */
   readonly prefixes?: readonly (readonly [stored: string, own: string])[];
+  /** Other names that files may have for fields, and which count before the own ones: transformers' `attribute_map`. */
+  readonly otherNames?: Readonly<Record<string, string>>;
   /** Tokens that end a text where the file does not say. */
   readonly endTokens?: readonly number[];
   /** Fields that change nothing of what the model computes. */
@@ -87,7 +89,7 @@ export interface Family {
 
 /** A family from its description. */
 export function defineFamily<F extends Fields>(description: FamilyDescription<F>): Family {
-  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [], endTokens } = description;
+  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [], otherNames = {}, endTokens } = description;
   const schema = z.object(fields).check(...rules.map((problem) => rule<unknown>((values) => problem(values as Checked<F>))));
   const known = new Set([...Object.keys(fields), ...inert, ...remarks]);
   const valuesOf = (json: Readonly<Record<string, unknown>>, path: string): Checked<F> =>
@@ -99,7 +101,8 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
     prefixes,
     floats: new Set(Object.entries(fields).flatMap(([name, check]) => (isFloatField(check) ? [name] : []))),
     gguf: description.gguf ? ggufOf(description.gguf, valuesOf) : null,
-    read: (json, path, type) => {
+    read: (given, path, type) => {
+      const json = renamed(given, otherNames);
       const values = valuesOf(json, path);
       // Only looked at: what the file does not say is not added.
       const added = Object.entries(values).filter(([name, value]) => !(name === "eos_token_id" || (value === null && !(name in json))));
@@ -115,6 +118,13 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
       };
     },
   };
+}
+
+/** Fields by their own names. */
+function renamed(json: Readonly<Record<string, unknown>>, names: Readonly<Record<string, string>>): Readonly<Record<string, unknown>> {
+  const others = Object.keys(names).filter((name) => json[name] != null);
+  const kept = Object.entries(json).filter(([name]) => !others.includes(name));
+  return Object.fromEntries([...kept, ...others.map((name) => [names[name] ?? name, json[name]] as const)]);
 }
 
 /** Fields of several keys; those of the rotary embedding stand together. */

@@ -35,6 +35,12 @@ export const gpt2: Family = defineFamily({
     add_cross_attention: only(false),
   },
   rules: [({ n_embd: width, n_head: heads }) => (width % heads === 0 ? null : `"n_embd" ${width} is not a multiple of "n_head" ${heads}`)],
+  otherNames: {
+    hidden_size: "n_embd",
+    num_hidden_layers: "n_layer",
+    num_attention_heads: "n_head",
+    max_position_embeddings: "n_positions",
+  },
   remarks: ["n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels"],
   prefixes: [["", "transformer."]],
   ignored: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/,

@@ -16,8 +16,12 @@ const imageTokens = [
   "vision_soft_tokens_per_image",
 ];
 
-/** Gemma 3 from 4B on: transformers' Gemma3ForConditionalGeneration. */
-export const gemma3WithTowers: Family = textOf({ texts: { gemma3_text: gemma3Text }, remarks: imageTokens });
+/** Gemma 3 from 4B on: transformers' Gemma3ForConditionalGeneration, whose logits have no cap. */
+export const gemma3WithTowers: Family = textOf({
+  texts: { gemma3_text: gemma3Text },
+  unread: { final_logit_softcapping: null },
+  remarks: imageTokens,
+});
 
 /** Gemma 3n: transformers' Gemma3nForConditionalGeneration. */
 export const gemma3nWithTowers: Family = textOf({
