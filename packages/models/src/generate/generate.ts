@@ -111,6 +111,7 @@ export class TextGenerator {
     options.signal?.throwIfAborted();
     let stage = this.#read(
       rows.map(({ prompt }) => prompt),
+      maxNewTokens,
       options.signal,
     );
     await take(stage.begin(kind, k));
@@ -119,6 +120,7 @@ export class TextGenerator {
       if (rows.some((row) => !row.isDone && virtual + row.prompt.length + row.tokens.length === model.rereadsAt)) {
         stage = this.#read(
           rows.map(({ prompt, tokens }) => [...prompt, ...tokens]),
+          maxNewTokens,
           options.signal,
         );
         await take(stage.begin(kind, k));
@@ -149,13 +151,18 @@ export class TextGenerator {
     return tensor(values as number[], { device: this.model.device, dtype: "i32" });
   }
 
-  /** Reads texts, chunk by chunk, into a cache that holds them. */
-  #read(texts: readonly (readonly number[])[], signal: AbortSignal | undefined): Stage {
+  /** Reads texts, chunk by chunk, into a cache that holds them, and `ahead` further tokens where that takes no more than the next larger one. */
+  #read(texts: readonly (readonly number[])[], ahead: number, signal: AbortSignal | undefined): Stage {
     const virtual = this.model.virtualTokens.length;
     const longest = largest(texts.map(({ length }) => length));
     const chunks = chunksFor(longest, this.#most - virtual);
     const padded = chunks.reduce((sum, size) => sum + size, 0);
-    const stage = this.#stage(texts.length, this.#capacity(virtual + Math.max(padded, longest + 1)));
+    const least = this.#capacity(virtual + Math.max(padded, longest + 1));
+    // What grows is copied. A text may also end long before the last token that it is allowed.
+    const stage = this.#stage(
+      texts.length,
+      Math.max(least, Math.min(this.#capacity(virtual + longest + ahead), this.#capacity(least + 1))),
+    );
     let start = 0;
     for (const size of chunks) {
       signal?.throwIfAborted();

@@ -2,7 +2,7 @@ import type { nn } from "@lowrank/autograd";
 import { type CausalLM, generate, initModel, loadModel, TextGenerator } from "@lowrank/models";
 import { type Device, tensor } from "@lowrank/tensor";
 import { inShare, sharedDir, testDevice } from "test-support";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { KeyValueCache } from "../../src/cache.js";
 
 const stories = sharedDir("models", "stories260K");
@@ -68,7 +68,13 @@ describe.each(inShare(Object.entries(tiny), ([name]) => name))("a random %s", (_
   test("generates with its cache what it generates without, across growth of the cache", async () => {
     const model = await initModel(config, { device: dev, seed: 3 });
     const prompt = [1, 2, 3, 4, 5];
-    expect(await generate(model, prompt, { maxNewTokens: 40 })).toEqual(await withoutCache(model, prompt, 40));
+    const taken = vi.spyOn(KeyValueCache.prototype, "take");
+    // A cache has room ahead for no more than twice of what it begins with.
+    expect(await generate(model, prompt, { maxNewTokens: 70 })).toEqual(await withoutCache(model, prompt, 70));
+    expect(taken).toHaveBeenCalledTimes(1);
+    expect(await generate(model, prompt, { maxNewTokens: 20 })).toHaveLength(20);
+    expect(taken).toHaveBeenCalledTimes(1);
+    taken.mockRestore();
   });
 
   test("rows of different lengths in one batch go on as each does alone, also when the generator is used again", async () => {
