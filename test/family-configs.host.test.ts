@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url";
 import { modelOutline } from "@lowrank/models";
 import { CheckpointError, type Device, device } from "@lowrank/tensor";
 import { beforeAll, expect, test } from "vitest";
+import { parametersIn } from "../packages/models/src/families/family.js";
+import { readFamily } from "../packages/models/src/families/read.js";
 
 const root = fileURLToPath(new URL("./goldens-families", import.meta.url));
 const names = readdirSync(root, { withFileTypes: true })
@@ -30,4 +32,17 @@ test.each(names)("%s with a billion layers, or a vocabulary of 10^13 tokens, is 
   const lists = { layer_types: null, layers_block_type: null, no_rope_layers: null, full_attn_idxs: null };
   if (!name.startsWith("nemotron_h")) refused({ ...lists, num_hidden_layers: 1e9 });
   refused({ vocab_size: 1e13 });
+});
+
+/** Parts that no golden has. */
+const changes: Readonly<Record<string, Json>> = {
+  gemma4_text: { enable_moe_block: true, num_experts: 3, top_k_experts: 2, moe_intermediate_size: 4 },
+  nemotron_h: { layers_block_type: ["moe", "mamba", "attention"], moe_latent_size: 5 },
+};
+
+// What is none is not saved, trained, or given back.
+test.each(names)("every tensor that the config of %s asks for is a parameter of its model", (name) => {
+  const config = configOf(name, changes[name] ?? {});
+  const asked = [...parametersIn(readFamily(config, name), dev).keys()].sort();
+  expect([...modelOutline(config, { device: dev }).namedParameters().keys()].sort()).toEqual(asked);
 });

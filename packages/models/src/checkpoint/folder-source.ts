@@ -1,6 +1,4 @@
 import { CheckpointError, type FileSystem, type SafetensorsFile } from "@lowrank/tensor";
-import type { DecoderOptions } from "../decoder/decoder.js";
-import type { Family } from "../families/family.js";
 import type { FamilyConfig } from "../families/read.js";
 import { shown } from "../schema.js";
 import { readJson } from "./folder.js";
@@ -18,7 +16,7 @@ import type { Place, StoredTensors, StoredWeight, WeightSource } from "./stored/
 export async function folderSource(
   files: FileSystem,
   folder: string,
-  { family, options }: FamilyConfig,
+  config: FamilyConfig,
   packing: SaidPacking | null,
   isOutline = false,
 ): Promise<WeightSource> {
@@ -32,11 +30,11 @@ export async function folderSource(
     async stored(known) {
       const said = packing ?? (await quantizeConfig(opened, files, folder));
       const found = said && Object.hasOwn(packingMethods, said.name) ? packingMethods[said.name] : undefined;
-      if (!said) checkPlain(opened, family, configPath);
-      else if (!found) checkDense(opened, family, said.name, configPath);
+      if (!said) checkPlain(opened, config, configPath);
+      else if (!found) checkDense(opened, config, said.name, configPath);
       // Floats of 8 bits say themselves what they are.
       const method = (found ?? packingMethods["fp8"])?.(said?.options ?? {}, configPath) as PackingMethod; // in the table
-      return locate(opened, { family, savedNames: options.savedNames ?? null, known, method });
+      return locate(opened, { config, known, method });
     },
     async close() {
       for (const file of opened) await file.close();
@@ -58,8 +56,8 @@ async function quantizeConfig(opened: readonly SafetensorsFile[], files: FileSys
 }
 
 /** Throws CheckpointError where weights are packed, and nothing says how. */
-function checkPlain(opened: readonly SafetensorsFile[], family: Family, path: string): void {
-  const names = new Set(opened.flatMap(({ entries }) => [...entries.keys()].filter((name) => isOwn(name, family))));
+function checkPlain(opened: readonly SafetensorsFile[], config: FamilyConfig, path: string): void {
+  const names = new Set(opened.flatMap(({ entries }) => [...entries.keys()].filter((name) => isOwn(name, config))));
   const found = [...names].find(
     (name) =>
       /\.(qweight|absmax|SCB)$/.test(name) ||
@@ -73,8 +71,8 @@ function checkPlain(opened: readonly SafetensorsFile[], family: Family, path: st
 }
 
 /** Throws CheckpointError where a tensor has a dtype in which quantized weights are packed: where none has, it was so before they were unpacked. */
-function checkDense(opened: readonly SafetensorsFile[], family: Family, method: string, path: string): void {
-  const own = opened.flatMap(({ entries }) => [...entries.values()].filter(({ name }) => isOwn(name, family)));
+function checkDense(opened: readonly SafetensorsFile[], config: FamilyConfig, method: string, path: string): void {
+  const own = opened.flatMap(({ entries }) => [...entries.values()].filter(({ name }) => isOwn(name, config)));
   if (own.every(({ dtype }) => /^B?F(16|32|64)$/.test(dtype))) return;
   throw new CheckpointError(
     `${path}: the weights are quantized by ${shown(method)}, which is not read. Use the checkpoint in bf16, f16 or f32, or one that is quantized by ${Object.keys(packingMethods).join(", ")}, or in GGUF.`,
@@ -82,13 +80,17 @@ function checkDense(opened: readonly SafetensorsFile[], family: Family, method: 
   );
 }
 
+/** Whether a tensor is of what stands beside the text model. */
+const isForeign = (name: string, { family, options }: FamilyConfig): boolean =>
+  (family.foreign?.test(name) ?? false) || (options.isForeign?.(name) ?? false);
+
 /** Whether a tensor is the text model's. */
-const isOwn = (name: string, { ignored, foreign }: Family): boolean => !ignored?.test(name) && !foreign?.test(name);
+const isOwn = (name: string, config: FamilyConfig): boolean =>
+  !isForeign(name, config) && !config.family.ignored?.test(name) && !config.options.isUnread?.(name);
 
 /** What finding tensors depends on. */
 interface Finding {
-  readonly family: Family;
-  readonly savedNames: DecoderOptions["savedNames"] | null;
+  readonly config: FamilyConfig;
   /** The names that the model may ask for. */
   readonly known: ReadonlySet<string>;
   readonly method: PackingMethod;
@@ -96,14 +98,14 @@ interface Finding {
 
 /** Finds what files hold: weights that stand for themselves, and those that several tensors are. */
 async function locate(files: readonly SafetensorsFile[], finding: Finding): Promise<StoredTensors> {
-  const { family, method, known } = finding;
+  const { config, method, known } = finding;
   const repeated: string[] = [];
   const groups = new Map<string, Map<string, Place>>();
   const foreign: string[] = [];
   for (const file of files) {
     for (const name of file.entries.keys()) {
-      if (family.foreign?.test(name)) foreign.push(name);
-      if (!isOwn(name, family)) continue;
+      if (isForeign(name, config)) foreign.push(name);
+      if (!isOwn(name, config)) continue;
       const { weight, part } = (known.has(name) ? null : method.split(name)) ?? { weight: name, part: "" };
       const full = known.has(weight) ? weight : ownName(weight, finding);
       const parts = groups.get(full) ?? new Map<string, Place>();
@@ -136,10 +138,11 @@ async function locate(files: readonly SafetensorsFile[], finding: Finding): Prom
 }
 
 /** What the model calls a tensor that a checkpoint calls otherwise: saved from the bare model, names lack their first part. */
-function ownName(name: string, { family: { prefixes }, savedNames, known }: Finding): string {
+function ownName(name: string, { config: { family, options }, known }: Finding): string {
+  const { savedNames } = options;
   for (const spelt of savedNames ? [name.replace(savedNames[1], savedNames[0]), name] : [name]) {
     if (known.has(spelt)) return spelt;
-    for (const [stored, own] of prefixes) {
+    for (const [stored, own] of family.prefixes) {
       const full = own + spelt.slice(stored.length);
       if (spelt.startsWith(stored) && known.has(full)) return full;
     }

@@ -72,10 +72,8 @@ function unknownFields(path: string, names: readonly string[]): string[] {
 
 function foreignTensors(folder: string, names: readonly string[]): string[] {
   if (names.length === 0) return [];
-  const towers = listed([...new Set(names.map((name) => /^(?:model\.)?([^.]+)/.exec(name)?.[1] ?? name))]);
-  return [
-    `${folder}: ${towers} (${names.length} tensors) belong to no text model and are not read. What is saved is the text model alone.`,
-  ];
+  const parts = listed([...new Set(names.map((name) => /^(?:model\.)?(layers\.\d+|[^.]+)/.exec(name)?.[1] ?? name))]);
+  return [`${folder}: ${parts} (${names.length} tensors) belong to no text model and are not read. What is saved is the text model alone.`];
 }
 
 /**

@@ -64,6 +64,10 @@ export interface DecoderOptions {
   readonly savedNames?: readonly [own: string, stored: string];
   /** What names begin with inside of a larger model, of which this is the text model. */
   readonly wholePath?: string;
+  /** Tensors of checkpoints that it has no use for, by their names there: keys and values of layers that see another's. */
+  readonly isUnread?: (name: string) => boolean;
+  /** Tensors of layers behind its own, which predict further tokens. */
+  readonly isForeign?: (name: string) => boolean;
 }
 
 /** A language model of one token after the other, put together as its family says. */

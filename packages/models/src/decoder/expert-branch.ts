@@ -1,10 +1,10 @@
-import type { nn } from "@lowrank/autograd";
+import { nn } from "@lowrank/autograd";
 import type { Tensor } from "@lowrank/tensor";
 import type { ActivationName } from "../activation.js";
 import { ones, type Weights } from "../parameters.js";
 import { Experts } from "./experts.js";
-import { Norm, type NormOptions } from "./norm.js";
-import { route } from "./routing.js";
+import { Norm } from "./norm.js";
+import { type Routed, route } from "./routing.js";
 
 /** Experts beside a layer's feed-forward, which read the layer's input themselves. */
 export interface ExpertBranchOptions {
@@ -15,17 +15,44 @@ export interface ExpertBranchOptions {
   readonly eps: number;
 }
 
+/** Which experts a token goes through: by softmax(W (x̂ · scale / √width)), the chosen made to sum to 1 and each multiplied by its expert's own scale. */
+class ScaledRouter extends nn.Module {
+  /** [width]. */
+  scale: Tensor;
+  /** [experts]. */
+  per_expert_scale: Tensor;
+  readonly #width: number;
+  readonly #choices: number;
+  readonly #norm: Norm;
+  readonly #project: nn.Linear;
+
+  constructor(weights: Weights, width: number, { count, choices, eps }: ExpertBranchOptions) {
+    super();
+    this.#width = width;
+    this.#choices = choices;
+    this.#norm = weights.module("norm", (at) => new Norm(at, width, { kind: "rms", eps, weight: "none" }));
+    this.#project = weights.dense("proj", width, count);
+    this.scale = weights.tensor("scale", [width], ones);
+    this.per_expert_scale = weights.tensor("per_expert_scale", [count], ones);
+  }
+
+  /** x [tokens, width]. */
+  routed(x: Tensor): Routed {
+    const scaled = this.#norm
+      .forward(x)
+      .mul(this.scale)
+      .mul(1 / Math.sqrt(this.#width));
+    const { experts, weights } = route(this.#project.forward(scaled), { kind: "softmax", choices: this.#choices, isNormalized: true });
+    return { experts, weights: weights.mul(this.per_expert_scale.cast("f32").gather(experts, 0)) };
+  }
+}
+
 /**
- * Gemma 4's mixture: norm₁(mlp(…)) + norm₂(experts(norm(x))), routed by softmax(W (x̂ · scale / √width)), the chosen made to sum to 1 and each
- * multiplied by its expert's own scale. Names are those of transformers, below the layer.
+ * Gemma 4's mixture: norm₁(mlp(…)) + norm₂(experts(norm(x))). Names are those of transformers, below the layer.
  */
 export class ExpertBranch {
-  readonly #options: ExpertBranchOptions;
   readonly #width: number;
-  readonly #scale: Tensor;
-  readonly #expertScale: Tensor;
-  readonly #project: nn.Linear;
-  readonly #routerNorm: Norm;
+  readonly #router: ScaledRouter;
   readonly #experts: Experts;
   readonly #before: Norm;
   readonly #after: Norm;
@@ -33,14 +60,9 @@ export class ExpertBranch {
 
   constructor(weights: Weights, width: number, options: ExpertBranchOptions) {
     const { count, choices, inner, activation, eps } = options;
-    this.#options = options;
     this.#width = width;
-    const norm = (name: string, of: NormOptions = { kind: "rms", eps }): Norm => weights.module(name, (at) => new Norm(at, width, of));
-    const router = weights.at("router");
-    this.#routerNorm = norm("router.norm", { kind: "rms", eps, weight: "none" });
-    this.#project = router.dense("proj", width, count);
-    this.#scale = router.tensor("scale", [width], ones);
-    this.#expertScale = router.tensor("per_expert_scale", [count], ones);
+    const norm = (name: string): Norm => weights.module(name, (at) => new Norm(at, width, { kind: "rms", eps }));
+    this.#router = weights.module("router", (at) => new ScaledRouter(at, width, options));
     this.#experts = weights.module(
       "experts",
       (at) =>
@@ -61,17 +83,8 @@ export class ExpertBranch {
   /** What the feed-forward gave of x, and x itself, [batch, seq, width] each → the sum of both branches. */
   forward(dense: Tensor, x: Tensor): Tensor {
     const tokens = x.reshape([x.size / this.#width, this.#width]);
-    const scaled = this.#routerNorm
-      .forward(tokens)
-      .mul(this.#scale)
-      .mul(1 / Math.sqrt(this.#width));
-    const { choices } = this.#options;
-    const { experts, weights } = route(this.#project.forward(scaled), { kind: "softmax", choices, isNormalized: true });
-    const given = this.#experts.forward(
-      this.#before.forward(tokens),
-      experts,
-      weights.mul(this.#expertScale.cast("f32").gather(experts, 0)),
-    );
+    const { experts, weights } = this.#router.routed(tokens);
+    const given = this.#experts.forward(this.#before.forward(tokens), experts, weights);
     return this.#afterDense.forward(dense).add(this.#after.forward(given.reshape(x.shape)));
   }
 }

@@ -44,6 +44,8 @@ export interface ExpertsOptions {
   readonly routing: RoutingOptions;
   /** A feed-forward layer that every token goes through, and its gate: sigmoid(gate(x)) times it. */
   readonly shared?: { readonly name: string; readonly options: FeedForwardOptions; readonly gate?: string };
+  /** Experts read a short vector of each token, and give one, by these projections (Nemotron 3). */
+  readonly latent?: { readonly size: number; readonly in: string; readonly out: string; readonly bias: boolean } | null;
 }
 
 /** The stacked weights of all experts. Properties are the parameters' names. */
@@ -138,6 +140,7 @@ export class MixtureOfExperts extends nn.Module implements FeedForward {
   readonly #options: ExpertsOptions;
   readonly #router: Router;
   readonly #experts: Experts;
+  readonly #latent: { readonly in: nn.Linear; readonly out: nn.Linear } | null;
   readonly #shared: FeedForward | null;
   readonly #sharedGate: nn.Linear | null;
 
@@ -145,9 +148,13 @@ export class MixtureOfExperts extends nn.Module implements FeedForward {
     super();
     this.#options = options;
     const { width } = place;
-    const { count, router, shared } = options;
+    const { count, router, shared, latent = null } = options;
     this.#router = weights.module(router.name, (at) => new Router(at, width, count, router));
-    this.#experts = weights.module("experts", (at) => new Experts(at, width, options));
+    this.#experts = weights.module("experts", (at) => new Experts(at, latent?.size ?? width, options));
+    this.#latent = latent && {
+      in: weights.dense(latent.in, width, latent.size, { bias: latent.bias }),
+      out: weights.dense(latent.out, latent.size, width, { bias: latent.bias }),
+    };
     this.#shared = shared ? weights.module(shared.name, (at) => new DenseFeedForward(at, place, shared.options)) : null;
     this.#sharedGate = shared?.gate === undefined ? null : weights.dense(shared.gate, width, 1);
   }
@@ -158,7 +165,9 @@ export class MixtureOfExperts extends nn.Module implements FeedForward {
       const width = input.shape[input.rank - 1] ?? 0;
       const tokens = input.reshape([input.size / width, width]);
       const routed = route(this.#router.forward(tokens), this.#options.routing, this.#router.correction);
-      const chosen = this.#experts.forward(tokens, routed.experts, routed.weights).reshape(input.shape);
+      const read = this.#latent?.in.forward(tokens) ?? tokens;
+      const given = this.#experts.forward(read, routed.experts, routed.weights);
+      const chosen = (this.#latent?.out.forward(given) ?? given).reshape(input.shape);
       if (!this.#shared) return chosen;
       const all = this.#shared.forward(input);
       return chosen.add(this.#sharedGate ? all.mul(this.#sharedGate.forward(input).sigmoid()) : all);

@@ -2,7 +2,7 @@ import { latentAttention } from "../decoder/latent-attention.js";
 import type { RopeOptions } from "../decoder/rope.js";
 import { count, countOrNull, countOrZero, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, sizes } from "./fields.js";
+import { only, rotary, sizes, withDefaults } from "./fields.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
 import { groupedKeys, latentEpsilon, latentKeys, latentNames, stretchKeys } from "./gguf/latent.js";
@@ -13,10 +13,10 @@ import { contextOf, latentScale, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
 
 const fields = {
-  ...sizes,
+  ...withDefaults(sizes, { vocab_size: 129280, num_attention_heads: 128, max_position_embeddings: 4096 }),
   ...rotary,
   attention_bias: flag(false),
-  q_lora_rank: countOrNull(),
+  q_lora_rank: countOrNull(1536),
   kv_lora_rank: count(512),
   qk_nope_head_dim: count(128),
   qk_rope_head_dim: count(64),
@@ -30,6 +30,7 @@ const fields = {
   scoring_func: only("sigmoid"),
   topk_method: only("noaux_tc"),
   moe_layer_freq: only(1),
+  num_nextn_predict_layers: countOrZero(1),
   output_router_logits: only(false),
 };
 
@@ -43,7 +44,8 @@ export const deepseekV3: Family = defineFamily({
   fields,
   rules: [(config) => groupsFit(config.n_routed_experts, config)],
   prefixes: [["", "model."]],
-  remarks: ["num_nextn_predict_layers", "qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
+  remarks: ["qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
+  otherNames: { num_local_experts: "n_routed_experts", num_mtp_layers: "num_nextn_predict_layers" },
   gguf: {
     architecture: "deepseek2",
     // DeepSeek-V2 routes by a softmax, without a correction.
@@ -95,7 +97,7 @@ export const deepseekV3: Family = defineFamily({
       routing: routingOf(config),
       shared: { name: "shared_experts", options: { inner: inner * config.n_shared_experts, activation, names } },
     });
-    return decoderNamed(
+    const decoder = decoderNamed(
       config,
       norm,
       (layer) => ({
@@ -106,5 +108,18 @@ export const deepseekV3: Family = defineFamily({
       }),
       { contextLength: contextOf(config, rope) },
     );
+    return { ...decoder, isForeign: (name) => predictsFurther(config, name) };
   },
 });
+
+/** True for tensors of the layers behind the last, which predict further tokens. */
+function predictsFurther(
+  {
+    num_hidden_layers: own,
+    num_nextn_predict_layers: more,
+  }: { readonly num_hidden_layers: number; readonly num_nextn_predict_layers: number },
+  name: string,
+): boolean {
+  const [, layer = -1] = /(?:^|\.)layers\.(\d+)\./.exec(name) ?? [];
+  return Number(layer) >= own && Number(layer) < own + more;
+}

@@ -25,6 +25,9 @@ export const deltaFields: FieldsOf<DeltaSizes> = {
   layer_types: layerTypes(["linear_attention", "full_attention"]),
 };
 
+/** What both families have where a file does not say. */
+export const deltaSizes = { num_attention_heads: 16, head_dim: 256, max_position_embeddings: 32768 } as const;
+
 /** Each key head serves as many value heads. */
 export const deltaRules: readonly ((config: DeltaSizes) => string | null)[] = [
   ({ linear_num_key_heads: keys, linear_num_value_heads: values }) =>

@@ -1,9 +1,9 @@
 import { feedForward } from "../decoder/feed-forward.js";
 import { mamba } from "../decoder/mamba.js";
 import { mixersTogether } from "../decoder/together.js";
-import { asFloat, flag, positive } from "../schema.js";
+import { asFloat, countOrNull, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
-import { list, rotary, sizes } from "./fields.js";
+import { list, rotary, sizes, withDefaults } from "./fields.js";
 import { falconNames, scaled, unsaid } from "./gguf/falcon.js";
 import { biasField, fixed, headDim, rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
 import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
@@ -15,7 +15,13 @@ import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./st
 const numbers = (what: string) => asFloat(list<number>(what, Number.isFinite));
 
 const fields = {
-  ...sizes,
+  ...withDefaults(sizes, {
+    vocab_size: 128000,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    max_position_embeddings: 8192,
+    rms_norm_eps: 1e-5,
+  }),
   ...rotary,
   attention_bias: flag(false),
   mlp_bias: flag(false),
@@ -30,6 +36,7 @@ const fields = {
   ssm_out_multiplier: positive(1),
   ssm_multipliers: numbers("five numbers"),
   ...mambaFields,
+  mamba_d_ssm: countOrNull(1024),
   mamba_rms_norm: flag(false),
   mamba_norm_before_gate: flag(true),
 };
@@ -41,7 +48,7 @@ export const falconH1: Family = defineFamily({
   fields,
   rules: [...headRules, mambaGroupsFit, fiveMultipliers],
   prefixes: [["", "model."]],
-  remarks: ["mamba_d_ssm", "mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb"],
+  remarks: ["mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb"],
   gguf: {
     architecture: "falcon-h1",
     refuses: (config) => limitsTimeSteps(config.time_step_limit) ?? unsaid(config),

@@ -4,7 +4,7 @@ import type { ModelConfig } from "../config.js";
 import { Decoder, type DecoderOptions } from "../decoder/decoder.js";
 import { assembled, type ParameterSpec, parametersOf, type StoredPiece } from "../parameters.js";
 import { checked, isFloatField, rule } from "../schema.js";
-import { inert } from "./fields.js";
+import { inert, noLayerFields } from "./fields.js";
 import type { GgufDescription, GgufField, GgufTargets } from "./gguf/description.js";
 import type { GgufReader } from "./gguf/facts.js";
 import { unreadRope } from "./rope.js";
@@ -25,8 +25,10 @@ interface FamilyDescription<F extends Fields> {
   readonly rules?: readonly ((config: Checked<F>) => string | null)[];
   /** The model's parts and their names. `path` is the file's, for errors. */
   readonly decoder: (config: Checked<F>, path: string) => DecoderOptions;
-  /** Tensors that checkpoints hold and that are no parameters of the text model: buffers of old files, other towers. */
+  /** Tensors that checkpoints hold and that are no parameters of the text model: buffers of old files. */
   readonly ignored?: RegExp;
+  /** Tensors of what stands beside the text model, skipped with a word: layers that predict further tokens. */
+  readonly foreign?: RegExp;
   /** What names begin with in some checkpoints, and in the model: saved from the bare model, or inside of a larger one. */
   readonly prefixes?: readonly (readonly [stored: string, own: string])[];
   /** Other names that files may have for fields, and which count before the own ones: transformers' `attribute_map`. */
@@ -89,20 +91,20 @@ export interface Family {
 
 /** A family from its description. */
 export function defineFamily<F extends Fields>(description: FamilyDescription<F>): Family {
-  const { className, fields, rules = [], ignored = null, prefixes = [], remarks = [], otherNames = {}, endTokens } = description;
+  const { className, rules = [], otherNames = {}, ignored = null, foreign = null, prefixes = [], remarks = [], endTokens } = description;
+  const fields: Fields = { per_layer_config: noLayerFields, ...description.fields };
   const schema = z.object(fields).check(...rules.map((problem) => rule<unknown>((values) => problem(values as Checked<F>))));
-  const known = new Set([...Object.keys(fields), ...inert, ...remarks]);
+  const known = new Set([...Object.keys(fields), ...Object.keys(otherNames), ...inert, ...remarks]);
   const valuesOf = (json: Readonly<Record<string, unknown>>, path: string): Checked<F> =>
-    checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, json, path);
+    checked(schema as unknown as z.ZodMiniType<Checked<F>, unknown>, renamed(json, otherNames), path);
   return {
     className,
     ignored,
-    foreign: null,
+    foreign,
     prefixes,
     floats: new Set(Object.entries(fields).flatMap(([name, check]) => (isFloatField(check) ? [name] : []))),
     gguf: description.gguf ? ggufOf(description.gguf, valuesOf) : null,
-    read: (given, path, type) => {
-      const json = renamed(given, otherNames);
+    read: (json, path, type) => {
       const values = valuesOf(json, path);
       // Only looked at: what the file does not say is not added.
       const added = Object.entries(values).filter(([name, value]) => !(name === "eos_token_id" || (value === null && !(name in json))));
@@ -120,11 +122,10 @@ export function defineFamily<F extends Fields>(description: FamilyDescription<F>
   };
 }
 
-/** Fields by their own names. */
+/** Fields by their own names; what a file says under others stays beside them, so that it is saved as it was. */
 function renamed(json: Readonly<Record<string, unknown>>, names: Readonly<Record<string, string>>): Readonly<Record<string, unknown>> {
-  const others = Object.keys(names).filter((name) => json[name] != null);
-  const kept = Object.entries(json).filter(([name]) => !others.includes(name));
-  return Object.fromEntries([...kept, ...others.map((name) => [names[name] ?? name, json[name]] as const)]);
+  const others = Object.entries(names).filter(([name]) => json[name] != null);
+  return others.length === 0 ? json : { ...json, ...Object.fromEntries(others.map(([name, own]) => [own, json[name]])) };
 }
 
 /** Fields of several keys; those of the rotary embedding stand together. */

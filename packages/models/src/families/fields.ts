@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { type ActivationName, activationNames } from "../activation.js";
-import { asFloat, choice, count, countOrNull, field, flag, positive, tokenIds } from "../schema.js";
+import { asFloat, choice, count, countOrNull, field, flag, isFloatField, positive, tokenIds } from "../schema.js";
 
 /** Fields of a config.json that change nothing of what a model computes when it is not trained with dropout. */
 export const inert: readonly string[] = [
@@ -50,6 +50,16 @@ export const plainSizes: FieldsOf<Sizes> = {
   eos_token_id: tokenIds(),
   tie_word_embeddings: flag(false),
 };
+
+/** The same fields, with values of a family's own where a file does not say. */
+export function withDefaults<Values>(fields: FieldsOf<Values>, defaults: Partial<Values>): FieldsOf<Values> {
+  const own = Object.entries(defaults).map(([name, value]) => {
+    const check = fields[name as keyof Values] as z.ZodMiniType<unknown, unknown>;
+    const filled = orNone(value, check);
+    return [name, isFloatField(check) ? asFloat(filled) : filled] as const;
+  });
+  return { ...fields, ...(Object.fromEntries(own) as Partial<FieldsOf<Values>>) };
+}
 
 /** Of families with root mean square norms. */
 export interface RmsSizes extends Sizes {
@@ -112,6 +122,13 @@ type Json = Readonly<Record<string, unknown>>;
 export function object(): z.ZodMiniType<Json | null, unknown> {
   return field<Json | null>("an object", (value) => value === null || (typeof value === "object" && !Array.isArray(value)), null);
 }
+
+/** Fields of single layers, by the layers' numbers, as transformers 5 writes them: of a family that does not read them, none. */
+export const noLayerFields: z.ZodMiniType<Json | null, unknown> = field<Json | null>(
+  "null or {}: layers with fields of their own are not supported for this family",
+  (value) => value === null || (typeof value === "object" && !Array.isArray(value) && Object.keys(value as Json).length === 0),
+  null,
+);
 
 /** A list, or null. */
 export function list<T>(what: string, fits: (item: unknown) => boolean): z.ZodMiniType<readonly T[] | null, unknown> {

@@ -35,6 +35,14 @@ export function perLayerEmbeddings(config: PerLayerConfig): {
   };
 }
 
+/** True for the keys and values of layers that see those of another: transformers 4 stored them, and nobody reads them. */
+export function unreadKeysValues(isShared: (layer: number) => boolean): (name: string) => boolean {
+  return (name) => {
+    const [, layer] = /(?:^|\.)layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\./.exec(name) ?? [];
+    return layer !== undefined && isShared(Number(layer));
+  };
+}
+
 /**
  * The layer whose keys and values a layer sees instead of its own: the last of its type before the `shared` last ones. Null for a layer with
  * its own.

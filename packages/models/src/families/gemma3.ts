@@ -3,7 +3,7 @@ import type { LayerOptions } from "../decoder/layer.js";
 import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { numberOrNull, only, rotary, sizes, type Windows, windows } from "./fields.js";
+import { numberOrNull, only, rotary, sizes, type Windows, windows, withDefaults } from "./fields.js";
 import { geluTanh, multiplied, queryScalar, queryScale, softcap } from "./gguf/gemma.js";
 import { biasField, llamaKeys } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -40,13 +40,9 @@ const sixth = windowButEvery<Layers>(6, hasWindow);
 export const gemma3Text: Family = defineFamily({
   className: "Gemma3ForCausalLM",
   fields: {
-    ...sizes,
     // The published files of the 4B and 12B models leave these out.
-    vocab_size: count(262208),
-    num_attention_heads: count(8),
-    num_key_value_heads: countOrNull(4),
+    ...withDefaults(sizes, { vocab_size: 262208, num_attention_heads: 8, num_key_value_heads: 4, max_position_embeddings: 131072 }),
     head_dim: count(256),
-    max_position_embeddings: count(131072),
     hidden_activation: choice(activationNames, "gelu_pytorch_tanh"),
     tie_word_embeddings: flag(true),
     ...rotary,

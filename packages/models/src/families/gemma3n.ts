@@ -2,16 +2,17 @@ import { activationNames } from "../activation.js";
 import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrZero, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
-import { layerTypes, numberOrNull, rotary, sizes } from "./fields.js";
-import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
+import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
+import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
-import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
+import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
 import { biasField, counted, countedIfAny, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
-const { hidden_act: _activation, ...own } = sizes;
+const usual = { vocab_size: 262400, num_attention_heads: 8, num_key_value_heads: 2, max_position_embeddings: 32768 };
+const { hidden_act: _activation, ...own } = withDefaults(sizes, usual);
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isShare = (value: unknown): boolean => Number.isFinite(value) && (value as number) >= 0 && (value as number) < 1;
 
@@ -31,7 +32,7 @@ const fields = {
   num_kv_shared_layers: countOrZero(15),
   hidden_size_per_layer_input: count(256),
   vocab_size_per_layer_input: count(262144),
-  final_logit_softcapping: numberOrNull(),
+  final_logit_softcapping: numberOrNull(30),
   altup_num_inputs: count(4),
   altup_active_idx: countOrZero(0),
   altup_correct_scale: flag(true),
@@ -49,7 +50,10 @@ export const gemma3n: Family = defineFamily({
   className: "Gemma3nForCausalLM",
   fields,
   rules: [...headRules, onePerLayer],
-  prefixes: [["", "model."]],
+  prefixes: [
+    ["", "model."],
+    ["model.language_model.", "model."],
+  ],
   remarks: ["altup_coef_clip", "altup_lr_multiplier"],
   gguf: {
     architecture: "gemma3n",
@@ -70,11 +74,11 @@ export const gemma3n: Family = defineFamily({
     layer: () => ({ ...gemmaLayerNames, ...altUpNames }),
     model: (config) => ({ ...perLayerNames(config), ...streamNames(config) }),
     unread: unreadTensors,
-    ignored: unreadKeysValues,
+    ignored: unreadBlocks,
   },
   decoder: (config, path) => {
     const norm = rmsNorm(config);
-    const { num_hidden_layers: layers, num_kv_shared_layers: shared, attention_bias: has, hidden_activation: activation } = config;
+    const { attention_bias: has, hidden_activation: activation } = config;
     const names = { in: "model.altup_projections", out: "model.altup_unembed_projections" };
     const { altup_num_inputs: streams, altup_active_idx: active, altup_correct_scale: isScaled } = config;
     const altUp = { count: streams, active, isScaled, names, norm };
@@ -93,7 +97,7 @@ export const gemma3n: Family = defineFamily({
             window: isFull ? null : config.sliding_window,
             queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
             valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
-            sharesWith: sharedWith(layer, layers, shared, (other) => typeOf(config, other)),
+            sharesWith: sharedBy(config, layer),
           }),
           feedForward: gatedMlp(
             { intermediate_size: of(config.intermediate_size, layer), hidden_act: activation },
@@ -107,9 +111,13 @@ export const gemma3n: Family = defineFamily({
       },
       { embedding: { scale: Math.sqrt(config.hidden_size) }, head: { cap: config.final_logit_softcapping } },
     );
-    return { ...decoder, ...told.decoder, altUp };
+    return { ...decoder, ...told.decoder, altUp, isUnread: unreadKeysValues((layer) => sharedBy(config, layer) !== null) };
   },
 });
+
+function sharedBy(config: Config, layer: number): number | null {
+  return sharedWith(layer, config.num_hidden_layers, config.num_kv_shared_layers, (other) => typeOf(config, other));
+}
 
 function of(values: number | readonly number[], layer: number): number {
   return typeof values === "number" ? values : (values[layer] ?? 0);

@@ -4,16 +4,30 @@ import type { LayerOptions } from "../decoder/layer.js";
 import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, countOrZero, field, flag, shown } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
-import { layerTypes, numberOrNull, object, rotary, sizes } from "./fields.js";
-import { normsAround, perLayerEmbeddings, sharedWith } from "./gemma-layers.js";
+import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
+import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
-import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadKeysValues } from "./gguf/gemma-layers.js";
+import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { branchKeys, branchNames, headKeys, type LayerAttention } from "./gguf/gemma4.js";
 import { biasField, counted, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
-const { hidden_act: _activation, ...own } = sizes;
+const usual = { vocab_size: 262144, num_attention_heads: 8, num_key_value_heads: 4, max_position_embeddings: 131072 };
+const { hidden_act: _activation, ...own } = withDefaults(sizes, usual);
+
+/** Where a file has none. */
+const usualRope = {
+  full_attention: { rope_type: "proportional", partial_rotary_factor: 0.25, rope_theta: 1e6 },
+  sliding_attention: { rope_type: "default", rope_theta: 1e4 },
+};
+
+/** What single layers may have of their own. */
+type LayerFields = { readonly head_dim?: number; readonly num_key_value_heads?: number };
+const layerFields = ["head_dim", "num_key_value_heads"];
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+const isLayerFields = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && Object.entries(value).every(([name, own]) => layerFields.includes(name) && isCount(own));
 
 const fields = {
   ...own,
@@ -25,7 +39,15 @@ const fields = {
   attention_k_eq_v: flag(false),
   sliding_window: count(512),
   layer_types: layerTypes(["sliding_attention", "full_attention"]),
-  per_layer_config: object(),
+  per_layer_config: field<Readonly<Record<string, LayerFields>> | null>(
+    '"head_dim" and "num_key_value_heads" by layer, the only ones that are supported',
+    (value) =>
+      value === null ||
+      (typeof value === "object" &&
+        !Array.isArray(value) &&
+        Object.entries(value as object).every(([layer, own]) => /^\d+$/.test(layer) && isLayerFields(own))),
+    null,
+  ),
   global_head_dim: countOrNull(),
   num_global_key_value_heads: countOrNull(),
   num_kv_shared_layers: countOrZero(0),
@@ -65,7 +87,7 @@ export const gemma4: Family = defineFamily({
     ],
     layer: () => ({ ...gemmaLayerNames, ...branchNames }),
     model: perLayerNames,
-    ignored: unreadKeysValues,
+    ignored: unreadBlocks,
   },
   decoder: (config, path) => {
     const told = perLayerEmbeddings(config);
@@ -73,7 +95,7 @@ export const gemma4: Family = defineFamily({
       embedding: { scale: Math.sqrt(config.hidden_size) },
       head: { cap: config.final_logit_softcapping },
     });
-    return { ...decoder, ...told.decoder };
+    return { ...decoder, ...told.decoder, isUnread: unreadKeysValues((layer) => sharedBy(config, layer) !== null) };
   },
 });
 
@@ -99,15 +121,13 @@ function attentionOf(config: Config, path: string, layer: number): Partial<Atten
   const norm = rmsNorm(config);
   const type = typeOf(config, layer);
   const isFull = type === "full_attention";
-  const given = config.per_layer_config?.[String(layer)] as
-    | { readonly head_dim?: number; readonly num_key_value_heads?: number }
-    | undefined;
+  // transformers writes the layers' numbers with leading zeros.
+  const [, given] = Object.entries(config.per_layer_config ?? {}).find(([number]) => Number(number) === layer) ?? [];
   const global = isFull && !config.per_layer_config;
   const headDim = given?.head_dim ?? (global ? (config.global_head_dim ?? 512) : config.head_dim);
   const globalHeads = global && config.attention_k_eq_v ? config.num_global_key_value_heads : null;
   const kvHeads = given?.num_key_value_heads ?? globalHeads ?? config.num_key_value_heads ?? config.num_attention_heads;
-  const usual = isFull ? { theta: 1e6, partial: 0.25, kind: "proportional" as const } : { theta: 1e4 };
-  const rope = readRope(config, path, { ...usual, layerType: type, isPartial: true, headDim });
+  const rope = readRope(config, path, { absent: usualRope, layerType: type, isPartial: true, headDim });
   const { attention_bias: has } = config;
   return {
     rope,

@@ -1,8 +1,8 @@
 import { experts } from "../decoder/experts.js";
 import type { RopeOptions } from "../decoder/rope.js";
-import { count, flag, positive } from "../schema.js";
+import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, sizes, windows } from "./fields.js";
+import { only, rotary, sizes, windows, withDefaults } from "./fields.js";
 import { expertKeys, transposedExperts } from "./gguf/experts.js";
 import { biasField, llamaKeys, silu, written } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -12,31 +12,44 @@ import { fewerChoices } from "./mixture.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
-const rope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 150000 });
+/** Where a file has none. */
+const usualRope = { rope_type: "yarn", factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
+
+const rope = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 150000, absent: usualRope });
 
 type Json = Readonly<Record<string, unknown>>;
+
+/** Of gates and ups; transformers takes it whatever a file says. */
+const limit = 7;
 
 /** gpt-oss (OpenAI 2025): transformers' GptOssForCausalLM. */
 export const gptOss: Family = defineFamily({
   className: "GptOssForCausalLM",
   fields: {
-    ...sizes,
+    ...withDefaults(sizes, {
+      vocab_size: 201088,
+      num_attention_heads: 64,
+      num_key_value_heads: 8,
+      head_dim: 64,
+      max_position_embeddings: 131072,
+      rms_norm_eps: 1e-5,
+    }),
     ...rotary,
     ...windows,
     sliding_window: count(128),
     attention_bias: flag(true),
     num_local_experts: count(128),
     num_experts_per_tok: count(4),
-    swiglu_limit: positive(7),
+    swiglu_limit: only(limit),
     output_router_logits: only(false),
   },
   rules: [...headRules, typePerLayer, fewerChoices("num_experts_per_tok", "num_local_experts")],
+  otherNames: { num_experts: "num_local_experts" },
   prefixes: [["", "model."]],
   remarks: ["initial_context_length", "experts_per_token"],
   gguf: {
     architecture: "gpt-oss",
     refuses: (config) => {
-      if (config.swiglu_limit !== 7) return `"swiglu_limit" is ${config.swiglu_limit}, where llama.cpp takes 7`;
       const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
       const isUsual = layers.every((layer) => isSliding(config.layer_types, layer) === (layer % 2 === 0));
       return isUsual ? null : "the layers with a window are others than every second";
@@ -76,7 +89,7 @@ export const gptOss: Family = defineFamily({
           part: experts({
             count: number,
             inner,
-            activation: { kind: "clamped", limit: config.swiglu_limit, alpha: 1.702 },
+            activation: { kind: "clamped", limit, alpha: 1.702 },
             stored: { kind: "stacked", isTransposed: true, bias: true },
             router: { name: "router", bias: true },
             routing: { kind: "softmaxOfChosen", choices, isNormalized: true },

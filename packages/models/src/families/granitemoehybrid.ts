@@ -4,9 +4,9 @@ import { feedForward } from "../decoder/feed-forward.js";
 import type { NamedPart } from "../decoder/layer.js";
 import { mamba } from "../decoder/mamba.js";
 import { feedForwardsTogether } from "../decoder/together.js";
-import { choice, count, countOrZero, flag, positive } from "../schema.js";
+import { count, countOrZero, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
-import { layerTypes, only, rotary, sizes } from "./fields.js";
+import { layerTypes, only, rotary, sizes, withDefaults } from "./fields.js";
 import { type HybridConfig, hasSharedPart, hybridKeys, hybridName, hybridNames } from "./gguf/granite.js";
 import { biasField, counted, graniteScales, headDim, layerCount, rmsEpsilon, silu, vocabSize } from "./gguf/keys.js";
 import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
@@ -16,7 +16,7 @@ import { contextOf, readRope } from "./rope.js";
 import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 const fields = {
-  ...sizes,
+  ...withDefaults(sizes, { vocab_size: 32000, num_attention_heads: 32 }),
   ...rotary,
   attention_bias: flag(false),
   embedding_multiplier: positive(1),
@@ -26,7 +26,11 @@ const fields = {
   num_local_experts: countOrZero(8),
   num_experts_per_tok: countOrZero(2),
   shared_intermediate_size: count(1024),
-  position_embedding_type: choice(["rope", "nope"]),
+  position_embedding_type: field<"rope" | "nope" | null>(
+    '"rope", "nope" or null',
+    (value) => ["rope", "nope", null].includes(value as null),
+    null,
+  ),
   layer_types: layerTypes(["mamba", "linear_attention", "attention", "full_attention"]),
   ...mambaFields,
   output_router_logits: only(false),
@@ -46,8 +50,9 @@ export const granitemoehybrid: Family = defineFamily({
     typePerLayer,
     mambaGroupsFit,
     ({ num_local_experts: experts, num_experts_per_tok: choices }) =>
-      choices <= experts ? null : `"num_experts_per_tok" ${choices} is more than "num_local_experts" ${experts}`,
+      experts === 0 || choices <= experts ? null : `"num_experts_per_tok" ${choices} is more than "num_local_experts" ${experts}`,
   ],
+  otherNames: { layers_block_type: "layer_types" },
   prefixes: [["", "model."]],
   remarks: ["normalization_function", "init_method", "rope_type"],
   gguf: {

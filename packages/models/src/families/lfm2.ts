@@ -2,14 +2,15 @@ import { feedForward } from "../decoder/feed-forward.js";
 import { shortConv } from "../decoder/short-conv.js";
 import { count, countOrNull, flag, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { flagOrNull, layerTypes, list, rotary, sizes } from "./fields.js";
+import { flagOrNull, layerTypes, list, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
 import { counted, headDim, measured, sizeKeys, vocabSize } from "./gguf/keys.js";
 import { type Layered, lfm2LayerKeys, lfm2Names } from "./gguf/lfm2.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, headRules, selfAttention, typePerLayer } from "./standard.js";
 
-const { rms_norm_eps: _eps, hidden_act: _activation, intermediate_size: _inner, ...own } = sizes;
+const usual = { vocab_size: 65536, num_attention_heads: 32, num_key_value_heads: 8, max_position_embeddings: 128000 };
+const { rms_norm_eps: _eps, hidden_act: _activation, intermediate_size: _inner, ...own } = withDefaults(sizes, usual);
 
 interface Layers {
   readonly layer_types: readonly string[] | null;
@@ -30,7 +31,7 @@ export const lfm2: Family = defineFamily({
     intermediate_size: countOrNull(),
     block_ff_dim: countOrNull(),
     block_auto_adjust_ff_dim: flag(true),
-    block_ffn_dim_multiplier: positive(1),
+    block_ffn_dim_multiplier: numberOrNull(1),
     block_multiple_of: count(256),
     conv_L_cache: count(3),
     conv_bias: flag(false),
@@ -94,14 +95,15 @@ interface Inner {
   readonly intermediate_size: number | null;
   readonly block_ff_dim: number | null;
   readonly block_auto_adjust_ff_dim: boolean;
-  readonly block_ffn_dim_multiplier: number;
+  readonly block_ffn_dim_multiplier: number | null;
   readonly block_multiple_of: number;
 }
 
-/** Two thirds of what the file says, times a factor, up to the next multiple. */
+/** Two thirds of what the file says, and where it has a factor, times that up to the next multiple. */
 function innerSize(config: Inner): number {
   const given = config.block_ff_dim ?? config.intermediate_size ?? 12288;
   if (!config.block_auto_adjust_ff_dim) return given;
-  const scaled = Math.trunc(config.block_ffn_dim_multiplier * Math.trunc((2 * given) / 3));
-  return config.block_multiple_of * Math.ceil(scaled / config.block_multiple_of);
+  const { block_ffn_dim_multiplier: factor, block_multiple_of: unit } = config;
+  const part = Math.trunc((2 * given) / 3);
+  return factor === null ? part : unit * Math.ceil(Math.trunc(factor * part) / unit);
 }

@@ -36,12 +36,17 @@ export const mambaFields: FieldsOf<MambaSizes> = {
   time_step_limit: asFloat(timeStepLimit()),
 };
 
+/** The width of all heads together, as Falcon's files say it beside the rest; null for `mamba_expand` times the model's. */
+interface InnerWidth {
+  readonly mamba_d_ssm?: number | null;
+}
+
 /** A mixer of these sizes, but for its norm. */
-export function mambaSizes(config: MambaSizes & Pick<Sizes, "hidden_size" | "hidden_act">): Omit<MambaOptions, "norm"> {
+export function mambaSizes(config: MambaSizes & InnerWidth & Pick<Sizes, "hidden_size" | "hidden_act">): Omit<MambaOptions, "norm"> {
   const { mamba_n_heads: heads, mamba_d_head: given, mamba_proj_bias: bias } = config;
   return {
     heads,
-    headDim: given === "auto" ? (config.mamba_expand * config.hidden_size) / heads : given,
+    headDim: given === "auto" ? innerWidth(config) / heads : given,
     stateDim: config.mamba_d_state,
     groups: config.mamba_n_groups,
     convSize: config.mamba_d_conv,
@@ -65,9 +70,16 @@ export function mambaFieldsOf({ heads, headDim, groups, stateDim, convSize }: Ss
   };
 }
 
-/** Heads in groups of equal size. */
-export function mambaGroupsFit({ mamba_n_heads: heads, mamba_n_groups: groups }: MambaSizes): string | null {
-  return heads % groups === 0 ? null : `"mamba_n_heads" ${heads} is not a multiple of "mamba_n_groups" ${groups}`;
+function innerWidth(config: MambaSizes & InnerWidth & Pick<Sizes, "hidden_size">): number {
+  return config.mamba_d_ssm ?? config.mamba_expand * config.hidden_size;
+}
+
+/** Heads in groups of equal size, and of equal size where that is not said. */
+export function mambaGroupsFit(config: MambaSizes & InnerWidth & Pick<Sizes, "hidden_size">): string | null {
+  const { mamba_n_heads: heads, mamba_n_groups: groups, mamba_d_head: given } = config;
+  if (heads % groups !== 0) return `"mamba_n_heads" ${heads} is not a multiple of "mamba_n_groups" ${groups}`;
+  const inner = innerWidth(config);
+  return given === "auto" && inner % heads !== 0 ? `"mamba_n_heads" ${heads} does not divide a Mamba's width of ${inner}` : null;
 }
 
 /** [least, most] of a Mamba's time steps, where infinity is what transformers 5 writes for it. */

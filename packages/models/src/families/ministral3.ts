@@ -1,8 +1,8 @@
 import * as z from "zod/mini";
 import type { AttentionOptions } from "../decoder/attention.js";
-import { checked, count, countOrNull, positive } from "../schema.js";
+import { checked, countOrNull, positive } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { numberOrNull, rotary, sizes } from "./fields.js";
+import { numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
 import type { GgufKey } from "./gguf/description.js";
 import { llamaKeys, shortest, silu, vocabSize } from "./gguf/keys.js";
 import { ropeKeys, yarnStretch } from "./gguf/rope.js";
@@ -66,11 +66,14 @@ const scalingKeys: GgufKey<RotaryConfig> = {
 export const ministral3: Family = defineFamily({
   className: "Ministral3ForCausalLM",
   fields: {
-    ...sizes,
-    num_key_value_heads: countOrNull(8),
-    head_dim: countOrNull(128),
-    max_position_embeddings: count(262144),
-    rms_norm_eps: positive(1e-5),
+    ...withDefaults(sizes, {
+      vocab_size: 131072,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      head_dim: 128,
+      max_position_embeddings: 262144,
+      rms_norm_eps: 1e-5,
+    }),
     ...rotary,
     sliding_window: countOrNull(),
   },

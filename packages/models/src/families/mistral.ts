@@ -1,6 +1,6 @@
-import { count, countOrNull } from "../schema.js";
+import { countOrNull } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { rotary, sizes } from "./fields.js";
+import { rotary, sizes, withDefaults } from "./fields.js";
 import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, neighbours } from "./gguf/targets.js";
@@ -12,9 +12,7 @@ import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention
 export const mistral: Family = defineFamily({
   className: "MistralForCausalLM",
   fields: {
-    ...sizes,
-    num_key_value_heads: countOrNull(8),
-    max_position_embeddings: count(131072),
+    ...withDefaults(sizes, { vocab_size: 32000, num_attention_heads: 32, num_key_value_heads: 8, max_position_embeddings: 131072 }),
     ...rotary,
     sliding_window: countOrNull(4096),
   },

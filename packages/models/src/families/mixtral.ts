@@ -1,6 +1,6 @@
 import { count, countOrNull } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, sizes } from "./fields.js";
+import { only, rotary, sizes, withDefaults } from "./fields.js";
 import { expertKeys, expertNames } from "./gguf/experts.js";
 import { llamaKeys, silu, vocabSize } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -14,7 +14,13 @@ import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention } from ".
 export const mixtral: Family = defineFamily({
   className: "MixtralForCausalLM",
   fields: {
-    ...sizes,
+    ...withDefaults(sizes, {
+      vocab_size: 32000,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      max_position_embeddings: 131072,
+      rms_norm_eps: 1e-5,
+    }),
     ...rotary,
     sliding_window: countOrNull(),
     num_local_experts: count(8),
@@ -22,6 +28,7 @@ export const mixtral: Family = defineFamily({
     output_router_logits: only(false),
   },
   rules: [...headRules, fewerChoices("num_experts_per_tok", "num_local_experts")],
+  otherNames: { num_experts: "num_local_experts" },
   prefixes: [["", "model."]],
   remarks: ["router_jitter_noise"],
   gguf: {

@@ -44,6 +44,7 @@ export function textOf({ texts, unread = {}, remarks = [] }: Towers): Family {
     prefixes: [
       ["language_model.model.", inside],
       ["language_model.lm_head.", "lm_head."],
+      ["language_model.", inside],
     ],
     gguf: ofText(texts),
     floats: new Set(Object.values(texts).flatMap((family) => [...family.floats])),

@@ -6,7 +6,7 @@ import type { Mixer, Part } from "../decoder/mixer.js";
 import { asMixer } from "../decoder/together.js";
 import { choice, count, countOrNull, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
-import { layerTypes, only, sizes } from "./fields.js";
+import { layerTypes, sizes, withDefaults } from "./fields.js";
 import { expertKeys, expertWidth } from "./gguf/experts.js";
 import { biasField, counted, headDim, vocabSize, written } from "./gguf/keys.js";
 import { type SsmSizes, ssmKeys } from "./gguf/mamba.js";
@@ -14,7 +14,8 @@ import { choiceKeys, layerKindKeys, nemotronEpsilon, nemotronExperts, nemotronLa
 import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
 import { headRules, selfAttention } from "./standard.js";
 
-const { rms_norm_eps: _eps, hidden_act: _act, num_hidden_layers: _layers, ...own } = sizes;
+const usual = { vocab_size: 131072, num_attention_heads: 32, num_key_value_heads: 8, max_position_embeddings: 4096 };
+const { rms_norm_eps: _eps, hidden_act: _act, num_hidden_layers: _layers, ...own } = withDefaults(sizes, usual);
 const kinds = ["linear_attention", "mamba", "full_attention", "attention", "mlp", "moe"] as const;
 
 const fields = {
@@ -28,8 +29,6 @@ const fields = {
   ),
   layers_block_type: layerTypes(kinds),
   layer_types: layerTypes(kinds),
-  attention_bias: flag(false),
-  sliding_window: countOrNull(),
   mlp_hidden_act: choice(activationNames, "relu2"),
   mlp_bias: flag(false),
   ssm_state_size: count(128),
@@ -46,7 +45,7 @@ const fields = {
   num_local_experts: countOrNull(),
   moe_intermediate_size: count(7688),
   moe_shared_expert_intermediate_size: count(7688),
-  moe_latent_size: only(null),
+  moe_latent_size: countOrNull(),
   ...groupedRouting,
   num_experts_per_tok: count(2),
   n_group: count(1),
@@ -75,19 +74,28 @@ const ssmFields = ({ heads, headDim, groups, stateDim, convSize }: SsmSizes): Re
 export const nemotronH: Family = defineFamily({
   className: "NemotronHForCausalLM",
   fields,
-  rules: [...headRules, (config: Config) => groupsFit(expertsOf(config), config)],
-  ignored: /^(backbone|model)\.mtp\.|^mtp\./,
+  rules: [...headRules, (config: Config) => (hasExperts(config) ? groupsFit(expertsOf(config), config) : null)],
+  foreign: /^((backbone|model)\.)?mtp\./,
   remarks: [
     ...["num_hidden_layers", "expand", "mamba_proj_bias", "mamba_ssm_cache_dtype", "time_step_floor", "time_step_limit", "time_step_max"],
     ...["use_mamba_kernels", "rescale_prenorm_residual", "residual_in_fp32", "num_nextn_predict_layers", "mtp_layers_block_type"],
-    ...["moe_shared_expert_overlap", "n_shared_experts", "time_step_rank", "mamba_n_groups", "layer_norm_eps", "rms_norm_eps"],
-    "hidden_act",
+    ...["moe_shared_expert_overlap", "n_shared_experts", "time_step_rank", "layer_norm_eps", "rms_norm_eps", "hidden_act"],
+    ...["mamba_expand", "mamba_dt_max", "mamba_dt_limit", "mamba_dt_init_floor", "mtp_hybrid_override_pattern"],
+    // transformers reads both and does nothing with them.
+    ...["attention_bias", "sliding_window"],
   ],
+  otherNames: {
+    mamba_n_groups: "n_groups",
+    mamba_d_conv: "conv_kernel",
+    mamba_dt_min: "time_step_min",
+    mamba_conv_bias: "use_conv_bias",
+    mamba_chunk_size: "chunk_size",
+  },
   gguf: {
     architecture: (config) => nemotronNames[hasExperts(config) ? 1 : 0],
     architectures: nemotronNames,
-    refuses: ({ time_step_min: least, sliding_window: window, mlp_hidden_act: activation }) => {
-      if (window !== null) return "attention has a window";
+    refuses: ({ time_step_min: least, mlp_hidden_act: activation, moe_latent_size: latent }) => {
+      if (latent !== null) return "experts read a short vector of each token";
       if (activation !== "relu2") return `"mlp_hidden_act" is "${activation}", where llama.cpp takes "relu2"`;
       return least === 0.001 ? null : `"time_step_min" is ${least}`;
     },
@@ -104,7 +112,6 @@ export const nemotronH: Family = defineFamily({
       ssmKeys(ssmSizes, ssmFields),
       biasField("use_conv_bias", "ssm_conv1d.bias"),
       biasField("use_bias", "ssm_in.bias"),
-      biasField("attention_bias", "attn_q.bias"),
       biasField("mlp_bias", "ffn_up.bias"),
       ...nemotronExperts<Config>(hasExperts, [
         ...expertKeys("n_routed_experts", "num_local_experts"),
@@ -154,7 +161,7 @@ function typesOf({ hybrid_override_pattern: pattern, layers_block_type: blocks, 
 }
 
 function mixerOf(config: Config, type: string): Part<Mixer> {
-  const { mlp_hidden_act: activation, mlp_bias: hasBias, attention_bias: has } = config;
+  const { mlp_hidden_act: activation, mlp_bias: hasBias, moe_latent_size: latent } = config;
   const names = { up: "up_proj", down: "down_proj" };
   const bias = { up: hasBias, down: hasBias };
   switch (type) {
@@ -170,11 +177,12 @@ function mixerOf(config: Config, type: string): Part<Mixer> {
           router: { name: "gate", correction: "e_score_correction_bias" },
           routing: routingOf(config),
           shared: { name: "shared_experts", options: { inner: config.moe_shared_expert_intermediate_size, activation, names, bias } },
+          latent: latent === null ? null : { size: latent, in: "fc1_latent_proj", out: "fc2_latent_proj", bias: hasBias },
         }),
       );
     case "attention":
     case "full_attention":
-      return selfAttention(config, { rope: null, window: config.sliding_window, bias: { q: has, k: has, v: has, out: has } }).part;
+      return selfAttention(config, { rope: null }).part;
     default:
       return mamba({
         heads: config.mamba_num_heads,

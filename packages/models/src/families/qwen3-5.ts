@@ -1,8 +1,8 @@
 import type { RopeOptions } from "../decoder/rope.js";
 import { flag } from "../schema.js";
-import { type DeltaSizes, deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
+import { type DeltaSizes, deltaFields, deltaNet, deltaRules, deltaSizes, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
-import { rotary, type Sizes, sizes } from "./fields.js";
+import { rotary, type Sizes, sizes, withDefaults } from "./fields.js";
 import { deltaKeys, gatedNames, netApart, sections } from "./gguf/delta.js";
 import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -15,9 +15,18 @@ const quarter = (config: RotaryConfig, path: string): RopeOptions => readRope(co
 /** Qwen3.5's text model: transformers' Qwen3_5ForCausalLM. */
 export const qwen35: Family = defineFamily({
   className: "Qwen3_5ForCausalLM",
-  fields: { ...sizes, ...rotary, ...deltaFields, attention_bias: flag(false) },
+  fields: {
+    ...withDefaults(sizes, { ...deltaSizes, vocab_size: 248320, num_key_value_heads: 4 }),
+    ...rotary,
+    ...deltaFields,
+    attention_bias: flag(false),
+  },
   rules: [...headRules, typePerLayer, ...deltaRules],
-  prefixes: [["", "model."]],
+  foreign: /^mtp\./,
+  prefixes: [
+    ["", "model."],
+    ["model.language_model.", "model."],
+  ],
   remarks: ["mamba_ssm_dtype", "attn_output_gate", "mlp_only_layers", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"],
   gguf: {
     architecture: "qwen35",

@@ -1,6 +1,6 @@
 import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, sizes } from "./fields.js";
+import { only, rotary, sizes, withDefaults } from "./fields.js";
 import { expertKeys, expertNames, expertWidth } from "./gguf/experts.js";
 import { biasField, fixed, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -13,12 +13,12 @@ import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention
 export const qwen3Moe: Family = defineFamily({
   className: "Qwen3MoeForCausalLM",
   fields: {
-    ...sizes,
+    ...withDefaults(sizes, { vocab_size: 151936, num_attention_heads: 32, num_key_value_heads: 4, max_position_embeddings: 32768 }),
     ...rotary,
     ...sparseLayers,
     attention_bias: flag(false),
     use_sliding_window: flag(false),
-    sliding_window: countOrNull(),
+    sliding_window: countOrNull(4096),
     num_experts: countOrNull(),
     num_local_experts: countOrNull(),
     num_experts_per_tok: count(8),

@@ -1,8 +1,8 @@
 import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
-import { type DeltaSizes, deltaFields, deltaNet, deltaRules, isLinear } from "./delta.js";
+import { type DeltaSizes, deltaFields, deltaNet, deltaRules, deltaSizes, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, type Sizes, sizes } from "./fields.js";
+import { only, rotary, type Sizes, sizes, withDefaults } from "./fields.js";
 import { deltaKeys, fusedNet, gatedNames } from "./gguf/delta.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { biasField, counted, llamaKeys, silu } from "./gguf/keys.js";
@@ -18,7 +18,7 @@ const quarter = (config: RotaryConfig, path: string): RopeOptions => readRope(co
 export const qwen3Next: Family = defineFamily({
   className: "Qwen3NextForCausalLM",
   fields: {
-    ...sizes,
+    ...withDefaults(sizes, { ...deltaSizes, vocab_size: 151936, num_key_value_heads: 2 }),
     ...rotary,
     ...deltaFields,
     ...sparseLayers,
@@ -32,7 +32,7 @@ export const qwen3Next: Family = defineFamily({
   },
   rules: [...headRules, typePerLayer, ...deltaRules, fewerChoices("num_experts_per_tok", "num_experts")],
   prefixes: [["", "model."]],
-  ignored: /^mtp\./,
+  foreign: /^mtp\./,
   gguf: {
     architecture: "qwen3next",
     refuses: (config) => {

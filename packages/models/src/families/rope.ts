@@ -17,8 +17,8 @@ export interface ReadRopeOptions {
   /** The part that turns where the file does not say; 1 when absent. */
   readonly partial?: number;
   readonly headDim?: number;
-  /** What the file means where it names no type; "default" when absent. */
-  readonly kind?: "default" | "proportional";
+  /** The parameters where a file has none, but for θ. */
+  readonly absent?: Readonly<Record<string, unknown>>;
   readonly pairing?: RopeOptions["pairing"];
   readonly isReversed?: boolean;
   /** What this family means by a type. */
@@ -61,7 +61,7 @@ const common = z.object({ rope_theta: positive(), partial_rotary_factor: positiv
 export function readRope(config: RotaryConfig, path: string, options: ReadRopeOptions = {}): RopeOptions {
   const { theta: usual = 10000, layerType, isPartial = false, partial = 1, pairing, isReversed } = options;
   const hasOld = config.rope_scaling !== null && Object.keys(config.rope_scaling).length > 0;
-  const all = (hasOld ? config.rope_scaling : config.rope_parameters) ?? {};
+  const all = (hasOld ? config.rope_scaling : config.rope_parameters) ?? options.absent ?? {};
   const nested = layerType === undefined ? undefined : all[layerType];
   const own = (typeof nested === "object" && nested !== null ? nested : all) as Readonly<Record<string, unknown>>;
   const place = `${hasOld ? "rope_scaling" : "rope_parameters"}${own === all ? "" : `.${layerType}`}`;
@@ -80,7 +80,7 @@ export function readRope(config: RotaryConfig, path: string, options: ReadRopeOp
   if (share !== 1 && !isPartial)
     throw new CheckpointError(`${path}: "partial_rotary_factor" is ${share}, only 1 is supported for this family.`, path);
   const headDim = options.headDim ?? config.head_dim ?? config.hidden_size / config.num_attention_heads;
-  const kind = kindOf(own["rope_type"] ?? own["type"] ?? options.kind ?? "default", { ...otherNames, ...options.aliases }, place, path);
+  const kind = kindOf(own["rope_type"] ?? own["type"] ?? "default", { ...otherNames, ...options.aliases }, place, path);
   const dims = kind === "proportional" ? headDim : Math.floor(headDim * share);
   if (dims % 2 !== 0 || dims === 0) {
     const fact =

@@ -78,7 +78,7 @@ export function perLayerNames({ vocab_size: tokens }: LayersConfig): GgufTargets
 }
 
 /** Tensors of layers that see the keys and values of others: in some files, and nobody reads them. */
-export const unreadKeysValues: RegExp = /^blk\.\d+\.attn_(k|v|k_norm)\.weight$/;
+export const unreadBlocks: RegExp = /^blk\.\d+\.attn_(k|v|k_norm)\.weight$/;
 
 /** θ of both kinds of layers; a part of each head turns in layers without a window where a file says what does not. */
 export function localTheta(file: GgufReader): Json {

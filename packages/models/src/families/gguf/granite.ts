@@ -17,7 +17,7 @@ export interface HybridConfig {
   readonly shared_intermediate_size: number;
   readonly num_local_experts: number;
   readonly num_experts_per_tok: number;
-  readonly position_embedding_type: "rope" | "nope" | string;
+  readonly position_embedding_type: "rope" | "nope" | null;
   readonly mamba_n_groups: number;
 }
 
