@@ -7,7 +7,7 @@ import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from ".
 import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
-import { biasField, counted, countedIfAny, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
+import { biasField, counted, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
@@ -62,7 +62,7 @@ export const gemma3n: Family = defineFamily({
       counted("context_length", "max_position_embeddings"),
       counted("embedding_length", "hidden_size"),
       counted("attention.head_count", "num_attention_heads"),
-      countedIfAny("attention.head_count_kv", "num_key_value_heads"),
+      counted("attention.head_count_kv", "num_key_value_heads"),
       headDim,
       rmsEpsilon,
       geluTanh,

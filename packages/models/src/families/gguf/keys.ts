@@ -14,9 +14,9 @@ export function counted(key: string, name: string): GgufKey {
   return { read: (file) => ({ [name]: file.count(key) }), write: (config) => ({ [key]: field(config, name, "u32") }) };
 }
 
-/** A whole number that may be absent. */
+/** A whole number that may be absent: null then. */
 export function countedIfAny(key: string, name: string): GgufKey {
-  return { read: (file) => ({ [name]: file.count(key, undefined) }), write: (config) => ({ [key]: field(config, name, "u32") }) };
+  return { read: (file) => ({ [name]: file.count(key, undefined) ?? null }), write: (config) => ({ [key]: field(config, name, "u32") }) };
 }
 
 /** A float that has to be there. */
@@ -77,6 +77,7 @@ export const sizeKeys: readonly GgufKey[] = [
   headCount("num_attention_heads"),
   {
     read: (file) => {
+      // Said in any case: families differ in what they take where a config.json does not say.
       if (!file.has("attention.head_count_kv")) return { num_key_value_heads: file.fewCount("attention.head_count") };
       const heads = new Set(file.perLayer("attention.head_count_kv", file.layerCount()));
       const [first] = heads;
