@@ -8,7 +8,7 @@ import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
 import { biasField, counted, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
-import { readRope } from "./rope.js";
+import { ofLayerType, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
 
 const usual = { vocab_size: 262400, num_attention_heads: 8, num_key_value_heads: 2, max_position_embeddings: 32768 };
@@ -128,8 +128,9 @@ function typeOf({ layer_types: types }: Config, layer: number): "full_attention"
 }
 
 function ropeOf(config: Config, path: string, type: "full_attention" | "sliding_attention"): RopeOptions {
-  const own = type === "full_attention" ? config : { ...config, rope_theta: config.rope_local_base_freq, rope_scaling: null };
-  return readRope(own, path, { theta: 1e6, layerType: type });
+  const own = ofLayerType(config, type);
+  const theta = type === "full_attention" ? own.rope_theta : config.rope_local_base_freq;
+  return readRope({ ...own, rope_theta: theta }, path, { theta: 1e6, layerType: type });
 }
 
 /** What a layer has of its own. */
