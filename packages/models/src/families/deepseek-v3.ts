@@ -10,7 +10,7 @@ import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
 import { contextOf, latentScale, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
+import { behindLayers, decoderNamed, gatedMlp, normsInFront, rmsNorm } from "./standard.js";
 
 const fields = {
   ...withDefaults(sizes, { vocab_size: 129280, num_attention_heads: 128, max_position_embeddings: 4096 }),
@@ -108,18 +108,6 @@ export const deepseekV3: Family = defineFamily({
       }),
       { contextLength: contextOf(config, rope) },
     );
-    return { ...decoder, isForeign: (name) => predictsFurther(config, name) };
+    return { ...decoder, isForeign: behindLayers(config.num_hidden_layers, config.num_nextn_predict_layers) };
   },
 });
-
-/** True for tensors of the layers behind the last, which predict further tokens. */
-function predictsFurther(
-  {
-    num_hidden_layers: own,
-    num_nextn_predict_layers: more,
-  }: { readonly num_hidden_layers: number; readonly num_nextn_predict_layers: number },
-  name: string,
-): boolean {
-  const [, layer = -1] = /(?:^|\.)layers\.(\d+)\./.exec(name) ?? [];
-  return Number(layer) >= own && Number(layer) < own + more;
-}

@@ -135,3 +135,11 @@ export function decoderNamed(
     head: { name: "lm_head", isTied, ...more.head },
   };
 }
+
+/** True for tensors of the `more` layers behind a model's own, which predict further tokens. */
+export function behindLayers(own: number, more: number): (name: string) => boolean {
+  return (name) => {
+    const [, layer = -1] = /(?:^|\.)layers\.(\d+)\./.exec(name) ?? [];
+    return Number(layer) >= own && Number(layer) < own + more;
+  };
+}
