@@ -73,9 +73,8 @@ export const deepseekV3: Family = defineFamily({
     }),
   },
   decoder: (config, path) => {
-    const rope = ropeOf(config, path);
-    const { qk_nope_head_dim: plainDim, hidden_act: activation } = config;
-    const norm = rmsNorm(config);
+    const [rope, norm] = [ropeOf(config, path), rmsNorm(config)];
+    const { qk_nope_head_dim: plainDim, hidden_act: activation, moe_intermediate_size: inner } = config;
     const attention = latentAttention({
       heads: config.num_attention_heads,
       plainDim,
@@ -86,7 +85,6 @@ export const deepseekV3: Family = defineFamily({
       bias: config.attention_bias,
       scale: latentScale(config, plainDim + config.qk_rope_head_dim),
     });
-    const { moe_intermediate_size: inner } = config;
     const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
     const sparse = mixture({
       count: config.n_routed_experts,
