@@ -121,6 +121,7 @@ b
 {{ s.strip().split('\n')[0] | trim }} {{ s | replace('\n', ' ') | trim | upper }} {{ (s ~ 'x') | trim }} {{ s.split() | join(' ') }}
 {{ [1, 2, 3] | map('string') | join('+') }} {{ ['a', 'b'] | map('upper') | list }} {{ [[1, 2], [3]] | map('join', '-') | list }} {{ ['1', '2'] | map('int') | sum }} {{ [1, 2] | join(d='-') }} {{ m | join(', ', attribute='role') }}
 {{ m | selectattr('role') | list | length }} {{ [{'a': 1}, {'a': none}] | selectattr('a') | list }} {{ [{'a': {'b': 1}}] | map(attribute='a.b') | list }} {{ [[5, 6]] | map(attribute=1) | list }} {{ m | attr('role') }} {{ 'abc' | attr('upper') is callable }}
+{{ undefined_name is callable }} {{ d.missing is not callable }} {{ d is callable }}
 {{ d.nothing[:2] }}
 {{ d[1:] }}
 {{ d.flag[::-1] }}

@@ -42,7 +42,8 @@ const textTest =
 export const tests: ReadonlyMap<string, Test> = new Map<string, Test>(
   Object.entries({
     boolean: (value) => typeof value === "boolean",
-    callable: (value) => value instanceof Callable,
+    // What has no value can be called, and fails then.
+    callable: (value) => value instanceof Callable || value instanceof Undefined,
     defined: (value) => !(value instanceof Undefined),
     divisibleby: (value, [by], charge) => isEqual(remainder(value, only(by), charge), 0, charge),
     escaped: (value) => value instanceof Markup,
