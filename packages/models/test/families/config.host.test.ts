@@ -93,6 +93,12 @@ test("fields that no table lists are named, those that change nothing are not", 
   expect(read("gemma3_text", { rope_parameters }).unknown).toEqual(["rope_parameters.full_attention.slope"]);
 });
 
+test("sizes of GPT-2 under the usual names stay there, so that what is saved has them", () => {
+  const { config, unknown } = readFamily({ model_type: "gpt2", hidden_size: 24, num_hidden_layers: 3 }, "config.json");
+  expect(config).toMatchObject({ hidden_size: 24, n_embd: 24, num_hidden_layers: 3, n_layer: 3 });
+  expect(unknown).toEqual([]);
+});
+
 test("every family refuses a config without sizes, and says which are missing", () => {
   for (const [type, { className }] of Object.entries(families)) {
     if (type === "gpt2") continue; // has a default for each
