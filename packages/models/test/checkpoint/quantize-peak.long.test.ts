@@ -1,4 +1,4 @@
-// Slow: quantizes a checkpoint of 134 MB three times, each time in a process of its own, whose memory it watches.
+// Slow: quantizes a checkpoint of 135 MB three times, each time in a process of its own, whose memory it watches.
 import { execFile } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -100,8 +100,8 @@ if (!hasStatus) process.stdout.write("the peak of quantized loading is not measu
 
 /**
  * Beside the quantized weights 300 MB are promised for a model of any size; 31 to 91 MB were measured, whatever the model's size: parts of the file, and one
- * weight in f32 with what it becomes. A checkpoint of 134 MB shows with 120 MB what a large one would with 300: a copy of all weights in bf16 beside the blocks
- * takes 134 MB more, one in f32 268 MB.
+ * weight in f32 with what it becomes. A checkpoint of 135 MB shows with 120 MB what a large one would with 300: a copy of all weights in bf16 beside the blocks
+ * takes 135 MB more, one in f32 270 MB.
  */
 const besideBytes = 120e6;
 
