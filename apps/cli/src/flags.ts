@@ -77,16 +77,14 @@ export function parseFlags<const T extends Flags>(flags: T, args: readonly strin
       if (text === undefined || (equals < 0 && text.startsWith("--")))
         throw new UsageError(`--${name} needs a value. Write --${name} ${shown(flag)}.`);
       const value = parseValue(name, flag, text);
-      // Flags of pairs, lists and texts may be written several times.
+      // Flags of pairs and of texts may be written several times.
       const before = values[name];
       values[name] =
         flag.type === "pairs"
           ? { ...(before as object | undefined), ...(value as object) }
           : flag.type === "texts"
             ? [...((before as readonly string[] | undefined) ?? []), text]
-            : flag.type === "list"
-              ? [...((before as readonly string[] | undefined) ?? []), ...(value as readonly string[])]
-              : value;
+            : value;
     }
     given.add(name);
   }

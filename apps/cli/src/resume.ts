@@ -73,8 +73,7 @@ export async function resumedFlags<T extends Flags, Needed extends keyof T & str
   const start = startArgsOf(flags, state, command, out);
   const others = alternatives.filter((names) => names.some((name) => context.given.has(name))).flat();
   // A flag that is given several times is given anew, not added to.
-  const isList = (name: string): boolean => flags[name]?.type === "texts" || flags[name]?.type === "list";
-  const lists = Object.keys(flags).filter((name) => isList(name) && context.given.has(name));
+  const lists = Object.keys(flags).filter((name) => flags[name]?.type === "texts" && context.given.has(name));
   const args = [...withoutFlags(flags, start ?? [], new Set([...others, ...lists])), ...context.args];
   const { values, given } = parseFlags(flags, args, command);
   for (const name of needed) {

@@ -22,7 +22,6 @@ describe("parseFlags", () => {
   it("collects a flag that may be repeated, and asks for one that is required", () => {
     const repeated = { prompt: { type: "texts", value: "TEXT", help: "prompts", required: true } } as const satisfies Flags;
     expect(parseFlags(repeated, ["--prompt", "a, b", "--prompt=c"], "generate").values).toEqual({ prompt: ["a, b", "c"] });
-    expect(parseFlags(flags, ["--model", "m", "--targets", "q,k", "--targets=v"], "train").values.targets).toEqual(["q", "k", "v"]);
     expect(() => parseFlags(repeated, [], "generate")).toThrow(/--prompt is missing\. Add --prompt TEXT/);
   });
 

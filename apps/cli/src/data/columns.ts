@@ -24,7 +24,7 @@ const fields = [
 /** What --map and --format say. Throws UsageError where a field is not one of a row, or a format names no column. */
 export function columnsOf({ map: pairs, format }: Pick<DataValues, "map" | "format">): Columns {
   const map: Record<string, string> = {};
-  for (const pair of pairs ?? []) {
+  for (const pair of (pairs ?? []).flatMap((some) => some.split(","))) {
     const [field = "", column = ""] = pair.split(/=(.*)/s).map((part) => part.trim());
     if (!fields.includes(field) || column === "")
       throw new UsageError(`--map has "${pair}". Write FIELD=COLUMN; the fields are ${fields.join(", ")}.`);

@@ -9,7 +9,7 @@ export const dataFlags = {
     help: "rows: JSONL, JSON, CSV, TSV or Parquet, packed or not; a folder, a pattern, hub:USER/NAME; several, each with :WEIGHT perhaps",
     required: true,
   },
-  map: { type: "list", value: "prompt=COLUMN,completion=COLUMN", help: "columns that stand for a row's fields" },
+  map: { type: "texts", value: "prompt=COLUMN,completion=COLUMN", help: "columns that stand for a row's fields" },
   format: { type: "text", value: '"{COLUMN}…"', help: "a row's text (with --map completion=COLUMN: its prompt) out of columns" },
   "train-on": {
     type: "choice",
