@@ -1,6 +1,7 @@
 // What of random rows is in the loss, and the loss itself, beside transformers: ids and masks token for token, losses to 1e-5.
 //
-//   node scripts/compare-masks.mjs   conversations by the templates of ../shared, prompt and completion, text; 200 rows of each
+//   node scripts/compare-masks.mjs           conversations by the templates of ../shared, prompt and completion, text; 200 rows of each
+//   node scripts/compare-masks.mjs --whole   the losses of all of them, where else a vocabulary of more than a thousand has those of 8
 //
 // Right are the ranges that TRL's training templates mark, where such a template renders the same text, else what stands between a template's
 // own markers, found in the text by an expression. Tokenizers: stories260K's of ../shared, and those that compare-tokenizers fetched.
@@ -15,7 +16,7 @@ import { prepare, root } from "./prepare.mjs";
 const transformers = "5.18.0";
 const rowCount = 200;
 /** Rows of which losses are compared with a large vocabulary, where logits take their time. */
-const fewRows = 8;
+const fewRows = process.argv.includes("--whole") ? rowCount : 8;
 
 const chatMl = "<\\|im_start\\|>assistant\n([\\s\\S]*?<\\|im_end\\|>\n)";
 /**

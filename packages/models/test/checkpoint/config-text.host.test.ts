@@ -20,7 +20,7 @@ test("whole numbers stay floats where they were, in lists and objects too, and i
 const config = {
   model_type: "granitemoehybrid",
   ...{ vocab_size: 5, hidden_size: 4, intermediate_size: 3, num_hidden_layers: 1, num_attention_heads: 1, layer_types: ["attention"] },
-  ...{ num_local_experts: 0, num_experts_per_tok: 0, shared_intermediate_size: 3, position_embedding_type: "rope" },
+  ...{ num_local_experts: 0, num_experts_per_tok: 0, shared_intermediate_size: 3, position_embedding_type: "rope", mamba_n_heads: 4 },
 };
 
 test("a config.json is saved with the floats and the fields that it was read with", async () => {
