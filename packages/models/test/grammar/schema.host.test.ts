@@ -34,19 +34,44 @@ function takes(rules: SchemaConstraint, text: string): boolean {
 const isAllowed = (mask: Uint32Array, id: number): boolean => (((mask[id >> 5] ?? 0) >>> (id & 31)) & 1) === 1;
 const spelled = (byte: number): string => bytes.token(byte) ?? "";
 
+/** How many bits of a word are set. */
+function bitCount(word: number): number {
+  const pairs = word - ((word >>> 1) & 0x55555555);
+  const fours = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/** One of the tokens of a mask, all alike; null where there is none. */
+function oneOf(mask: Uint32Array, share: number): number | null {
+  let index = Math.floor(share * mask.reduce((sum, word) => sum + bitCount(word), 0));
+  for (const [at, word] of mask.entries()) {
+    const count = bitCount(word);
+    if (index < count) for (let bit = 0; bit < 32; bit++) if (isAllowed(mask, 32 * at + bit) && index-- === 0) return 32 * at + bit;
+    index -= count;
+  }
+  return null;
+}
+
+const known = new Map<Tokenizer, readonly number[]>();
+
+/** Tokens that begin with a quotation mark. */
+function quotesOf(tokenizer: Tokenizer): readonly number[] {
+  const ids = Array.from({ length: known.has(tokenizer) ? 0 : tokenizer.vocabSize }, (_, id) => id);
+  const quotes = known.get(tokenizer) ?? ids.filter((id) => tokenizer.tokenBytes(id)?.[0] === 0x22);
+  known.set(tokenizer, quotes);
+  return quotes;
+}
+
 /** An answer of random tokens: one of those that may come, all alike; null where it is not complete after so many. */
 function randomAnswer(rules: SchemaConstraint, tokenizer: Tokenizer, stop: number, seed: number, most: number): string | null {
   const random = seededRandom(seed);
   const tokens: number[] = [];
-  // Few tokens of a large vocabulary end a string: those are taken more often than others.
-  const quotes = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter((id) => tokenizer.tokenBytes(id)?.[0] === 0x22);
   for (let count = 0; count < most; count++) {
     if (rules.options.isEnd(seed, tokens)) break;
     const mask = rules.allowedTokens(seed, tokens);
-    const ids = random() < 0.2 && quotes.some((id) => isAllowed(mask, id)) ? quotes : null;
-    const allowed: number[] = [];
-    for (let id = 0; id < (ids?.length ?? tokenizer.vocabSize); id++) if (isAllowed(mask, ids?.[id] ?? id)) allowed.push(ids?.[id] ?? id);
-    const token = allowed[Math.floor(random() * allowed.length)] ?? stop;
+    // Few tokens of a large vocabulary end a string: those are taken more often than others.
+    const quotes = random() < 0.2 ? quotesOf(tokenizer).filter((id) => isAllowed(mask, id)) : [];
+    const token = (quotes.length > 0 ? quotes[Math.floor(random() * quotes.length)] : oneOf(mask, random())) ?? stop;
     // One of the texts that may end here does.
     if (token === stop || (rules.isComplete(seed, tokens) && random() < 0.2)) break;
     tokens.push(token);
