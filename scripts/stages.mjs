@@ -5,7 +5,8 @@ import { root } from "./prepare.mjs";
 
 /**
  * @typedef {{ name: string, command: string, args: readonly string[], env?: NodeJS.ProcessEnv }} Run  its report is NAME.json
- * @typedef {{ name: string, runs: (choice: Choice) => readonly Run[], vulkan?: "swiftshader" | "lavapipe" }} Stage
+ * @typedef {{ name: string, runs: (choice: Choice) => readonly Run[], vulkan?: "swiftshader" | "lavapipe", beside?: string }} Stage
+ *   beside: the stage that it runs beside, where that runs too, because it leaves a core idle
  * @typedef {{ filters: readonly string[], seed: number, isWhole: boolean }} Choice
  *   filters: parts of the paths of test files; isWhole: a stage that is shared between both halves runs whole
  */
@@ -33,7 +34,7 @@ const withPanels = [...filesAlone, "packages/tensor/test/blocks/products.test.ts
  * Of tables of whole models one row in so many, drawn by the seed: where a software adapter compiles a hundred shaders for each, and where the cpu has
  * run them all before.
  */
-const share = { panels: 2, swiftshader: 4, lavapipe: 6 };
+const share = { panels: 3, swiftshader: 4, lavapipe: 6 };
 
 const bin = join(root, "node_modules", ".bin");
 const script = (/** @type {string} */ name) => join(root, "scripts", name);
@@ -141,6 +142,7 @@ export const rest = [
   },
   {
     name: "fuzz",
+    beside: "compare",
     runs: () =>
       [
         ["--minutes", "1", "--seed", "1"],
@@ -153,6 +155,7 @@ export const rest = [
   },
   {
     name: "torture",
+    beside: "compare",
     runs: () => [{ name: "torture", command: process.execPath, args: [script("torture.mjs"), "--kills", "10"] }],
   },
 ];

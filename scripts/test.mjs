@@ -52,7 +52,8 @@ mkdirSync(reports, { recursive: true });
 // One JSON file of totals for each check; a check that dies before writing one has failed.
 process.env["LOWRANK_TEST_REPORTS"] = reports;
 
-for (const stage of wanted) {
+/** Runs a stage and keeps what it counted. @param {import("./stages.mjs").Stage} stage */
+async function runStage(stage) {
   const started = performance.now();
   const found = stage.vulkan && findVulkan(stage.vulkan);
   const isDrawn = stage.vulkan === "swiftshader" && named.length === 0;
@@ -75,6 +76,15 @@ for (const stage of wanted) {
   if (note !== "") say(`${stage.name}: ${note}`);
   results.push({ stage: stage.name, count, seconds: (performance.now() - started) / 1000, note });
 }
+
+/** Stages that run at a time. @type {[import("./stages.mjs").Stage, ...import("./stages.mjs").Stage[]][]} */
+const groups = [];
+for (const stage of wanted) {
+  const other = groups.find(([{ name }]) => name === stage.beside);
+  if (other) other.push(stage);
+  else groups.push([stage]);
+}
+for (const group of groups) await Promise.all(group.map(runStage));
 
 const here = results.reduce((sum, { count }) => add(sum, count), nothing);
 const total = add(before.count, here);
