@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { isGgufPath, modelFiles, packedWeights, readConfig, readJson } from "@lowrank/models";
+import { isGgufPath, modelFiles, packedWeights, packingIn, readConfig, readJson } from "@lowrank/models";
 import { CheckpointError, device, fileSource, nodeFiles, readSafetensors, type SafetensorsEntry } from "@lowrank/tensor";
 import { UsageError } from "../failure.js";
 import type { Output } from "../output.js";
@@ -91,17 +91,11 @@ async function entriesOf(path: string): Promise<ReadonlyMap<string, TensorEntry>
   return file.entries;
 }
 
-/** Whether a config.json says that weights are packed. */
-const isPacked = (config: Contents["config"]): boolean => {
-  const ofText = config?.["text_config"] as Contents["config"] | undefined;
-  return [config, ofText].some((fields) => Boolean(fields?.["quantization_config"] ?? fields?.["quantization"]));
-};
-
 /** The entries of a folder with each weight in blocks as one, of its own shape, with the type of its blocks as its dtype and the bytes of all its parts. */
 export async function withBlocks({ config, entries }: Contents, folder: string): Promise<Contents["entries"]> {
-  if (!isPacked(config)) return entries;
   const dev = await device("reference");
   try {
+    if (!config || packingIn(config, join(folder, "config.json")) === null) return entries;
     const packed = await packedWeights(folder, { device: dev, files: nodeFiles });
     const parts = new Set([...packed.values()].flatMap(({ tensors }) => tensors));
     const others = [...entries].filter(([name]) => !parts.has(name));
