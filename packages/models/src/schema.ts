@@ -27,15 +27,17 @@ export function field<T>(what: string, fits: (value: unknown) => boolean, fallba
   );
 }
 
+/** Whether a value is a positive integer. */
+export const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+
 /** A positive integer. */
-export const count = (fallback?: number): z.ZodMiniType<number, unknown> =>
-  field("a positive integer", (value) => Number.isSafeInteger(value) && (value as number) > 0, fallback);
+export const count = (fallback?: number): z.ZodMiniType<number, unknown> => field("a positive integer", isCount, fallback);
 
 /** A positive integer, or null; `fallback` where the file does not say. */
 export const countOrNull = (fallback: number | null = null): z.ZodMiniType<number | null, unknown> =>
   z.pipe(
     z.transform((value: unknown): unknown => (value === undefined ? fallback : value)),
-    field<number | null>("a positive integer", (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0), null),
+    field<number | null>("a positive integer", (value) => value === null || isCount(value), null),
   );
 
 /** A whole number of at least 0. */

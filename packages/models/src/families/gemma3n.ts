@@ -1,6 +1,6 @@
 import { activationNames } from "../activation.js";
 import type { RopeOptions } from "../decoder/rope.js";
-import { choice, count, countOrZero, field, flag, positive } from "../schema.js";
+import { choice, count, countOrZero, field, flag, isCount, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
 import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
@@ -13,7 +13,6 @@ import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./sta
 
 const usual = { vocab_size: 262400, num_attention_heads: 8, num_key_value_heads: 2, max_position_embeddings: 32768 };
 const { hidden_act: _activation, ...own } = withDefaults(sizes, usual);
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isShare = (value: unknown): boolean => Number.isFinite(value) && (value as number) >= 0 && (value as number) < 1;
 
 const fields = {

@@ -2,7 +2,7 @@ import { activationNames } from "../activation.js";
 import type { AttentionOptions } from "../decoder/attention.js";
 import type { LayerOptions } from "../decoder/layer.js";
 import type { RopeOptions } from "../decoder/rope.js";
-import { choice, count, countOrNull, countOrZero, field, flag, shown } from "../schema.js";
+import { choice, count, countOrNull, countOrZero, field, flag, isCount, shown } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
 import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
@@ -25,7 +25,6 @@ const usualRope = {
 /** What single layers may have of their own. */
 type LayerFields = { readonly head_dim?: number; readonly num_key_value_heads?: number };
 const layerFields = ["head_dim", "num_key_value_heads"];
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isLayerFields = (value: unknown): boolean =>
   typeof value === "object" && value !== null && Object.entries(value).every(([name, own]) => layerFields.includes(name) && isCount(own));
 

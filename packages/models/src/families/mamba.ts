@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import type { MambaOptions } from "../decoder/mamba.js";
-import { asFloat, count, field, flag } from "../schema.js";
+import { asFloat, count, field, flag, isCount } from "../schema.js";
 import type { FieldsOf, Sizes } from "./fields.js";
 import type { SsmSizes } from "./gguf/mamba.js";
 
@@ -21,11 +21,7 @@ export interface MambaSizes {
 
 export const mambaFields: FieldsOf<MambaSizes> = {
   mamba_n_heads: count(128),
-  mamba_d_head: field<number | "auto">(
-    'a positive integer or "auto"',
-    (value) => value === "auto" || (Number.isSafeInteger(value) && (value as number) > 0),
-    "auto",
-  ),
+  mamba_d_head: field<number | "auto">('a positive integer or "auto"', (value) => value === "auto" || isCount(value), "auto"),
   mamba_n_groups: count(1),
   mamba_d_state: count(256),
   mamba_d_conv: count(4),

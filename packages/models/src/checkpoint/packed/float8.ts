@@ -1,6 +1,6 @@
 import { type BlockScales, CheckpointError, combinedDigest, type DType, type Storage, scaledDType } from "@lowrank/tensor";
 import * as z from "zod/mini";
-import { checked, field } from "../../schema.js";
+import { checked, field, isCount } from "../../schema.js";
 import { DenseWeight, float8Problem, scaleSuffix } from "../stored/dense-weight.js";
 import { entryOf, type Place } from "../stored/stored.js";
 import type { DefineMethod } from "./method.js";
@@ -10,8 +10,6 @@ const inputScale = /(^|[._])(activation|input)_scale$/;
 
 /** Rows and columns of a block. */
 type Block = readonly [rows: number, columns: number];
-
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 
 const fields = z.object({
   weight_block_size: field<Block | null>(

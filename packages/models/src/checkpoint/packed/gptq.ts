@@ -1,6 +1,6 @@
 import { CheckpointError, gptqValues } from "@lowrank/tensor";
 import * as z from "zod/mini";
-import { checked, choice, field, shown } from "../../schema.js";
+import { checked, choice, field, isCount, shown } from "../../schema.js";
 import { packedWeight, plainPart } from "../stored/packed-weight.js";
 import { entryOf, type Place, type StoredWeight } from "../stored/stored.js";
 import { type DefineMethod, damaged, type Parts, partOf } from "./method.js";
@@ -10,11 +10,7 @@ import { checkPart, floatDTypes, isOnlyZeros } from "./parts.js";
 
 const fields = z.object({
   bits: field<number | null>("2, 3, 4 or 8", (value) => value === null || [2, 3, 4, 8].includes(value as number), null),
-  group_size: field<number>(
-    "-1 or a positive integer",
-    (value) => Number.isSafeInteger(value) && ((value as number) > 0 || value === -1),
-    128,
-  ),
+  group_size: field<number>("-1 or a positive integer", (value) => value === -1 || isCount(value), 128),
   checkpoint_format: choice(["gptq", "gptq_v2"], "gptq"),
   is_marlin_format: field("false", (value) => value === false, false),
   // GPTQModel's; each other one is another layout.
