@@ -1,7 +1,7 @@
 import { sample, TextGenerator } from "@lowrank/models";
 import { buildModel, shapes } from "../shapes.js";
 import { decodingAt, promptOf } from "../steps/decode.js";
-import { alternate, quantile, speedup } from "../timing.js";
+import { alternate, processorMs, quantile, speedup } from "../timing.js";
 import type { Bar } from "./bar.js";
 
 /** The small model with room for long texts. */
@@ -74,12 +74,7 @@ export const decodingBars: readonly Bar[] = [
     async measure() {
       const logits = Float32Array.from({ length: vocab }, (_, i) => 6 * Math.sin(i * 12.9898) + 3 * Math.sin(i * 78.233));
       const median = (work: (u: number) => void): number => {
-        const samples = Array.from({ length: 25 }, (_, i) => {
-          // Time of the processor, which other programs do not lengthen: nothing else of this process runs.
-          const start = process.cpuUsage();
-          work(i / 25);
-          return process.cpuUsage(start).user / 1000;
-        });
+        const samples = Array.from({ length: 25 }, (_, i) => processorMs(() => work(i / 25)));
         return quantile(samples, 0.5);
       };
       const few = logits.slice(0, handedOver);

@@ -1,7 +1,7 @@
 import { svd, svdOfEnergy } from "@lowrank/lora";
 import { pythonScript } from "../repository.js";
 import { runCommand } from "../steps/command.js";
-import { quantile } from "../timing.js";
+import { processorMs, quantile } from "../timing.js";
 import type { Bar } from "./bar.js";
 
 /** The matrices of a layer of SmolLM2-135M, and how many there are of each shape. */
@@ -12,16 +12,13 @@ const shapes = [
   { rows: 576, columns: 1536, count: 1 },
 ] as const;
 
-/** Processor seconds of this process for `work`: the median of some, after one that warms up. */
+/** Processor seconds for `work`: the median of some, after one that warms up. */
 function seconds(work: () => void, rounds: number): number {
   work();
-  const times = Array.from({ length: rounds }, () => {
-    const start = process.cpuUsage();
-    work();
-    const { user, system } = process.cpuUsage(start);
-    return (user + system) / 1e6;
-  });
-  return quantile(times, 0.5);
+  return quantile(
+    Array.from({ length: rounds }, () => processorMs(work) / 1000),
+    0.5,
+  );
 }
 
 /** Numbers in (−1, 1), which have no directions that stand out, as bfloat16's rounding has none. */

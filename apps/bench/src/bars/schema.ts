@@ -1,5 +1,5 @@
 import { SchemaConstraint, Tokenizer } from "@lowrank/models";
-import { quantile } from "../timing.js";
+import { processorMs, quantile } from "../timing.js";
 import type { Bar } from "./bar.js";
 
 /** As many tokens as Qwen 3's. */
@@ -62,9 +62,12 @@ export const schemaBars: readonly Bar[] = [
       for (let row = 0; row < (isQuick ? 3 : 12); row++) {
         const tokens: number[] = [];
         while (tokens.length < 200 && !constraint.options.isEnd(row, tokens)) {
-          const start = process.cpuUsage();
-          const mask = constraint.allowedTokens(row, tokens);
-          times.push(process.cpuUsage(start).user / 1000);
+          let mask: Uint32Array = new Uint32Array();
+          times.push(
+            processorMs(() => {
+              mask = constraint.allowedTokens(row, tokens);
+            }),
+          );
           tokens.push(drawn(mask, random));
         }
         if (constraint.isComplete(row, tokens)) complete++;
