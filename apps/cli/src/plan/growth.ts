@@ -13,8 +13,9 @@ export interface Fitting {
 const thresholdMs = 10_000;
 
 /**
- * How the peak of a step grows with its tokens, of more rows or of longer ones. It is linear, as attention's memory is and the logits' are no more than a part at a time, and
- * to a thousandth the same for both: one further plan says how steep. Null where planning takes long. `first`: the step as the flags have it, which took `tookMs` to plan, with nothing rematerialized where it `isFree`.
+ * How the peak of a step grows with its tokens, of more rows or of longer ones. It is linear, as attention's memory is and the logits' are no more than a part
+ * at a time, and to a thousandth the same for both: one further plan says how steep. Null where planning takes long. `first`: the step as the flags have it,
+ * which took `tookMs` to plan, with nothing rematerialized where it `isFree`.
  */
 export async function growthOf(
   like: PlannedFor,
