@@ -177,12 +177,16 @@ test("the header of a vocabulary of 151,936 takes less than half a second of pro
       ["tokenizer.ggml.merges", { kind: "list", of: "text", value: texts(151_387, 9) }],
     ],
   });
-  const start = process.cpuUsage();
-  const { metadata } = await header(bytes);
-  const { user, system } = process.cpuUsage(start);
-  expect((metadata.get("tokenizer.ggml.tokens") as readonly string[])[151_935]).toBe("Ġ151935");
-  // Some 0.1 s; what is required leaves room for a machine that is busy.
-  expect((user + system) / 1e6).toBeLessThan(0.5);
+  const seconds: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    const start = process.cpuUsage();
+    const { metadata } = await header(bytes);
+    const { user, system } = process.cpuUsage(start);
+    seconds.push((user + system) / 1e6);
+    expect((metadata.get("tokenizer.ggml.tokens") as readonly string[])[151_935]).toBe("Ġ151935");
+  }
+  // Some 0.1 s, and 0.25 where the first touch of memory is slow. The process is shared with other files, whose garbage may be collected meanwhile: that adds time to a round and never takes any.
+  expect(Math.min(...seconds), seconds.join()).toBeLessThan(0.5);
 });
 
 describe("a model in several files", () => {
