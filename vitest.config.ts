@@ -33,11 +33,15 @@ const onDevice = {
   exclude: ["**/node_modules/**", ...excluded, ...[".host.test.ts", ".alone.test.ts", ".life.test.ts", ".long.test.ts"].flatMap(files)],
 };
 
+/** Tests of single kernels, which keep lavapipe's own width of vectors: all other files ask for a narrow one (test-support/device.ts), and a process has one. */
+const ownWidth = ["packages/tensor/test/webgpu-*.test.ts"];
+
 /** The longest files, longest first: they start first, so that no worker waits for one that the other began last. */
 const longest = [
   ...[
     "webgpu-attention",
     "webgpu-matmul",
+    "webgpu-loop",
     "methods/lora",
     "test/goldens",
     "test/families",
@@ -63,6 +67,8 @@ export default defineConfig({
   oxc: { target: "node20" },
   test: {
     pool: "forks",
+    // Every stage has the same files in a process of its own: they are transformed once for all of them.
+    experimental: { fsModuleCache: true, fsModuleCachePath: "node_modules/.cache/lowrank/modules" },
     maxWorkers: 2,
     // The files of a worker share its process: packages are imported, plans and shaders made, once for all of them. A test leaves nothing
     // behind in what is global.
@@ -86,13 +92,20 @@ export default defineConfig({
           test: {
             name,
             ...onDevice,
+            exclude: [...onDevice.exclude, ...(name === "lavapipe" ? ownWidth : [])],
             env: { LOWRANK_TEST_BACKEND: name },
             // A software adapter compiles a shader in a tenth of a second, and a training step has a hundred of them.
             ...(name === "cpu" ? {} : { testTimeout: 240_000 }),
-            // Files differ in the width of vectors that they ask lavapipe for, and a process has one.
-            ...(name === "lavapipe" ? { isolate: true } : {}),
           },
         })),
+      ...(chosen.includes("lavapipe")
+        ? [
+            {
+              extends: true as const,
+              test: { name: "lavapipe-width", ...onDevice, include: ownWidth, env: { LOWRANK_TEST_BACKEND: "lavapipe" } },
+            },
+          ]
+        : []),
       { extends: true, test: { name: "life", include: files(".life.test.ts"), testTimeout: 600_000 } },
       { extends: true, test: { name: "long", include: files(".long.test.ts"), testTimeout: 600_000 } },
     ],

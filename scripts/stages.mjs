@@ -34,7 +34,7 @@ const withPanels = [...filesAlone, "packages/tensor/test/blocks/products.test.ts
  * Of tables of whole models one row in so many, drawn by the seed: where a software adapter compiles a hundred shaders for each, and where the cpu has
  * run them all before.
  */
-const share = { panels: 3, swiftshader: 4, lavapipe: 6 };
+const share = { panels: 3, swiftshader: 5, lavapipe: 8 };
 
 const bin = join(root, "node_modules", ".bin");
 const script = (/** @type {string} */ name) => join(root, "scripts", name);
@@ -47,7 +47,8 @@ const script = (/** @type {string} */ name) => join(root, "scripts", name);
  * @returns {Run}
  */
 function vitest(name, project, filters, { excluded = [], env = {} } = {}) {
-  const device = ["host,alone", "panels", "life", "long"].includes(project) ? "cpu" : project;
+  const [leading = project] = project.split(",");
+  const device = ["host", "panels", "life", "long"].includes(leading) ? "cpu" : leading;
   const report = ["--reporter=default", "--reporter=json", `--outputFile.json=${join(reports, `${name}.json`)}`];
   const projects = project.split(",").flatMap((each) => ["--project", each]);
   const args = ["run", ...projects, "--passWithNoTests", ...report, ...filters];
@@ -73,6 +74,7 @@ export const first = [
   { name: "typecheck", runs: () => [{ name: "typecheck", command: join(bin, "tsc"), args: ["-p", "tsconfig.test.json"] }] },
   {
     name: "lint",
+    beside: "typecheck",
     runs: () => [{ name: "lint", command: join(bin, "biome"), args: ["check", "--error-on-warnings", "--max-diagnostics=50", "."] }],
   },
   { name: "host", runs: ({ filters }) => [vitest("host", "host,alone", filters)] },
@@ -119,7 +121,7 @@ export const rest = [
     vulkan: "lavapipe",
     runs({ filters, seed, isWhole }) {
       const env = { LOWRANK_GOLDEN_SEED: String(seed), LOWRANK_TEST_SHARE: String(isWhole ? 1 : share.lavapipe) };
-      return [vitest("lavapipe", "lavapipe", filters, { excluded: filters.length > 0 ? [] : filesAlone, env })];
+      return [vitest("lavapipe", "lavapipe,lavapipe-width", filters, { excluded: filters.length > 0 ? [] : filesAlone, env })];
     },
   },
   { name: "docs+", runs: ({ filters }) => [documents("docs+", filters.length > 0 ? filters : ["docs/"])] },
