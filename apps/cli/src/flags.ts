@@ -174,7 +174,10 @@ function bounds({ min, above, below }: { readonly min?: number; readonly above?:
 
 function unknownFlag(arg: string, names: readonly string[], command: string): string {
   const wanted = arg.replace(/^-+/, "").split("=")[0] ?? "";
-  const nearest = names.map((name) => ({ name, distance: editDistance(name, wanted) })).sort((a, b) => a.distance - b.distance)[0];
+  // A flag whose first or last word it is, as another command may call it, before one that is spelled alike.
+  const distance = (name: string): number =>
+    name.startsWith(`${wanted}-`) || name.endsWith(`-${wanted}`) ? 1 : editDistance(name, wanted);
+  const nearest = names.map((name) => ({ name, distance: distance(name) })).sort((a, b) => a.distance - b.distance)[0];
   const guess = nearest && nearest.distance <= Math.max(2, Math.floor(wanted.length / 3)) ? ` Did you mean --${nearest.name}?` : "";
   return `There is no flag ${arg.split("=")[0]} for lowrank ${command}.${guess} \`${program()} ${command} --help\` lists all flags.`;
 }

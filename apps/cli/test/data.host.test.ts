@@ -144,7 +144,7 @@ describe("data preview", () => {
     for (const says of [
       /odd\.jsonl:1 {2}\d+ tokens, \d+ of them in the loss/,
       /a⟦ b/,
-      /6 rows, read as prompt and completion \(4 rows\), text \(1 rows\)/,
+      /6 rows, read as prompt and completion \(4 rows\), text \(1 row\)/,
       /scripts: .*Cyrillic/,
       /control characters: U\+0001 1 times/,
       /1 rows say what an earlier row says/,

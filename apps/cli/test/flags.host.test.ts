@@ -6,6 +6,7 @@ const flags = {
   model: { type: "text", value: "DIR", help: "the model", required: true },
   rank: { type: "integer", min: 1, help: "the rank", default: 8 },
   lr: { type: "number", above: 0, help: "the rate" },
+  "batch-size": { type: "integer", min: 1, help: "rows a batch" },
   method: { type: "choice", choices: ["lora", "full"], help: "the method", default: "lora" },
   targets: { type: "list", value: "a,b", help: "layers" },
   json: { type: "switch", help: "as JSON" },
@@ -27,6 +28,11 @@ describe("parseFlags", () => {
 
   it.each([
     ["an unknown flag, with the nearest", ["--model", "m", "--rnak", "4"], /no flag --rnak for lowrank train\. Did you mean --rank\?/],
+    [
+      "an unknown flag, as another command calls it",
+      ["--model", "m", "--batch", "4"],
+      /no flag --batch for lowrank train\. Did you mean --batch-size\?/,
+    ],
     ["a flag with one dash", ["-rank", "4"], /no flag -rank/],
     ["a missing required flag", [], /--model is missing\. Add --model DIR/],
     ["a missing value at the end", ["--model"], /--model needs a value\. Write --model DIR/],

@@ -53,7 +53,10 @@ export function lengthClasses(lengths: readonly number[]): { readonly from: numb
 
 /** The layouts that rows were read in, with their rows where there are several, and the list in which they stood. */
 export function kindsOf({ layouts, listFields }: Pick<Preview, "layouts" | "listFields">): string {
-  const kinds = [...layouts].map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} rows)` : name)).join(", ") || "nothing";
+  const kinds =
+    [...layouts]
+      .map(([name, rows]) => (layouts.size > 1 ? `${name} (${grouped(rows)} ${rows === 1 ? "row" : "rows"})` : name))
+      .join(", ") || "nothing";
   return [kinds, ...listFields.map((name) => `from the list "${name}"`)].join(", ");
 }
 
