@@ -170,7 +170,8 @@ describe("export", () => {
     const expected = await logits(file, own);
     expect(await exported(own, "--format", "peft", "--out", at("gguf-peft"))).toMatchObject({ base: file });
     expect(await logits(file, at("gguf-peft"))).toEqual(expected);
-    await exported(own, "--format", "mlx", "--out", at("gguf-mlx"));
+    const mlx = await lowrank(["export", own, "--format", "mlx", "--out", at("gguf-mlx")]);
+    expect(mlx.stdout).toMatch(/mlx_lm\.generate --model base --adapter-path .*\n.*lowrank.* export \S+ --format safetensors --out base\n/);
     expectClose(await logits(file, at("gguf-mlx")), expected, 1e-5);
     // llama.cpp's adapter has q and k in the order of its own base, as the file of the same adapter on the folder has them.
     await exported(own, "--format", "gguf", "--out", at("gguf-adapter.gguf"));

@@ -94,7 +94,9 @@ async function runGenerate({ values, output, signal }: Context): Promise<number>
       // The first token of each text waits for the prompt to be read and for kernels to be planned.
       const later = count - questions.length;
       const rate = later > 0 && end > firstToken ? ` (${grouped((1000 * later) / (end - firstToken))} tokens/s after the first)` : "";
-      output.note(`${count} tokens in ${((end - start) / 1000).toFixed(1)} s${rate}${isCut ? ", stopped at the length limit" : ""}`);
+      output.note(
+        `${count} ${count === 1 ? "token" : "tokens"} in ${((end - start) / 1000).toFixed(1)} s${rate}${isCut ? ", stopped at the length limit" : ""}`,
+      );
       noteCutJson(answers, output);
       const [only] = results;
       output.result(results.length === 1 && only ? only : { results });

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { adapterDigest, mergedParameters, plainPairs } from "@lowrank/lora";
-import { isHubId, saveGguf, saveGgufAdapter } from "@lowrank/models";
+import { isGgufPath, isHubId, saveGguf, saveGgufAdapter } from "@lowrank/models";
 import type { GgufValueToWrite } from "@lowrank/tensor";
 import { grouped } from "../terminal/format.js";
 import { shellWord } from "../terminal/shell-word.js";
@@ -19,7 +19,7 @@ export const gguf: ExportFormat = {
     if (adapter && !isMerged) {
       const path = within(exporting, fileName ?? adapterFileName);
       await writeGgufAdapter(exporting, path);
-      const isFile = source.modelFolder.endsWith(".gguf");
+      const isFile = isGgufPath(source.modelFolder);
       const base = isFile ? source.modelFolder : "base.gguf";
       return [
         `llama-cli -m ${shellWord(base)} --lora ${shellWord(path)} -p "…"`,

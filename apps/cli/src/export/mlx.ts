@@ -1,4 +1,5 @@
 import { mlxFiles, saveMlxAdapter } from "@lowrank/lora";
+import { isGgufPath } from "@lowrank/models";
 import { shellWord } from "../terminal/shell-word.js";
 import type { ExportFormat } from "./format.js";
 
@@ -9,6 +10,12 @@ export const mlx: ExportFormat = {
   writes: mlxFiles,
   write: async ({ source, adapter, folder, files }) => {
     if (adapter) await saveMlxAdapter(adapter, folder, { files, baseModel: source.base });
-    return [`mlx_lm.generate --model ${shellWord(source.base)} --adapter-path ${shellWord(folder)} --prompt "…"`];
+    // mlx-lm reads folders of transformers alone.
+    const isFile = isGgufPath(source.modelFolder);
+    const base = isFile ? "base" : source.base;
+    return [
+      `mlx_lm.generate --model ${shellWord(base)} --adapter-path ${shellWord(folder)} --prompt "…"`,
+      ...(isFile ? [`lowrank export ${shellWord(source.base)} --format safetensors --out base`] : []),
+    ];
   },
 };
