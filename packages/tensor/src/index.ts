@@ -1,6 +1,7 @@
 import "./ops/methods.js";
 
 export { addHostProduct, type HostOperand, type HostProductOptions } from "./backends/cpu/host-product.js";
+export { type HostSymmetric, hostSymmetric } from "./backends/cpu/host-symmetric.js";
 export { type BackendOptions, type DeviceOptions, device, type Environment, setEnvironment } from "./backends/select.js";
 export { absentGpu } from "./backends/webgpu/absent.js";
 export { tune } from "./backends/webgpu/tuning.js";

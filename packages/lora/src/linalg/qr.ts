@@ -2,15 +2,15 @@ import { addHostProduct } from "@lowrank/tensor";
 import { type HostMatrix, rowProducts, transposed } from "./product.js";
 
 /** Numbers in (−1, 1), the same ones at each run: directions to start from need no seed of the caller's. */
-export function* directions(): Generator<number, never> {
+export function directions(): () => number {
   let state = 0x2545f491;
-  for (;;) {
+  return () => {
     // xorshift32 (Marsaglia 2003).
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
-    yield state / 2147483648;
-  }
+    return state / 2147483648;
+  };
 }
 
 /**
@@ -36,12 +36,14 @@ const blockRows = 32;
  */
 export function orthonormalizeRows(matrix: Float64Array, count: number, length: number, first = 0): void {
   const random = directions();
+  const shares = new Float64Array(blockRows * count);
   for (let start = first; start < count; start += blockRows) {
     const end = Math.min(start + blockRows, count);
     const block = matrix.subarray(start * length, end * length);
     if (start > 0) {
       for (let at = 0; at < end - start; at++) normalize(block.subarray(at * length, (at + 1) * length));
-      const shares = rowProducts({ of: block, rows: end - start, stride: length }, { of: matrix, rows: start, stride: length }, length);
+      const others = { of: matrix, rows: start, stride: length };
+      rowProducts({ of: block, rows: end - start, stride: length }, others, length, { result: shares });
       const [left, right] = [
         { of: shares, rowStride: start, columnStride: 1 },
         { of: matrix, rowStride: length, columnStride: 1 },
@@ -53,7 +55,7 @@ export function orthonormalizeRows(matrix: Float64Array, count: number, length: 
       // Where a block took away much, what it left is no longer orthogonal to the rows before it.
       const left = norm(row);
       if ((start === 0 || left > spanned) && removeFrom(matrix, at, row, left < Math.SQRT1_2 ? 0 : start)) continue;
-      do for (let i = 0; i < length; i++) row[i] = random.next().value;
+      do for (let i = 0; i < length; i++) row[i] = random();
       while (!removeFrom(matrix, at, row));
     }
   }
@@ -65,8 +67,15 @@ function normalize(vector: Float64Array): void {
   if (size > 0) scale(vector, 1 / size);
 }
 
+/** Above this sum of squares, and below one over it, none that matters has left the range of numbers. */
+const squaresAreExact = 1e-260;
+
 /** The length of a vector, of numbers whose squares would be too small or too large too. */
 export function norm(vector: Float64Array): number {
+  let plain = 0;
+  for (let i = 0; i < vector.length; i++) plain += (vector[i] ?? 0) ** 2;
+  // Squares far from the ends of the range: one that was too small to be told from 0 would not count either.
+  if (plain > squaresAreExact && plain < 1 / squaresAreExact) return Math.sqrt(plain);
   let most = 0;
   for (let i = 0; i < vector.length; i++) most = Math.max(most, Math.abs(vector[i] ?? 0));
   if (!(most > 0 && most < Number.POSITIVE_INFINITY)) return most;

@@ -1,5 +1,6 @@
+import { hostSymmetric } from "@lowrank/tensor";
 import { AdapterError } from "../errors.js";
-import { gram, type HostMatrix, product, rowProducts, transposed } from "./product.js";
+import { addProduct, gram, type HostMatrix, product, rowProducts, transposed } from "./product.js";
 import { directions, norm, orthonormalized, orthonormalizeRows, scale } from "./qr.js";
 import { eigenvalues, eigenvectors, reflected, type Tridiagonal, tridiagonalized } from "./tridiagonal.js";
 
@@ -84,13 +85,17 @@ function exact(matrix: HostMatrix, rows: number, columns: number, rankOf: (squar
     const until = found + count;
     // Eigenvectors are orthonormal already, but not to those of stages before.
     if (found > 0) orthonormalizeRows(p, until, n, found);
-    const own = p.slice(found * n, until * n);
-    const images = isTall && found === 0 ? imagesOf(own, matrix, count, n, m, 1 / size) : product(own, rest, count, n, m);
+    const own = p.subarray(found * n, until * n);
+    // Those of the last stage stay where they are computed; of the others, what they explain is still to be taken away.
+    const [ofStage, isLast] = [q.subarray(found * m, until * m), until === rank];
+    const images = isLast ? ofStage : new Float64Array(count * m);
+    if (isTall && found === 0) imagesOf(images, own, matrix, count, n, m, 1 / size);
+    else addProduct(images, own, rest, count, n, m);
     for (let k = 0; k < count; k++) s[found + k] = left * norm(images.subarray(k * m, (k + 1) * m));
-    q.set(images, found * m);
+    if (!isLast) ofStage.set(images);
     orthonormalizeRows(q, until, m, orthogonalCount(q, s, m, found));
     found = until;
-    if (found === rank) break;
+    if (isLast) break;
     const explained = product(own, images, n, count, m, true);
     for (let i = 0; i < rest.length; i++) rest[i] = ((rest[i] ?? 0) - (explained[i] ?? 0)) * left;
     left = norm(rest);
@@ -112,7 +117,7 @@ function widened(
 ): { readonly isTall: boolean; readonly n: number; readonly m: number; readonly wide: Float64Array } {
   const isTall = rows > columns;
   const [n, m] = isTall ? [columns, rows] : [rows, columns];
-  return { isTall, n, m, wide: isTall ? transposed(matrix, rows, columns) : Float64Array.from(matrix) };
+  return { isTall, n, m, wide: isTall ? transposed(matrix, rows, columns) : new Float64Array(matrix) };
 }
 
 /** The Frobenius norm, by which a matrix is divided before its numbers are squared: squares of what is far from 1 leave their range. */
@@ -138,14 +143,13 @@ function orthogonalCount(q: Float64Array, s: Float64Array, m: number, found: num
   return count;
 }
 
-/** P W of rows P [count, n], where W is the transposed of a matrix [m, n] times a factor. */
-function imagesOf(p: Float64Array, matrix: HostMatrix, count: number, n: number, m: number, factor: number): Float64Array {
-  const images = rowProducts({ of: p, rows: count, stride: n }, { of: matrix, rows: m, stride: n }, n);
+/** P W of rows P [count, n], where W is the transposed of a matrix [m, n] times a factor; into `images`. */
+function imagesOf(images: Float64Array, p: Float64Array, matrix: HostMatrix, count: number, n: number, m: number, factor: number): void {
+  rowProducts({ of: p, rows: count, stride: n }, { of: matrix, rows: m, stride: n }, n, { result: images });
   scale(images, factor);
-  return images;
 }
 
-/** What says the eigenvectors of W Wᵀ: H of T = H W Wᵀ H in place of the matrix, T, and all eigenvalues, which fall. */
+/** What says the eigenvectors of W Wᵀ, until the next is made: H of T = H W Wᵀ H in place of the matrix, T, and all eigenvalues, which fall. */
 interface EigenSystem {
   readonly n: number;
   readonly reflections: Float64Array;
@@ -154,8 +158,9 @@ interface EigenSystem {
 }
 
 function eigenSystem(matrix: Float64Array, n: number, m: number): EigenSystem {
-  const reflections = gram(matrix, n, m);
-  const narrow = tridiagonalized(reflections, n);
+  const symmetric = hostSymmetric(n);
+  const reflections = gram(matrix, n, m, symmetric.matrix);
+  const narrow = tridiagonalized(symmetric, n);
   return { n, reflections, narrow, values: eigenvalues(narrow) };
 }
 
@@ -163,9 +168,8 @@ function eigenSystem(matrix: Float64Array, n: number, m: number): EigenSystem {
 function leadingVectors({ n, reflections, narrow, values }: EigenSystem, vectors: Float64Array, limit: number): number {
   let count = 1;
   while (count < limit && (values[count] ?? 0) > resolved ** 2 * (values[0] ?? 0)) count++;
-  const own = eigenvectors(narrow, values, count);
-  reflected(reflections, n, own, count);
-  vectors.set(own);
+  eigenvectors(narrow, values, count, vectors);
+  reflected(reflections, n, vectors, count);
   return count;
 }
 
@@ -184,7 +188,7 @@ function falling({ u, s, v }: Decomposition, rows: number, columns: number): Dec
 
 function iterated(matrix: HostMatrix, rows: number, columns: number, rank: number, width: number, passes: number): Decomposition {
   const random = directions();
-  const start = Float64Array.from({ length: columns * width }, () => random.next().value);
+  const start = Float64Array.from({ length: columns * width }, random);
   let range = orthonormalized(product(matrix, start, rows, columns, width), rows, width);
   for (let pass = 0; ; pass++) {
     // Mᵀ Q [columns, width] = Y R; the singular values of M in the range are those of the small R.

@@ -1,4 +1,4 @@
-import { addHostProduct } from "@lowrank/tensor";
+import { addHostProduct, type HostSymmetric } from "@lowrank/tensor";
 import { gram, product, rowProducts } from "./product.js";
 import { directions, norm, orthonormalizeRows, removeFrom, removeShares, scale } from "./qr.js";
 
@@ -12,10 +12,11 @@ export interface Tridiagonal {
  * T = H A H with a product H of reflections I − v vᵀ (Householder 1958), of the lower triangle of a symmetric matrix [n, n]; v of row i takes
  * the place of the row's first i entries. A row is updated and multiplied by the next v in one pass over the memory.
  */
-export function tridiagonalized(matrix: Float64Array, n: number): Tridiagonal {
+export function tridiagonalized({ matrix, v, w, x: next, image, update }: HostSymmetric, n: number): Tridiagonal {
   const diagonal = new Float64Array(n);
   const beside = new Float64Array(n);
-  let [v, w, next, image] = [new Float64Array(n), new Float64Array(n), new Float64Array(n), new Float64Array(n)];
+  v.fill(0);
+  w.fill(0);
   for (let row = n - 1; row >= 0; row--) {
     const start = row * n;
     // What the reflection before left to do: A − v wᵀ − w vᵀ, in this row first, because it says the next v.
@@ -23,13 +24,11 @@ export function tridiagonalized(matrix: Float64Array, n: number): Tridiagonal {
     diagonal[row] = matrix[start + row] ?? 0;
     if (row === 0) break;
     beside[row] = reflector(matrix, start, row, next);
-    image.fill(0);
-    updateAndMultiply(matrix, n, row, v, w, next, image);
+    update(row);
     let half = 0;
     for (let i = 0; i < row; i++) half += 0.5 * (image[i] ?? 0) * (next[i] ?? 0);
-    for (let i = 0; i < row; i++) image[i] = (image[i] ?? 0) - half * (next[i] ?? 0);
-    [v, next] = [next, v];
-    [w, image] = [image, w];
+    for (let i = 0; i < row; i++) w[i] = (image[i] ?? 0) - half * (next[i] ?? 0);
+    v.set(next);
   }
   return { diagonal, beside };
 }
@@ -56,65 +55,6 @@ function reflector(matrix: Float64Array, start: number, count: number, v: Float6
   return y;
 }
 
-/** The first `count` rows of A − v wᵀ − w vᵀ, each up to its diagonal, and A times `next`: what is below the diagonal counts above it too. */
-function updateAndMultiply(
-  matrix: Float64Array,
-  n: number,
-  count: number,
-  v: Float64Array,
-  w: Float64Array,
-  next: Float64Array,
-  image: Float64Array,
-): void {
-  // Rows in pairs: what they share of the vectors is loaded once. An odd count leaves the first row, of one entry, to itself.
-  const odd = count % 2;
-  if (odd === 1) updateEnd(matrix, 0, 0, 0, v, w, next, image, 0);
-  for (let row = odd; row < count; row += 2) {
-    const first = row * n;
-    const second = first + n;
-    const [v0, w0, x0] = [v[row] ?? 0, w[row] ?? 0, next[row] ?? 0];
-    const [v1, w1, x1] = [v[row + 1] ?? 0, w[row + 1] ?? 0, next[row + 1] ?? 0];
-    let sum0 = 0;
-    let sum1 = 0;
-    for (let i = 0; i < row; i++) {
-      const vi = v[i] ?? 0;
-      const wi = w[i] ?? 0;
-      const xi = next[i] ?? 0;
-      const a0 = (matrix[first + i] ?? 0) - v0 * wi - w0 * vi;
-      const a1 = (matrix[second + i] ?? 0) - v1 * wi - w1 * vi;
-      matrix[first + i] = a0;
-      matrix[second + i] = a1;
-      sum0 += a0 * xi;
-      sum1 += a1 * xi;
-      image[i] = (image[i] ?? 0) + a0 * x0 + a1 * x1;
-    }
-    updateEnd(matrix, first, row, row, v, w, next, image, sum0);
-    updateEnd(matrix, second, row + 1, row, v, w, next, image, sum1);
-  }
-}
-
-/** The rest of a row, from entry `from` to its diagonal, and the row's own product, of which `sum` is there. */
-function updateEnd(
-  matrix: Float64Array,
-  start: number,
-  row: number,
-  from: number,
-  v: Float64Array,
-  w: Float64Array,
-  next: Float64Array,
-  image: Float64Array,
-  sum: number,
-): void {
-  let own = sum;
-  for (let i = from; i <= row; i++) {
-    const value = (matrix[start + i] ?? 0) - (v[row] ?? 0) * (w[i] ?? 0) - (w[row] ?? 0) * (v[i] ?? 0);
-    matrix[start + i] = value;
-    own += value * (next[i] ?? 0);
-    if (i < row) image[i] = (image[i] ?? 0) + value * (next[row] ?? 0);
-  }
-  image[row] = (image[row] ?? 0) + own;
-}
-
 /** Reflections that are done in one. */
 const blockReflections = 32;
 
@@ -123,13 +63,17 @@ const blockReflections = 32;
  * are one product: (I − v₁ v₁ᵀ) (I − v₂ v₂ᵀ) … = I − Vᵀ R V with the v as rows of V and an upper triangular R (Schreiber & Van Loan 1989).
  */
 export function reflected(matrix: Float64Array, n: number, vectors: Float64Array, count: number): void {
+  const largest = Math.min(blockReflections, n);
+  const shared = new Float64Array(count * largest);
+  const rows = new Float64Array(largest * n);
   for (let first = 1; first < n; first += blockReflections) {
     const size = Math.min(blockReflections, n - first);
     // The longest of them.
     const width = first + size - 1;
-    const v = new Float64Array(size * width);
+    const v = rows.subarray(0, size * width).fill(0);
     for (let k = 0; k < size; k++) v.set(matrix.subarray((first + k) * n, (first + k) * n + first + k), k * width);
-    const shares = rowProducts({ of: vectors, rows: count, stride: n }, { of: v, rows: size, stride: width }, width);
+    const own = { of: vectors, rows: count, stride: n };
+    const shares = rowProducts(own, { of: v, rows: size, stride: width }, width, { result: shared });
     const turned = product(shares, triangleOf(v, size, width), count, size, size);
     const [left, right] = [
       { of: turned, rowStride: size, columnStride: 1 },
@@ -207,11 +151,11 @@ const clusterShare = 1e-8;
 
 /**
  * The eigenvectors of the first `count` of falling eigenvalues, as orthonormal rows [count, n]: inverse iteration, orthogonal within clusters
- * from the start (Peters & Wilkinson 1971; LAPACK's dstein), and to all others at the end.
+ * from the start (Peters & Wilkinson 1971; LAPACK's dstein), and to all others at the end. They are written over the first numbers of `vectors`.
  */
-export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: number): Float64Array {
+export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: number, vectors: Float64Array): void {
   const n = values.length;
-  const vectors = new Float64Array(count * n);
+  const factors = emptyFactors(n);
   const random = directions();
   const scaleOf = Math.max(Math.abs(values[0] ?? 0), Math.abs(values[n - 1] ?? 0), Number.MIN_VALUE);
   let cluster = 0;
@@ -221,10 +165,10 @@ export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: n
     if (k > 0 && (values[k - 1] ?? 0) - value > clusterShare * scaleOf) cluster = k;
     // Equal values are moved apart a little, so that their equations differ.
     shifted = Math.min(value, shifted - 10 * Number.EPSILON * scaleOf);
-    const factors = factored(matrix, shifted, Number.EPSILON * scaleOf);
+    factorize(matrix, shifted, Number.EPSILON * scaleOf, factors);
     const vector = vectors.subarray(k * n, (k + 1) * n);
     do {
-      for (let i = 0; i < n; i++) vector[i] = random.next().value;
+      for (let i = 0; i < n; i++) vector[i] = random();
       for (let pass = 0; pass < 2; pass++) {
         removeShares(vectors, cluster, k, vector);
         solve(factors, vector);
@@ -233,10 +177,9 @@ export function eigenvectors(matrix: Tridiagonal, values: Float64Array, count: n
     } while (!removeFrom(vectors, k, vector, cluster));
   }
   orthonormalizeRows(vectors, count, n);
-  return vectors;
 }
 
-/** P L U of T − λ, tridiagonal, with rows exchanged for the larger pivot: U has three diagonals. */
+/** P L U of T − λ, tridiagonal, with rows exchanged for the larger pivot: U has three diagonals. [n] each. */
 interface Factored {
   readonly pivot: Float64Array;
   readonly above: Float64Array;
@@ -245,37 +188,55 @@ interface Factored {
   readonly isExchanged: Uint8Array;
 }
 
-function factored({ diagonal, beside }: Tridiagonal, value: number, smallest: number): Factored {
+function emptyFactors(n: number): Factored {
+  const numbers = (): Float64Array => new Float64Array(n);
+  return { pivot: numbers(), above: numbers(), second: numbers(), multiplier: numbers(), isExchanged: new Uint8Array(n) };
+}
+
+function factorize({ diagonal, beside }: Tridiagonal, value: number, smallest: number, into: Factored): void {
   const n = diagonal.length;
-  const [pivot, above, second, multiplier] = [new Float64Array(n), new Float64Array(n), new Float64Array(n), new Float64Array(n)];
-  const isExchanged = new Uint8Array(n);
+  const { pivot, above, second, multiplier, isExchanged } = into;
   let [own, right] = [(diagonal[0] ?? 0) - value, beside[1] ?? 0];
   for (let row = 0; row < n - 1; row++) {
     const below = beside[row + 1] ?? 0;
-    const [nextOwn, nextRight] = [(diagonal[row + 1] ?? 0) - value, beside[row + 2] ?? 0];
+    const [nextOwn, nextRight] = [(diagonal[row + 1] ?? 0) - value, row + 2 < n ? (beside[row + 2] ?? 0) : 0];
     if (Math.abs(below) > Math.abs(own)) {
       isExchanged[row] = 1;
       const factor = own / below;
-      [pivot[row], above[row], second[row], multiplier[row]] = [below, nextOwn, nextRight, factor];
+      pivot[row] = below;
+      above[row] = nextOwn;
+      second[row] = nextRight;
+      multiplier[row] = factor;
       [own, right] = [right - factor * nextOwn, -factor * nextRight];
     } else {
       if (Math.abs(own) < smallest) own = smallest;
       const factor = below / own;
-      [pivot[row], above[row], multiplier[row]] = [own, right, factor];
+      isExchanged[row] = 0;
+      pivot[row] = own;
+      above[row] = right;
+      second[row] = 0;
+      multiplier[row] = factor;
       [own, right] = [nextOwn - factor * right, nextRight];
     }
   }
   pivot[n - 1] = Math.abs(own) < smallest ? smallest : own;
-  return { pivot, above, second, multiplier, isExchanged };
 }
 
-function solve({ pivot, above, second, multiplier, isExchanged }: Factored, x: Float64Array): void {
+function solve({ pivot, above, second: twoAbove, multiplier, isExchanged }: Factored, x: Float64Array): void {
   const n = x.length;
   for (let row = 0; row < n - 1; row++) {
-    const [own, below] = isExchanged[row] ? [x[row + 1] ?? 0, x[row] ?? 0] : [x[row] ?? 0, x[row + 1] ?? 0];
+    const first = x[row] ?? 0;
+    const second = x[row + 1] ?? 0;
+    const own = isExchanged[row] ? second : first;
     x[row] = own;
-    x[row + 1] = below - (multiplier[row] ?? 0) * own;
+    x[row + 1] = (isExchanged[row] ? first : second) - (multiplier[row] ?? 0) * own;
   }
-  for (let row = n - 1; row >= 0; row--)
-    x[row] = ((x[row] ?? 0) - (above[row] ?? 0) * (x[row + 1] ?? 0) - (second[row] ?? 0) * (x[row + 2] ?? 0)) / (pivot[row] ?? 1);
+  // What stands in the two rows below.
+  let [next, afterNext] = [0, 0];
+  for (let row = n - 1; row >= 0; row--) {
+    const value = ((x[row] ?? 0) - (above[row] ?? 0) * next - (twoAbove[row] ?? 0) * afterNext) / (pivot[row] ?? 1);
+    x[row] = value;
+    afterNext = next;
+    next = value;
+  }
 }

@@ -11,11 +11,7 @@ export function orthogonal(generator: Generator, rank: number, inFeatures: numbe
   if (rank % 2 !== 0)
     throw new AdapterError(`init "orthogonal" halves the rank, which is ${rank}. Use an even rank or another init.`, ["rank"]);
   const random = directions();
-  const basis = orthonormalized(
-    Float64Array.from({ length: rank * rank }, () => random.next().value),
-    rank,
-    rank,
-  );
+  const basis = orthonormalized(Float64Array.from({ length: rank * rank }, random), rank, rank);
   const half = (odd: 0 | 1): Tensor =>
     tensor(
       Float32Array.from({ length: (rank / 2) * rank }, (_, i) => basis[(2 * Math.floor(i / rank) + odd) * rank + (i % rank)] ?? 0),

@@ -1,4 +1,4 @@
-import { doubleProductModule, tileSide } from "../../kernels/wasm/double-product.js";
+import { depthStep, doubleProductModule, tileSide } from "../../kernels/wasm/double-product.js";
 
 /** A matrix on the host: its element (row, column) is `of[row · rowStride + column · columnStride]`. */
 export interface HostOperand {
@@ -75,7 +75,7 @@ export function openBlockProduct(): BlockProduct {
 /** The next multiple. */
 const upTo = (value: number, step: number): number => Math.ceil(value / step) * step;
 
-/** Copies `rows` rows from `row` on, `depth` entries from `at` on, to rows of an even length; an odd one gets a 0. */
+/** Copies `rows` rows from `row` on, `depth` entries from `at` on, to rows of as many as a step takes, or some: what is missing is 0. */
 function pack(
   memory: Float64Array,
   start: number,
@@ -85,7 +85,7 @@ function pack(
   at: number,
   depth: number,
 ): void {
-  const length = upTo(depth, 2);
+  const length = upTo(depth, depthStep);
   if (columnStride === 1) {
     for (let i = 0; i < rows; i++) {
       const from = (row + i) * rowStride + at;
@@ -98,7 +98,12 @@ function pack(
       for (let i = 0; i < rows; i++) memory[start + i * length + k] = of[from + i * rowStride] ?? 0;
     }
   }
-  if (length > depth) for (let i = 0; i < rows; i++) memory[start + i * length + depth] = 0;
+  if (length > depth) for (let i = 0; i < rows; i++) memory.fill(0, start + i * length + depth, start + (i + 1) * length);
+}
+
+/** Adds `factor` times `count` numbers from index `from` on to those from `to` on. */
+function addNumbers(sums: Float64Array, to: number, memory: Float64Array, from: number, count: number, factor: number): void {
+  for (let i = 0; i < count; i++) sums[to + i] = (sums[to + i] ?? 0) + factor * (memory[from + i] ?? 0);
 }
 
 /**
@@ -127,12 +132,9 @@ export function addHostProduct(
         const depth = Math.min(blockDepth, inner - at);
         pack(memory, place.left, left, row, ownRows, at, depth);
         pack(memory, place.right, turned, column, ownColumns, at, depth);
-        multiply(upTo(ownRows, tileSide), width, upTo(depth, 2));
+        multiply(upTo(ownRows, tileSide), width, upTo(depth, depthStep));
       }
-      for (let i = 0; i < ownRows; i++) {
-        const [from, to] = [place.result + i * width, (row + i) * stride + column];
-        for (let j = 0; j < ownColumns; j++) sums[to + j] = (sums[to + j] ?? 0) + factor * (memory[from + j] ?? 0);
-      }
+      for (let i = 0; i < ownRows; i++) addNumbers(sums, (row + i) * stride + column, memory, place.result + i * width, ownColumns, factor);
     }
   }
 }
