@@ -40,6 +40,12 @@ export const quantizeFlag = {
   choices: ["none", ...quantizedTypes],
   help: "quantize the weights of dense layers and experts while they are loaded; the rest stays as stored (default: none, or as the adapter was trained)",
 } as const satisfies Flags[string];
+/** That of commands whose --quantize says what is written. */
+export const baseQuantizeFlag = {
+  type: "choice",
+  choices: quantizeFlag.choices,
+  help: "what the base is quantized to while it is loaded, before the adapter is added to it (default: as when the adapter was trained)",
+} as const satisfies Flags[string];
 export const memoryFlag = {
   type: "number",
   above: 0,
@@ -88,14 +94,18 @@ export async function withDevice<R>(
 /** What --quantize says. */
 export type QuantizeChoice = QuantizedType | "none" | undefined;
 
-/** What the base is quantized to: as --quantize says, else as it was when the adapters were trained, which is told. */
-async function baseType(asked: QuantizeChoice, adapters: readonly string[], fetching: Fetching): Promise<QuantizedType | null> {
+/** What the base is quantized to: as `flag` says, else as it was when the adapters were trained, which is told. */
+export async function baseQuantizedTo(
+  asked: QuantizeChoice,
+  adapters: readonly string[],
+  { flag = "--quantize", ...fetching }: Fetching & { readonly flag?: string } = {},
+): Promise<QuantizedType | null> {
   if (asked !== undefined) return asked === "none" ? null : asked;
   for (const path of adapters) {
     const recorded = await baseQuantization(await adapterFolder(path, fetching));
     const type = quantizedTypes.find((name) => name === recorded);
     if (!type) continue;
-    fetching.output?.note(`the base is quantized to ${type}, as when ${path} was trained (--quantize none leaves it as it is)`);
+    fetching.output?.note(`the base is quantized to ${type}, as when ${path} was trained (${flag} none leaves it as it is)`);
     return type;
   }
   return null;
@@ -117,7 +127,7 @@ export async function openModel(
 ): Promise<LoadedModel & { readonly tokenizer: Tokenizer }> {
   const { revision: _base, ...elsewhere } = fetching;
   const { model: path, folder } = await openBase(model, adapters, fetching);
-  const quantize = await baseType(asked, adapters, elsewhere);
+  const quantize = await baseQuantizedTo(asked, adapters, elsewhere);
   const loaded = await loadModel(folder, { device: dev, ...(dtype && { dtype }), quantize });
   const { tokenizer } = loaded;
   for (const warning of loaded.warnings) fetching.output?.note(`warning: ${warning}`);

@@ -38,10 +38,10 @@ async function merged(
 async function randomAdapter(
   name: string,
   base: string,
-  options: { readonly seed: number; readonly targets: readonly string[]; readonly scale?: number },
+  options: { readonly seed: number; readonly targets: readonly string[]; readonly scale?: number; readonly quantize?: "nf4" },
 ): Promise<string> {
   const dev = await device("cpu", { threads: 1 });
-  const { model: loaded } = await loadModel(base, { device: dev });
+  const { model: loaded } = await loadModel(base, { device: dev, quantize: options.quantize ?? null });
   const adapter = applyAdapter(loaded, {
     method: "lora",
     rank: 2,
@@ -110,6 +110,27 @@ describe("merge", () => {
     expect(await dtypes(wide.out)).toEqual(new Set(["F32"]));
     expect(wide.result.check.meanKl).toBeLessThan(1e-6);
     expect(stored.result.check.meanKl).toBeGreaterThan(wide.result.check.meanKl);
+  });
+
+  test("an adapter that was trained on nf4 is added to those weights, unless --base-quantize none takes the stored ones", async () => {
+    const onBlocks = await randomAdapter("on-nf4", half, { seed: 5, targets: ["q_proj"], quantize: "nf4" });
+    const asTrained = await merged("--model", half, "--adapter", onBlocks);
+    expect(asTrained.code, asTrained.stderr).toBe(0);
+    expect(asTrained.stderr).toMatch(/quantized to nf4, as when \S+ was trained \(--base-quantize none/);
+    expect(await dtypes(asTrained.out)).toEqual(new Set(["BF16"]));
+    expect(readFileSync(join(asTrained.out, "README.md"), "utf8")).toContain("whose weights are those of its blocks in nf4");
+    const onStored = await merged("--model", half, "--adapter", onBlocks, "--base-quantize", "none");
+    expect(onStored.code, onStored.stderr).toBe(0);
+    expect(Math.abs(onStored.result.check.lossBefore - asTrained.result.check.lossBefore)).toBeGreaterThan(1e-3);
+    const exported = (out: string, ...more: readonly string[]) =>
+      lowrankHere(["export", onBlocks, "--model", half, "--format", "safetensors", "--out", at(out), ...more]);
+    expect((await exported("exported")).stderr).toContain("quantized to nf4, as when");
+    expect((await exported("exported-stored", "--base-quantize", "none")).stderr).not.toContain("as when");
+    const weights = (path: string) => readFileSync(join(path, "model.safetensors"));
+    expect(weights(at("exported")).equals(weights(asTrained.out))).toBe(true);
+    expect(weights(at("exported-stored")).equals(weights(onStored.out))).toBe(true);
+    const whole = await lowrankHere(["export", half, "--format", "gguf", "--base-quantize", "nf4", "--out", at("whole.gguf")]);
+    expect([whole.code, whole.stderr]).toEqual([2, expect.stringContaining("--base-quantize is for the base of an adapter")]);
   });
 
   test.each([

@@ -12,7 +12,7 @@ import { checkFile } from "../out/file.js";
 import { inputsOf } from "../out/inputs.js";
 import { withOutFolder } from "../out-folder.js";
 import { program } from "../program.js";
-import { baseFlag, deviceFlag, jsonFlag, withDevice } from "../session.js";
+import { baseFlag, baseQuantizeFlag, deviceFlag, jsonFlag, withDevice } from "../session.js";
 
 const flags = {
   format: {
@@ -25,6 +25,7 @@ const flags = {
   },
   model: { ...baseFlag, help: "an adapter's base (default: what the adapter says)" },
   revision: revisionFlag,
+  "base-quantize": baseQuantizeFlag,
   type: {
     type: "choice",
     choices: Object.keys(ggufFileTypes) as GgufFileType[],
@@ -74,7 +75,7 @@ async function write(
   if (isAsked && (source.kind === "model" || format.takes === "adapter"))
     throw new UsageError("--merge is for adapters that become part of a GGUF model. Leave it out.");
   return withDevice(values.device, output, async (device) => {
-    const { loaded, adapter } = await loadSource(source, { device, output, signal });
+    const { loaded, adapter } = await loadSource(source, { device, quantize: values["base-quantize"], output, signal });
     const isMerged = isAsked || format.takes === "model";
     const commands = await format.write({ ...target, source, loaded, adapter, isMerged, type, hasTemplate, output });
     const what = adapter ? (isMerged ? "The model with the adapter merged" : "The adapter") : "The model";

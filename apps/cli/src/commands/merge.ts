@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { type Adapter, adapterDigest, mergedParameters } from "@lowrank/lora";
 import { checkpointFiles, compareOutputs, loadModel, type RecordedOutputs, recordOutputs, saveGguf, saveModel } from "@lowrank/models";
+import type { QuantizedType } from "@lowrank/tensor";
 import { type Base, openBase } from "../base.js";
 import { cardName, licenseOf, modelCard } from "../card/model-card.js";
 import { type CommandContext, defineCommand } from "../command.js";
@@ -13,7 +14,7 @@ import { folderTypeOf, ggufTypeOf, mergedGguf, mergeTypes } from "../merge/quant
 import { inputsOf } from "../out/inputs.js";
 import { type OutFolder, withOutFolder } from "../out-folder.js";
 import { shownPath } from "../report/path.js";
-import { baseFlag, deviceFlag, jsonFlag, openAdapter, withDevice } from "../session.js";
+import { baseFlag, baseQuantizedTo, baseQuantizeFlag, deviceFlag, jsonFlag, openAdapter, withDevice } from "../session.js";
 
 const flags = {
   model: baseFlag,
@@ -25,6 +26,7 @@ const flags = {
     help: "folder of an adapter, ours or PEFT's, or its name on the hub; several add up",
     required: true,
   },
+  "base-quantize": baseQuantizeFlag,
   dtype: {
     type: "choice",
     choices: ["as-stored", "f32", "bf16", "f16"],
@@ -57,6 +59,8 @@ type Context = CommandContext<typeof flags>;
 /** What was written, and what the base with its adapters says of the rows. */
 interface Written {
   readonly base: Base;
+  /** What the base was quantized to while it was loaded. */
+  readonly quantization: QuantizedType | null;
   readonly layerCount: number;
   readonly parameterCount: number;
   readonly source: CheckSource;
@@ -79,7 +83,7 @@ async function runMerge(context: Context): Promise<number> {
   const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes, mode: "new" } as const;
   return withOutFolder(context, claim, async ({ files }) =>
     withDevice(values.device, output, async (device) => {
-      const { source, before, base, layerCount, parameterCount } = await write(context, device, files);
+      const { source, before, base, quantization, layerCount, parameterCount } = await write(context, device, files);
       // The one model goes before the other comes: both need not fit into memory.
       const merged = await loadModel(gguf ? files.join(out, mergedGguf) : out, { device, files });
       const check: Check = { source: source.text, ...(await compareOutputs(before, merged.model, { signal })) };
@@ -94,13 +98,12 @@ async function runMerge(context: Context): Promise<number> {
       }
       await files.write(
         files.join(out, cardName),
-        new TextEncoder().encode(await cardOf(values, base, { ...check, source: source.published })),
+        new TextEncoder().encode(await cardOf(values, { ...base, quantization }, { ...check, source: source.published })),
       );
       output.say();
+      const isAsStored = quantize === undefined && quantization === null && values.dtype === "as-stored";
       const what = gguf ? `the GGUF file is ${files.join(out, mergedGguf)}` : `the checkpoint is in ${out}`;
-      output.say(
-        `${layerCount} layers merged; ${what}. It needs no adapter${quantize === undefined ? " and costs what the base did" : ""}.`,
-      );
+      output.say(`${layerCount} layers merged; ${what}. It needs no adapter${isAsStored ? " and costs what the base did" : ""}.`);
       return 0;
     }),
   );
@@ -113,7 +116,8 @@ async function write(
   files: OutFolder["files"],
 ): Promise<Written> {
   const base = await openBase(values.model, values.adapter, { revision: values.revision, output, signal });
-  const loaded = await loadModel(base.folder, { device });
+  const quantization = await baseQuantizedTo(values["base-quantize"], values.adapter, { flag: "--base-quantize", output, signal });
+  const loaded = await loadModel(base.folder, { device, quantize: quantization });
   const { model, warnings } = loaded;
   for (const warning of warnings) output.note(`warning: ${warning}`);
   const adapters: Adapter[] = [];
@@ -147,7 +151,7 @@ async function write(
   const layerCount = new Set(adapters.flatMap(({ places }) => [...places.keys()])).size;
   for (const adapter of adapters) adapter.dispose();
   model.dispose();
-  return { base, layerCount, parameterCount, source, before };
+  return { base, quantization, layerCount, parameterCount, source, before };
 }
 
 function advice({ dtype, quantize }: Context["values"]): string {
@@ -157,16 +161,21 @@ function advice({ dtype, quantize }: Context["values"]): string {
   return `Keep the adapter beside the base (--model … --adapter …),${more} or allow more with --tolerance.`;
 }
 
-async function cardOf({ adapter, dtype, out, quantize }: Context["values"], { model, folder }: Base, check: Check): Promise<string> {
+async function cardOf(
+  { adapter, dtype, out, quantize }: Context["values"],
+  { model, folder, quantization }: Base & Pick<Written, "quantization">,
+  check: Check,
+): Promise<string> {
   const names = adapter.map((path) => `\`${shownPath(path)}\``).join(" and ");
   const license = await licenseOf(folder);
+  const asTrained = quantization === null ? "" : `, whose weights are those of its blocks in ${quantization},`;
   return modelCard({
     title: basename(out),
     baseModel: model,
     relation: adapter.length > 1 ? "merge" : "finetune",
     libraryName: ggufTypeOf(quantize) ? "gguf" : "transformers",
     license,
-    lead: `\`${shownPath(model)}\` with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
+    lead: `\`${shownPath(model)}\`${asTrained} with the adapter${adapter.length > 1 ? "s" : ""} ${names} merged into its weights by [Lowrank](https://www.npmjs.com/package/lowrank).`,
     sections: [
       {
         heading: "What merging changed",

@@ -5,9 +5,10 @@ import { type LoadedModel, loadModel, type RunState, readJson, readMetrics, read
 import { type Device, nodeFiles } from "@lowrank/tensor";
 import { namedBase, openBase } from "../base.js";
 import { licenseOf } from "../card/model-card.js";
+import { UsageError } from "../failure.js";
 import { anyFolder, type Fetching } from "../hub.js";
 import { metricsName } from "../out/mark.js";
-import { openAdapter } from "../session.js";
+import { baseQuantizedTo, openAdapter, type QuantizeChoice } from "../session.js";
 
 /** What is exported: an adapter with its base, or a model. */
 export interface ExportSource {
@@ -72,9 +73,23 @@ export async function runIn(folder: string): Promise<ExportedRun | null> {
 /** The model of a source on a device, and its adapter in the forward. */
 export async function loadSource(
   { folder, kind, modelFolder: model }: ExportSource,
-  { device, output, signal }: { readonly device: Device; readonly output: NonNullable<Fetching["output"]>; readonly signal: AbortSignal },
+  {
+    device,
+    quantize,
+    output,
+    signal,
+  }: {
+    readonly device: Device;
+    /** What its base is quantized to, as --base-quantize says. */
+    readonly quantize: QuantizeChoice;
+    readonly output: NonNullable<Fetching["output"]>;
+    readonly signal: AbortSignal;
+  },
 ): Promise<{ readonly loaded: LoadedModel; readonly adapter: Adapter | null }> {
-  const loaded = await loadModel(model, { device });
+  const flag = "--base-quantize";
+  if (kind === "model" && quantize !== undefined) throw new UsageError(`${flag} is for the base of an adapter. Leave it out.`);
+  const quantization = kind === "model" ? null : await baseQuantizedTo(quantize, [folder], { flag, output, signal });
+  const loaded = await loadModel(model, { device, quantize: quantization });
   for (const warning of loaded.warnings) output.note(`warning: ${warning}`);
   return { loaded, adapter: kind === "adapter" ? await openAdapter(loaded.model, folder, output, signal) : null };
 }
