@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Adapter, type AdapterOptions, applyAdapter, loadAdapter, merge, plainPairs } from "@lowrank/lora";
 import { type GgufFileType, loadModel, saveGguf, saveGgufAdapter } from "@lowrank/models";
-import { bytesSource, CheckpointError, Generator, type GgufFile, memoryFiles, readGguf } from "@lowrank/tensor";
+import { bytesSource, CheckpointError, Generator, type GgufFile, memoryFiles, readGguf, tensor } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { filedModel } from "../packages/models/src/export/gguf-links.js";
@@ -146,10 +146,36 @@ describe.each(familyCases.filter(({ name, folder }) => name.startsWith("own/") &
           at += size;
         }
       }
+      if (type !== "f32") continue;
+      const again = await loadModel("m.gguf", { device, files });
+      // Falcon-H1's multipliers are told with each file.
+      const told = again.warnings.filter((text) => !text.includes("an adapter computes something else here"));
+      expect(told, "our own file is read whole").toEqual([]);
+      again.model.dispose();
     }
     model.dispose();
   });
 });
+
+test.each(["gpt_neox-hub", "olmo2", "stablelm-hub"])(
+  "%s: tied embeddings are filed as the head too, without which llama.cpp loads no such file",
+  async (name) => {
+    const device = await testDevice();
+    const folder = familyCases.find((each) => each.name === `own/${name}`)?.folder ?? "";
+    const { model } = await loadModel(join(folder, "model"), { device, dtype: "f32" });
+    expect(model.namedParameters().has("lm_head.weight")).toBe(false);
+    const files = memoryFiles();
+    await saveGguf(model, "m.gguf", { files, type: "f32", name: "m" });
+    const file = await opened(files, "m.gguf");
+    expect(await numbersIn(file, "output.weight")).toEqual(await numbersIn(file, "token_embd.weight"));
+    const again = await loadModel("m.gguf", { device, files });
+    const ids = tensor([[3, 1, 4, 1, 5]], { dtype: "i32", device });
+    const [wanted, found] = [await model.forward(ids).data(), await again.model.forward(ids).data()];
+    // The same numbers, of which the head's are packed on their own.
+    expect(Math.max(...wanted.map((value, i) => Math.abs(value - (found[i] ?? Number.NaN))))).toBeLessThan(1e-5);
+    for (const each of [model, again.model]) each.dispose();
+  },
+);
 
 test("a window that llama.cpp does not read is told, and no other", async () => {
   const told: Record<string, string[]> = { mixtral: [], qwen2: [], olmo3: [], mistral: [] };

@@ -41,12 +41,19 @@ export async function readGgufWeights(
     for (const tensor of tensors.values()) tensor.dispose();
     throw error;
   }
-  const warnings =
-    widened.size === 0
+  const { folded } = read.family.gguf ?? {};
+  const warnings = [
+    ...(widened.size === 0
       ? []
       : [
           `${file.name}: the tensors of the types ${[...widened].join(", ")} are kept as bf16: nothing computes with these blocks as they are.`,
-        ];
+        ]),
+    ...(folded
+      ? [
+          `${file.name}: ${folded}, as in each GGUF file of this family: an adapter computes something else here than beside the checkpoint that the file was made of. Load adapters beside the base that they were trained on.`,
+        ]
+      : []),
+  ];
   return { read, warnings, tensors, dtypes, digest: combinedDigest(digests), foreign: [] };
 }
 

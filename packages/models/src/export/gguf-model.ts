@@ -17,7 +17,7 @@ import { mergedKey } from "../checkpoint/merged-field.js";
 import { type GgufLink, toFile } from "../families/gguf/change.js";
 import { loadableName } from "../families/gguf/name.js";
 import { ggufUnreadWindow } from "../families/gguf/windows.js";
-import { ggufFactors, ggufMetadata, ggufNotes } from "../families/gguf-model.js";
+import { ggufFactors, ggufMetadata, ggufNotes, repeatedHead } from "../families/gguf-model.js";
 import { tokenizerMetadata } from "../tokenizer/gguf/write.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { filedModel } from "./gguf-links.js";
@@ -70,7 +70,8 @@ export async function saveGguf(model: CausalLM, path: string, options: SaveGgufO
   checkFiles(files, "saveGguf");
   if (!Object.hasOwn(ggufFileTypes, type))
     throw new CheckpointError(`${path}: there is no kind of file "${type}". Choose among ${Object.keys(ggufFileTypes).join(", ")}.`, path);
-  const { read, links, parameters } = filedModel(model, path, changed);
+  const { read, links: own, parameters } = filedModel(model, path, changed);
+  const links = [...own, ...repeatedHead(read, own)];
   const fields = ggufMetadata(read, path);
   const architecture = String(fields.get("general.architecture")?.value);
   const window = ggufUnreadWindow(fields);

@@ -38,6 +38,10 @@ export const cohere: Family = defineFamily({
       biasField("use_qk_norm", "attn_q_norm.weight"),
     ],
     layer: () => ({ ...llamaNames, ...queryKeyNorms }),
+    notes: ({ use_qk_norm: hasNorm, num_hidden_layers: layers }) =>
+      hasNorm && layers < 64
+        ? `Queries and keys are normed, which llama.cpp reads of this family from 64 layers on: it loads no such file of ${layers}.`
+        : null,
   },
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.layer_norm_eps } as const;

@@ -30,6 +30,11 @@ export const exaone4: Family = defineFamily({
     architecture: "exaone4",
     keys: [...llamaKeys, squareHeads, silu, ropeKeys(readRope), vocabSize, windowPerLayer(hasWindow)],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
+    notes: (config) => {
+      const { num_hidden_layers: count, sliding_window: window } = config;
+      if (count === 64 || !Array.from({ length: count }, (_, layer) => hasWindow(config, layer)).some(Boolean)) return null;
+      return `Some layers see ${window} tokens back, which llama.cpp reads of 64 layers alone: there all ${count} see all tokens, and have positions, so that its answers are others.`;
+    },
   },
   decoder: (config, path) => {
     const norm = rmsNorm(config);

@@ -51,6 +51,7 @@ export const falconH1: Family = defineFamily({
   remarks: ["mamba_use_mlp", "mlp_expansion_factor", "attn_layer_indices", "attn_rotary_emb"],
   gguf: {
     architecture: "falcon-h1",
+    folded: "Falcon-H1's multipliers are part of the weights",
     refuses: (config) => limitsTimeSteps(config.time_step_limit) ?? unsaid(config),
     keys: [
       ...sizeKeys,
@@ -59,7 +60,7 @@ export const falconH1: Family = defineFamily({
       silu,
       vocabSize,
       ropeKeys(readRope),
-      ssmKeys(mambaSizes, mambaFieldsOf),
+      ssmKeys(mambaSizes, (made, width) => ({ ...mambaFieldsOf(made, width), mamba_d_ssm: made.heads * made.headDim })),
       biasField("mlp_bias", "ffn_gate.bias"),
       biasField("mamba_conv_bias", "ssm_conv1d.bias"),
       biasField("mamba_rms_norm", "ssm_norm.weight"),

@@ -72,6 +72,10 @@ export interface FamilyGguf {
   readonly unread: (config: ModelConfig, path: string) => readonly StoredPiece[];
   /** Tensors that nobody reads. */
   readonly ignored: RegExp | null;
+  /** Whether llama.cpp loads no file without a head. */
+  readonly hasOwnHead: boolean;
+  /** What the weights of a file hold beyond its metadata; null where nothing. */
+  readonly folded: string | null;
 }
 
 /** A model family: how its config.json is read, and what its checkpoints call the tensors. */
@@ -137,13 +141,15 @@ function mergedFields(parts: readonly Readonly<Record<string, unknown>>[]): Read
 }
 
 function ggufOf<Config>(
-  { architecture, architectures, isOurs, keys, layer, model, refuses, notes, unread, ignored }: GgufDescription<Config>,
+  { architecture, architectures, isOurs, keys, layer, model, refuses, notes, unread, ignored, hasOwnHead, folded }: GgufDescription<Config>,
   valuesOf: (config: ModelConfig, path: string) => Config,
 ): FamilyGguf {
   return {
     architectures: architectures ?? (typeof architecture === "string" ? [architecture] : []),
     isOurs: (file) => isOurs?.(file) ?? true,
     ignored: ignored ?? null,
+    hasOwnHead: hasOwnHead ?? false,
+    folded: folded ?? null,
     unread: (config, path) => unread?.(valuesOf(config, path)) ?? [],
     read: (file) => mergedFields(keys.map((key) => key.read(file))),
     write: (config, path) => {

@@ -115,6 +115,14 @@ export function ggufLinks(
   return links;
 }
 
+/** The head of tied embeddings, filed beside them for an architecture that llama.cpp loads with a head alone; none for others. */
+export function repeatedHead({ family, options }: FamilyConfig, links: readonly GgufLink[]): readonly GgufLink[] {
+  const head = "output.weight";
+  if (!family.gguf?.hasOwnHead || links.some(({ tensors }) => tensors.some(({ name }) => name === head))) return [];
+  const embedding = links.find(({ parameters }) => parameters[0]?.name === `${options.embedding.name}.weight`);
+  return embedding ? [{ ...embedding, tensors: embedding.tensors.map((piece) => ({ ...piece, name: head })) }] : [];
+}
+
 /** A tensor that llama.cpp asks for and no parameter stands for. */
 function zeros({ name, shape }: StoredPiece): GgufLink {
   const width = shape.at(-1) ?? 1;

@@ -38,8 +38,11 @@ export const gptNeoX: Family = defineFamily({
   ignored: /\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$/,
   gguf: {
     architecture: "gptneox",
+    hasOwnHead: true,
     keys: [
       ...sizeKeys,
+      // Each head has keys of its own, whatever config.json has beside.
+      { read: () => ({}), write: () => ({ "attention.head_count_kv": null }) },
       layerEpsilon,
       activation("hidden_act", "gelu"),
       ropeKeys(partialRope, { dimensions: "always", isPartial: true }),

@@ -49,6 +49,7 @@ export const gptOss: Family = defineFamily({
   remarks: ["initial_context_length", "experts_per_token"],
   gguf: {
     architecture: "gpt-oss",
+    hasOwnHead: true,
     refuses: (config) => {
       const layers = Array.from({ length: config.num_hidden_layers }, (_, layer) => layer);
       const isUsual = layers.every((layer) => isSliding(config.layer_types, layer) === (layer % 2 === 0));

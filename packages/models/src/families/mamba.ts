@@ -58,7 +58,6 @@ export function mambaFieldsOf({ heads, headDim, groups, stateDim, convSize }: Ss
   return {
     mamba_n_heads: heads,
     mamba_d_head: headDim,
-    mamba_d_ssm: heads * headDim,
     mamba_n_groups: groups,
     mamba_d_state: stateDim,
     mamba_d_conv: convSize,

@@ -89,6 +89,8 @@ function ofText(texts: Towers["texts"]): FamilyGguf {
     architectures: [],
     isOurs: () => false,
     ignored: null,
+    hasOwnHead: false,
+    folded: null,
     unread: (config, path) => own(config, path).unread(config, path),
     read: () => ({}),
     write: (config, path) => own(config, path).write(config, path),

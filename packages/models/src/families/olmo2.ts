@@ -15,6 +15,7 @@ export const olmo2: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "olmo2",
+    hasOwnHead: true,
     isOurs: (file) => !file.has("attention.sliding_window"),
     keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),

@@ -44,6 +44,7 @@ export const olmo3: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "olmo2",
+    hasOwnHead: true,
     isOurs: (file) => file.has("attention.sliding_window"),
     keys: [
       ...llamaKeys,

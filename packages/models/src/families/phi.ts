@@ -21,6 +21,7 @@ export const phi: Family = defineFamily({
   ignored: /\.rotary_emb\.inv_freq$/,
   gguf: {
     architecture: "phi2",
+    hasOwnHead: true,
     refuses: (config) => (config.qk_layernorm ? "queries and keys are normed" : null),
     keys: [
       ...sizeKeys,

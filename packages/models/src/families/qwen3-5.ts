@@ -3,7 +3,7 @@ import { flag } from "../schema.js";
 import { type DeltaSizes, deltaFields, deltaNet, deltaRules, deltaSizes, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
 import { rotary, type Sizes, sizes, withDefaults } from "./fields.js";
-import { deltaKeys, gatedNames, netApart, sections } from "./gguf/delta.js";
+import { deltaKeys, gatedNames, type NetLength, netApart, sections } from "./gguf/delta.js";
 import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
@@ -34,7 +34,7 @@ export const qwen35: Family = defineFamily({
       ...llamaKeys,
       silu,
       ropeKeys(quarter, { dimensions: "always", isPartial: true }),
-      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers">>(isLinear),
+      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers"> & NetLength>(isLinear),
       sections,
       biasField("attention_bias", "attn_q.bias"),
     ],

@@ -3,7 +3,7 @@ import { count, flag } from "../schema.js";
 import { type DeltaSizes, deltaFields, deltaNet, deltaRules, deltaSizes, isLinear } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, type Sizes, sizes, withDefaults } from "./fields.js";
-import { deltaKeys, fusedNet, gatedNames } from "./gguf/delta.js";
+import { deltaKeys, fusedNet, gatedNames, type NetLength } from "./gguf/delta.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { biasField, counted, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
@@ -44,7 +44,7 @@ export const qwen3Next: Family = defineFamily({
       ...llamaKeys,
       silu,
       ropeKeys(quarter, { dimensions: "always", isPartial: true }),
-      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers">>(isLinear),
+      deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers"> & NetLength>(isLinear),
       ...expertKeys("num_experts"),
       expertWidth,
       counted("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),

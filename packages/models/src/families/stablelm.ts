@@ -27,6 +27,7 @@ export const stablelm: Family = defineFamily({
   ignored: /\.rotary_emb\.inv_freq$/,
   gguf: {
     architecture: "stablelm",
+    hasOwnHead: true,
     keys: [
       ...sizeKeys,
       layerEpsilon,

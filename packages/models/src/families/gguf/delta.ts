@@ -4,8 +4,13 @@ import { squeezed } from "./targets.js";
 
 const u32 = (value: number): GgufField => ({ type: "u32", value });
 
+/** What llama.cpp adds where queries and keys get length 1. */
+export interface NetLength {
+  readonly rms_norm_eps: number;
+}
+
 /** Sizes of gated delta nets, under Qwen's names. */
-export interface DeltaConfig {
+export interface DeltaConfig extends NetLength {
   readonly num_hidden_layers: number;
   readonly linear_num_key_heads: number;
   readonly linear_key_head_dim: number;
@@ -13,6 +18,9 @@ export interface DeltaConfig {
   readonly linear_value_head_dim: number;
   readonly linear_conv_kernel_dim: number;
 }
+
+/** What is added to the squares where queries and keys get length 1 (l2norm of transformers' modeling_qwen3_next.py). */
+const lengthEpsilon = 1e-6;
 
 /** The nets' sizes, and which layers have attention: every so many. `isLinear` is what a family says of a layer. */
 export function deltaKeys<Config extends DeltaConfig>(isLinear: (config: Config, layer: number) => boolean): GgufKey<Config> {
@@ -47,8 +55,13 @@ export function deltaKeys<Config extends DeltaConfig>(isLinear: (config: Config,
       full_attention_interval: u32(interval(config) ?? 4),
     }),
     refuses: (config) => (interval(config) === null ? "layers with attention do not return every so many" : null),
-    notes: ({ linear_key_head_dim: keys, linear_value_head_dim: values }) =>
-      keys === values ? null : `Heads of values are ${values} wide and those of keys ${keys}: llama.cpp loads no such file of this family.`,
+    notes: ({ linear_key_head_dim: keys, linear_value_head_dim: values, rms_norm_eps: eps }) => {
+      if (keys !== values)
+        return `Heads of values are ${values} wide and those of keys ${keys}: llama.cpp loads no such file of this family.`;
+      return eps === lengthEpsilon
+        ? null
+        : `Queries and keys of delta nets have length 1, with ${lengthEpsilon} against a division by 0, and in llama.cpp with "rms_norm_eps", ${eps}: its answers differ, a little.`;
+    },
   };
 }
 

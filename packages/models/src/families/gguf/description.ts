@@ -66,6 +66,10 @@ export interface GgufDescription<Config = Json> {
   readonly model?: (config: Config) => GgufTargets;
   /** Tensors that llama.cpp asks for and no parameter stands for, by their whole names: zeros. */
   readonly unread?: (config: Config) => readonly StoredPiece[];
+  /** True where llama.cpp loads no file without a head: one that shares the embedding's weight is filed as well. */
+  readonly hasOwnHead?: boolean;
+  /** What the weights of a file hold already and its metadata does not say, so that an adapter of the folder does not fit them: a sentence, or absent. */
+  readonly folded?: string;
   /** Tensors that a file may have and nobody reads. */
   readonly ignored?: RegExp;
   /** As a key's: what llama.cpp would compute otherwise. */

@@ -124,6 +124,8 @@ export function biasField(name: string, tensor: string): GgufKey {
 export function vocabulary(file: GgufReader): Json {
   const shape = file.shape("token_embd.weight");
   if (!shape) throw file.error('there is no tensor "token_embd.weight".', "Give a file that holds a whole language model.");
+  // What a file without a tokenizer says of every architecture; the tensor says it too.
+  file.has("vocab_size");
   const ids = ["eos", "eot", "eom"].map((name) => file.facts.metadata.get(`tokenizer.ggml.${name}_token_id`)).filter(Number.isSafeInteger);
   const [ends, first] = [[...new Set(ids)], file.facts.metadata.get("tokenizer.ggml.bos_token_id")];
   return {

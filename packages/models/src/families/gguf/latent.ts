@@ -7,6 +7,9 @@ const u32 = (value: number): GgufField => ({ type: "u32", value });
 
 /** Sizes of latent attention and of what routes its experts, under DeepSeek's names. */
 interface LatentConfig {
+  readonly num_hidden_layers: number;
+  readonly vocab_size: number;
+  readonly q_lora_rank: number | null;
   readonly num_attention_heads: number;
   readonly kv_lora_rank: number;
   readonly qk_nope_head_dim: number;
@@ -40,6 +43,15 @@ export const latentKeys: readonly GgufKey<LatentConfig & Readonly<Record<string,
     }),
   },
   countedIfAny("attention.q_lora_rank", "q_lora_rank"),
+  {
+    read: () => ({}),
+    write: () => ({}),
+    notes: (config) => {
+      const { num_hidden_layers: layers, q_lora_rank: rank } = config;
+      if (isLite(config) === (rank === null)) return null;
+      return `"q_lora_rank" is ${rank}, and llama.cpp tells by the number of layers, ${layers}, that it is ${rank === null ? "a number" : "null"}: it loads no such file of this family.`;
+    },
+  },
   counted("attention.kv_lora_rank", "kv_lora_rank"),
   {
     read: () => ({}),
@@ -50,6 +62,11 @@ export const latentKeys: readonly GgufKey<LatentConfig & Readonly<Record<string,
         : `"rms_norm_eps" is ${eps}. The norms of the latent vectors have ${latentEpsilon}, and in llama.cpp ${eps} too: its answers differ.`,
   },
 ];
+
+/** Models whose queries llama.cpp takes for whole (deepseek2.cpp): DeepSeek-V2-Lite, GigaChat 3 and Kanana 2. */
+function isLite({ num_hidden_layers: layers, vocab_size: tokens }: LatentConfig): boolean {
+  return layers === 26 || layers === 27 || (layers === 48 && tokens === 128256);
+}
 
 /** Sigmoids are number 2 among the functions of llama.cpp's routers. */
 const sigmoid = 2;
