@@ -1,8 +1,9 @@
 // The Python that comparisons ask, and the report that they leave for the closing line.
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { root } from "../prepare.mjs";
 
 /** Where what comparisons fetch is kept: outside of the repository, because it is hundreds of megabytes and the same for every clone. */
@@ -64,6 +65,30 @@ export function ask(python, script, input, args = []) {
     env: { ...process.env, PYTHONUTF8: "1" },
   });
   return JSON.parse(output.toString("utf8"));
+}
+
+/**
+ * A script of this folder that answers a line of JSON to each line of JSON.
+ * @param {string} python
+ * @param {string} script
+ * @param {NodeJS.ProcessEnv} [env]
+ */
+export function asking(python, script, env = {}) {
+  const child = spawn(python, [join(root, "scripts/compare", script)], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...process.env, PYTHONUTF8: "1", ...env },
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    /** @param {object} request @returns {Promise<unknown>} */
+    async ask(request) {
+      child.stdin.write(`${JSON.stringify(request)}\n`);
+      const { value } = await lines.next();
+      if (value === undefined) throw new Error(`${script} ended.`);
+      return JSON.parse(value);
+    },
+    end: () => child.stdin.end(),
+  };
 }
 
 /**

@@ -78,6 +78,24 @@ describe("a tensor of PEFT's is found by whichever name it has", () => {
     expect(await outputs(model)).toEqual(expected);
   });
 
+  test("beside the biases of a module that is trained whole, the base's and a second time the trained one", async () => {
+    const { files, expected } = await renamed(
+      { ...plain, targets: ["q_proj"], bias: "all", modulesToSave: ["c_fc"] } as Options,
+      (key) => key,
+    );
+    const tensors = await tensorsOf(files, "a/adapter_model.safetensors");
+    const whole = [...tensors].filter(([key]) => key.endsWith(".c_fc.bias"));
+    expect(whole.length).toBeGreaterThan(0);
+    const wrapped = whole.flatMap(([key, value]) => [
+      [key.replace(/bias$/, "modules_to_save.bias"), value] as const,
+      [key.replace(/bias$/, "original_module.bias"), value.mul(0)] as const,
+    ]);
+    await files.write("a/adapter_model.safetensors", writeSafetensors(new Map([...tensors, ...wrapped])));
+    const model = new TinyModel(dev);
+    await loadAdapter(model, "a", { files, ...quiet });
+    expect(await outputs(model)).toEqual(expected);
+  });
+
   test.each<readonly [string, (key: string) => string, RegExp]>([
     ["what has no place", (key) => key.replace("layers.0.q_proj", "layers.0.z_proj"), /layers\.0\.z_proj\.lora_A\.weight/],
     ["another beginning for some", (key) => key.replace("model.layers.0", "model.tower.layers.0"), /tower\.layers\.0\.\w+\.lora_A\.weight/],

@@ -8,6 +8,8 @@ import { inert } from "./fields.js";
 interface Towers {
   /** The families that the text model may be of, by the `model_type` under `text_config`; the first where the file does not say. */
   readonly texts: Readonly<Record<string, Family>>;
+  /** Fields of the text model that mean something else in the larger one where neither part of the file says them. */
+  readonly absent?: Readonly<Record<string, unknown>>;
   /** Fields of the text model that the larger one does not read, with the values that say so. */
   readonly unread?: Readonly<Record<string, unknown>>;
   /** Fields of the outer config.json that say nothing of the text model. */
@@ -32,7 +34,7 @@ const usual = [
  * A model that sees or hears as well, of which the text model is read: another family's, under `text_config`. Adapters have the names that
  * PEFT gives them on the whole; a checkpoint that is saved is the text model alone, as its own class loads it.
  */
-export function textOf({ texts, unread = {}, remarks = [] }: Towers): Family {
+export function textOf({ texts, absent = {}, unread = {}, remarks = [] }: Towers): Family {
   const [usualType = ""] = Object.keys(texts);
   const known = new Set([...inert, ...usual, ...remarks, "tie_word_embeddings", "eos_token_id"]);
   return {
@@ -65,7 +67,7 @@ export function textOf({ texts, unread = {}, remarks = [] }: Towers): Family {
         );
       // The outer file has the last word on the head and on end tokens.
       const outer = ["tie_word_embeddings", "eos_token_id"].filter((name) => json[name] != null).map((name) => [name, json[name]]);
-      const read = family.read({ ...own, ...unread, ...Object.fromEntries(outer) }, path, String(textType));
+      const read = family.read({ ...absent, ...own, ...unread, ...Object.fromEntries(outer) }, path, String(textType));
       return {
         config: { ...read.config, architectures: [family.className] },
         options: { ...within(read.options), savedNames: [inside, "model."], wholePath: inside },

@@ -38,6 +38,7 @@ export const gemma4WithTowers: Family = textOf({
 /** Ministral 3 and Mistral Small 3 with Pixtral's tower: transformers' Mistral3ForConditionalGeneration. */
 export const mistral3WithTowers: Family = textOf({
   texts: { mistral, ministral3 },
+  absent: { tie_word_embeddings: true },
   remarks: ["projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size", "vision_feature_layer"],
 });
 

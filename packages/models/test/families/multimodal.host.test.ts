@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { loadModel, saveModel } from "@lowrank/models";
 import { device, tensor } from "@lowrank/tensor";
 import { afterAll, describe, expect, test } from "vitest";
+import { readFamily } from "../../src/families/read.js";
 
 const dev = await device("cpu", { threads: 1 });
 const folder = mkdtempSync(join(tmpdir(), "lowrank-towers-"));
@@ -52,4 +53,17 @@ test.each([
   const place = mkdtempSync(join(folder, "changed-"));
   writeFileSync(join(place, "config.json"), JSON.stringify({ ...json, ...changed }));
   await expect(loadModel(place, { device: dev })).rejects.toThrow(words);
+});
+
+test.each([
+  ["mistral3", true],
+  ["gemma3", true],
+  ["qwen3_5", false],
+])("without a word about it, the head of %s is its embeddings: %s", (name, isTied) => {
+  const { tie_word_embeddings: _, ...json } = JSON.parse(readFileSync(join(modelOf(name), "config.json"), "utf8")) as Record<
+    string,
+    unknown
+  >;
+  const { tie_word_embeddings: _own, ...text } = json["text_config"] as Record<string, unknown>;
+  expect(readFamily({ ...json, text_config: text }, "config.json").options.head.isTied).toBe(isTied);
 });

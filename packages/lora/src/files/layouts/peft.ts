@@ -31,12 +31,18 @@ const adapted =
 /** Those of what is trained beside it. */
 const whole = /(?:\.base_layer)?\.(?:weight|bias)$/;
 
+/** What PEFT's wrapper of a module that is trained whole calls its biases, of the base's and of the copy's: with `bias` "all" they are in the file too. */
+const wrapped = /\.(?:original_module|modules_to_save)\.bias$/;
+
 /** The layout of PEFT's save_pretrained, and ours. */
 export const peftLayout: AdapterLayout = {
   tensorsFile: "adapter_model.safetensors",
   isOf: () => true,
   read: ({ config, entries, modules }) => {
-    const tensors = [...entries.values()].map(({ name, shape }) => ({ key: name, shape, isTransposed: false, names: spellings(name) }));
+    // The base's bias is nobody's, and the copy's is there a second time under the module's own name.
+    const isRepeated = (name: string): boolean => wrapped.test(name) && entries.has(name.replace(wrapped, ".bias"));
+    const kept = [...entries.values()].filter(({ name }) => !isRepeated(name));
+    const tensors = kept.map(({ name, shape }) => ({ key: name, shape, isTransposed: false, names: spellings(name) }));
     const targets = new Set(tensors.flatMap(({ names }) => pathBefore(adapted, names) ?? []));
     const others = tensors.flatMap(({ names }) => (pathBefore(adapted, names) === null ? (pathBefore(whole, names) ?? []) : []));
     const own = modules && ownPaths([...targets, ...others], new Set(modules.keys()));
