@@ -1,5 +1,5 @@
 // LoRA on the weights of experts: targets and files as PEFT 0.21 has them with transformers 5, and what merging does.
-import { AdapterError, applyAdapter, merge, saveAdapter, unmerge } from "@lowrank/lora";
+import { AdapterError, applyAdapter, loadAdapter, merge, saveAdapter, unmerge } from "@lowrank/lora";
 import { type CausalLM, initModel } from "@lowrank/models";
 import { type Device, Generator, memoryFiles, readText, type Tensor, tensor } from "@lowrank/tensor";
 import { testBackend, testDevice } from "test-support";
@@ -68,6 +68,32 @@ describe("what targets say of experts", () => {
       ),
     );
     expect(adapter.namedParameters().get("base_model.model.model.layers.1.mlp.experts.base_layer.lora_A.weight")?.shape).toEqual([16, 12]);
+  });
+
+  test("PEFT translates no names of Nemotron-H's: they are the layers of the shared expert", async () => {
+    const model = await initModel(
+      {
+        ...{ ...sizes, model_type: "nemotron_h", intermediate_size: 5, layers_block_type: ["moe", "attention"], initializer_range: 0.5 },
+        ...{ n_routed_experts: 2, num_experts_per_tok: 1, moe_intermediate_size: 4, moe_shared_expert_intermediate_size: 3 },
+      },
+      { device: dev, seed: 3 },
+    );
+    const adapter = applyAdapter(model, { method: "lora", rank: 2, targets: ["up_proj", "down_proj"], onWarning: () => {} });
+    expect([...adapter.places.keys()]).toEqual(["up_proj", "down_proj"].map((name) => `model.layers.0.mixer.shared_experts.${name}`));
+    adapter.dispose();
+  });
+
+  test("an adapter that names experts is read by a model of its family whose layers have none", async () => {
+    const dense = await initModel({ ...configs.qwen3_moe, mlp_only_layers: [0, 1] }, { device: dev, seed: 3 });
+    const files = memoryFiles();
+    await saveAdapter(applyAdapter(dense, { method: "lora", rank: 2, targets: ["q_proj"], onWarning: () => {} }), "/a", { files });
+    const path = "/a/adapter_config.json";
+    const config = JSON.parse(new TextDecoder().decode(files.files.get(path))) as object;
+    await files.write(path, new TextEncoder().encode(JSON.stringify({ ...config, target_parameters: ["gate_up_proj", "down_proj"] })));
+    const again = await initModel({ ...configs.qwen3_moe, mlp_only_layers: [0, 1] }, { device: dev, seed: 3 });
+    expect([...(await loadAdapter(again, "/a", { files })).places.keys()]).toEqual(
+      [0, 1].map((layer) => `model.layers.${layer}.self_attn.q_proj`),
+    );
   });
 
   test("gpt-oss never had such layers: all-linear is attention, without the router", async () => {

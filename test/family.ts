@@ -23,7 +23,7 @@ const kinds: readonly (readonly string[])[] = [
   ["phi", "gpt_neox", "starcoder2", "stablelm"],
   ["lfm2"],
   ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"],
-  ["qwen3_5_text", "qwen3_5", "qwen3_next"],
+  ["qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next"],
   ["gemma4_text", "gemma4", "gemma3n_text", "gemma3n"],
   ["granitemoehybrid", "falcon_h1", "nemotron_h"],
 ];

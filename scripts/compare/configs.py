@@ -53,13 +53,14 @@ def logits_of(model, rows):
         return copy.deepcopy(model)(input_ids=torch.tensor(rows)).logits.float()
 
 
-def in_double(model, rows):
+def noise_of(model, rows, logits):
     """What f32 rounds: how far logits are from those in f64; 0 where a class cannot compute in it."""
     try:
         with torch.no_grad():
-            return copy.deepcopy(model).double()(input_ids=torch.tensor(rows)).logits.double()
+            exact = copy.deepcopy(model).double()(input_ids=torch.tensor(rows)).logits.double()
+        return (logits - exact).abs().max().item()
     except RuntimeError:
-        return None
+        return 0
 
 
 def write(path, logits):
@@ -179,10 +180,9 @@ def make(request):
     # As it was drawn, not as transformers writes it.
     with open(f"{folder}/config.json", "w", encoding="utf8") as file:
         file.write(text)
-    logits, exact = logits_of(model, rows), in_double(model, rows)
+    logits = logits_of(model, rows)
     write(f"{folder}/logits.bin", logits)
-    noise = 0 if exact is None else (logits - exact).abs().max().item()
-    answer = {"noise": noise, **generated(model, request["prompt"], request["count"], has_cache(config))}
+    answer = {"noise": noise_of(model, rows, logits), **generated(model, request["prompt"], request["count"], has_cache(config))}
     if "adapter" not in request:
         return answer
     try:
@@ -190,8 +190,10 @@ def make(request):
         adapted.save_pretrained(f"{folder}/adapter")
     except Exception as problem:
         return {**answer, "adapter": {"refused": said(problem)}}
-    write(f"{folder}/adapter.bin", logits_of(adapted, rows))
-    return {**answer, "adapter": {"options": options, "loss": gradients(adapted, rows, f"{folder}/gradients")}}
+    logits = logits_of(adapted, rows)
+    write(f"{folder}/adapter.bin", logits)
+    noise = noise_of(adapted, rows, logits)
+    return {**answer, "adapter": {"options": options, "noise": noise, "loss": gradients(adapted, rows, f"{folder}/gradients")}}
 
 
 def load(request):

@@ -640,6 +640,21 @@ const texts = {
       ...bias(d, "attention_bias"),
     };
   },
+  qwen3_5_moe_text: (d) => {
+    const { intermediate_size: _, ...own } = /** @type {any} */ (sizes(d, { headDim: "given" }));
+    const even = { ...own, head_dim: 8 * d.between(1, 2) };
+    const { count, choices } = moe(d);
+    return {
+      ...even,
+      ...rope(d, even, { partial: true, share: 0.25, kinds: ["default", "default", "linear", "yarn"] }),
+      ...deltaOf(d, own),
+      ...bias(d, "attention_bias"),
+      num_experts: count,
+      num_experts_per_tok: choices,
+      moe_intermediate_size: d.between(2, 9),
+      shared_expert_intermediate_size: d.between(2, 9),
+    };
+  },
   qwen3_moe: (d) => {
     const own = sizes(d, { headDim: "given" });
     const { count, choices } = moe(d);
@@ -772,6 +787,14 @@ const wholes = {
   mistral3: (d) => outer(d, d.pick(["mistral", "ministral3"]), { vision_config: pixtral, image_token_index: 9, spatial_merge_size: 1 }),
   qwen3_5: (d) =>
     outer(d, "qwen3_5_text", {
+      vision_config: qwenTower,
+      image_token_id: 9,
+      video_token_id: 10,
+      vision_start_token_id: 7,
+      vision_end_token_id: 8,
+    }),
+  qwen3_5_moe: (d) =>
+    outer(d, "qwen3_5_moe_text", {
       vision_config: qwenTower,
       image_token_id: 9,
       video_token_id: 10,

@@ -96,6 +96,28 @@ describe("a tensor of PEFT's is found by whichever name it has", () => {
     expect(await outputs(model)).toEqual(expected);
   });
 
+  test("of a model that sees as well, modules that are trained whole are filed by their whole names", async () => {
+    const files = memoryFiles();
+    const text = Object.assign(new TinyModel(dev), { wholePath: "model.language_model." });
+    await saveAdapter(applyAdapter(text, { ...plain, targets: ["q_proj"], modulesToSave: ["c_fc"], ...quiet } as Options), "a", { files });
+    expect(json(files, "a/adapter_config.json")["modules_to_save"]).toEqual(["layers.0.c_fc", "layers.1.c_fc"]);
+  });
+
+  test("of an adapter of a model that sees as well, what its towers have is left out with a word", async () => {
+    const { files, expected } = await renamed(plain, (key) => key);
+    const tensors = await tensorsOf(files, "a/adapter_model.safetensors");
+    const tower = ["A", "B"].map(
+      (key) => [`base_model.model.model.vision_tower.layers.0.fc1.lora_${key}.weight`, rows(dev, 2, 2, 1)] as const,
+    );
+    await files.write("a/adapter_model.safetensors", writeSafetensors(new Map([...tensors, ...tower])));
+    const text = Object.assign(new TinyModel(dev), { wholePath: "model.language_model." });
+    const said: string[] = [];
+    await loadAdapter(text, "a", { files, onWarning: (message) => said.push(message) });
+    expect(said).toEqual([expect.stringMatching(/2 tensors of vision_tower belong to no text model and are not read/)]);
+    expect(await outputs(text)).toEqual(expected);
+    await expect(loadAdapter(new TinyModel(dev), "a", { files, ...quiet })).rejects.toThrow(/vision_tower\.layers\.0\.fc1\.lora_A/);
+  });
+
   test.each<readonly [string, (key: string) => string, RegExp]>([
     ["what has no place", (key) => key.replace("layers.0.q_proj", "layers.0.z_proj"), /layers\.0\.z_proj\.lora_A\.weight/],
     ["another beginning for some", (key) => key.replace("model.layers.0", "model.tower.layers.0"), /tower\.layers\.0\.\w+\.lora_A\.weight/],

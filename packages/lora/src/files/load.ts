@@ -17,6 +17,7 @@ import type { LoraTrainingOptions } from "../methods/training.js";
 import { PeftFields } from "../peft/fields.js";
 import { ridersFromPeft } from "../riders/index.js";
 import { type AdaptableModel, deviceOf } from "../targeting/model.js";
+import { modelPrefix } from "./layouts/peft.js";
 import { openStoredAdapter, type StoredAdapter, type StoredTensor } from "./stored.js";
 
 /** How an adapter is read. */
@@ -65,7 +66,7 @@ export async function loadAdapter(model: AdaptableModel, folder: string, options
       );
     const settings = { seed, dropoutGenerator, origin: { ...origin, quantization }, warn, isLoaded: true };
     const adapter = attachLazily(model, method, { ...given, ...training }, settings);
-    await fill(adapter, stored, model);
+    await fill(adapter, stored, model, warn);
     await adapter.initialize();
     adapter.enable();
     return adapter;
@@ -150,15 +151,40 @@ async function checkRepeated(
   }
 }
 
+/**
+ * The part of a larger model that a tensor is of, a vision tower's for instance, where the model is the text model of such a one; null for its own.
+ * Behind `wholePath` are the text model's parts, and the head stands beside the whole.
+ */
+function partBeside(name: string, { wholePath }: AdaptableModel): string | null {
+  if (!wholePath) return null;
+  const path = name.slice(modelPrefix.length);
+  const outer = wholePath.split(".").slice(0, -2).join(".");
+  return name.startsWith(modelPrefix) && path.startsWith(`${outer}.`) && !path.startsWith(wholePath)
+    ? (path.slice(outer.length + 1).split(".", 1)[0] ?? null)
+    : null;
+}
+
 /** Checks everything, then reads the file's tensors into the adapter's parameters. */
-async function fill(adapter: Adapter, { tensors, tensorsPath }: StoredAdapter, model: AdaptableModel): Promise<void> {
+async function fill(
+  adapter: Adapter,
+  { tensors, tensorsPath }: StoredAdapter,
+  model: AdaptableModel,
+  warn: (message: string) => void,
+): Promise<void> {
   const wanted = adapter.namedTensors();
   const saved = adapter.savedTensors();
   const stored = new Map<string, StoredTensor>();
+  const beside = new Map<string, number>();
   for (const tensor of tensors.values()) {
     const name = tensor.names.find((spelling) => !stored.has(spelling) && (wanted.has(spelling) || saved.has(spelling)));
-    stored.set(name ?? tensor.key, tensor);
+    const part = name === undefined ? partBeside(tensor.names.at(-1) ?? tensor.key, model) : null;
+    if (part === null) stored.set(name ?? tensor.key, tensor);
+    else beside.set(part, (beside.get(part) ?? 0) + 1);
   }
+  if (beside.size > 0)
+    warn(
+      `${tensorsPath}: ${[...beside].map(([part, count]) => `${count} tensors of ${part}`).join(", ")} belong to no text model and are not read. What is saved of the adapter is the text model's part.`,
+    );
   const missing = [...wanted.keys()].filter((name) => !stored.has(name));
   // What is saved and not read back, for instance an embedding that the base has anyway, is none of the surplus.
   const unexpected = [...stored.keys()].filter((name) => !wanted.has(name) && !saved.has(name));

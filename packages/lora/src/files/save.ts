@@ -40,6 +40,11 @@ export function peftConfig(adapter: Adapter, options: unknown = adapter.options)
   const { wholePath } = adapter.model;
   if (wholePath && "exclude_modules" in fields)
     fields["exclude_modules"] = excludingRest(fields["exclude_modules"], wholePath, rootsBeside(adapter.model, wholePath));
+  // By whole names: what the rest of a larger model has under the same ones is not in the file.
+  if (wholePath && riders.options.modulesToSave) {
+    const named = (path: string): boolean => riders.options.modulesToSave?.some((entry) => path.endsWith(entry)) ?? false;
+    fields["modules_to_save"] = [...adapter.model.namedModules().keys()].filter(named);
+  }
   return Object.fromEntries(
     Object.keys(fields)
       .sort()

@@ -128,12 +128,12 @@ export function loraPlaces(model: AdaptableModel, options: LoraOptions, isStrict
       else places.set(name, place);
     }
   }
-  addWeights(places, model, targetParameters);
+  addWeights(places, model, targetParameters, isStrict || places.size === 0);
   return places;
 }
 
 /** The weights that `targetParameters` name, those of experts under the names of PEFT's wrappers. */
-function addWeights(places: Map<string, LoraPlace>, model: AdaptableModel, targetParameters: readonly string[]): void {
+function addWeights(places: Map<string, LoraPlace>, model: AdaptableModel, targetParameters: readonly string[], isStrict: boolean): void {
   const unused = new Set(targetParameters);
   const isNamed = (path: string): boolean => {
     const entries = targetParameters.filter((end) => path === end || path.endsWith(`.${end}`));
@@ -151,7 +151,7 @@ function addWeights(places: Map<string, LoraPlace>, model: AdaptableModel, targe
     if (isNamed(path)) held.set(holder, [...(held.get(holder) ?? []), { projection, path }]);
   for (const [holder, own] of held)
     for (const [i, name] of wrappedNames(holder, own.length).entries()) places.set(name, own[i] as ExpertPlace);
-  if (unused.size > 0)
+  if (isStrict && unused.size > 0)
     throw new AdapterError(`targetParameters ${[...unused].join(", ")} name no weight of a dense layer or of experts. Check the names.`, [
       ...unused,
     ]);

@@ -26,7 +26,14 @@ export interface ExpertsOptions {
    * transposed, by names of the checkpoint's own beside `experts` where it has such.
    */
   readonly stored:
-    | { readonly kind: "each"; readonly gate?: string; readonly up: string; readonly down: string }
+    | {
+        readonly kind: "each";
+        readonly gate?: string;
+        readonly up: string;
+        readonly down: string;
+        /** Targets of adapters that name them mean the experts' weights, as PEFT translates them for some families (`_MOE_TARGET_MODULE_MAPPING`). */
+        readonly areTargets?: boolean;
+      }
     | {
         readonly kind: "stacked";
         readonly isTransposed: boolean;
@@ -99,6 +106,7 @@ export class Experts extends nn.Module {
   #projection(weights: Weights, key: string, inFeatures: number, outFeatures: number, names: readonly string[]): ExpertProjection {
     const { count, stored } = this.#options;
     const isTransposed = stored.kind === "stacked" && stored.isTransposed;
+    const areTargets = stored.kind === "each" && stored.areTargets;
     const shape = isTransposed ? [count, inFeatures, outFeatures] : [count, outFeatures, inFeatures];
     const each = Array.from({ length: count }, (_, expert) =>
       names.map((name): StoredPiece => ({ name: `${expert}.${name}.weight`, shape: [outFeatures / names.length, inFeatures] })),
@@ -108,7 +116,14 @@ export class Experts extends nn.Module {
     Reflect.set(this, key, weights.tensor(key, shape, normal, pieces, true));
     const bias = stored.kind === "stacked" && stored.bias ? `${key}_bias` : null;
     if (bias !== null) Reflect.set(this, bias, weights.tensor(bias, [count, outFeatures], zeros));
-    return new ExpertProjection(this, key, { experts: count, inFeatures, outFeatures, isTransposed, bias, formerNames: names });
+    return new ExpertProjection(this, key, {
+      experts: count,
+      inFeatures,
+      outFeatures,
+      isTransposed,
+      bias,
+      formerNames: areTargets ? names : [],
+    });
   }
 }
 

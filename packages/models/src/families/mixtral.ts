@@ -46,7 +46,13 @@ export const mixtral: Family = defineFamily({
       norm,
       () => ({
         mixer: selfAttention(config, { rope, window: config.sliding_window }),
-        feedForward: mixture({ count: experts, choices, inner, activation, stored: { kind: "each", gate: "w1", up: "w3", down: "w2" } }),
+        feedForward: mixture({
+          count: experts,
+          choices,
+          inner,
+          activation,
+          stored: { kind: "each", gate: "w1", up: "w3", down: "w2", areTargets: true },
+        }),
         norm,
         norms: normsInFront,
       }),

@@ -19,7 +19,7 @@ export function mixture(
       count,
       inner,
       activation: { kind: "gated", activation },
-      stored: { kind: "each", gate: "gate_proj", up: "up_proj", down: "down_proj" },
+      stored: { kind: "each", gate: "gate_proj", up: "up_proj", down: "down_proj", areTargets: true },
       router: { name: "gate" },
       routing: { kind: "softmax", choices, isNormalized },
       ...more,

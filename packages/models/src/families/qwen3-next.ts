@@ -1,28 +1,21 @@
-import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
-import { type DeltaSizes, deltaFields, deltaNet, deltaRules, deltaSizes, isLinear } from "./delta.js";
+import { type DeltaSizes, deltaDecoder, deltaFields, deltaRules, gatedExperts, isLinear, quarterRope } from "./delta.js";
 import { defineFamily, type Family } from "./family.js";
-import { only, rotary, type Sizes, sizes, withDefaults } from "./fields.js";
+import { only, type Sizes } from "./fields.js";
 import { deltaKeys, fusedNet, gatedNames, type NetLength } from "./gguf/delta.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { biasField, counted, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsOnePlus, onePlus, queryKeyNorms } from "./gguf/targets.js";
-import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
-import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, selfAttention, typePerLayer } from "./standard.js";
-
-const quarter = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { isPartial: true, partial: 0.25 });
+import { fewerChoices, isSparse, sparseLayers } from "./mixture.js";
+import { gatedMlp, headRules, typePerLayer } from "./standard.js";
 
 /** Qwen3-Next (Qwen 2025): transformers' Qwen3NextForCausalLM. */
 export const qwen3Next: Family = defineFamily({
   className: "Qwen3NextForCausalLM",
   fields: {
-    ...withDefaults(sizes, { ...deltaSizes, vocab_size: 151936, num_key_value_heads: 2 }),
-    ...rotary,
-    ...deltaFields,
+    ...deltaFields({ vocab_size: 151936, num_key_value_heads: 2 }),
     ...sparseLayers,
-    attention_bias: flag(false),
     num_experts: count(512),
     num_experts_per_tok: count(10),
     moe_intermediate_size: count(512),
@@ -43,7 +36,7 @@ export const qwen3Next: Family = defineFamily({
     keys: [
       ...llamaKeys,
       silu,
-      ropeKeys(quarter, { dimensions: "always", isPartial: true }),
+      ropeKeys(quarterRope, { dimensions: "always", isPartial: true }),
       deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers"> & NetLength>(isLinear),
       ...expertKeys("num_experts"),
       expertWidth,
@@ -60,38 +53,7 @@ export const qwen3Next: Family = defineFamily({
     model: () => ({ norm: onePlus("output_norm") }),
   },
   decoder: (config, path) => {
-    const rope = quarter(config, path);
-    const norm = { kind: "rms", eps: config.rms_norm_eps, weight: "1 + w" } as const;
-    const { attention_bias: has, hidden_act: activation } = config;
-    const attention = selfAttention(config, {
-      rope,
-      isGated: true,
-      bias: { q: has, k: has, v: has, out: has },
-      queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
-    });
-    const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
-    const sparse = mixture({
-      count: config.num_experts,
-      choices: config.num_experts_per_tok,
-      inner: config.moe_intermediate_size,
-      activation,
-      isNormalized: config.norm_topk_prob,
-      shared: {
-        name: "shared_expert",
-        gate: "shared_expert_gate",
-        options: { inner: config.shared_expert_intermediate_size, activation, names },
-      },
-    });
-    return decoderNamed(
-      config,
-      norm,
-      (layer) => ({
-        mixer: isLinear(config, layer) ? deltaNet(config, "fused") : attention,
-        feedForward: isSparse(layer, config) ? sparse : gatedMlp(config),
-        norm,
-        norms: normsInFront,
-      }),
-      { contextLength: contextOf(config, rope) },
-    );
+    const sparse = gatedExperts(config, { isNormalized: config.norm_topk_prob });
+    return deltaDecoder(config, path, "fused", (layer) => (isSparse(layer, config) ? sparse : gatedMlp(config)));
   },
 });

@@ -31,12 +31,20 @@ import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 import { qwen35 } from "./qwen3-5.js";
+import { qwen35Moe } from "./qwen3-5-moe.js";
 import { qwen3Moe } from "./qwen3-moe.js";
 import { qwen3Next } from "./qwen3-next.js";
 import { smollm3 } from "./smollm3.js";
 import { stablelm } from "./stablelm.js";
 import { starcoder2 } from "./starcoder2.js";
-import { gemma3nWithTowers, gemma3WithTowers, gemma4WithTowers, mistral3WithTowers, qwen35WithTowers } from "./towers.js";
+import {
+  gemma3nWithTowers,
+  gemma3WithTowers,
+  gemma4WithTowers,
+  mistral3WithTowers,
+  qwen35MoeWithTowers,
+  qwen35WithTowers,
+} from "./towers.js";
 
 /** Model families by `model_type` of config.json. */
 export const families: Readonly<Record<string, Family>> = {
@@ -76,6 +84,8 @@ export const families: Readonly<Record<string, Family>> = {
   qwen2,
   qwen3,
   qwen3_5: qwen35WithTowers,
+  qwen3_5_moe: qwen35MoeWithTowers,
+  qwen3_5_moe_text: qwen35Moe,
   qwen3_5_text: qwen35,
   qwen3_moe: qwen3Moe,
   qwen3_next: qwen3Next,

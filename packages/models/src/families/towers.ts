@@ -6,6 +6,7 @@ import { ministral3 } from "./ministral3.js";
 import { mistral } from "./mistral.js";
 import { textOf } from "./multimodal.js";
 import { qwen35 } from "./qwen3-5.js";
+import { qwen35Moe } from "./qwen3-5-moe.js";
 
 const imageTokens = [
   "boi_token_id",
@@ -45,5 +46,11 @@ export const mistral3WithTowers: Family = textOf({
 /** Qwen 3.5: transformers' Qwen3_5ForConditionalGeneration. */
 export const qwen35WithTowers: Family = textOf({
   texts: { qwen3_5_text: qwen35 },
+  remarks: ["vision_start_token_id", "vision_end_token_id"],
+});
+
+/** Qwen 3.5 with experts: transformers' Qwen3_5MoeForConditionalGeneration. */
+export const qwen35MoeWithTowers: Family = textOf({
+  texts: { qwen3_5_moe_text: qwen35Moe },
   remarks: ["vision_start_token_id", "vision_end_token_id"],
 });
