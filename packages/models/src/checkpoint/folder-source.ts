@@ -34,7 +34,8 @@ export async function folderSource(
       else if (!found) checkDense(opened, config, said.name, configPath);
       // Floats of 8 bits say themselves what they are.
       const method = (found ?? packingMethods["fp8"])?.(said?.options ?? {}, configPath) as PackingMethod; // in the table
-      return locate(opened, { config, known, method });
+      const located = await locate(opened, { config, known, method });
+      return said && located.parts.size === 0 ? { ...located, notes: [noneIsPacked(said.name, configPath)] } : located;
     },
     async close() {
       for (const file of opened) await file.close();
@@ -80,6 +81,10 @@ function checkDense(opened: readonly SafetensorsFile[], config: FamilyConfig, me
   );
 }
 
+/** Of a config that says what its weights are not, for instance since they were unpacked: transformers refuses it, or looks for packed ones. */
+const noneIsPacked = (method: string, path: string): string =>
+  `${path}: it says that weights are quantized by ${shown(method)}, and none is: they are read as they stand. Take "quantization_config" out of it if they were unpacked, else fetch the quantized files.`;
+
 /** Whether a tensor is of what stands beside the text model. */
 const isForeign = (name: string, { family, options }: FamilyConfig): boolean =>
   (family.foreign?.test(name) ?? false) || (options.isForeign?.(name) ?? false);
@@ -97,7 +102,10 @@ interface Finding {
 }
 
 /** Finds what files hold: weights that stand for themselves, and those that several tensors are. */
-async function locate(files: readonly SafetensorsFile[], finding: Finding): Promise<StoredTensors> {
+async function locate(
+  files: readonly SafetensorsFile[],
+  finding: Finding,
+): Promise<StoredTensors & Required<Pick<StoredTensors, "parts">>> {
   const { config, method, known } = finding;
   const repeated: string[] = [];
   const groups = new Map<string, Map<string, Place>>();

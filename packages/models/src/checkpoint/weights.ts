@@ -67,7 +67,7 @@ export async function readWeights(source: WeightSource, asFiled: FamilyConfig, o
   const found = match(stored, folder, specs, read.options.head.isTied ? [head] : []);
   const quantization = options.quantize ? quantizationOf(specs, head, options.quantize) : null;
   if (options.quantize) checkUnquantized(found, options.quantize, folder);
-  const warnings = [...restated, ...(quantization?.warnings ?? [])];
+  const warnings = [...(stored.notes ?? []), ...restated, ...(quantization?.warnings ?? [])];
   const tensors = new Map<string, Tensor>();
   const dtypes = new Map<string, DType>();
   const digests = new Map<string, string>();

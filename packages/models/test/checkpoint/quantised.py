@@ -259,3 +259,6 @@ def of_gpt_oss(key, shape):
 
 
 write("gpt-oss-mxfp4", gpt_oss, of_gpt_oss, {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}})
+
+# The last block of each expert is shorter.
+write("mixtral-nf4-long-blocks", mixtral, of_mixtral(lambda m, s: four_bits(m, s, "nf4", block=4096, nested=True)), bnb(load_in_4bit=True))

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
-import { type LoadOptions, loadModel } from "@lowrank/models";
+import { type LoadOptions, loadModel, saveModel } from "@lowrank/models";
 import { bytesSource, CheckpointError, type Device, memoryFiles, readSafetensors, tensor } from "@lowrank/tensor";
 import { sharedDir, testBackend, testDevice } from "test-support";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -33,6 +33,7 @@ const types: Readonly<Record<string, readonly string[]>> = {
   "mixtral-gptq": ["gptq 4 bits"],
   "mixtral-mixed": ["fp4", "fp4 and int8"],
   "mixtral-nf4": ["nf4"],
+  "mixtral-nf4-long-blocks": ["nf4"],
   "mlx-mxfp4": ["mlx 8 bits", "mxfp4"],
   "mlx-tied-unaligned": ["mlx 2 bits", "mlx 3 bits", "mlx 5 bits", "mlx 6 bits"],
   "nf4-bias-sharded": ["nf4"],
@@ -204,6 +205,22 @@ test.each(["awq-bias", "fp4-nested-bf16-storage", "gpt-oss-mxfp4", "int8", "mlx-
   },
 );
 
+test.each(["hqq", "bitsandbytes", "gptq", "fp8", "mxfp4"])("dense weights under a word of %s are read, with a warning", async (name) => {
+  const golden = goldenOf("nf4-bias-sharded");
+  const { model } = await loadModel("m", { device: dev, files: folderOf(golden), dtype: "f32" });
+  const files = memoryFiles();
+  await saveModel(model, "d", { files });
+  model.dispose();
+  const config = JSON.parse(new TextDecoder().decode(files.files.get("d/config.json"))) as object;
+  expect(config).not.toHaveProperty("quantization_config");
+  await files.write("d/config.json", new TextEncoder().encode(JSON.stringify({ ...config, quantization_config: { quant_method: name } })));
+  const { model: dense, warnings } = await loadModel("d", { device: dev, files });
+  expect(warnings).toEqual([
+    `d/config.json: it says that weights are quantized by "${name}", and none is: they are read as they stand. Take "quantization_config" out of it if they were unpacked, else fetch the quantized files.`,
+  ]);
+  dense.dispose();
+});
+
 describe("what is damaged is refused with its name", () => {
   test.each<[string, string, (tensors: Map<string, Raw>) => void, RegExp]>([
     [
@@ -224,6 +241,12 @@ describe("what is damaged is refused with its name", () => {
       "fp4-nested-bf16-storage",
       withState((state) => ({ ...state, blocksize: 0 })),
       /"blocksize" is 0, not a positive integer/,
+    ],
+    [
+      "blocks that end in the middle of a byte",
+      "fp4-nested-bf16-storage",
+      withState((state) => ({ ...state, blocksize: 63 })),
+      /q_proj\.weight" has blocks of 63 numbers, which end in the middle of a byte/,
     ],
     ["a state that is a list", "fp4-nested-bf16-storage", withState(() => []), /Correct the file/],
     [

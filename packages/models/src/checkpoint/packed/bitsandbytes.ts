@@ -1,4 +1,4 @@
-import { fourBitValues, isFloat, nestedScales, rowwiseValues, type Shape, sizeOf, tensorDType } from "@lowrank/tensor";
+import { type FourBitWeight, fourBitValues, isFloat, nestedScales, rowwiseValues, sizeOf, type Tensor, tensorDType } from "@lowrank/tensor";
 import * as z from "zod/mini";
 import { checked, count } from "../../schema.js";
 import { bytesPart, numbersPart, packedWeight, plainPart } from "../stored/packed-weight.js";
@@ -65,18 +65,26 @@ async function inFourBits(parts: Parts, weight: string): Promise<StoredWeight> {
   const scales = Math.ceil(size / blockSize);
   if (entryOf(codes).bytes !== Math.ceil(size / 2))
     throw damaged(codes, `has ${entryOf(codes).bytes} bytes, and its state asks for ${Math.ceil(size / 2)}`);
+  if (blockSize % 2 !== 0) throw damaged(codes, `has blocks of ${blockSize} numbers, which end in the middle of a byte`);
   checkFloats(table, 16);
   const isNested = parts.has("nested_absmax");
-  const common = { packed: bytesPart(codes, [entryOf(codes).bytes]), code: plainPart(table, [16]) };
-  const place = { place: codes, shape, type, isJoinable: size % blockSize === 0 };
-  const whole = (pieces: number): Shape => [pieces, ...shape];
+  // The last block may be shorter. On a device it is whole, so that another weight can follow.
+  const whole = scales * blockSize;
+  const common = { packed: bytesPart(codes, [whole / 2]), code: plainPart(table, [16]) };
+  const place = { place: codes, shape, type };
+  const values = (weight: Omit<FourBitWeight, "blockSize" | "shape">, pieces: number): Tensor => {
+    if (whole === size) return fourBitValues({ ...weight, blockSize, shape: [pieces, ...shape] });
+    return fourBitValues({ ...weight, blockSize, shape: [pieces, whole] })
+      .slice([0, pieces], [0, size])
+      .reshape([pieces, ...shape]);
+  };
   if (!isNested) {
     checkFloats(absmax, scales);
     return packedWeight({
       ...place,
       options: { blockSize },
       parts: { ...common, absmax: plainPart(absmax, [scales]) },
-      values: ({ packed, code, absmax: held }, pieces) => fourBitValues({ packed, code, absmax: held, blockSize, shape: whole(pieces) }),
+      values,
     });
   }
   const { nested_blocksize: outer = 256, nested_offset: offset = 0 } = nested;
@@ -96,13 +104,10 @@ async function inFourBits(parts: Parts, weight: string): Promise<StoredWeight> {
       offset: numbersPart([offset]),
     },
     values: ({ packed, code, absmax: held, nestedCode, nestedAbsmax: largest, offset: mean }, pieces) =>
-      fourBitValues({
-        packed,
-        code,
-        absmax: nestedScales({ absmax: held, code: nestedCode, nestedAbsmax: largest, offset: mean, blockSize: outer }),
-        blockSize,
-        shape: whole(pieces),
-      }),
+      values(
+        { packed, code, absmax: nestedScales({ absmax: held, code: nestedCode, nestedAbsmax: largest, offset: mean, blockSize: outer }) },
+        pieces,
+      ),
   });
 }
 

@@ -78,13 +78,9 @@ export interface PackedDescription<Part extends string = string> {
   /** What its equation depends on beside the parts. */
   readonly options: Readonly<Record<string, number | string | boolean>>;
   readonly parts: Readonly<Record<Part, PackedPart>>;
-  /** False where its blocks do not end with it, so that no other weight can follow in the same tensors. */
-  readonly isJoinable?: boolean;
   /** The numbers of so many weights of this shape, f32 [count, ...shape]; each part has an axis of `count` in front. */
   values(parts: Readonly<Record<Part, Tensor>>, count: number): Tensor;
 }
-
-let apart = 0;
 
 /** A weight that stays in its blocks. Several that are alike lie in one set of tensors, one behind the other. */
 export function packedWeight<Part extends string>(description: PackedDescription<Part>): StoredWeight {
@@ -99,9 +95,9 @@ class PackedWeight implements StoredWeight {
 
   constructor(description: PackedDescription) {
     this.#description = description;
-    const { type, options, parts, shape, isJoinable = true } = description;
+    const { type, options, parts, shape } = description;
     const key = JSON.stringify([type, options, shape, Object.entries(parts).map(([name, part]) => [name, part.dtype, part.shape])]);
-    this.layout = { type, key: isJoinable ? key : `${key} ${apart++}` };
+    this.layout = { type, key };
   }
 
   get file(): string {

@@ -52,6 +52,8 @@ export interface StoredTensors {
   readonly repeated: readonly string[];
   /** The tensors of what is no text model. */
   readonly foreign: readonly string[];
+  /** What is unusual about them, a sentence each. */
+  readonly notes?: readonly string[];
   /** The tensors of safetensors files that weights in blocks are made of. */
   readonly parts?: ReadonlyMap<string, readonly Place[]>;
 }
