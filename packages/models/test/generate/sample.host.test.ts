@@ -64,12 +64,20 @@ test("a prompt of any length is read by passes of the same few sizes, of hardly 
     if (length >= 256) expect(sum + 12 * chunks.length).toBeLessThanOrEqual(1.1 * (length + 12 * Math.ceil(length / 256)) + chunkStep);
     for (const size of chunks) sizes.add(size);
   }
-  expect([...sizes].sort((a, b) => a - b)).toEqual([16, 64, 256]);
+  expect([...sizes].sort((a, b) => a - b)).toEqual([4, 16, 64, 256]);
+  for (const [length, passes] of [
+    [1, [4]],
+    [4, [4]],
+    [5, [16]],
+    [20, [16, 16]],
+  ] as const)
+    expect(chunksFor(length, 3008)).toEqual(passes);
 });
 
 test("a prompt that fills its context is read in passes that do not leave the room for it", () => {
   for (const context of [16, 96, 272, 1024]) {
-    for (let length = context - 15; length <= context; length++)
+    // Four tokens alone are read as such.
+    for (let length = Math.max(5, context - 15); length <= context; length++)
       expect(chunksFor(length, context).reduce((all, size) => all + size, 0)).toBe(context);
   }
 });

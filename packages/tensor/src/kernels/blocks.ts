@@ -57,6 +57,9 @@ const lookUpCost = 2;
 const mostPositions = 256;
 /** Up to so many positions a larger block is better where it costs no more. */
 const shortTurn = 16;
+/** The share of a smaller block's cost that a larger one may have, and fewer lanes of more lanes'. */
+const mostOfSmaller = 0.95;
+const mostOfMoreLanes = 0.8;
 /** What four loads cost that are not of neighbours. */
 const scatteredCost = 4;
 /** And one of an element for all lanes. */
@@ -76,6 +79,7 @@ export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesIn
   const divisors = divisorsOf(value, axis);
   const sizes = new Set<number>([4, 8, 16, 32, 64, 128, 256]);
   for (const divisor of divisors) for (const multiple of [1, 2, 4, 8]) sizes.add(divisor * multiple);
+  let most = Number.POSITIVE_INFINITY;
   const found = lanesOfVectors.flatMap((lanes) => {
     let best: Walk | null = null;
     for (const blockSize of [...sizes].sort((a, b) => a - b)) {
@@ -83,15 +87,19 @@ export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesIn
       for (const step of [1, 2, 4, 8]) {
         if (blockSize % (lanes * step) !== 0) continue;
         const blocks = { size: blockSize, step, lanes };
-        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, { axis, size, held }, blocks, inBytes);
+        const limit = Math.min(most, best?.cost ?? Number.POSITIVE_INFINITY);
+        const cost = plain ? costOfPlain(plain, blocks) : costOf(value, { axis, size, held }, blocks, inBytes, limit);
         // A larger block has to save something, but a turn of the loop should not be too short.
-        if (cost !== null && (!best || cost < best.cost * 0.95 || (blockSize <= shortTurn && cost <= best.cost))) best = { blocks, cost };
+        if (cost !== null && (!best || cost < best.cost * mostOfSmaller || (blockSize <= shortTurn && cost <= best.cost)))
+          best = { blocks, cost };
       }
     }
+    // Of fewer lanes, what costs more than this is never chosen, nor does it stand in the way of what is.
+    if (best) most = (best.cost * mostOfMoreLanes) / mostOfSmaller;
     return best ? [best] : [];
   });
   // More lanes first: they are worth a little.
-  return found.reduce<Walk | null>((best, walk) => (best && walk.cost > best.cost * 0.8 ? best : walk), null);
+  return found.reduce<Walk | null>((best, walk) => (best && walk.cost > best.cost * mostOfMoreLanes ? best : walk), null);
 }
 
 /** How far each load of an expression moves with an axis, and how many do not. */
@@ -150,21 +158,25 @@ function costOfPlain({ strides, sharedCount }: PlainLoads, blocks: Blocks): numb
   return (cost * 4) / blocks.size;
 }
 
-/** Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses. */
+/**
+ * Loads of four neighbours that an element takes, shared among the units of a block; null where lanes differ in more than their addresses, or where
+ * they are more than `limit`. Units are looked at one after another, because most blocks are out after a few.
+ */
 function costOf(
   value: Expr,
   { axis, size, held }: { readonly axis: number; readonly size: number; readonly held: Held | null },
   blocks: Blocks,
   inBytes: BytesInLanes,
+  limit: number,
 ): number | null {
   const make = new ExprMakers();
   const lane = make.variable(axis, blocks.lanes);
   // Other variables keep their numbers, and the block's comes after all of them.
   const block = make.variable(blockAxis, size / blocks.size);
-  const roots = Array.from({ length: unitsOf(blocks) }, (_, unit) => {
+  const rootOf = (unit: number): Expr => {
     const at = positionIn(make, blocks, block, unit, lane);
     return substitute(value, make, (old, oldSize) => (old === axis ? at : make.variable(old, oldSize)));
-  });
+  };
   const bytes = new Set<Expr>();
   // What is made of bytes takes their loads, whatever lies between.
   const areBytes = (expr: Expr): boolean => {
@@ -178,28 +190,41 @@ function costOf(
   const lookUps = new Set<Expr>();
   const quarter = blocks.lanes / 4;
   const times = (expr: Expr): number => (held && isInvariant(expr, held.axis) ? 1 / held.positions : 1);
-  let cost = 0;
-  for (const expr of expressionsBelow(roots, { has: areBytes })) {
+  /** What an expression costs beside its operands; null for one that lanes cannot have. */
+  const own = (expr: Expr): number | null => {
     if (isInvariant(expr, axis)) {
-      if (expr.op === "load") cost += sharedCost * times(expr);
-      else if (expr.op === "binary" || expr.op === "select") cost += sharedStepCost * times(expr);
-    } else if (expr.op === "load") {
-      const stride = strideOf(expr.index, axis);
-      if (stride === null) return null;
-      cost += (stride === 1 ? 1 : scatteredCost) * quarter * times(expr);
-    } else if (expr.op === "binary" && (expr.kind === "shl" || expr.kind === "shr") && !isInvariant(expr.b, axis)) {
-      // There is no instruction for it.
-      cost += scatteredCost * quarter * times(expr);
-    } else {
-      const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
-      // What the user divides by a power of two are mostly bits.
-      const isDivision = divides && !(expr.op === "binary" && expr.b.op === "const" && Number.isInteger(Math.log2(expr.b.value)));
-      if (isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis))) return null;
+      if (expr.op === "load") return sharedCost * times(expr);
+      return expr.op === "binary" || expr.op === "select" ? sharedStepCost * times(expr) : 0;
     }
+    if (expr.op === "load") {
+      const stride = strideOf(expr.index, axis);
+      return stride === null ? null : (stride === 1 ? 1 : scatteredCost) * quarter * times(expr);
+    }
+    // There is no instruction for it.
+    if (expr.op === "binary" && (expr.kind === "shl" || expr.kind === "shr") && !isInvariant(expr.b, axis))
+      return scatteredCost * quarter * times(expr);
+    const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
+    // What the user divides by a power of two are mostly bits.
+    const isDivision = divides && !(expr.op === "binary" && expr.b.op === "const" && Number.isInteger(Math.log2(expr.b.value)));
+    return isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis)) ? null : 0;
+  };
+  const counted = new Set<Expr>();
+  let ofExpressions = 0;
+  let cost = 0;
+  for (let unit = 0; unit < unitsOf(blocks); unit++) {
+    for (const expr of expressionsBelow([rootOf(unit)], { has: (each) => counted.has(each) || areBytes(each) })) {
+      counted.add(expr);
+      const added = own(expr);
+      if (added === null) return null;
+      ofExpressions += added;
+    }
+    let sum = ofExpressions;
+    for (const load of bytes) sum += quarter * times(load);
+    for (const lookUp of lookUps) sum += lookUpCost * quarter * times(lookUp);
+    cost = (sum * 4) / blocks.size;
+    if (cost > limit) return null;
   }
-  for (const load of bytes) cost += quarter * times(load);
-  for (const lookUp of lookUps) cost += lookUpCost * quarter * times(lookUp);
-  return (cost * 4) / blocks.size;
+  return cost;
 }
 
 /** A number for a variable that no kernel has. */

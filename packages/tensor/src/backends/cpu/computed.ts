@@ -65,18 +65,24 @@ export function once<T>(value: Expr, key: string, find: () => T): T {
   return known.get(key) as T;
 }
 
-/** How an operand is walked best along its row or its column. */
+/** How an operand is walked best along its row or its column; either is found when it is read. */
 export function walks(
   { value, slots }: LoadOperand,
   batch: readonly number[],
   [rows, columns]: readonly [number, number],
   dtypeOf: (slot: Slot) => DType,
 ): { readonly row: Walk | null; readonly column: Walk | null } {
+  const along = (axis: number, size: number): Walk | null =>
+    once(value, `walk ${axis} ${size} ${slots.map(dtypeOf).join()}`, () => walkOf(value, axis, size, new SmallIntegers(dtypeOf, axis)));
   const rank = batch.length;
-  return once(value, `walks ${rank} ${rows} ${columns} ${slots.map(dtypeOf).join()}`, () => ({
-    row: walkOf(value, rank, rows, new SmallIntegers(dtypeOf, rank)),
-    column: walkOf(value, rank + 1, columns, new SmallIntegers(dtypeOf, rank + 1)),
-  }));
+  return {
+    get row() {
+      return along(rank, rows);
+    },
+    get column() {
+      return along(rank + 1, columns);
+    },
+  };
 }
 
 /** How a right operand [k, n] is packed: the sizes, and a number by which it is multiplied. */
