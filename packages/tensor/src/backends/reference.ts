@@ -64,7 +64,6 @@ const referenceExecutor: Executor = {
     const inputs = [...new Set(stored.values())];
     return {
       inputs,
-      targets,
       run(given, storages) {
         const bound = new Map(inputs.map((storage, i) => [storage, given[i] as Storage]));
         const results = interpret(roots, device, stored, (storage) => readStorage(bound.get(storage) ?? storage));

@@ -19,6 +19,7 @@ interface Recording {
   readonly argumentOf: readonly (number | null)[];
   /** Targets in order: first the assigned storages, then the results. */
   readonly assigned: readonly Storage[];
+  /** Stand-ins for the results, which do not keep the recorded graph, and the output with them in place of these. */
   readonly results: readonly Tensor[];
   readonly output: Tree;
   /** How many handles there were when it was last looked whether one depends on what is assigned. */
@@ -127,9 +128,10 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
 
   const assignments = [...device.pendingAssignments];
   device.pendingAssignments = new Map();
+  const standIns = results.map((t) => fromStorage(new Storage(device, t.dtype, t.size), t.shape));
   const targets: Target[] = [
     ...assignments.map(([storage, { value }]) => ({ storage, value })),
-    ...results.map((t) => ({ storage: new Storage(device, t.dtype, t.size), value: t.node })),
+    ...results.map((t, i) => ({ storage: standIns[i]?.storage as Storage, value: t.node })), // one for each
   ];
   for (const [, { target }] of assignments) target.settle();
   const program = device.executor.prepare(device, targets);
@@ -138,8 +140,15 @@ function record(fn: (...args: readonly unknown[]) => unknown, args: readonly unk
     const index = placeholders.findIndex((p) => p.storage === storage);
     return index < 0 ? null : index;
   });
-  const template = mapTensors(output, (t) => t);
-  return { device, program, argumentOf, assigned: assignments.map(([storage]) => storage), results, output: template, handleCount: -1 };
+  return {
+    device,
+    program,
+    argumentOf,
+    assigned: assignments.map(([storage]) => storage),
+    results: standIns,
+    output: mapTensors(output, (t) => standIns[distinct.get(t) ?? -1] ?? t),
+    handleCount: -1,
+  };
 }
 
 function stepOf(key: Tensor): Tensor {

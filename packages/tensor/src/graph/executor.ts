@@ -8,12 +8,11 @@ export interface Target {
   readonly value: Node;
 }
 
-/** Graph work done once, runnable many times; storages of `inputs` and `targets` may be exchanged for others of the same type. */
+/** Graph work done once, runnable many times; the storages of `inputs` and of the targets may be exchanged for others of the same type. */
 export interface Program {
   /** The storages that the graph reads, in binding order. */
   readonly inputs: readonly Storage[];
-  readonly targets: readonly Target[];
-  /** Runs with the given storages in place of `inputs` and the targets' storages. All reads see the values from before the run. */
+  /** Runs with the given storages in place of `inputs` and the targets' own. All reads see the values from before the run. */
   run(inputs: readonly Storage[], targets: readonly Storage[]): void;
   /** Keeps what was made ready until `dispose`, however long it is not used. */
   hold(): void;

@@ -122,7 +122,7 @@ export function planExecutor(): Executor {
         cached = { structure: { words, forms, hash }, executable, bindings: made.bindings, holders: 0 };
       }
       cache.use(cached);
-      return program(device.backend, cached, structure.inputs, targets);
+      return program(device.backend, cached, structure.inputs);
     },
   };
 }
@@ -154,10 +154,9 @@ class PlanCache {
   }
 }
 
-function program(backend: Backend, cached: CachedPlan, inputs: readonly Storage[], targets: readonly Target[]): Program {
+function program(backend: Backend, cached: CachedPlan, inputs: readonly Storage[]): Program {
   return {
     inputs,
-    targets,
     run(given, storages) {
       const buffers = given.map((storage) => storage.buffer);
       for (const [i, storage] of storages.entries()) buffers[cached.bindings[i] ?? 0] = storage.buffer;

@@ -1,6 +1,6 @@
 import type { Backend, BackendBuffer, BackendCounters, Executable } from "../graph/backend.js";
 import { Device, type DeviceName } from "../graph/device.js";
-import type { Executor, Program, Target } from "../graph/executor.js";
+import type { Executor, Program } from "../graph/executor.js";
 import type { Plan } from "../kernels/kernel.js";
 import { planExecutor } from "./plan-executor.js";
 
@@ -22,15 +22,14 @@ export interface PlannedFor {
 }
 
 /** A program that gives results their memory and computes nothing. */
-const unplanned = (targets: readonly Target[]): Program => ({
+const unplanned: Program = {
   inputs: [],
-  targets,
   run(_inputs, storages) {
     for (const storage of storages) storage.buffer;
   },
   hold() {},
   dispose() {},
-});
+};
 
 /**
  * A device on which programs are scheduled as for `like` and nothing is allocated or run: what a model would take is known without
@@ -93,7 +92,7 @@ export function planningDevice(like: PlannedFor, budgetBytes: number = Number.MA
   };
   const executor = planExecutor();
   let isInitializing = false;
-  const prepare: Executor["prepare"] = (device, targets) => (isInitializing ? unplanned(targets) : executor.prepare(device, targets));
+  const prepare: Executor["prepare"] = (device, targets) => (isInitializing ? unplanned : executor.prepare(device, targets));
   return {
     device: new Device(like.name, backend, { prepare }),
     plans,
