@@ -1,4 +1,4 @@
-import { mul, sub, type Tensor, untracked } from "@lowrank/tensor";
+import { mul, sub, type Tensor, tensor, untracked } from "@lowrank/tensor";
 import {
   bytesOf,
   checkGradients,
@@ -8,7 +8,7 @@ import {
   type Parameters,
   slotsOf,
   type UpdateOptions,
-  zeroState,
+  zeroStates,
 } from "./optimizer.js";
 
 /** Settings of `adamw`, with torch's defaults. */
@@ -39,16 +39,16 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
   if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1))
     throw new RangeError(`adamw: betas are ${beta1} and ${beta2}. Use numbers from 0 to below 1.`);
   const slots = slotsOf(parameters, weightDecay);
-  const first = slots.map((slot) => zeroState(slot.parameter));
-  const second = slots.map((slot) => zeroState(slot.parameter));
+  const first = zeroStates(slots);
+  const second = zeroStates(slots);
   const state = new Map<string, Tensor>();
   for (const [i, { name }] of slots.entries()) {
     state.set(`exp_avg.${name}`, first[i] as Tensor);
     state.set(`exp_avg_sq.${name}`, second[i] as Tensor);
   }
   // The corrections are state and follow c ← β c + (1 − β): exact to f32, which 1 − βᵗ from a step count is not while βᵗ is near 1.
-  const sample = slots[0]?.parameter;
-  const corrections = sample ? ([zeroState(sample, []), zeroState(sample, [])] as const) : null;
+  const device = slots[0]?.parameter.device;
+  const corrections = device ? ([tensor(0, { device }), tensor(0, { device })] as const) : null;
   if (corrections) {
     state.set("bias_correction1", corrections[0]);
     state.set("bias_correction2", corrections[1]);

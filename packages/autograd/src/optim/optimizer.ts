@@ -1,4 +1,4 @@
-import { CheckpointError, fromBytes, realizeNow, type Shape, ShapeError, sameShape, showShape, sizeOf, type Tensor } from "@lowrank/tensor";
+import { CheckpointError, fromBytes, largest, realizeNow, ShapeError, sameShape, showShape, type Tensor } from "@lowrank/tensor";
 
 /** Parameters that share settings which differ from the optimizer's own. */
 export interface ParameterGroup {
@@ -76,9 +76,11 @@ export function slotsOf(given: Parameters | readonly ParameterGroup[], weightDec
   return slots;
 }
 
-/** A state tensor of zeros, f32, in the parameter's shape or another. */
-export function zeroState(parameter: Tensor, shape: Shape = parameter.shape): Tensor {
-  return fromBytes(new Uint8Array(4 * sizeOf(shape)), "f32", shape, parameter.device);
+/** State tensors of zeros, f32, one of each parameter's shape. */
+export function zeroStates(slots: readonly Slot[]): Tensor[] {
+  const sizes = slots.map(({ parameter }) => parameter.size);
+  const zeros = new Uint8Array(4 * largest(sizes, 0));
+  return slots.map(({ parameter: { size, shape, device } }) => fromBytes(zeros.subarray(0, 4 * size), "f32", shape, device));
 }
 
 /** Throws ShapeError unless there is one gradient of the right shape for each parameter. */

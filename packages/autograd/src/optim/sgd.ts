@@ -8,7 +8,7 @@ import {
   type Parameters,
   slotsOf,
   type UpdateOptions,
-  zeroState,
+  zeroStates,
 } from "./optimizer.js";
 
 /** Settings of `sgd`, with torch's defaults. */
@@ -30,7 +30,7 @@ export function sgd(parameters: Parameters | readonly ParameterGroup[], options:
   const { momentum = 0, nesterov = false, weightDecay = 0, learningRate = 1e-3 } = options;
   if (nesterov && momentum <= 0) throw new RangeError("sgd: nesterov needs a momentum above 0. Set momentum, for instance 0.9.");
   const slots = slotsOf(parameters, weightDecay);
-  const buffers: (Tensor | null)[] = slots.map((slot) => (momentum === 0 ? null : zeroState(slot.parameter)));
+  const buffers: readonly Tensor[] = momentum === 0 ? [] : zeroStates(slots);
   const state = new Map<string, Tensor>();
   for (const [i, { name }] of slots.entries()) {
     const buffer = buffers[i];
