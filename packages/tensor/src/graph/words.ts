@@ -12,7 +12,7 @@ export function codeOf(name: string): number {
 
 function pushList(out: number[], list: readonly number[]): void {
   out.push(list.length);
-  for (const item of list) out.push(item);
+  for (let i = 0; i < list.length; i++) out.push(list[i] as number); // within bounds
 }
 
 /** A number in two words, which tell −0 from 0 and equal themselves where it is not a number. */
@@ -69,7 +69,7 @@ export function pushNode(out: number[], node: Node): void {
       return;
     case "matmul":
       out.push(node.plus?.length ?? 0);
-      for (const { factor } of node.plus ?? []) pushNumber(out, factor);
+      if (node.plus) for (const { factor } of node.plus) pushNumber(out, factor);
       return;
     case "composite":
       out.push(codeOf(node.name), node.inputs.length, node.outputs.length);

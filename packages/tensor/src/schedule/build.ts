@@ -86,8 +86,10 @@ class Builder {
     this.#slots = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
     const inputSlots = new Map(inputs.map((storage, slot) => [storage, slot]));
     this.#slotOfNode = new Int32Array(graph.count).fill(-1);
-    for (const [number, node] of graph.nodes.entries())
+    for (let number = 0; number < graph.count; number++) {
+      const node = graph.node(number);
       if (node.op === "buffer") this.#slotOfNode[number] = inputSlots.get(node.storage) ?? -1;
+    }
     this.#results = graph.roots.map((root) => numberBehindReshapes(graph, root));
     this.#isResult = new Set(this.#results);
     this.#strided = strided;

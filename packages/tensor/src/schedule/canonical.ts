@@ -78,9 +78,14 @@ class Canon {
       if (input !== given[edge - start]) isSame = false;
     }
     const rebuilt = isSame ? node : withInputs(node, canonical);
-    if (!hasForm || mayBeSimpler(rebuilt)) return this.#numberOf(this.#made(rebuilt, hasForm ? form : undefined));
+    if (!hasForm) return this.#numberOf(this.#made(rebuilt));
+    const simpler = mayBeSimpler(rebuilt) ? this.#replaced(rebuilt) : null;
+    if (simpler) return this.#numberOf(this.#known(simpler));
     this.#words(form, inputs, start, end, made);
-    return this.#add(rebuilt, form);
+    const added = this.#table.close();
+    if (added < this.#builder.count) return added;
+    for (let edge = start; edge < end; edge++) this.#builder.input(made[inputs[edge] as number] as number);
+    return this.#close(rebuilt, form);
   }
 
   #words(form: number, inputs: Int32Array, start: number, end: number, made: Int32Array): void {
@@ -122,8 +127,8 @@ class Canon {
   }
 
   /** A node over canonical inputs. */
-  #made(node: Node, form?: number): Node {
-    return this.make(node.op === "composite" && node.bodies ? { ...node, bodies: this.#visit(node.bodies) } : node, form);
+  #made(node: Node): Node {
+    return this.make(node.op === "composite" && node.bodies ? { ...node, bodies: this.#visit(node.bodies) } : node);
   }
 
   #leaf(node: Node & { readonly op: "buffer" }): number {
@@ -146,17 +151,26 @@ class Canon {
     const number = this.#table.close();
     if (number < this.#builder.count) return number;
     if (node.op !== "buffer") for (const input of inputsOf(node)) this.#builder.input(this.#numberOf(input));
-    this.#builder.close(node, form);
+    return this.#close(node, form);
+  }
+
+  /** The number of a new node, whose inputs the builder was given. */
+  #close(node: Node, form: number): number {
+    const number = this.#builder.close(node, form);
     this.#numbers.set(node, number);
     return number;
   }
 
   /** A node over canonical inputs, as simple as it can be said. */
-  readonly make = (node: Node, form?: number): Node => {
+  readonly make = (node: Node): Node => {
     const replaced = this.#replaced(node);
-    if (!replaced) return this.#intern(node, form ?? this.forms.of(node));
-    return this.#numbers.has(replaced) ? replaced : this.make(replaced);
+    return replaced ? this.#known(replaced) : this.#intern(node, this.forms.of(node));
   };
+
+  /** What says a node in less: canonical, or to be made so. */
+  #known(replaced: Node): Node {
+    return this.#numbers.has(replaced) ? replaced : this.make(replaced);
+  }
 
   #replaced(node: Node): Node | null {
     if (node.op === "detach") return node.x;

@@ -21,23 +21,27 @@ export function dependencies(kernels: readonly Bound[]): Task[] {
   const readers: (Task[] | undefined)[] = [];
   /** For each kernel the last one that was found to wait for it. */
   const waits = new Int32Array(kernels.length).fill(-1);
+  const waitFor = (task: Task, other: Task | undefined): void => {
+    if (!other || other === task || waits[other.index] === task.index) return;
+    waits[other.index] = task.index;
+    task.before.push(other);
+    other.after.push(task);
+  };
   return kernels.map((kernel, index) => {
     const task = taskOf(kernel, index);
-    const waitFor = (other: Task | undefined): void => {
-      if (!other || other === task || waits[other.index] === index) return;
-      waits[other.index] = index;
-      task.before.push(other);
-      other.after.push(task);
-    };
-    for (const slot of task.reads) {
-      waitFor(writers[slot]);
+    const { reads, writes } = task;
+    for (let i = 0; i < reads.length; i++) {
+      const slot = reads[i] as Slot; // within bounds
+      waitFor(task, writers[slot]);
       const list = readers[slot];
       if (list) list.push(task);
       else readers[slot] = [task];
     }
-    for (const slot of task.writes) {
-      waitFor(writers[slot]);
-      for (const reader of readers[slot] ?? []) waitFor(reader);
+    for (let i = 0; i < writes.length; i++) {
+      const slot = writes[i] as Slot; // within bounds
+      waitFor(task, writers[slot]);
+      const list = readers[slot];
+      if (list) for (let j = 0; j < list.length; j++) waitFor(task, list[j]);
       writers[slot] = task;
       readers[slot] = undefined;
     }

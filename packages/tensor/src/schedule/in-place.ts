@@ -20,14 +20,15 @@ export function updateInPlace({ kernels, slots }: Draft): Draft {
     if (steps) steps.add(step);
     else touching.set(slot, new Set([step]));
   };
-  for (const [step, kernel] of kernels.entries()) {
+  for (let step = 0; step < kernels.length; step++) {
+    const kernel = kernels[step] as Bound; // within bounds
     for (const slot of kernel.writes) {
       if (copied.has(slot) && !writers.has(slot)) writers.set(slot, step);
       touch(slot, step);
     }
     for (const slot of kernel.reads) touch(slot, step);
   }
-  for (const step of kernels.keys()) {
+  for (let step = 0; step < kernels.length; step++) {
     const copy = made[step];
     if (copy?.kind !== "copy") continue;
     const { from, to } = slotsOfCopy(copy);

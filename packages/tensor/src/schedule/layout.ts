@@ -30,8 +30,7 @@ export function layOut(groups: readonly (readonly Bound[])[], slots: readonly Dr
   const offsets = new Map<Slot, number>();
   let arenaBytes = 0;
   for (const { slot, first, last, bytes } of [...lives].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const start = occupied.lowest(first, last, bytes);
-    occupied.add(first, last, start, start + bytes);
+    const start = occupied.take(first, last, bytes);
     offsets.set(slot, start);
     arenaBytes = Math.max(arenaBytes, start + bytes);
   }
@@ -136,31 +135,33 @@ class Occupied {
   }
 
   /** The nodes above some, each once. */
-  #above(parts: readonly number[]): Set<number> {
-    const above = new Set<number>();
-    for (const part of parts) for (let node = part >> 1; node >= 1 && !above.has(node); node >>= 1) above.add(node);
+  #above(parts: readonly number[]): number[] {
+    const above: number[] = [];
+    for (const part of parts) for (let node = part >> 1; node >= 1 && !above.includes(node); node >>= 1) above.push(node);
     return above;
   }
 
-  add(first: number, last: number, start: number, end: number): void {
+  /** Takes so many bytes from step `first` to `last`, at the lowest address from which on they are free; returns it. */
+  take(first: number, last: number, bytes: number): number {
     const parts = this.#parts(first, last);
+    const above = this.#above(parts);
+    const start = this.#lowest(parts, above, bytes);
     for (const node of parts) {
-      (this.#throughout[node] ??= new Ranges()).add(start, end);
-      (this.#sometimes[node] ??= new Ranges()).add(start, end);
+      (this.#throughout[node] ??= new Ranges()).add(start, start + bytes);
+      (this.#sometimes[node] ??= new Ranges()).add(start, start + bytes);
     }
-    for (const node of this.#above(parts)) (this.#sometimes[node] ??= new Ranges()).add(start, end);
+    for (const node of above) (this.#sometimes[node] ??= new Ranges()).add(start, start + bytes);
+    return start;
   }
 
-  /** The lowest address from which on so many bytes are free from step `first` to `last`. */
-  lowest(first: number, last: number, bytes: number): number {
-    const parts = this.#parts(first, last);
+  #lowest(parts: readonly number[], above: readonly number[], bytes: number): number {
     const all: Ranges[] = [];
     for (const node of parts) if (this.#sometimes[node]) all.push(this.#sometimes[node]);
-    for (const node of this.#above(parts)) if (this.#throughout[node]) all.push(this.#throughout[node]);
+    for (const node of above) if (this.#throughout[node]) all.push(this.#throughout[node]);
     let address = 0;
     for (let before = -1; before !== address; ) {
       before = address;
-      for (const ranges of all) address = ranges.behind(address, bytes);
+      for (let i = 0; i < all.length; i++) address = (all[i] as Ranges).behind(address, bytes); // within bounds
       work.kernels += all.length;
     }
     return address;

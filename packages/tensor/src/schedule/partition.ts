@@ -113,7 +113,8 @@ const kindBits = { view: 1, free: 2, expand: 4, reduce: 8, random: 16, costly: 3
 
 function kindsOf({ nodes }: NumberedGraph): Uint8Array {
   const kinds = new Uint8Array(nodes.length);
-  for (const [i, node] of nodes.entries()) {
+  for (let i = 0; i < nodes.length; i++) {
+    const node = nodes[i] as Node; // within bounds
     let bits = 0;
     if (isView(node)) bits |= node.op === "expand" ? kindBits.view | kindBits.expand : kindBits.view;
     else if (isFree(node)) bits |= kindBits.free;
@@ -142,7 +143,9 @@ function limitSizes(graph: NumberedGraph, kinds: Uint8Array, stored: Uint8Array)
   for (let i = 0; i < count; i++) {
     const kind = kinds[i] as number;
     if (kind & kindBits.free) continue;
-    let [size, depth, viewed] = [1, 0, 0];
+    let size = 1;
+    let depth = 0;
+    let viewed = 0;
     const end = starts[i + 1] as number;
     for (let edge = starts[i] as number; edge < end; edge++) {
       const input = inputs[edge] as number;
@@ -264,10 +267,12 @@ class Costs {
   }
 }
 
+function addsProduct(node: Node): boolean {
+  return node.op === "binary" && node.kind === "add" && (node.a.op === "matmul" || node.b.op === "matmul");
+}
+
 /** A sum of products to which another one is added: kept as it runs, since else each product waits for the last one. */
 function isRunningSum(graph: NumberedGraph, number: number): boolean {
-  const addsProduct = (node: Node): boolean =>
-    node.op === "binary" && node.kind === "add" && (node.a.op === "matmul" || node.b.op === "matmul");
   if (!addsProduct(graph.node(number))) return false;
   const { starts, users } = graph.users;
   const end = starts[number + 1] as number;
@@ -285,8 +290,9 @@ function isWorthStoring(graph: NumberedGraph, costs: Costs, isShared: boolean, n
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
   const { shape } = graph.node(number);
   const { starts, users } = graph.users;
-  for (const user of users.subarray(starts[number], starts[number + 1])) {
-    const repeated = graph.node(user);
+  const end = starts[number + 1] as number;
+  for (let edge = starts[number] as number; edge < end; edge++) {
+    const repeated = graph.node(users[edge] as number);
     if (repeated.op === "expand" && repeated.shape.some((size, axis) => axis < repeated.shape.length - 1 && size !== shape[axis]))
       return true;
   }

@@ -20,8 +20,8 @@ export class Sequence<T> {
 
   constructor(items: readonly T[]) {
     let last: Place<T> | null = null;
-    for (const [i, item] of items.entries()) {
-      const place: Place<T> = { item, label: (i + 1) * spacing, previous: last, next: null };
+    for (let i = 0; i < items.length; i++) {
+      const place: Place<T> = { item: items[i] as T, label: (i + 1) * spacing, previous: last, next: null };
       if (last) last.next = place;
       else this.#first = place;
       last = place;

@@ -50,7 +50,7 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
     builder.close(node, form);
   };
 
-  // Depth first, inputs before users; a node that was entered has a number, its own from when it is closed.
+  // Depth first, inputs before users: no node that is entered is behind itself, so that it has no number until it is closed.
   const nodes: Node[] = [];
   const inputs: (readonly Node[])[] = [];
   const next: number[] = [];
@@ -62,7 +62,6 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
       close(node, its, storage);
       return;
     }
-    numbers.set(node, -1);
     nodes.push(node);
     inputs.push(its);
     next.push(0);

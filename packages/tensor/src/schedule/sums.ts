@@ -1,4 +1,4 @@
-import { inputsOf, type Node, withInputs } from "../graph/node.js";
+import { type Node, withInputs } from "../graph/node.js";
 import { GraphBuilder, type NumberedGraph, pruned } from "../graph/numbered.js";
 import type { Forms } from "../graph/words.js";
 import { sameShape, sizeOf } from "../tensor/shape.js";
@@ -72,20 +72,16 @@ class Summer {
     const { old } = this;
     const [start, end] = [old.starts[i] as number, old.starts[i + 1] as number];
     let isSame = true;
+    const inputs: Node[] = [];
     for (let edge = start; edge < end; edge++) {
       const input = old.inputs[edge] as number;
       const made = this.#now(input);
       this.#builder.input(made);
+      inputs.push(this.#node(made));
       if (this.#node(made) !== old.node(input)) isSame = false;
     }
     const node = old.node(i);
-    const kept = isSame
-      ? node
-      : withInputs(
-          node,
-          inputsOf(node).map((_, index) => this.#node(this.#now(old.input(i, index)))),
-        );
-    return this.#builder.close(kept, old.forms[i] as number);
+    return this.#builder.close(isSame ? node : withInputs(node, inputs), old.forms[i] as number);
   }
 
   /** Adds a node that the old graph does not have. */

@@ -62,11 +62,14 @@ export function argumentPlaces(steps: readonly Step[]): {
   const reserve = (block: readonly Word[]): void => {
     blocks.set(block, wordCount);
     wordCount += block.length;
-    for (const word of block) {
+    for (let i = 0; i < block.length; i++) {
+      const word = block[i] as Word; // within bounds
       if (typeof word === "number") continue;
       if (word.kind === "words") reserve(word.words);
-      if (word.kind !== "constants" || tables.has(word.values.join())) continue;
-      tables.set(word.values.join(), { at: wordCount, values: word.values });
+      if (word.kind !== "constants") continue;
+      const key = word.values.join();
+      if (tables.has(key)) continue;
+      tables.set(key, { at: wordCount, values: word.values });
       wordCount += word.values.length;
     }
   };
