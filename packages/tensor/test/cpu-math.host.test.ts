@@ -174,7 +174,12 @@ describe("elementary functions of the cpu backend", () => {
     const kernel = elementwise(
       count,
       (makers, index) =>
-        makers.random(makers.load("u32", 0, makers.int(0)), makers.load("u32", 0, makers.int(1)), 5, makers.add(index, makers.int(3))),
+        makers.random(
+          makers.load("u32", 0, makers.int(0)),
+          makers.load("u32", 0, makers.int(1)),
+          makers.constant("u32", 5),
+          makers.add(index, makers.int(3)),
+        ),
       1,
     );
     const key = [0xdeadbeef, 0x12345678];

@@ -11,6 +11,7 @@ import { Device } from "../src/graph/device.js";
 import { eventLoopTurn } from "../src/graph/event-loop.js";
 import { Storage } from "../src/graph/storage.js";
 import type { Tensor } from "../src/graph/tensor.js";
+import "../src/ops/methods.js";
 import { planExecutor } from "../src/schedule/plan-executor.js";
 import { DeviceError } from "../src/tensor/errors.js";
 

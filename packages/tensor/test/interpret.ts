@@ -90,7 +90,7 @@ function evaluate(expr: Expr, variables: readonly number[], accumulators: readon
     case "index":
       return fit(expr.dtype, binary(expr, at(expr.a), at(expr.b)), round);
     case "random":
-      return philox(at(expr.key0), at(expr.key1), expr.stream, at(expr.index));
+      return philox(at(expr.key0), at(expr.key1), at(expr.stream), at(expr.index));
   }
 }
 

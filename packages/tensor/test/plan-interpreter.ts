@@ -192,7 +192,7 @@ function evaluate(expr: Expr, at: readonly number[], accumulators: readonly numb
       return accumulators[expr.index] ?? 0;
     case "random": {
       const index = value(expr.index);
-      return philox([index >>> 2, 0, expr.stream, 0], [value(expr.key0), value(expr.key1)])[index & 3] ?? 0;
+      return philox([index >>> 2, 0, value(expr.stream), 0], [value(expr.key0), value(expr.key1)])[index & 3] ?? 0;
     }
     case "select":
       return value(expr.condition) ? value(expr.a) : value(expr.b);

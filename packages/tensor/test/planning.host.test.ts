@@ -61,6 +61,10 @@ const graphs: Readonly<Record<string, (n: number, t: (...values: number[]) => Te
       return old;
     });
   },
+  "draws of one shape, each of a stream of its own": (n, t) => {
+    const generator = new Generator(t(0).device, 1);
+    return Array.from({ length: n / 4 }, () => generator.uniform([4]).less(0.5));
+  },
   "views of views": (n, t) => [repeated(n / 4, t(1, 2, 3, 4, 5, 6).reshape([2, 3]), (x) => x.permute([1, 0]).reshape([2, 3]))],
 };
 

@@ -29,7 +29,8 @@ const definitions: { readonly [Op in Primitive]: (node: NodeOf<Op>, given: Given
   buffer: (node, { read }) => Float64Array.from(read(node.storage)),
   random(node, { get }) {
     const [k0 = 0, k1 = 0] = get(node.key);
-    return fill(node.shape, (_, i) => philox([i >>> 2, 0, node.stream, 0], [k0, k1])[i & 3] ?? 0);
+    const [stream = 0] = get(node.stream);
+    return fill(node.shape, (_, i) => philox([i >>> 2, 0, stream, 0], [k0, k1])[i & 3] ?? 0);
   },
   unary(node, { get }) {
     const dtype = computeDType(node.dtype);

@@ -35,7 +35,7 @@ export type Node =
       readonly history?: Place;
     })
   /** Philox4x32-10 words: element i is word i & 3 of counter [i >> 2, 0, stream, 0] under the u32 key [2]. */
-  | (Typed & { readonly op: "random"; readonly key: Node; readonly stream: number })
+  | (Typed & { readonly op: "random"; readonly key: Node; readonly stream: Node })
   | (Typed & { readonly op: "unary"; readonly kind: UnaryKind; readonly x: Node })
   | (Typed & { readonly op: "binary"; readonly kind: BinaryKind; readonly a: Node; readonly b: Node })
   | (Typed & { readonly op: "select"; readonly condition: Node; readonly a: Node; readonly b: Node })
@@ -95,7 +95,7 @@ export function inputsOf(node: Node): readonly Node[] {
     case "argument":
       return [];
     case "random":
-      return [node.key];
+      return [node.key, node.stream];
     case "unary":
     case "cast":
     case "detach":
@@ -145,7 +145,7 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "argument":
       return node;
     case "random":
-      return { ...node, key: at(0) };
+      return { ...node, key: at(0), stream: at(1) };
     case "unary":
       return { op: "unary", kind: node.kind, x: at(0), shape, dtype };
     case "cast":

@@ -37,8 +37,10 @@ export class Generator {
   /** Uniform u32 words of the given shape. */
   bits(shape: Shape): Tensor {
     checkShape(shape, "bits");
-    const stream = currentTrace()?.nextStream(this) ?? this.#draws++;
-    return new Tensor({ op: "random", key: this.key.node, stream, shape: [...shape], dtype: "u32" }, this.device);
+    const { device } = this;
+    // In memory, so that draws that are equal but for it are one kernel.
+    const stream = tensor(currentTrace()?.nextStream(this) ?? this.#draws++, { device, dtype: "u32" }).node;
+    return new Tensor({ op: "random", key: this.key.node, stream, shape: [...shape], dtype: "u32" }, device);
   }
 
   /** Uniform f32 in [low, high), 24 random bits each. torch.rand. */

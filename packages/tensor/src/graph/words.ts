@@ -42,9 +42,6 @@ export function pushNode(out: number[], node: Node): void {
     case "iota":
       out.push(node.axis);
       return;
-    case "random":
-      out.push(node.stream);
-      return;
     case "unary":
     case "binary":
       out.push(codeOf(node.kind));
@@ -82,6 +79,7 @@ export function pushNode(out: number[], node: Node): void {
       out.push(node.index);
       return;
     case "buffer":
+    case "random":
     case "select":
     case "cast":
     case "detach":

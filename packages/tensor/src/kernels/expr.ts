@@ -62,7 +62,7 @@ export type Expr =
       readonly dtype: "u32";
       readonly key0: Expr;
       readonly key1: Expr;
-      readonly stream: number;
+      readonly stream: Expr;
       readonly index: Index;
     });
 
@@ -171,9 +171,9 @@ export class ExprMakers {
     return this.#intern(`a${dtype}${index}`, () => ({ op: "accumulator", dtype, axes: accumulatorBit, index }));
   }
 
-  random(key0: Expr, key1: Expr, stream: number, index: Index): Expr {
-    return this.#intern(`r${this.#id(key0)}:${this.#id(key1)}:${stream}:${this.#id(index)}`, () => {
-      return { op: "random", dtype: "u32", axes: key0.axes | key1.axes | index.axes, key0, key1, stream, index };
+  random(key0: Expr, key1: Expr, stream: Expr, index: Index): Expr {
+    return this.#intern(`r${this.#id(key0)}:${this.#id(key1)}:${this.#id(stream)}:${this.#id(index)}`, () => {
+      return { op: "random", dtype: "u32", axes: key0.axes | key1.axes | stream.axes | index.axes, key0, key1, stream, index };
     });
   }
 
@@ -261,7 +261,7 @@ export function operandsOf(expr: Expr): readonly Expr[] {
     case "select":
       return [expr.condition, expr.a, expr.b];
     case "random":
-      return [expr.key0, expr.key1, expr.index];
+      return [expr.key0, expr.key1, expr.stream, expr.index];
   }
 }
 

@@ -204,8 +204,9 @@ class Renamed {
         return condition === expr.condition && a === expr.a && b === expr.b ? expr : { ...expr, condition, a, b };
       }
       case "random": {
-        const [key0, key1, index] = [this.of(expr.key0), this.of(expr.key1), this.of(expr.index)];
-        return key0 === expr.key0 && key1 === expr.key1 && index === expr.index ? expr : { ...expr, key0, key1, index };
+        const [key0, key1, stream, index] = [this.of(expr.key0), this.of(expr.key1), this.of(expr.stream), this.of(expr.index)];
+        const isSame = key0 === expr.key0 && key1 === expr.key1 && stream === expr.stream && index === expr.index;
+        return isSame ? expr : { ...expr, key0, key1, stream, index };
       }
     }
   }

@@ -41,7 +41,7 @@ export function substitute(
       case "accumulator":
         return accumulated ?? makers.accumulator(x.dtype, x.index);
       case "random":
-        return makers.random(made(x.key0), made(x.key1), x.stream, madeIndex(x.index));
+        return makers.random(made(x.key0), made(x.key1), made(x.stream), madeIndex(x.index));
     }
   };
   // Operands come before what reads them.

@@ -145,7 +145,7 @@ class KernelBuilder {
         return this.#updated(node, at);
       case "random": {
         const key = (i: number): Expr => this.value(node.key, [make.int(i)]);
-        return make.random(key(0), key(1), node.stream, linearIndex(make, at, node.shape));
+        return make.random(key(0), key(1), this.value(node.stream, []), linearIndex(make, at, node.shape));
       }
       case "reduce":
         return this.#reduce(node, at);

@@ -94,7 +94,7 @@ export function partition(graph: NumberedGraph, strided: ReadonlySet<string>): U
       for (const index of node.inputs.keys()) store((index < own ? behind : numberBehindViews)(graph, graph.input(i, index)));
     }
     if (isUpdate(node)) store(numberBehindReshapes(graph, graph.input(i)));
-    if (node.op === "random") store(numberBehindReshapes(graph, graph.input(i)));
+    if (node.op === "random") for (const index of [0, 1]) store(numberBehindReshapes(graph, graph.input(i, index)));
   }
   for (let i = 0; i < nodes.length; i++) if (stored[i] && isFree(graph.node(i))) stored[i] = 0;
   for (const result of results) stored[result] = 1;

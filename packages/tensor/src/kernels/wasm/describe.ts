@@ -68,6 +68,6 @@ function describeNode(expr: Expr, walk: (x: Expr) => number, slots: readonly Slo
     case "accumulator":
       return `a${expr.index}`;
     case "random":
-      return `random ${walk(expr.key0)} ${walk(expr.key1)} ${expr.stream} ${walk(expr.index)}`;
+      return `random ${walk(expr.key0)} ${walk(expr.key1)} ${walk(expr.stream)} ${walk(expr.index)}`;
   }
 }

@@ -142,14 +142,14 @@ export function erf(f: FunctionBuilder, argument: Code): Code {
   return choose(op("f32x4.gt", t.get, f32x4(0.927734375)), signed, choose(op("f32x4.eq", x.get, x.get), small.get, x.get));
 }
 
-/** Word `index & 3` of Philox4x32-10 (Salmon et al. 2011) for four indices, keys as vectors. */
-export function philox(f: FunctionBuilder, key0: Code, key1: Code, stream: number, index: Code): Code {
+/** Word `index & 3` of Philox4x32-10 (Salmon et al. 2011) for four indices, all as vectors. */
+export function philox(f: FunctionBuilder, key0: Code, key1: Code, stream: Code, index: Code): Code {
   const word = f.let("v128", index);
   const key = [f.let("v128", key0), f.let("v128", key1)] as const;
   const c = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")] as const;
   f.emit(c[0].set(op("i32x4.shr_u", word.get, i32(2))));
   f.emit(c[1].set(i32x4(0)));
-  f.emit(c[2].set(i32x4(stream)));
+  f.emit(c[2].set(stream));
   f.emit(c[3].set(i32x4(0)));
   const low = f.local("v128");
   const high = f.local("v128");

@@ -167,7 +167,7 @@ export class Values {
           this.f,
           op("i32x4.splat", get(expr.key0)),
           op("i32x4.splat", get(expr.key1)),
-          expr.stream,
+          op("i32x4.splat", get(expr.stream)),
           op("i32x4.splat", get(expr.index)),
         );
         return extractLane("i32", 0, word);
@@ -246,7 +246,7 @@ export class Values {
         // Signed integers convert in one instruction.
         return vectorCast(expr.x.dtype === "u32" && this.#bytes.small.of(expr.x) ? "i32" : expr.x.dtype, expr.dtype, get(expr.x));
       case "random":
-        return philox(this.f, get(expr.key0), get(expr.key1), expr.stream, get(expr.index));
+        return philox(this.f, get(expr.key0), get(expr.key1), get(expr.stream), get(expr.index));
     }
   }
 

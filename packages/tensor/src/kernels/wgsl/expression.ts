@@ -203,15 +203,16 @@ export class ExprPrinter {
   #randomLanes(expr: Expr & { op: "random" }): string {
     const { facts } = this;
     const philox = this.functions.use("philox", false);
-    const [key0, key1] = [this.value(expr.key0), this.value(expr.key1)];
+    const [key0, key1, stream] = [this.value(expr.key0), this.value(expr.key1), this.value(expr.stream)];
     const lane = (value: Value, name: string): string => (value.isVector ? `${value.code}.${name}` : value.code);
-    if (!key0.isVector && !key1.isVector && facts.laneStride(expr.index) === 1 && facts.isAligned(expr.index)) {
-      return `${philox}(u32(${key0.code}), u32(${key1.code}), ${expr.stream >>> 0}u, u32(${this.base(expr.index).code}) >> 2u)`;
+    const isShared = !key0.isVector && !key1.isVector && !stream.isVector;
+    if (isShared && facts.laneStride(expr.index) === 1 && facts.isAligned(expr.index)) {
+      return `${philox}(u32(${key0.code}), u32(${key1.code}), u32(${stream.code}), u32(${this.base(expr.index).code}) >> 2u)`;
     }
     const index = this.value(expr.index);
     const words = ["x", "y", "z", "w"].map((name) => {
       const at = `u32(${lane(index, name)})`;
-      return `${philox}(u32(${lane(key0, name)}), u32(${lane(key1, name)}), ${expr.stream >>> 0}u, ${at} >> 2u)[${at} & 3u]`;
+      return `${philox}(u32(${lane(key0, name)}), u32(${lane(key1, name)}), u32(${lane(stream, name)}), ${at} >> 2u)[${at} & 3u]`;
     });
     return `vec4u(${words.join(", ")})`;
   }
@@ -224,10 +225,8 @@ export class ExprPrinter {
       case "random": {
         const at = `u32(${get(expr.index).code})`;
         const philox = this.functions.use("philox", false);
-        return {
-          code: `${philox}(u32(${get(expr.key0).code}), u32(${get(expr.key1).code}), ${expr.stream >>> 0}u, ${at} >> 2u)[${at} & 3u]`,
-          isVector: false,
-        };
+        const [key0, key1, stream] = [expr.key0, expr.key1, expr.stream].map((word) => `u32(${get(word).code})`);
+        return { code: `${philox}(${key0}, ${key1}, ${stream}, ${at} >> 2u)[${at} & 3u]`, isVector: false };
       }
       case "unary": {
         const x = this.#opaque(expr.x, get(expr.x), [expr.x]);
