@@ -1,4 +1,4 @@
-import { mul, sub, type Tensor, tensor, untracked } from "@lowrank/tensor";
+import { mul, type Shape, sub, type Tensor, tensor, untracked } from "@lowrank/tensor";
 import {
   bytesOf,
   checkGradients,
@@ -10,6 +10,7 @@ import {
   type UpdateOptions,
   zeroStates,
 } from "./optimizer.js";
+import { spread } from "./spread.js";
 
 /** Settings of `adamw`, with torch's defaults. */
 export interface AdamWOptions {
@@ -26,6 +27,12 @@ export interface AdamWOptions {
    * to √v before its bias is corrected, p −= η √c2 / c1 · m / (√v + eps), and the decay comes last, p −= η λ p.
    */
   readonly form?: "torch" | "transformers";
+}
+
+/** Scalars of all parameters that move at one rate. */
+interface Rates {
+  readonly rate: number | Tensor;
+  readonly size: (shape: Shape) => Tensor;
 }
 
 /**
@@ -68,20 +75,21 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
         corrections[0].assign(correction1);
         corrections[1].assign(correction2);
         const root2 = correction2.sqrt();
-        // Scalars of all parameters that move at one rate.
-        const rates = new Map<number, { readonly rate: number | Tensor; readonly size: Tensor }>();
-        const ratesOf = (factor: number): { readonly rate: number | Tensor; readonly size: Tensor } => {
+        const root = spread(root2);
+        const rates = new Map<number, Rates>();
+        const ratesOf = (factor: number): Rates => {
           const known = rates.get(factor);
           if (known) return known;
           const rate = typeof given === "number" ? given * factor : factor === 1 ? given : given.mul(factor);
-          const size = form === "torch" ? mul(correction1.reciprocal(), rate) : mul(root2.div(correction1), rate);
-          rates.set(factor, { rate, size });
-          return { rate, size };
+          const made = { rate, size: spread(form === "torch" ? mul(correction1.reciprocal(), rate) : mul(root2.div(correction1), rate)) };
+          rates.set(factor, made);
+          return made;
         };
         for (const [i, { parameter, weightDecay: decay, learningRateFactor }] of slots.entries()) {
           // Counted by checkGradients and made above, one a slot.
           const [gradient, m, v] = [gradients[i] as Tensor, first[i] as Tensor, second[i] as Tensor];
-          const { rate, size } = ratesOf(learningRateFactor);
+          const { rate, size: sizeOf } = ratesOf(learningRateFactor);
+          const size = sizeOf(parameter.shape);
           const nextM = m.mul(beta1).add(gradient.mul(1 - beta1));
           const nextV = v.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
           m.assign(nextM);
@@ -89,7 +97,7 @@ export function adamw(parameters: Parameters | readonly ParameterGroup[], option
           const decayed = (value: Tensor): Tensor =>
             decay === 0 ? value : value.mul(typeof rate === "number" ? 1 - rate * decay : sub(1, rate.mul(decay)));
           if (form === "torch") {
-            const denominator = nextV.sqrt().div(root2).add(eps);
+            const denominator = nextV.sqrt().div(root(parameter.shape)).add(eps);
             parameter.assign(decayed(parameter).sub(nextM.div(denominator).mul(size)));
           } else {
             parameter.assign(decayed(parameter.sub(nextM.div(nextV.sqrt().add(eps)).mul(size))));

@@ -1,4 +1,5 @@
 import { full, minimum, sum, type Tensor } from "@lowrank/tensor";
+import { spread } from "./spread.js";
 
 /** √(Σ g²) over all elements of all tensors: a scalar. torch.nn.utils.get_total_norm. */
 export function globalNorm(gradients: readonly Tensor[]): Tensor {
@@ -16,6 +17,6 @@ export function clipByGlobalNorm(gradients: readonly Tensor[], maxNorm: number, 
   if (!(maxNorm > 0)) throw new RangeError(`clipByGlobalNorm: the largest norm is ${maxNorm}. Use a number above 0.`);
   if (gradients.length === 0) return [];
   const total = norm ?? globalNorm(gradients);
-  const scale = minimum(full([], maxNorm, { device: total.device }).div(total.add(1e-6)), 1);
-  return gradients.map((gradient) => gradient.mul(scale));
+  const scale = spread(minimum(full([], maxNorm, { device: total.device }).div(total.add(1e-6)), 1));
+  return gradients.map((gradient) => gradient.mul(scale(gradient.shape)));
 }

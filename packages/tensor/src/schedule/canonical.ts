@@ -60,7 +60,6 @@ class Canon {
     const { starts, inputs } = graph;
     const node = graph.node(number);
     const [start, end] = [starts[number] as number, starts[number + 1] as number];
-    if (node.op === "detach") return made[inputs[start] as number] as number;
     const form = graph.forms[number] as number;
     const hasForm = node.op !== "composite" || !node.bodies;
     if (hasForm) {

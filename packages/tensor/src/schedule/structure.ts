@@ -26,7 +26,7 @@ export interface LiveGraph {
 
 const noNodes: readonly Node[] = [];
 
-/** Describes the graph behind the targets; equal nodes are described once. Their forms are told by `forms`. */
+/** Describes the graph behind the targets; equal nodes are described once, and what is detached as the value itself. Their forms are told by `forms`. */
 export function structureOf(targets: readonly Target[], forms: Forms): Structure & LiveGraph {
   const table = new WordLists();
   const numbers = new Map<Node, number>();
@@ -35,6 +35,10 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
   const builder = new GraphBuilder();
 
   const close = (node: Node, inputs: readonly Node[], storage: Storage | null): void => {
+    if (node.op === "detach" && !storage) {
+      numbers.set(node, numbers.get(node.x) as number); // inputs come first
+      return;
+    }
     const form = storage ? forms.ofLeaf(node) : forms.of(node);
     table.words.push(form);
     if (storage) {
