@@ -109,7 +109,7 @@ export async function modelOfGguf(
     const entries = link.tensors.map(({ name }) => file.entries.get(name));
     const [first] = entries;
     const bytes = await Promise.all(link.tensors.map(({ name }) => file.bytes(name)));
-    const moved = first && movesWholeBlocks(link, first.type) ? linkBytes(link, bytes, first.type) : null;
+    const moved = first && movesWholeBlocks(link, first.type) ? linkBytes(link, new Uint8Array(Buffer.concat(bytes)), first.type) : null;
     const values = moved
       ? tensor(new Float32Array(moved.slice().buffer), { device })
       : linkValues(

@@ -90,32 +90,31 @@ async function streamed(file: GgufFile, link: GgufLink, writers: readonly Taker<
     for (const { name } of link.tensors) digests.push(await file.stream(name, write));
     return digests;
   }
-  const { parts, digests } = await whole(file, link);
-  const [first] = link.tensors as readonly [StoredPiece, ...StoredPiece[]]; // a link has one at least
-  write(linkBytes(link, parts, (file.entries.get(first.name) as GgufEntry).type)); // checked to be there
-  return digests;
+  const entries = link.tensors.map(({ name }) => file.entries.get(name) as GgufEntry); // checked to be there
+  const [first] = entries;
+  const length = entries.reduce((sum, { bytes }) => sum + bytes, 0);
+  const room = spareRoom && spareRoom.byteLength >= length ? spareRoom : new Uint8Array(length);
+  spareRoom = null;
+  try {
+    const digests: string[] = [];
+    let at = 0;
+    for (const { name } of entries)
+      digests.push(
+        await file.stream(name, (part) => {
+          room.set(part, at);
+          at += part.byteLength;
+        }),
+      );
+    if (first) write(linkBytes(link, room.subarray(0, length), first.type));
+    return digests;
+  } finally {
+    if (room.byteLength <= mostSpareBytes) spareRoom = room;
+  }
 }
 
-/** All bytes of a link's tensors. */
-async function whole(
-  file: GgufFile,
-  link: GgufLink,
-): Promise<{ readonly parts: readonly Uint8Array[]; readonly digests: readonly string[] }> {
-  const parts: Uint8Array[] = [];
-  const digests: string[] = [];
-  for (const { name } of link.tensors) {
-    const bytes = new Uint8Array(file.entries.get(name)?.bytes ?? 0);
-    let at = 0;
-    digests.push(
-      await file.stream(name, (part) => {
-        bytes.set(part, at);
-        at += part.byteLength;
-      }),
-    );
-    parts.push(bytes);
-  }
-  return { parts, digests };
-}
+/** Memory in which nothing is moved at the moment: new pages for each tensor cost more than reading it. */
+let spareRoom: Uint8Array | null = null;
+const mostSpareBytes = 2 ** 24;
 
 /** Fills the parameters of a link; what was begun is given back where that fails. */
 async function filled<W extends { finish(): Tensor; dispose(): void }>(

@@ -15,10 +15,13 @@ export function movesWholeBlocks({ changes }: Pick<GgufLink, "changes">, { block
   });
 }
 
-/** The bytes of a link's parameters, one after another, of those of its tensors, all of one type, where the changes move whole blocks. */
-export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: readonly Uint8Array[], type: GgufType): Uint8Array {
+/**
+ * The bytes of a link's parameters, one after another, of those of its tensors, all of one type, where the changes move whole blocks. The tensors'
+ * bytes, one after another as well, are the function's: it moves them where they are.
+ */
+export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: Uint8Array, type: GgufType): Uint8Array {
   const bytesOf = (numbers: number): number => (numbers / type.blockSize) * type.blockBytes;
-  let bytes = tensors.length === 1 ? (tensors[0] as Uint8Array) : joined(tensors);
+  let bytes = tensors;
   for (const change of changes) {
     if (change.kind === "rows") {
       const made = new Uint8Array(bytesOf(change.width) * change.model);
@@ -26,20 +29,10 @@ export function linkBytes({ changes }: Pick<GgufLink, "changes">, tensors: reado
       bytes = made;
     } else if (change.kind === "axes" || change.kind === "units") {
       const from = change.kind === "axes" ? (change.from ?? 0) : 0;
-      bytes = movedBytes(bytes, unitsOf(change).order, bytesOf(widthOf(change).width), bytesOf(from));
+      moveBytes(bytes, unitsOf(change).order, bytesOf(widthOf(change).width), bytesOf(from));
     } else throw new TypeError(`A change of the kind "${change.kind}" moves no blocks.`);
   }
   return bytes;
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const made = new Uint8Array(parts.reduce((sum, { byteLength }) => sum + byteLength, 0));
-  let at = 0;
-  for (const part of parts) {
-    made.set(part, at);
-    at += part.byteLength;
-  }
-  return made;
 }
 
 /** How long units are, and how many, before their order is made. */
@@ -51,12 +44,22 @@ function widthOf(change: Extract<GgufChange, { readonly kind: "axes" | "units" }
   return { width: size(view.slice(moving)), count: size(view.slice(0, moving)) };
 }
 
-function movedBytes(bytes: Uint8Array, order: Int32Array, unit: number, start: number): Uint8Array {
-  const made = bytes.slice();
-  order.forEach((from, to) => {
-    made.set(bytes.subarray(start + from * unit, start + (from + 1) * unit), start + to * unit);
-  });
-  return made;
+/** Puts unit `order[i]` where unit i is, `unit` bytes each from byte `start` on, one cycle of the permutation after another. */
+function moveBytes(bytes: Uint8Array, order: Int32Array, unit: number, start: number): void {
+  const isDone = new Uint8Array(order.length);
+  const held = new Uint8Array(unit);
+  const place = (index: number): number => start + index * unit;
+  for (let first = 0; first < order.length; first++) {
+    if (isDone[first] || order[first] === first) continue;
+    held.set(bytes.subarray(place(first), place(first + 1)));
+    for (let to = first; !isDone[to]; ) {
+      const from = order[to] ?? first;
+      isDone[to] = 1;
+      if (from === first) bytes.set(held, place(to));
+      else bytes.copyWithin(place(to), place(from), place(from + 1));
+      to = from;
+    }
+  }
 }
 
 /** The numbers of a link's parameters, one after another as a flat f32 tensor, of those of its tensors: an expression over them. */
