@@ -3,6 +3,7 @@
 //
 //   node scripts/compare-configs.mjs                            two configs of every family
 //   node scripts/compare-configs.mjs --count 20 gemma3n_text    so many of one; --seed S draws others, --case N makes one again
+//   node scripts/compare-configs.mjs --share 4                  one family in so many, which ones by the seed
 //   node scripts/compare-configs.mjs --folder DIR               keeps the checkpoints that differ
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,11 +17,12 @@ import { prepare } from "./prepare.mjs";
 const transformers = "5.18.0";
 const number = /** @type {const} */ ({ type: "string" });
 const { values: flags, positionals } = parseArgs({
-  options: { count: number, seed: number, case: number, folder: number },
+  options: { count: number, seed: number, case: number, folder: number, share: number },
   allowPositionals: true,
 });
-const families = positionals.length > 0 ? positionals : drawn;
 const seed = Number(flags.seed ?? 1);
+const share = Number(flags.share ?? 1);
+const families = positionals.length > 0 ? positionals : drawn.filter((_, i) => i % share === seed % share);
 const cases = flags.case === undefined ? Array.from({ length: Number(flags.count ?? 2) }, (_, i) => i) : [Number(flags.case)];
 
 await prepare();
@@ -68,7 +70,8 @@ function textsOf(config, seed) {
   const most = own.max_position_embeddings ?? own.n_positions;
   const reach = kind === "dynamic" && scaling.alpha === undefined ? Math.floor(most * scaling.factor) : most;
   const vocab = Math.min(own.vocab_size, own.vocab_size_per_layer_input ?? own.vocab_size);
-  const row = (/** @type {number} */ length) => Array.from({ length }, () => roll.below(vocab));
+  // PyTorch's embeddings give the row of padding, 0, no gradient.
+  const row = (/** @type {number} */ length) => Array.from({ length }, () => 1 + roll.below(vocab - 1));
   const length = roll.between(2, Math.min(reach, 40));
   const count = roll.between(1, Math.min(reach - 1, 9));
   const prompt = row(roll.between(1, Math.min(reach - count, 30)));
@@ -232,7 +235,7 @@ else {
         rmSync(folder, { recursive: true, force: true });
       }
   } finally {
-    python.end();
+    await python.end();
     rmSync(scratch, { recursive: true, force: true });
   }
   const refused = [...refusals.values()].reduce((sum, count) => sum + count, 0);

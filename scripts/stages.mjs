@@ -135,6 +135,7 @@ export const rest = [
         ["compare-tokenizers"],
         ["compare-gguf", "--texts", "100", "qwen3", "llama2"],
         ["compare-masks"],
+        ["compare-configs", "--share", "4", "--count", "1"],
         ["compare-exports", "llama-tied", "qwen3"],
       ].map(([name = "", ...args]) => ({
         name,

@@ -21,7 +21,7 @@ const kinds: readonly (readonly string[])[] = [
   ["olmo2", "olmo3", "exaone4"],
   ["cohere", "cohere2", "ernie4_5"],
   ["phi", "gpt_neox", "starcoder2", "stablelm"],
-  ["lfm2"],
+  ["lfm2", "lfm2_moe"],
   ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"],
   ["qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe", "qwen3_next"],
   ["gemma4_text", "gemma4", "gemma3n_text", "gemma3n"],

@@ -50,14 +50,14 @@ def drawn(model, seed):
 def logits_of(model, rows):
     """A rotary embedding remembers how long its texts were: each pass has a model of its own."""
     with torch.no_grad():
-        return copy.deepcopy(model)(input_ids=torch.tensor(rows)).logits.float()
+        return copy.deepcopy(model)(input_ids=torch.tensor(rows), use_cache=False).logits.float()
 
 
 def noise_of(model, rows, logits):
     """What f32 rounds: how far logits are from those in f64; 0 where a class cannot compute in it."""
     try:
         with torch.no_grad():
-            exact = copy.deepcopy(model).double()(input_ids=torch.tensor(rows)).logits.double()
+            exact = copy.deepcopy(model).double()(input_ids=torch.tensor(rows), use_cache=False).logits.double()
         return (logits - exact).abs().max().item()
     except RuntimeError:
         return 0
@@ -151,7 +151,7 @@ def adapter_of(model, seed):
 def gradients(adapted, rows, folder):
     """The loss of the rows; its gradients in the place of the adapter's numbers, so that PEFT saves them under the names of these."""
     ids = torch.tensor(rows)
-    loss = adapted(input_ids=ids, labels=ids).loss
+    loss = adapted(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
     for value in adapted.parameters():
         if value.requires_grad:
@@ -166,8 +166,10 @@ def has_cache(config):
     own = config.get_text_config()
     types = getattr(own, "layer_types", None) or ["full_attention"]
     has_attention = any("attention" in kind and "linear" not in kind for kind in types)
+    # A single token's step of Mamba's is not limited, where those of a whole text are.
+    is_limited = getattr(own, "time_step_min", 0) > 0.01 or tuple(getattr(own, "time_step_limit", None) or (0.0,))[0] > 0
     starts_anew = own.model_type == "phi3" and own.rope_parameters["rope_type"] == "longrope"
-    return has_attention and getattr(own, "sliding_window", None) != 1 and not starts_anew
+    return has_attention and getattr(own, "sliding_window", None) != 1 and not starts_anew and not is_limited
 
 
 def make(request):

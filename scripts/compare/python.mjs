@@ -87,7 +87,12 @@ export function asking(python, script, env = {}) {
       if (value === undefined) throw new Error(`${script} ended.`);
       return JSON.parse(value);
     },
-    end: () => child.stdin.end(),
+    /** @returns {Promise<void>} */
+    end: () =>
+      new Promise((resolve) => {
+        child.once("close", () => resolve());
+        child.stdin.end();
+      }),
   };
 }
 

@@ -310,8 +310,8 @@ const texts = {
       ...perhaps(d, "attention_in_multiplier", d.number(0.5, 3)),
       ...perhaps(d, "attention_out_multiplier", d.number(0.5, 3)),
       ...perhaps(d, "key_multiplier", d.number(0.5, 3)),
-      ...perhaps(d, "ssm_in_multiplier", d.number(0.5, 3), true),
-      ...perhaps(d, "ssm_out_multiplier", d.number(0.5, 3), true),
+      ...perhaps(d, "ssm_in_multiplier", d.number(0.5, 3)),
+      ...perhaps(d, "ssm_out_multiplier", d.number(0.5, 3)),
       ...perhaps(d, "mlp_multipliers", [d.number(0.5, 2), d.number(0.5, 2)], true),
       ...perhaps(
         d,
@@ -510,6 +510,23 @@ const texts = {
       ...perhaps(d, "block_ffn_dim_multiplier", d.pick([1, 0.7, 1.3])),
       ...(d.chance(4) && { block_ff_dim: d.between(4, 30) }),
       ...(d.chance(4) && { tie_embedding: d.chance(2) }),
+    };
+  },
+  lfm2_moe: (d) => {
+    const { rms_norm_eps: norm_eps, ...own } = /** @type {any} */ (sizes(d, { headDim: "none", act: null }));
+    const { count, choices } = moe(d);
+    return {
+      ...own,
+      norm_eps,
+      ...rope(d, own),
+      conv_L_cache: d.between(2, 5),
+      layer_types: layerTypes(d, own, ["conv", "full_attention"]),
+      ...bias(d, "conv_bias", "use_expert_bias", "norm_topk_prob"),
+      num_dense_layers: d.below(own.num_hidden_layers + 1),
+      num_experts: count,
+      num_experts_per_tok: choices,
+      moe_intermediate_size: d.between(2, 9),
+      routed_scaling_factor: d.pick([1.5, 0.3]),
     };
   },
   llama: (d) => {

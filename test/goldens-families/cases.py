@@ -228,6 +228,12 @@ CASES = {
         text("gpt_oss", intermediate_size=6, head_dim=8, num_local_experts=3, num_experts_per_tok=2, attention_bias=False,
              layer_types=["full_attention", "sliding_attention"], sliding_window=4, tie_word_embeddings=True, **rope()),
         sees={"num_experts_per_tok": 1, "sliding_window": 7}, lora=dict(target_modules=["q_proj", "o_proj"])),
+    "lfm2_moe": case(
+        "a dense layer, then experts whose choice is corrected, a convolution with biases.", "Lfm2MoeForCausalLM",
+        {k: v for k, v in text("lfm2_moe", "norm_eps", num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], conv_L_cache=3,
+                               conv_bias=True, num_dense_layers=1, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=5,
+                               routed_scaling_factor=1.4, hidden_size=24, **rope()).items()},
+        sees={"routed_scaling_factor": 1.0, "norm_topk_prob": False}, lora=QV),
     "qwen3_5_text": case(
         "full_attention_interval, more value heads than key heads, biases, its own head.", "Qwen3_5ForCausalLM",
         text("qwen3_5_text", num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"], head_dim=8,

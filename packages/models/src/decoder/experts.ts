@@ -47,6 +47,8 @@ export interface ExpertsOptions {
     readonly bias?: boolean;
     /** The name, below the router, of numbers added to the scores for the choice alone. */
     readonly correction?: string;
+    /** What checkpoints call them. */
+    readonly storedCorrection?: string;
   };
   readonly routing: RoutingOptions;
   /** A feed-forward layer that every token goes through, and its gate: sigmoid(gate(x)) times it. */
@@ -133,14 +135,20 @@ class Router extends nn.Linear {
   readonly isRouter: boolean = true;
   readonly #correction: string | null = null;
 
-  constructor(weights: Weights, width: number, count: number, { bias = false, correction, stored }: ExpertsOptions["router"]) {
+  constructor(
+    weights: Weights,
+    width: number,
+    count: number,
+    { bias = false, correction, stored, storedCorrection }: ExpertsOptions["router"],
+  ) {
     const shape = [count, width];
     super(
       weights.tensor("weight", shape, normal, stored === undefined ? [] : [{ name: stored, shape }]),
       bias ? weights.tensor("bias", [count], zeros) : null,
     );
     if (correction === undefined) return;
-    Reflect.set(this, correction, weights.tensor(correction, [count], zeros));
+    const pieces = storedCorrection === undefined ? [] : [{ name: storedCorrection, shape: [count] }];
+    Reflect.set(this, correction, weights.tensor(correction, [count], zeros, pieces));
     this.#correction = correction;
   }
 

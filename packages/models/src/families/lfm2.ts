@@ -1,44 +1,23 @@
-import { feedForward } from "../decoder/feed-forward.js";
-import { shortConv } from "../decoder/short-conv.js";
-import { count, countOrNull, flag, positive } from "../schema.js";
+import { count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
-import { flagOrNull, layerTypes, list, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
+import { numberOrNull } from "./fields.js";
 import { counted, headDim, measured, sizeKeys, vocabSize } from "./gguf/keys.js";
 import { type Layered, lfm2LayerKeys, lfm2Names } from "./gguf/lfm2.js";
 import { ropeKeys } from "./gguf/rope.js";
-import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, headRules, selfAttention, typePerLayer } from "./standard.js";
-
-const usual = { vocab_size: 65536, num_attention_heads: 32, num_key_value_heads: 8, max_position_embeddings: 128000 };
-const { rms_norm_eps: _eps, hidden_act: _activation, intermediate_size: _inner, ...own } = withDefaults(sizes, usual);
-
-interface Layers {
-  readonly layer_types: readonly string[] | null;
-  readonly full_attn_idxs: readonly number[] | null;
-}
-
-function hasAttention({ layer_types: types, full_attn_idxs: full }: Layers, layer: number): boolean {
-  return types ? types[layer] === "full_attention" : (full?.includes(layer) ?? true);
-}
+import { convDecoder, convFields, convMlp, hasAttention } from "./lfm2-layers.js";
+import { type RotaryConfig, readRope } from "./rope.js";
+import { headRules, typePerLayer } from "./standard.js";
 
 /** LFM2 (Liquid AI 2025): transformers' Lfm2ForCausalLM. */
 export const lfm2: Family = defineFamily({
   className: "Lfm2ForCausalLM",
   fields: {
-    ...own,
-    ...rotary,
-    norm_eps: positive(1e-5),
+    ...convFields,
     intermediate_size: countOrNull(),
     block_ff_dim: countOrNull(),
     block_auto_adjust_ff_dim: flag(true),
     block_ffn_dim_multiplier: numberOrNull(1),
     block_multiple_of: count(256),
-    conv_L_cache: count(3),
-    conv_bias: flag(false),
-    full_attn_idxs: list<number>("a list of layer numbers", Number.isInteger),
-    layer_types: layerTypes(["full_attention", "conv"]),
-    tie_embedding: flagOrNull(),
-    tie_word_embeddings: flag(true),
   },
   rules: [...headRules, typePerLayer],
   prefixes: [["", "model."]],
@@ -57,37 +36,14 @@ export const lfm2: Family = defineFamily({
       vocabSize,
       headDim,
       ropeKeys((config: RotaryConfig, path) => readRope(config, path, { theta: 1e6 })),
-      lfm2LayerKeys<Layered & Layers & Inner>(hasAttention, innerSize),
+      lfm2LayerKeys<Layered & Parameters<typeof hasAttention>[0] & Inner>(hasAttention, innerSize),
     ],
     layer: () => lfm2Names,
     model: () => ({ norm: "token_embd_norm" }),
   },
-  decoder: (given, path) => {
-    const config = { ...given, tie_word_embeddings: given.tie_embedding ?? given.tie_word_embeddings };
-    const rope = readRope(config, path, { theta: 1e6 });
-    const norm = { kind: "rms", eps: config.norm_eps } as const;
-    const attention = selfAttention(config, {
-      rope,
-      names: { q: "q_proj", k: "k_proj", v: "v_proj", out: "out_proj" },
-      queryKeyNorm: { q: "q_layernorm", k: "k_layernorm", norm, over: "head" },
-    });
-    const names = { in: "in_proj", conv: "conv", out: "out_proj" };
-    const conv = { name: "conv", part: shortConv({ size: config.conv_L_cache, bias: config.conv_bias, names }) };
-    const inner = innerSize(config);
-    return decoderNamed(
-      config,
-      norm,
-      (layer) => ({
-        mixer: hasAttention(config, layer) ? attention : conv,
-        feedForward: {
-          name: "feed_forward",
-          part: feedForward({ inner, activation: "silu", names: { gate: "w1", up: "w3", down: "w2" } }),
-        },
-        norm,
-        norms: { beforeMixer: "operator_norm", beforeFeedForward: "ffn_norm" },
-      }),
-      { contextLength: contextOf(config, rope), norm: { name: "model.embedding_norm" } },
-    );
+  decoder: (config, path) => {
+    const mlp = convMlp(innerSize(config));
+    return convDecoder(config, path, () => mlp);
   },
 });
 

@@ -18,6 +18,7 @@ import { granite } from "./granite.js";
 import { granitemoehybrid } from "./granitemoehybrid.js";
 import { hunyuanV1Dense } from "./hunyuan-v1-dense.js";
 import { lfm2 } from "./lfm2.js";
+import { lfm2Moe } from "./lfm2-moe.js";
 import { llama } from "./llama.js";
 import { ministral3 } from "./ministral3.js";
 import { mistral } from "./mistral.js";
@@ -70,6 +71,7 @@ export const families: Readonly<Record<string, Family>> = {
   granitemoehybrid,
   hunyuan_v1_dense: hunyuanV1Dense,
   lfm2,
+  lfm2_moe: lfm2Moe,
   llama,
   ministral3,
   mistral,
