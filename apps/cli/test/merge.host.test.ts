@@ -165,6 +165,17 @@ describe("merge", () => {
     expect(existsSync(out)).toBe(false);
   });
 
+  test("of a base in blocks is in bf16, and the card says so", async () => {
+    const base = await merged("--model", half, "--adapter", adapter, "--quantize", "nf4", "--tolerance", "5");
+    const other = await randomAdapter("on-blocks", base.out, { seed: 6, targets: ["q_proj"] });
+    const told = await merged("--model", base.out, "--adapter", other);
+    expect(told.code, told.stderr).toBe(0);
+    expect(await dtypes(told.out)).toEqual(new Set(["BF16"]));
+    expect(readFileSync(join(told.out, "README.md"), "utf8")).toContain(
+      "Weights that the base has in blocks are stored in bf16, the others as there; sums are f32, rounded once.",
+    );
+  });
+
   test("above --tolerance ends with 3, says what to do, and leaves nothing", async () => {
     const { code, out, result, stderr } = await merged("--model", half, "--adapter", adapter, "--tolerance", "0");
     expect(code).toBe(3);

@@ -61,6 +61,8 @@ interface Written {
   readonly base: Base;
   /** What the base was quantized to while it was loaded. */
   readonly quantization: QuantizedType | null;
+  /** Whether some of the base's files are in blocks, which what is merged is not unless it is put into blocks again. */
+  readonly isInBlocks: boolean;
   readonly layerCount: number;
   readonly parameterCount: number;
   readonly source: CheckSource;
@@ -83,7 +85,7 @@ async function runMerge(context: Context): Promise<number> {
   const claim = { command: "merge", path: out, inputs: inputsOf(flags, values), writes, mode: "new" } as const;
   return withOutFolder(context, claim, async ({ files }) =>
     withDevice(values.device, output, async (device) => {
-      const { source, before, base, quantization, layerCount, parameterCount } = await write(context, device, files);
+      const { source, before, base, quantization, isInBlocks, layerCount, parameterCount } = await write(context, device, files);
       // The one model goes before the other comes: both need not fit into memory.
       const merged = await loadModel(gguf ? files.join(out, mergedGguf) : out, { device, files });
       const check: Check = { source: source.text, ...(await compareOutputs(before, merged.model, { signal })) };
@@ -98,10 +100,10 @@ async function runMerge(context: Context): Promise<number> {
       }
       await files.write(
         files.join(out, cardName),
-        new TextEncoder().encode(await cardOf(values, { ...base, quantization }, { ...check, source: source.published })),
+        new TextEncoder().encode(await cardOf(values, { ...base, quantization, isInBlocks }, { ...check, source: source.published })),
       );
       output.say();
-      const isAsStored = quantize === undefined && quantization === null && values.dtype === "as-stored";
+      const isAsStored = quantize === undefined && quantization === null && !isInBlocks && values.dtype === "as-stored";
       const what = gguf ? `the GGUF file is ${files.join(out, mergedGguf)}` : `the checkpoint is in ${out}`;
       output.say(`${layerCount} layers merged; ${what}. It needs no adapter${isAsStored ? " and costs what the base did" : ""}.`);
       return 0;
@@ -120,6 +122,7 @@ async function write(
   const loaded = await loadModel(base.folder, { device, quantize: quantization });
   const { model, warnings } = loaded;
   for (const warning of warnings) output.note(`warning: ${warning}`);
+  const isInBlocks = quantization === null && [...model.namedParameters().values()].some(({ packing }) => packing !== null);
   const adapters: Adapter[] = [];
   for (const path of values.adapter) {
     const adapter = await openAdapter(model, path, output, signal);
@@ -151,7 +154,7 @@ async function write(
   const layerCount = new Set(adapters.flatMap(({ places }) => [...places.keys()])).size;
   for (const adapter of adapters) adapter.dispose();
   model.dispose();
-  return { base, quantization, layerCount, parameterCount, source, before };
+  return { base, quantization, isInBlocks, layerCount, parameterCount, source, before };
 }
 
 function advice({ dtype, quantize }: Context["values"]): string {
@@ -163,7 +166,7 @@ function advice({ dtype, quantize }: Context["values"]): string {
 
 async function cardOf(
   { adapter, dtype, out, quantize }: Context["values"],
-  { model, folder, quantization }: Base & Pick<Written, "quantization">,
+  { model, folder, quantization, isInBlocks }: Base & Pick<Written, "quantization" | "isInBlocks">,
   check: Check,
 ): Promise<string> {
   const names = adapter.map((path) => `\`${shownPath(path)}\``).join(" and ");
@@ -179,13 +182,15 @@ async function cardOf(
     sections: [
       {
         heading: "What merging changed",
-        body: `${checkMarkdown(check, sides)}\n\n${storedAs(dtype, quantize)}; sums are f32, rounded once.`,
+        body: `${checkMarkdown(check, sides)}\n\n${storedAs(dtype, quantize, isInBlocks)}; sums are f32, rounded once.`,
       },
     ],
   });
 }
 
-function storedAs(dtype: Context["values"]["dtype"], quantize: Context["values"]["quantize"]): string {
+function storedAs(dtype: Context["values"]["dtype"], quantize: Context["values"]["quantize"], isInBlocks: boolean): string {
+  if (quantize === undefined && dtype === "as-stored" && isInBlocks)
+    return "Weights that the base has in blocks are stored in bf16, the others as there";
   if (quantize === undefined) return `Weights are stored ${dtype === "as-stored" ? "as the base's are" : `in ${dtype}`}`;
   return ggufTypeOf(quantize)
     ? `Weights are in llama.cpp's mix ${quantize.toUpperCase()}`

@@ -41,7 +41,15 @@ export const gpt2: Family = defineFamily({
     num_attention_heads: "n_head",
     max_position_embeddings: "n_positions",
   },
-  remarks: ["n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_first_dropout", "summary_proj_to_labels"],
+  remarks: [
+    "n_ctx",
+    "reorder_and_upcast_attn",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+  ],
   prefixes: [["", "transformer."]],
   ignored: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/,
   gguf: {
