@@ -15,6 +15,7 @@ const innerSize: GgufKey<{ readonly n_embd: number; readonly n_inner: number | n
   write: ({ n_embd: width, n_inner: inner }) => ({ feed_forward_length: { type: "u32", value: inner ?? 4 * width } }),
 };
 
+const summary = ["activation", "first_dropout", "proj_to_labels", "type", "use_proj"].map((name) => `summary_${name}`);
 /** GPT-2 (Radford et al. 2019): transformers' GPT2LMHeadModel. */
 export const gpt2: Family = defineFamily({
   className: "GPT2LMHeadModel",
@@ -41,15 +42,7 @@ export const gpt2: Family = defineFamily({
     num_attention_heads: "n_head",
     max_position_embeddings: "n_positions",
   },
-  remarks: [
-    "n_ctx",
-    "reorder_and_upcast_attn",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-  ],
+  remarks: ["n_ctx", "reorder_and_upcast_attn", ...summary],
   prefixes: [["", "transformer."]],
   ignored: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/,
   gguf: {
