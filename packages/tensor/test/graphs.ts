@@ -90,6 +90,11 @@ export const cases: Record<string, Build> = {
     t([5, 3])
       .gather(i([4, 0, 9, -2]))
       .mul(2),
+  "gather at each row's largest": (t) => t([9, 1]).mul(t([2]).gather(t([9, 2]).argmax(-1).unsqueeze(1), 0)),
+  "gather at each row's largest, beside what the row was": (t) => {
+    const x = t([37, 3]);
+    return t([3]).exp().gather(x.argmax(-1), 0).add(x.max(1));
+  },
   "gather along the last axis": (t, i) => t([3, 5]).gather(i([4, 0]), 1),
   "a part whose start the device reads": (t, i) =>
     dynamicSlice(t([4, 6]).mul(2), i([1, 2]), [2, 3]).add(dynamicSlice(t([5, 3]), i([-7, 99]), [2, 3])),

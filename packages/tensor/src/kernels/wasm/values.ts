@@ -302,7 +302,9 @@ export class Values {
   /** The address of lane 0 of unit 0 of an access that is linear in the inner and the vector variable, and bytes from lane to lane; else null. */
   #linearAddress(slot: Slot, index: Index, at: Position): LinearAddress | null {
     const innerStride = this.analysis.stride(index, this.#innerAxis);
-    const laneStride = this.analysis.stride(index, this.program.vectorAxis);
+    // Where lanes are rows, each has what its own row was reduced to.
+    const isRowwise = this.#isTurned && this.analysis.usesAccumulator(index);
+    const laneStride = isRowwise ? null : this.analysis.stride(index, this.program.vectorAxis);
     if (innerStride === null || laneStride === null) return null;
     const bytes = dtypeBytes[this.dtypes(slot)];
     const laneBytes = laneStride * bytes;
