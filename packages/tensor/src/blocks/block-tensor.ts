@@ -123,7 +123,10 @@ function takeField(packed: Uint8Array, blockBytes: number, { at, bytes }: BlockF
   const fits = (size: number): boolean => [blockBytes, at, bytes, packed.byteOffset, target.byteOffset].every((n) => n % size === 0);
   if (bytes % 4 === 0 && target.byteOffset % 4 === 0 && !fits(4)) {
     const to = new Int32Array(target.buffer, target.byteOffset, target.byteLength / 4);
-    copyApart(new DataView(packed.buffer, packed.byteOffset, packed.byteLength), to, blockBytes, at, bytes);
+    const from = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
+    if (bytes === 32) copyEights(from, to, blockBytes, at);
+    else if (bytes === 16) copyFours(from, to, blockBytes, at);
+    else copyApart(from, to, blockBytes, at, bytes);
     return;
   }
   const size = [4, 2].find(fits) ?? 1;
@@ -142,6 +145,30 @@ function copyApart(from: DataView, to: Int32Array, stride: number, first: number
   const all = to.length;
   for (let start = first, next = 0; next < all; start += stride)
     for (let at = start; at < start + bytes; at += 4, next++) to[next] = from.getInt32(at, true);
+}
+
+/** The same of eight words a block, as Q8_0 has: without a loop inside it takes a third of the time. */
+function copyEights(from: DataView, to: Int32Array, stride: number, first: number): void {
+  for (let at = first, next = 0; next < to.length; at += stride, next += 8) {
+    to[next] = from.getInt32(at, true);
+    to[next + 1] = from.getInt32(at + 4, true);
+    to[next + 2] = from.getInt32(at + 8, true);
+    to[next + 3] = from.getInt32(at + 12, true);
+    to[next + 4] = from.getInt32(at + 16, true);
+    to[next + 5] = from.getInt32(at + 20, true);
+    to[next + 6] = from.getInt32(at + 24, true);
+    to[next + 7] = from.getInt32(at + 28, true);
+  }
+}
+
+/** And of four, as Q4_0 has. */
+function copyFours(from: DataView, to: Int32Array, stride: number, first: number): void {
+  for (let at = first, next = 0; next < to.length; at += stride, next += 4) {
+    to[next] = from.getInt32(at, true);
+    to[next + 1] = from.getInt32(at + 4, true);
+    to[next + 2] = from.getInt32(at + 8, true);
+    to[next + 3] = from.getInt32(at + 12, true);
+  }
 }
 
 // Three times the same: a loop that has seen arrays of several classes takes twice to three times as long.
