@@ -1,6 +1,7 @@
 // Every family's model as a GGUF file and back: the metadata and tensors of llama.cpp's converter, undone, compute what the folder's model does.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { loadModel } from "@lowrank/models";
 import { realize } from "@lowrank/tensor";
 import { testDevice } from "test-support";
@@ -67,6 +68,13 @@ test("a family that llama.cpp does not have is refused by name, and so is an arc
   expect(() => ggufMetadata(read, "c.json")).toThrow(/llama\.cpp has no architecture for nanochat/);
   const facts = { name: "x.gguf", metadata: new Map([["general.architecture", "bert"]]), entries: new Map(), factors: new Map() };
   expect(() => ggufConfig(facts)).toThrow(/x\.gguf: the architecture "bert" is not supported\. Give a file of command-r, cohere2,/);
+});
+
+test("no file says that more experts are chosen than there are, over which llama.cpp ends its process", () => {
+  const file = fileURLToPath(new URL("goldens-families/granitemoehybrid/model/config.json", import.meta.url));
+  const config = { ...(JSON.parse(readFileSync(file, "utf8")) as Json), num_local_experts: 0, num_experts_per_tok: 2 };
+  const metadata = ggufMetadata(readFamily(config, "config.json"), "config.json");
+  expect(metadata.get("granitehybrid.expert_used_count")?.value).toBe(0);
 });
 
 describe.each(familyCases.filter(({ folder }) => mapped(folder)))("$name", ({ name, folder }) => {

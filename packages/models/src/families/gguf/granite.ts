@@ -61,7 +61,8 @@ export function hybridKeys<Config extends HybridConfig>(isMamba: (config: Config
         feed_forward_length: u32(experts === 0 ? shared : config.intermediate_size),
         "attention.head_count_kv": { type: "i32[]", value: heads },
         expert_count: u32(experts),
-        expert_used_count: u32(config.num_experts_per_tok),
+        // llama.cpp ends its process over more than there are.
+        expert_used_count: u32(Math.min(experts, config.num_experts_per_tok)),
         expert_shared_feed_forward_length: u32(shared),
         "rope.scaling.finetuned": { type: "bool", value: positions === "rope" },
       };
