@@ -6,7 +6,7 @@ import { biasField, headDim, layerEpsilon, logitScale, silu, sizeKeys } from "./
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, selfAttention } from "./standard.js";
 
 const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 5e5, pairing: "adjacent" });
 
@@ -49,7 +49,7 @@ export const cohere: Family = defineFamily({
     const rope = adjacent(config, path);
     const mixer = selfAttention(config, {
       rope,
-      bias: { q: has, k: has, v: has, out: has },
+      bias: everyBias(has),
       queryKeyNorm: hasNorm ? { q: "q_norm", k: "k_norm", norm, over: "each head" } : null,
     });
     const layer = { mixer, feedForward: gatedMlp(config), norm, norms: { beforeMixer: "input_layernorm" }, isParallel: true };

@@ -8,7 +8,7 @@ import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { windowButEvery } from "./gguf/windows.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, layerTypeRule, selfAttention, slides } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, layerTypeRule, selfAttention, slides } from "./standard.js";
 
 const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { pairing: "adjacent" });
 
@@ -62,7 +62,7 @@ export const cohere2: Family = defineFamily({
   decoder: (config, path) => {
     const norm = { kind: "layer", eps: config.layer_norm_eps } as const;
     const { attention_bias: has, sliding_window: window } = config;
-    const bias = { q: has, k: has, v: has, out: has };
+    const bias = everyBias(has);
     const rope = adjacent(config, path);
     const layer = (index: number): LayerOptions => {
       const isSliding = hasWindow(config, index);

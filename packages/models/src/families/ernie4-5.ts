@@ -6,7 +6,7 @@ import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 const adjacent = (config: RotaryConfig, path: string): RopeOptions => readRope(config, path, { theta: 500000, pairing: "adjacent" });
 
@@ -37,7 +37,7 @@ export const ernie4_5: Family = defineFamily({
     const { use_bias: has } = config;
     const rope = adjacent(config, path);
     const layer = {
-      mixer: selfAttention(config, { rope, bias: { q: has, k: has, v: has, out: has } }),
+      mixer: selfAttention(config, { rope, bias: everyBias(has) }),
       feedForward: gatedMlp(config, { bias: { up: has, down: has } }),
       norm,
       norms: normsInFront,

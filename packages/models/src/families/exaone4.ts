@@ -7,7 +7,7 @@ import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsBehindNames, queryKeyNorms } from "./gguf/targets.js";
 import { windowPerLayer } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, layerTypeRule, rmsNorm, selfAttention, slides } from "./standard.js";
+import { decoderNamed, gatedMlp, headRules, layerTypeRule, normsBehind, queryKeyNorm, rmsNorm, selfAttention, slides } from "./standard.js";
 
 /** EXAONE 4 (LG AI Research 2025): transformers' Exaone4ForCausalLM. Norms behind; full layers among sliding ones have no positions. */
 export const exaone4: Family = defineFamily({
@@ -45,13 +45,13 @@ export const exaone4: Family = defineFamily({
       const mixer = selfAttention(config, {
         rope: window === null || isSliding ? rope : null,
         window: isSliding ? window : null,
-        queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+        queryKeyNorm: queryKeyNorm(norm, "head"),
       });
       return {
         mixer,
         feedForward: gatedMlp(config),
         norm,
-        norms: { afterMixer: "post_attention_layernorm", afterFeedForward: "post_feedforward_layernorm" },
+        norms: normsBehind,
       };
     };
     return decoderNamed(config, norm, layer, { contextLength: contextOf(config, rope) });

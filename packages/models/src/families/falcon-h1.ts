@@ -10,7 +10,7 @@ import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, headDimOf, headRules, rmsNorm, selfAttention } from "./standard.js";
 
 const numbers = (what: string) => asFloat(list<number>(what, Number.isFinite));
 
@@ -77,7 +77,7 @@ export const falconH1: Family = defineFamily({
     const norm = rmsNorm(config);
     const { attention_bias: has, mlp_bias: hasInner, intermediate_size: inner, hidden_act: activation } = config;
     const scale = config.key_multiplier / Math.sqrt(headDimOf(config));
-    const attention = selfAttention(config, { rope, scale, bias: { q: has, k: has, v: has, out: has } });
+    const attention = selfAttention(config, { rope, scale, bias: everyBias(has) });
     const [gate = 1, down = 1] = config.mlp_multipliers ?? [];
     const names = { gate: "gate_proj", up: "up_proj", down: "down_proj" };
     const bias = { up: hasInner, down: hasInner };

@@ -2,14 +2,6 @@ import type { ActivationName } from "../activation.js";
 import type { PerLayerBranchOptions, PerLayerOptions } from "../decoder/per-layer-inputs.js";
 import { rmsNorm } from "./standard.js";
 
-/** Norms in front of both sublayers and behind them. */
-export const normsAround = {
-  beforeMixer: "input_layernorm",
-  afterMixer: "post_attention_layernorm",
-  beforeFeedForward: "pre_feedforward_layernorm",
-  afterFeedForward: "post_feedforward_layernorm",
-} as const;
-
 /** What per-layer embeddings are read of. */
 interface PerLayerConfig {
   readonly hidden_size_per_layer_input: number;

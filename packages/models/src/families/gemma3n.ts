@@ -3,13 +3,13 @@ import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrZero, field, flag, isCount, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
-import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
+import { perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { altUpKeys, altUpNames, streamNames, unreadTensors } from "./gguf/gemma3n.js";
 import { biasField, counted, headDim, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { ofLayerType, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsAround, queryKeyNorm, rmsNorm, selfAttention } from "./standard.js";
 
 const usual = { vocab_size: 262400, num_attention_heads: 8, num_key_value_heads: 2, max_position_embeddings: 32768 };
 const { hidden_act: _activation, ...own } = withDefaults(sizes, usual);
@@ -92,9 +92,9 @@ export const gemma3n: Family = defineFamily({
           mixer: selfAttention(config, {
             rope: ropeOf(config, path, type),
             scale: 1,
-            bias: { q: has, k: has, v: has, out: has },
+            bias: everyBias(has),
             window: isFull ? null : config.sliding_window,
-            queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+            queryKeyNorm: queryKeyNorm(norm, "head"),
             valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
             sharesWith: sharedBy(config, layer),
           }),

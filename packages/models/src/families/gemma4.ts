@@ -5,13 +5,23 @@ import type { RopeOptions } from "../decoder/rope.js";
 import { choice, count, countOrNull, countOrZero, field, flag, isCount, shown } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, numberOrNull, rotary, sizes, withDefaults } from "./fields.js";
-import { normsAround, perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
+import { perLayerEmbeddings, sharedWith, unreadKeysValues } from "./gemma-layers.js";
 import { geluTanh, softcap } from "./gguf/gemma.js";
 import { gemmaLayerKeys, gemmaLayerNames, perLayerNames, unreadBlocks } from "./gguf/gemma-layers.js";
 import { branchKeys, branchNames, headKeys, type LayerAttention } from "./gguf/gemma4.js";
 import { biasField, counted, layerCount, rmsEpsilon } from "./gguf/keys.js";
 import { readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
+import {
+  decoderNamed,
+  everyBias,
+  gatedMlp,
+  headRules,
+  normsAround,
+  queryKeyNorm,
+  rmsNorm,
+  selfAttention,
+  typePerLayer,
+} from "./standard.js";
 
 const usual = { vocab_size: 262144, num_attention_heads: 8, num_key_value_heads: 4, max_position_embeddings: 131072 };
 const { hidden_act: _activation, ...own } = withDefaults(sizes, usual);
@@ -133,9 +143,9 @@ function attentionOf(config: Config, path: string, layer: number): Partial<Atten
     headDim,
     kvHeads,
     scale: 1,
-    bias: { q: has, k: has, v: has, out: has },
+    bias: everyBias(has),
     window: isFull ? null : config.sliding_window,
-    queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+    queryKeyNorm: queryKeyNorm(norm, "head"),
     valueNorm: { name: "v_norm", norm: { ...norm, weight: "none" } },
     areKeysValues: isFull && config.attention_k_eq_v,
     sharesWith: sharedBy(config, layer),

@@ -10,7 +10,7 @@ import { llamaNames } from "./gguf/targets.js";
 import { window } from "./gguf/windows.js";
 import { fewerChoices } from "./mixture.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
+import { decoderNamed, everyBias, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 /** Where a file has none. */
 const usualRope = { rope_type: "yarn", factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
@@ -81,7 +81,7 @@ export const gptOss: Family = defineFamily({
       (layer) => ({
         mixer: selfAttention(config, {
           rope: own,
-          bias: { q: has, k: has, v: has, out: has },
+          bias: everyBias(has),
           window: isSliding(config.layer_types, layer) ? config.sliding_window : null,
           sinks: "sinks",
         }),

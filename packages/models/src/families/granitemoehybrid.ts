@@ -13,7 +13,7 @@ import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
+import { decoderNamed, everyBias, headRules, normsInFront, rmsNorm, selfAttention, typePerLayer } from "./standard.js";
 
 const fields = {
   ...withDefaults(sizes, { vocab_size: 32000, num_attention_heads: 32 }),
@@ -86,7 +86,7 @@ export const granitemoehybrid: Family = defineFamily({
     const norm = rmsNorm(config);
     const { attention_bias: has } = config;
     const rope = config.position_embedding_type === "rope" ? readRope(config, path) : null;
-    const attention = selfAttention(config, { rope, scale: config.attention_multiplier, bias: { q: has, k: has, v: has, out: has } });
+    const attention = selfAttention(config, { rope, scale: config.attention_multiplier, bias: everyBias(has) });
     const part = mamba({ ...mambaSizes(config), norm: { eps: config.rms_norm_eps, groups: 1, isBeforeGate: false } });
     const mixer = { name: "mamba", part };
     return decoderNamed(

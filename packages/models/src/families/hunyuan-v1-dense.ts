@@ -6,7 +6,7 @@ import { biasField, llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 /** Hunyuan dense (Tencent 2025): transformers' HunYuanDenseV1ForCausalLM. Queries and keys are normed behind the rope. */
 export const hunyuanV1Dense: Family = defineFamily({
@@ -39,7 +39,7 @@ export const hunyuanV1Dense: Family = defineFamily({
     const rope = ropeOf(config, path);
     const mixer = selfAttention(config, {
       rope,
-      bias: { q: has, k: has, v: has, out: has },
+      bias: everyBias(has),
       queryKeyNorm: { q: "query_layernorm", k: "key_layernorm", norm, over: "head", isAfterRope: true },
     });
     const layer = { mixer, feedForward: gatedMlp(config), norm, norms: normsInFront };

@@ -4,7 +4,7 @@ import { choice, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, orNone, rotary, sizes } from "./fields.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, headRules, normsInFront, selfAttention } from "./standard.js";
 
 /** nanochat (Karpathy 2025): transformers' NanoChatForCausalLM. Norms have no weights, and heads turn the other way round. */
 export const nanochat: Family = defineFamily({
@@ -24,7 +24,7 @@ export const nanochat: Family = defineFamily({
     const rope = readRope(config, path, { isReversed: true });
     const mixer = selfAttention(config, {
       rope,
-      bias: { q: has, k: has, v: has, out: has },
+      bias: everyBias(has),
       queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head", isAfterRope: true },
     });
     const mlp = feedForward({ inner, activation, names: { up: "fc1", down: "fc2" } });

@@ -7,7 +7,7 @@ import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
 import { fewerChoices, isSparse, mixture, sparseLayers } from "./mixture.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, gatedMlp, headRules, normsInFront, queryKeyNorm, rmsNorm, selfAttention } from "./standard.js";
 
 /** Qwen3 with experts (Yang et al. 2025): transformers' Qwen3MoeForCausalLM. */
 export const qwen3Moe: Family = defineFamily({
@@ -62,9 +62,9 @@ export const qwen3Moe: Family = defineFamily({
       (layer) => ({
         mixer: selfAttention(config, {
           rope,
-          bias: { q: has, k: has, v: has, out: has },
+          bias: everyBias(has),
           window: config.use_sliding_window ? config.sliding_window : null,
-          queryKeyNorm: { q: "q_norm", k: "k_norm", norm, over: "head" },
+          queryKeyNorm: queryKeyNorm(norm, "head"),
         }),
         feedForward: isSparse(layer, config) ? mixture({ ...experts, activation, isNormalized }) : gatedMlp(config),
         norm,

@@ -8,7 +8,7 @@ import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { window } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
-import { decoderNamed, headRules, normsInFront, selfAttention } from "./standard.js";
+import { decoderNamed, everyBias, headRules, normsInFront, selfAttention } from "./standard.js";
 
 /** StarCoder 2 (Lozhkov et al. 2024): transformers' Starcoder2ForCausalLM. */
 export const starcoder2: Family = defineFamily({
@@ -46,7 +46,7 @@ export const starcoder2: Family = defineFamily({
     const norm = { kind: "layer", eps: config.norm_epsilon, bias: true } as const;
     const { use_bias: has, intermediate_size: inner, hidden_act: activation, sliding_window: window } = config;
     const rope = readRope(config, path);
-    const mixer = selfAttention(config, { rope, window, bias: { q: has, k: has, v: has, out: has } });
+    const mixer = selfAttention(config, { rope, window, bias: everyBias(has) });
     const mlp = feedForward({ inner, activation, names: { up: "c_fc", down: "c_proj" }, bias: { up: has, down: has } });
     const layer = { mixer, feedForward: { name: "mlp", part: mlp }, norm, norms: normsInFront };
     return decoderNamed(config, norm, () => layer, { contextLength: contextOf(config, rope) });
