@@ -72,7 +72,7 @@ test("a family that llama.cpp does not have is refused by name, and so is an arc
 
 test("no file says that more experts are chosen than there are, over which llama.cpp ends its process", () => {
   const file = fileURLToPath(new URL("goldens-families/granitemoehybrid/model/config.json", import.meta.url));
-  const config = { ...(JSON.parse(readFileSync(file, "utf8")) as Json), num_local_experts: 0, num_experts_per_tok: 2 };
+  const config = { ...(JSON.parse(readFileSync(file, "utf8")) as Json), num_local_experts: 0, num_experts_per_tok: 2, mamba_n_groups: 1 };
   const metadata = ggufMetadata(readFamily(config, "config.json"), "config.json");
   expect(metadata.get("granitehybrid.expert_used_count")?.value).toBe(0);
 });
