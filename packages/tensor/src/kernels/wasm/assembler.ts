@@ -13,7 +13,7 @@ import {
  * An assembler for WebAssembly modules. Code is a rope of bytes: an expression is the code that leaves its value on the stack, so that
  * operands nest (`op("i32.add", x.get, i32(4))`) and are flattened once, when the module is written. Types are the engine's to check.
  */
-export type Code = readonly (number | Code)[];
+export type Code = readonly (number | Code)[] | Uint8Array;
 
 export type ValueType = "i32" | "i64" | "f32" | "f64" | "v128";
 
@@ -334,21 +334,19 @@ export class ModuleBuilder {
     imports.push([text("env"), text("memory"), 0x02, this.options.isShared ? 0x03 : 0x01, unsigned(1), unsigned(65536)]);
     if (this.options.usesTable) imports.push([text("env"), text("table"), 0x01, 0x70, 0x00, unsigned(0)]);
     const bodies = this.#functions.map((built) => built.bytes());
-    return Uint8Array.from(
-      flatten([
-        [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
-        section(1, this.#typeCodes),
-        section(2, imports),
-        section(3, functionTypes),
-        section(7, this.#exports),
-        section(10, bodies),
-      ]),
-    );
+    return flatten([
+      [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+      section(1, this.#typeCodes),
+      section(2, imports),
+      section(3, functionTypes),
+      section(7, this.#exports),
+      section(10, bodies),
+    ]);
   }
 }
 
 function text(value: string): Code {
-  const bytes = [...new TextEncoder().encode(value)];
+  const bytes = new TextEncoder().encode(value);
   return [unsigned(bytes.length), bytes];
 }
 
@@ -361,16 +359,30 @@ function section(id: number, items: readonly Code[]): Code {
   return [id, unsigned(bytes.length), bytes];
 }
 
-function flatten(code: Code): number[] {
-  const bytes: number[] = [];
+function flatten(code: Code): Uint8Array<ArrayBuffer> {
+  let [bytes, length] = [new Uint8Array(1024), 0];
+  const reserve = (count: number): void => {
+    if (length + count <= bytes.length) return;
+    const larger = new Uint8Array(2 * (length + count));
+    larger.set(bytes.subarray(0, length));
+    bytes = larger;
+  };
   const walk = (rope: Code): void => {
+    reserve(rope.length);
+    if (rope instanceof Uint8Array) {
+      bytes.set(rope, length);
+      length += rope.length;
+      return;
+    }
     for (const part of rope) {
-      if (typeof part === "number") bytes.push(part);
-      else walk(part);
+      if (typeof part === "number") {
+        if (length === bytes.length) reserve(1);
+        bytes[length++] = part;
+      } else walk(part);
     }
   };
   walk(code);
-  return bytes;
+  return bytes.slice(0, length);
 }
 
 /** Whether this runtime compiles the relaxed vector instructions (WebAssembly 3.0), fused multiply-add among them. */
