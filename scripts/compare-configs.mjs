@@ -9,8 +9,9 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { dice } from "./compare/config-fields.mjs";
 import { asking, installed, report } from "./compare/python.mjs";
-import { dice, drawn, randomConfig, seedOf } from "./compare/random-configs.mjs";
+import { drawn, randomConfig, seedOf } from "./compare/random-configs.mjs";
 import { prepare } from "./prepare.mjs";
 
 /** The transformers whose values are right. */

@@ -16,6 +16,7 @@ const innerSize: GgufKey<{ readonly n_embd: number; readonly n_inner: number | n
 };
 
 const summary = ["activation", "first_dropout", "proj_to_labels", "type", "use_proj"].map((name) => `summary_${name}`);
+
 /** GPT-2 (Radford et al. 2019): transformers' GPT2LMHeadModel. */
 export const gpt2: Family = defineFamily({
   className: "GPT2LMHeadModel",

@@ -32,6 +32,7 @@ export const convFields: FieldsOf<ConvConfig> = {
   tie_embedding: flagOrNull(),
   tie_word_embeddings: flag(true),
 };
+
 /** True for a layer with attention; where the file does not say, all have it. */
 export function hasAttention(
   { layer_types: types, full_attn_idxs: full }: Pick<ConvConfig, "layer_types" | "full_attn_idxs">,
