@@ -8,23 +8,32 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { dice } from "./compare/config-fields.mjs";
 import { asking, installed, report } from "./compare/python.mjs";
 import { drawn, randomConfig, seedOf } from "./compare/random-configs.mjs";
+import { argumentsOf, endWithUsage } from "./flags.mjs";
 import { prepare } from "./prepare.mjs";
 
 /** The transformers whose values are right. */
 const transformers = "5.18.0";
-const number = /** @type {const} */ ({ type: "string" });
-const { values: flags, positionals } = parseArgs({
-  options: { count: number, seed: number, case: number, folder: number, share: number },
-  allowPositionals: true,
-});
-const seed = Number(flags.seed ?? 1);
-const share = Number(flags.share ?? 1);
+const text = /** @type {const} */ ({ type: "string" });
+const usage = "node scripts/compare-configs.mjs [--count N] [--seed N] [--case N] [--share N] [--folder DIR] [FAMILY ...]";
+const { values: flags, positionals } = argumentsOf({ count: text, seed: text, case: text, folder: text, share: text }, usage);
+
+/** @param {"count" | "seed" | "case" | "share"} name @param {number} fallback @param {number} least */
+function counted(name, fallback, least) {
+  const value = Number(flags[name] ?? fallback);
+  return Number.isSafeInteger(value) && value >= least
+    ? value
+    : endWithUsage(`--${name} is "${flags[name]}", and is a whole number of at least ${least}.`, usage);
+}
+
+const seed = counted("seed", 1, 0);
+const share = counted("share", 1, 1);
+for (const family of positionals)
+  if (!drawn.includes(family)) endWithUsage(`There are no random configs of ${family}, but of ${drawn.join(", ")}.`, usage);
 const families = positionals.length > 0 ? positionals : drawn.filter((_, i) => i % share === seed % share);
-const cases = flags.case === undefined ? Array.from({ length: Number(flags.count ?? 2) }, (_, i) => i) : [Number(flags.case)];
+const cases = flags.case === undefined ? Array.from({ length: counted("count", 2, 1) }, (_, i) => i) : [counted("case", 0, 0)];
 
 await prepare();
 const { generate, loadModel, saveModel } = await import("@lowrank/models");

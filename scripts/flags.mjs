@@ -10,8 +10,17 @@ import { parseArgs } from "node:util";
  * @param {string} usage one line
  */
 export function flagsOf(options, usage, args = process.argv.slice(2)) {
+  return argumentsOf(options, usage, { args, allowPositionals: false }).values;
+}
+
+/**
+ * The same, and with `allowPositionals` the words beside the flags.
+ * @template {Options} O
+ * @param {O} options @param {string} usage
+ */
+export function argumentsOf(options, usage, { args = process.argv.slice(2), allowPositionals = true } = {}) {
   try {
-    return parseArgs({ args, options }).values;
+    return parseArgs({ args, options, allowPositionals });
   } catch (error) {
     // Only what is wrong with the arguments is the user's: those errors have a code.
     if (!(error instanceof Error && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS"))) throw error;
