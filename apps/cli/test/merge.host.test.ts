@@ -131,6 +131,11 @@ describe("merge", () => {
     expect(weights(at("exported-stored")).equals(weights(onStored.out))).toBe(true);
     const whole = await lowrankHere(["export", half, "--format", "gguf", "--base-quantize", "nf4", "--out", at("whole.gguf")]);
     expect([whole.code, whole.stderr]).toEqual([2, expect.stringContaining("--base-quantize is for the base of an adapter")]);
+    // A base in blocks of its own keeps them: what is said names this command's flag.
+    await lowrankHere(["export", half, "--format", "gguf", "--type", "q8_0", "--out", at("blocks.gguf")]);
+    const onOthers = await merged("--model", at("blocks.gguf"), "--adapter", onBlocks);
+    expect([onOthers.code, onOthers.stderr]).toEqual([2, expect.stringMatching(/--base-quantize none .*\n.*Load it as it is/s)]);
+    expect(onOthers.stderr).not.toContain("(--quantize none");
   });
 
   test.each([

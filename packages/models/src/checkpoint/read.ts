@@ -40,7 +40,7 @@ export async function openCheckpoint(files: GgufFiles, folder: string): Promise<
       try {
         if (options.quantize)
           throw new CheckpointError(
-            `${folder}: a GGUF file keeps the types that its weights have, and is not quantized to ${options.quantize}. Load it as it is, without \`quantize\` (--quantize none), or take the folder that it was made of.`,
+            `${folder}: a GGUF file keeps the types that its weights have, and is not quantized to ${options.quantize}. Load it as it is, without \`quantize\` (none), or take the folder that it was made of.`,
             folder,
           );
         return await readGgufWeights(gguf, config, options);

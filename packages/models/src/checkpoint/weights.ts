@@ -145,7 +145,7 @@ function checkUnquantized(found: ReadonlyMap<string, readonly Found[]>, type: Qu
   for (const { weight } of [...found.values()].flat()) {
     if (weight.layout !== null)
       throw new CheckpointError(
-        `${folder}: "${weight.name}" is quantized already, in ${weight.layout.type}, and is not quantized to ${type} again. Load it as it is, without \`quantize\` (--quantize none), or take the unquantized checkpoint.`,
+        `${folder}: "${weight.name}" is quantized already, in ${weight.layout.type}, and is not quantized to ${type} again. Load it as it is, without \`quantize\` (none), or take the unquantized checkpoint.`,
         folder,
       );
     if (!weight.numbers)
