@@ -1,7 +1,9 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { createCpuBackend } from "../src/backends/cpu/backend.js";
+import { once } from "../src/backends/cpu/computed.js";
 import { nodeEnvironment } from "../src/backends/cpu/node.js";
-import { ExprMakers } from "../src/kernels/expr.js";
+import { type BytesInLanes, walkOf } from "../src/kernels/blocks.js";
+import { type Expr, ExprMakers } from "../src/kernels/expr.js";
 import type { LoadOperand, MatmulKernel, MatrixView, Plan } from "../src/kernels/kernel.js";
 import { runKernels, type TestSlot } from "./cpu-plan.js";
 
@@ -76,4 +78,56 @@ test("a computed operand whose columns are too deep to be packed is multiplied i
     // f32 sums of 300,000 terms below 1, whose errors grow with the root of their number within blocks.
     for (let j = 0; j < n; j++) expect(Math.abs((got[i * n + j] ?? Number.NaN) - (sum * (columns[j] ?? 0) + 1))).toBeLessThan(0.1);
   }
+});
+
+describe("how an operand in blocks is walked", () => {
+  const [rows, columns, rowBytes] = [64, 512, 288];
+
+  /** (d · code + m) of rows of `rowBytes` bytes, in which codes of two columns share a byte and every eighth group has its scale elsewhere. */
+  function blocksOf(make: ExprMakers): Expr {
+    const [row, column] = [make.variable(0, rows), make.variable(1, columns)];
+    const start = make.mul(row, make.int(rowBytes));
+    const byteAt = (offset: ReturnType<ExprMakers["int"]>): Expr => make.load("i32", 0, make.add(start, offset));
+    const group = make.index("div", column, make.int(32));
+    const scale = make.select(
+      make.binary("lt", group, make.int(8)),
+      byteAt(make.add(make.int(256), group)),
+      make.binary("add", byteAt(make.add(make.int(264), group)), byteAt(make.int(287))),
+    );
+    const code = make.binary("and", byteAt(make.index("div", column, make.int(2))), make.int(15));
+    return make.binary("mul", make.cast("f32", code), make.cast("f32", scale));
+  }
+
+  /** Counts what it is asked, which is something for each block that is tried. */
+  const asked = { count: 0 };
+  const noBytes: BytesInLanes = {
+    loadsOf: () => {
+      asked.count++;
+      return null;
+    },
+    codeOf: () => null,
+  };
+
+  test("down its rows, which nothing divides, no block is tried, however many loads a number takes", () => {
+    asked.count = 0;
+    // Five loads a number, each of elements that lie rowBytes apart: 4 · 5 in place of 5 loads of neighbours.
+    expect(walkOf(blocksOf(new ExprMakers()), 0, rows, noBytes)).toMatchObject({ blocks: { size: 16, step: 1, lanes: 16 } });
+    expect(asked.count).toBe(0);
+  });
+
+  test("loads that may meet where rows overlap are counted block by block", () => {
+    const make = new ExprMakers();
+    const near = (offset: number): Expr => make.load("f32", 0, make.add(make.variable(0, rows), make.int(offset)));
+    asked.count = 0;
+    expect(walkOf(make.binary("add", near(0), near(4)), 0, rows, noBytes)?.cost).toBeLessThan(2);
+    expect(asked.count).toBeGreaterThan(0);
+  });
+
+  test("what is found of one kernel's operand is known of an equal one's", () => {
+    let found = 0;
+    const find = (): number => ++found;
+    const [first, second] = [blocksOf(new ExprMakers()), blocksOf(new ExprMakers())];
+    expect(first).not.toBe(second);
+    expect([once(first, "a test", find), once(second, "a test", find), once(second, "another", find)]).toEqual([1, 1, 2]);
+  });
 });

@@ -1,4 +1,4 @@
-import { type Expr, ExprMakers, expressionsBelow, type Index, isInvariant, strideOf } from "./expr.js";
+import { type Expr, ExprMakers, expressionsBelow, type Index, isInvariant, type Range, strideOf } from "./expr.js";
 import { substitute } from "./substitute.js";
 
 /** What is known of values that lanes hold as bytes, where lanes of variable `axis` are sixteen. */
@@ -74,7 +74,7 @@ const sharedStepCost = 0.1;
  * With `held`, what does not change over positions of another axis costs a share alone.
  */
 export function walkOf(value: Expr, axis: number, size: number, inBytes: BytesInLanes, held: Held | null = null): Walk | null {
-  const plain = plainLoads(value, axis);
+  const plain = plainLoads(value, axis, size);
   if (plain === "scattered") return null;
   const divisors = divisorsOf(value, axis);
   const sizes = new Set<number>([4, 8, 16, 32, 64, 128, 256]);
@@ -112,9 +112,9 @@ interface PlainLoads {
  * The loads of an expression in which nothing is divided or chosen by the position along an axis, so that every block costs what its loads
  * do; "scattered" where one of them follows no stride, whatever the block. Null for other expressions, which each block may change.
  */
-function plainLoads(value: Expr, axis: number): PlainLoads | "scattered" | null {
+function plainLoads(value: Expr, axis: number, size: number): PlainLoads | "scattered" | null {
   const strides: number[] = [];
-  const slots = new Set<number>();
+  const reaches = new Map<number, Range & { readonly stride: number | null }>();
   let sharedCount = 0;
   let isScattered = false;
   for (const expr of expressionsBelow([value])) {
@@ -122,18 +122,22 @@ function plainLoads(value: Expr, axis: number): PlainLoads | "scattered" | null 
       if (expr.op === "load") sharedCount++;
     } else if (expr.op === "load") {
       const stride = strideOf(expr.index, axis);
-      // Two loads of one slot may meet in a block.
-      if (stride === 0 || slots.has(expr.slot)) return null;
-      slots.add(expr.slot);
+      if (stride === 0) return null;
+      const { low, high } = expr.index;
+      const others = reaches.get(expr.slot);
+      const reach = { stride, low: Math.min(low, others?.low ?? low), high: Math.max(high, others?.high ?? high) };
+      // Two loads of one slot may meet in a block, unless they are near each other at every position and positions are farther apart.
+      if (others && (stride === null || others.stride !== stride || !(reach.high - reach.low < Math.abs(stride) * size))) return null;
+      reaches.set(expr.slot, reach);
       if (stride !== null) strides.push(stride);
       // A table of few entries lies in registers.
       else if (!isGivenBehind(expr.index, axis) || expr.index.high - expr.index.low < bytesInVector) return null;
       else isScattered = true;
-    } else if (expr.op === "select") return null;
+    } else if (expr.op === "select" && !isInvariant(expr.condition, axis)) return null;
     else if (expr.op === "index" && expr.kind !== "add" && expr.kind !== "sub" && expr.kind !== "mul") {
       // The smaller and the larger of what the user's values say do not follow from the position.
       if ((expr.kind !== "min" && expr.kind !== "max") || !isGiven(expr)) return null;
-    } else if (expr.op === "binary" && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32") return null;
+    } else if (isDivision(expr)) return null;
   }
   return isScattered ? "scattered" : { strides, sharedCount };
 }
@@ -203,10 +207,7 @@ function costOf(
     // There is no instruction for it.
     if (expr.op === "binary" && (expr.kind === "shl" || expr.kind === "shr") && !isInvariant(expr.b, axis))
       return scatteredCost * quarter * times(expr);
-    const divides = (expr.op === "index" || expr.op === "binary") && (expr.kind === "div" || expr.kind === "mod") && expr.dtype !== "f32";
-    // What the user divides by a power of two are mostly bits.
-    const isDivision = divides && !(expr.op === "binary" && expr.b.op === "const" && Number.isInteger(Math.log2(expr.b.value)));
-    return isDivision || (expr.op === "select" && !isInvariant(expr.condition, axis)) ? null : 0;
+    return isDivision(expr) || (expr.op === "select" && !isInvariant(expr.condition, axis)) ? null : 0;
   };
   const counted = new Set<Expr>();
   let ofExpressions = 0;
@@ -225,6 +226,12 @@ function costOf(
     if (cost > limit) return null;
   }
   return cost;
+}
+
+/** Whether integers are divided; what the user divides by a power of two are mostly bits, and no division. */
+function isDivision(expr: Expr): boolean {
+  if ((expr.op !== "index" && expr.op !== "binary") || (expr.kind !== "div" && expr.kind !== "mod") || expr.dtype === "f32") return false;
+  return !(expr.op === "binary" && expr.b.op === "const" && Number.isInteger(Math.log2(expr.b.value)));
 }
 
 /** A number for a variable that no kernel has. */

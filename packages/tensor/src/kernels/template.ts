@@ -149,7 +149,7 @@ export function withSlots(bound: Bound, reads: (slot: Slot) => Slot, writes: (sl
 }
 
 /** A text that is equal exactly for equal data; what is shared is said once. */
-function textOf(root: object): string {
+export function textOf(root: object): string {
   const numbers = new Map<object, number>();
   const parts: string[] = [];
   // Expressions may be deep: what a value holds is said after it.

@@ -3,6 +3,7 @@ import { type Expr, ExprMakers, type Index, isInvariant } from "../../kernels/ex
 import type { LoadOperand, LoopKernel, MatrixOperand, Slot, Store } from "../../kernels/kernel.js";
 import { isComputed } from "../../kernels/products.js";
 import { substitute } from "../../kernels/substitute.js";
+import { textOf } from "../../kernels/template.js";
 import { type LoopProgram, lowerRows } from "../../kernels/wasm/lower.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { SmallIntegers } from "../../kernels/wasm/small-integers.js";
@@ -55,14 +56,30 @@ export function elementOf(
   return make.load("f32", operand.slot, make.add(index, make.int(operand.offset)));
 }
 
-const remembered = new WeakMap<Expr, Map<string, unknown>>();
+/** What was found out of an expression, by what it was asked for. */
+type Findings = Map<string, unknown>;
 
-/** What is found out of an expression, once for each key. */
+/** Expressions of which findings are kept; beyond it all are forgotten, which costs time and nothing else. */
+const maxRemembered = 1024;
+const byText = new Map<string, Findings>();
+const byExpression = new WeakMap<Expr, Findings>();
+
+/** What is found out of an expression, once for each key, and once for all kernels that hold an equal one. */
 export function once<T>(value: Expr, key: string, find: () => T): T {
-  let known = remembered.get(value);
-  if (!known) remembered.set(value, (known = new Map()));
+  const known = byExpression.get(value) ?? findingsOf(value);
   if (!known.has(key)) known.set(key, find());
   return known.get(key) as T;
+}
+
+function findingsOf(value: Expr): Findings {
+  const text = textOf(value);
+  let known = byText.get(text);
+  if (!known) {
+    if (byText.size >= maxRemembered) byText.clear();
+    byText.set(text, (known = new Map()));
+  }
+  byExpression.set(value, known);
+  return known;
 }
 
 /** How an operand is walked best along its row or its column; either is found when it is read. */
