@@ -60,7 +60,7 @@ async function planned(like: PlannedFor, deviceMemoryBytes: number | null, conte
     optimizerBytes,
     stepBytes: plan.arenaBytes,
     peakBytes,
-    processBytes: like.name === "cpu" ? peakBytes + ownProcessBytes : null,
+    processBytes: like.name === "cpu" ? peakBytes + ownProcessBytes(kernels.length) : null,
     parameters: { frozen: report.frozen, trained: report.trainable },
     kernelCount: kernels.length,
     operations: kernels.reduce((sum, { operations }) => sum + operations, 0),
@@ -123,7 +123,7 @@ async function runPlan(context: CommandContext<typeof flags>): Promise<number> {
     { areNumbers: true, width: output.tableColumns },
   ))
     output.say(line);
-  if (values.memory !== undefined && (plan.processBytes ?? plan.peakBytes) > values.memory * 1e9)
+  if (values.memory !== undefined && plan.peakBytes > deviceBytes(values.memory, values.device))
     output.note(`warning: this does not fit ${bytes(values.memory * 1e9)}, however much is rematerialized. Plan for fewer rows or tokens.`);
   if (plan.deviceMemoryBytes !== null)
     output.say(

@@ -50,7 +50,7 @@ export async function withLeastMemory<R>(
 }
 
 /** Bytes that --memory has to say for a device to get so many. */
-const memoryFor = (bytes: number, { name }: PlannedFor): number => bytes + (name === "cpu" ? ownProcessBytes : 0);
+const memoryFor = (bytes: number, { name }: PlannedFor): number => bytes + (name === "cpu" ? ownProcessBytes() : 0);
 
 /** By name, because several copies of a package may be installed. */
 function isOutOfMemory(error: unknown): error is Error & { readonly fact: string } {
