@@ -35,6 +35,8 @@ const interruptBudget = 400_000;
  */
 export function launch(args: readonly string[]): Promise<number> {
   setFlagsFromString(`--interrupt-budget=${interruptBudget}`);
+  // The cpu device sets it in Node 20; compiled code is kept for the flags that V8 has from the start.
+  if (Number.parseFloat(process.versions.v8) < 11.4) setFlagsFromString("--experimental-wasm-relaxed-simd");
   return new Promise((resolve) => new Launch(args, resolve));
 }
 

@@ -1,4 +1,5 @@
 import { parentPort, workerData } from "node:worker_threads";
+import type { Command } from "./command.js";
 import { Interruption } from "./interruption.js";
 import type { FromThread, ThreadData, ToThread } from "./messages.js";
 import { runCli } from "./run.js";
@@ -27,4 +28,14 @@ port.on("message", (message: ToThread) => {
 });
 port.unref();
 
-process.exitCode = await runCli(args, { signal: interrupt.signal, onStart: ({ makes }) => tell({ kind: "started", makes }) });
+let started: string | null = null;
+/** The name of the command that runs; null while none does. */
+export const startedCommand = (): string | null => started;
+const onStart = ({ name, makes }: Command): void => {
+  started = name;
+  tell({ kind: "started", makes });
+};
+/** Resolves when the command is over. */
+export const ended: Promise<void> = runCli(args, { signal: interrupt.signal, onStart }).then((exitCode) => {
+  process.exitCode = exitCode;
+});

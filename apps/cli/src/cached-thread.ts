@@ -1,0 +1,38 @@
+// The bundle's thread.js: thread.ts and all that it stands on, which are one file there, with V8's code of it from the user's cache.
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { workerData } from "node:worker_threads";
+import { cachedProgram, codeFolder } from "./code-cache.js";
+import type { ThreadData } from "./messages.js";
+
+/** A command that takes longer is over its start, and V8 forgets code that is not run any more. */
+const startMs = 10_000;
+
+/** What scripts/cli-bundle.mjs makes of thread.ts. */
+type CommonJs = (
+  exports: object,
+  require: NodeJS.Require,
+  module: object,
+  filename: string,
+  folder: string,
+  importModule: (name: string) => Promise<unknown>,
+) => void;
+
+const path = fileURLToPath(new URL("./program.cjs", import.meta.url));
+const [command = ""] = (workerData as ThreadData).args; // what `launch` gives
+const program = cachedProgram({
+  path,
+  use: command,
+  folder: /^[a-z-]{1,30}$/.test(command) ? codeFolder() : null,
+});
+const module = { exports: {} };
+const start = program.script.runInThisContext() as CommonJs;
+start(module.exports, createRequire(path), module, path, dirname(path), (name) => import(name));
+const { ended, startedCommand } = module.exports as typeof import("./thread.js");
+
+const timer = setTimeout(() => program.keep(), startMs).unref();
+await ended;
+clearTimeout(timer);
+// One that was refused, or only said its help, compiled next to nothing.
+if (startedCommand() === command && process.exitCode === 0) program.keep();
