@@ -1,3 +1,4 @@
+import { Marks } from "./marks.js";
 import type { Node } from "./node.js";
 
 /** Who reads each node, as `NumberedGraph` says what each node reads. */
@@ -11,6 +12,7 @@ export interface Users {
  * node i are `inputs[starts[i]]` to `inputs[starts[i + 1] - 1]`, in the order of `inputsOf`.
  */
 export class NumberedGraph {
+  #marks: Marks | null = null;
   #numbers: Map<Node, number> | null = null;
   #users: Users | null = null;
 
@@ -38,10 +40,14 @@ export class NumberedGraph {
 
   /** The number of a node; undefined for one of another graph. */
   numberOf(node: Node): number | undefined {
-    if (!this.#numbers) {
-      this.#numbers = new Map();
-      for (let i = 0; i < this.nodes.length; i++) this.#numbers.set(this.nodes[i] as Node, i);
+    if (!this.#marks) {
+      this.#marks = new Marks();
+      for (let i = 0; i < this.nodes.length; i++) this.#marks.set(this.nodes[i] as Node, i);
     }
+    const number = this.#marks.get(node);
+    if (this.nodes[number] === node) return number;
+    // A node of another graph, or one that another walk has numbered since.
+    this.#numbers ??= new Map(this.nodes.map((each, i) => [each, i]));
     return this.#numbers.get(node);
   }
 
@@ -71,35 +77,6 @@ export class NumberedGraph {
       }
     }
     return { starts, users };
-  }
-}
-
-/** Nodes with their inputs as they are found, from which a graph is made in the end. */
-export class GraphBuilder {
-  readonly nodes: Node[] = [];
-  readonly #forms: number[] = [];
-  readonly #starts: number[] = [0];
-  readonly #inputs: number[] = [];
-
-  get count(): number {
-    return this.nodes.length;
-  }
-
-  /** Appends an input of the node that `close` adds next. */
-  input(number: number): void {
-    this.#inputs.push(number);
-  }
-
-  /** Adds a node over the inputs since the last one; returns its number. */
-  close(node: Node, form: number): number {
-    this.#forms.push(form);
-    this.#starts.push(this.#inputs.length);
-    return this.nodes.push(node) - 1;
-  }
-
-  /** The graph of all nodes, as they were added. */
-  all(roots: readonly number[]): NumberedGraph {
-    return new NumberedGraph(this.nodes, new Int32Array(this.#forms), new Int32Array(this.#starts), new Int32Array(this.#inputs), roots);
   }
 }
 
@@ -149,25 +126,27 @@ export function orderOf(
 /** The part of a graph that some of its nodes need, numbered in the order of `orderOf`. */
 export function pruned(graph: NumberedGraph, roots: readonly number[] = graph.roots): NumberedGraph {
   const order = orderOf(graph, roots);
+  const { nodes: all, forms: allForms, starts: allStarts, inputs: allInputs } = graph;
   const numbers = new Int32Array(graph.count);
   const nodes = new Array<Node>(order.length);
   const forms = new Int32Array(order.length);
   const starts = new Int32Array(order.length + 1);
-  const inputs: number[] = [];
+  const inputs = new Int32Array(allInputs.length);
+  let edges = 0;
   for (let i = 0; i < order.length; i++) {
     const old = order[i] as number;
     numbers[old] = i;
-    nodes[i] = graph.node(old);
-    forms[i] = graph.forms[old] as number;
-    const end = graph.starts[old + 1] as number;
-    for (let edge = graph.starts[old] as number; edge < end; edge++) inputs.push(numbers[graph.inputs[edge] as number] as number);
-    starts[i + 1] = inputs.length;
+    nodes[i] = all[old] as Node;
+    forms[i] = allForms[old] as number;
+    const end = allStarts[old + 1] as number;
+    for (let edge = allStarts[old] as number; edge < end; edge++) inputs[edges++] = numbers[allInputs[edge] as number] as number;
+    starts[i + 1] = edges;
   }
   return new NumberedGraph(
     nodes,
     forms,
     starts,
-    new Int32Array(inputs),
+    inputs.subarray(0, edges),
     roots.map((root) => numbers[root] as number),
   );
 }

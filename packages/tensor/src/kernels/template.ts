@@ -132,6 +132,7 @@ function aliased(template: Template, slots: readonly Slot[]): Bound {
 /** The same kernel over other slots, of the same types. */
 export function withSlots(bound: Bound, reads: (slot: Slot) => Slot, writes: (slot: Slot) => Slot): Bound {
   const { template, slots } = bound;
+  if (reads === writes) return bind(template, slots.map(reads));
   const [read, written] = [new Set(bound.reads), new Set(bound.writes)];
   if (slots.some((slot) => read.has(slot) && written.has(slot) && reads(slot) !== writes(slot))) {
     const dtypes = new Map<Slot, DType>();

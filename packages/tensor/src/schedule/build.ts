@@ -254,7 +254,7 @@ class Builder {
       for (; isView(this.graph.node(view)); view = this.graph.input(view)) words.push(this.graph.forms[view] as number);
       words.push(asComposite);
     }
-    const lowered = this.#known.lowered({ words, nodes: [], slots }, this.#dtypeOf, () => ({ kernel: make() }));
+    const lowered = this.#known.lowered({ words, length: words.length, nodes: [], slots }, this.#dtypeOf, () => ({ kernel: make() }));
     if ("store" in lowered) throw new Error("build: a composite waits for what is there.");
     return lowered.kernel;
   }

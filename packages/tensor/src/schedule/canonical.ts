@@ -1,12 +1,13 @@
+import { GraphBuilder } from "../graph/builder.js";
 import { compositeDefinition } from "../graph/composites.js";
 import type { Device } from "../graph/device.js";
 import { bufferOf, realizedStorage } from "../graph/live.js";
 import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { GraphBuilder, type NumberedGraph, orderOf, pruned } from "../graph/numbered.js";
+import { type NumberedGraph, orderOf, pruned } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { Tensor } from "../graph/tensor.js";
 import { untracked } from "../graph/unread.js";
-import { type Forms, WordLists } from "../graph/words.js";
+import type { Forms } from "../graph/words.js";
 import { isNative } from "./native.js";
 import { type Pair, pairsIn } from "./pair.js";
 import { mayBeSimpler, simplify } from "./simplify.js";
@@ -23,10 +24,7 @@ export function canonicalize(live: LiveGraph, device: Device, forms: Forms): Num
 
 /** The canonical graph as it is made. */
 class Canon {
-  /** For each node its form and the numbers of its inputs. */
-  readonly #table = new WordLists();
   readonly #builder = new GraphBuilder();
-  readonly #numbers = new Map<Node, number>();
   readonly #storages = new Map<Storage, number>();
   readonly #decomposed = new Map<Node, readonly Node[]>();
   /** What nodes of definitions and bodies are in the canonical graph. */
@@ -57,40 +55,49 @@ class Canon {
 
   /** The number of a node over the canonical forms of its inputs. */
   #rebuilt(graph: NumberedGraph, number: number, made: Int32Array): number {
+    const builder = this.#builder;
     const { starts, inputs } = graph;
     const node = graph.node(number);
     const [start, end] = [starts[number] as number, starts[number + 1] as number];
     const form = graph.forms[number] as number;
     const hasForm = node.op !== "composite" || !node.bodies;
+    let hash = 0;
     if (hasForm) {
       // What is there already is as simple as it can be.
-      this.#words(form, inputs, start, end, made);
-      const found = this.#table.find();
+      for (let edge = start; edge < end; edge++) builder.input(made[inputs[edge] as number] as number);
+      hash = builder.hash(form);
+      const found = builder.find(hash, form);
+      if (found < 0 && !mayBeSimpler(node)) return builder.close(this.#over(graph, number, made), form, hash);
+      builder.drop();
       if (found >= 0) return found;
     }
-    let isSame = true;
-    const canonical: Node[] = [];
-    const given = inputsOf(node);
-    for (let edge = start; edge < end; edge++) {
-      const input = this.#builder.nodes[made[inputs[edge] as number] as number] as Node;
-      canonical.push(input);
-      if (input !== given[edge - start]) isSame = false;
-    }
-    const rebuilt = isSame ? node : withInputs(node, canonical);
+    const rebuilt = this.#over(graph, number, made);
     if (!hasForm) return this.#numberOf(this.#made(rebuilt));
-    const simpler = mayBeSimpler(rebuilt) ? this.#replaced(rebuilt) : null;
+    const count = builder.count;
+    const simpler = this.#replaced(rebuilt);
     if (simpler) return this.#numberOf(this.#known(simpler));
-    this.#words(form, inputs, start, end, made);
-    const added = this.#table.close();
-    if (added < this.#builder.count) return added;
-    for (let edge = start; edge < end; edge++) this.#builder.input(made[inputs[edge] as number] as number);
-    return this.#close(rebuilt, form);
+    for (let edge = start; edge < end; edge++) builder.input(made[inputs[edge] as number] as number);
+    // What was made to look for something simpler may be the node itself.
+    const found = builder.count === count ? -1 : builder.find(hash, form);
+    if (found < 0) return builder.close(rebuilt, form, hash);
+    builder.drop();
+    return found;
   }
 
-  #words(form: number, inputs: Int32Array, start: number, end: number, made: Int32Array): void {
-    const { words } = this.#table;
-    words.push(form);
-    for (let edge = start; edge < end; edge++) words.push(made[inputs[edge] as number] as number);
+  /** A node over the canonical forms of its inputs. */
+  #over(graph: NumberedGraph, number: number, made: Int32Array): Node {
+    const { nodes } = this.#builder;
+    const { starts, inputs } = graph;
+    const node = graph.node(number);
+    const [start, end] = [starts[number] as number, starts[number + 1] as number];
+    if (end === start) return node;
+    const given = inputsOf(node);
+    let isSame = true;
+    for (let edge = start; edge < end && isSame; edge++) isSame = nodes[made[inputs[edge] as number] as number] === given[edge - start];
+    if (isSame) return node;
+    const canonical = new Array<Node>(end - start);
+    for (let edge = start; edge < end; edge++) canonical[edge - start] = nodes[made[inputs[edge] as number] as number] as Node;
+    return withInputs(node, canonical);
   }
 
   #paired(node: Node, { both, inputs, shift }: Pair, made: Int32Array): number {
@@ -105,12 +112,18 @@ class Canon {
   }
 
   #numberOf(node: Node): number {
-    return this.#numbers.get(node) as number; // canonical nodes have one
+    const number = this.#builder.numberOf(node);
+    if (number < 0) throw new Error(`canonical: ${node.op} is not in the graph.`);
+    return number;
+  }
+
+  #isCanonical(node: Node): boolean {
+    return this.#builder.numberOf(node) >= 0;
   }
 
   /** Nodes of definitions and bodies, whose inputs are canonical or among them. */
   #visit(from: readonly Node[]): Node[] {
-    const known = (node: Node): Node | undefined => (this.#numbers.has(node) ? node : this.#inner.get(node));
+    const known = (node: Node): Node | undefined => (this.#isCanonical(node) ? node : this.#inner.get(node));
     const order = topological(from, (node) => (known(node) ? [] : inputsOf(node)));
     work.nodes += order.length;
     for (const node of order) {
@@ -134,30 +147,19 @@ class Canon {
     let storage = this.#storages.get(node.storage);
     if (storage === undefined) this.#storages.set(node.storage, (storage = this.#storages.size));
     const form = this.forms.ofLeaf(node);
-    this.#table.words.push(form, storage);
-    return this.#add(node, form);
+    const hash = this.#builder.hash(form, storage);
+    const found = this.#builder.find(hash, form, storage);
+    return found < 0 ? this.#builder.close(node, form, hash, storage) : found;
   }
 
   #intern(node: Node, form: number): Node {
-    const { words } = this.#table;
-    words.push(form);
-    for (const input of inputsOf(node)) words.push(this.#numberOf(input));
-    return this.#builder.nodes[this.#add(node, form)] as Node;
-  }
-
-  /** The number of the node whose words were pushed to the table. */
-  #add(node: Node, form: number): number {
-    const number = this.#table.close();
-    if (number < this.#builder.count) return number;
-    if (node.op !== "buffer") for (const input of inputsOf(node)) this.#builder.input(this.#numberOf(input));
-    return this.#close(node, form);
-  }
-
-  /** The number of a new node, whose inputs the builder was given. */
-  #close(node: Node, form: number): number {
-    const number = this.#builder.close(node, form);
-    this.#numbers.set(node, number);
-    return number;
+    const builder = this.#builder;
+    for (const input of inputsOf(node)) builder.input(this.#numberOf(input));
+    const hash = builder.hash(form);
+    const found = builder.find(hash, form);
+    if (found < 0) return builder.nodes[builder.close(node, form, hash)] as Node;
+    builder.drop();
+    return builder.nodes[found] as Node;
   }
 
   /** A node over canonical inputs, as simple as it can be said. */
@@ -168,7 +170,7 @@ class Canon {
 
   /** What says a node in less: canonical, or to be made so. */
   #known(replaced: Node): Node {
-    return this.#numbers.has(replaced) ? replaced : this.make(replaced);
+    return this.#isCanonical(replaced) ? replaced : this.make(replaced);
   }
 
   #replaced(node: Node): Node | null {

@@ -1,7 +1,7 @@
 import type { Slot } from "../kernels/kernel.js";
 import type { Bound } from "../kernels/template.js";
 
-/** A kernel of a plan with the kernels that must run before and after it. */
+/** A kernel of a plan with the kernels that must run after it. */
 export interface Task {
   /** Place in the order that the dependencies were read from. */
   readonly index: number;
@@ -11,7 +11,8 @@ export interface Task {
   readonly writes: readonly Slot[];
   /** Both, each once. */
   readonly slots: readonly Slot[];
-  readonly before: Task[];
+  /** How many others must run before it. */
+  beforeCount: number;
   readonly after: Task[];
 }
 
@@ -24,7 +25,7 @@ export function dependencies(kernels: readonly Bound[]): Task[] {
   const waitFor = (task: Task, other: Task | undefined): void => {
     if (!other || other === task || waits[other.index] === task.index) return;
     waits[other.index] = task.index;
-    task.before.push(other);
+    task.beforeCount++;
     other.after.push(task);
   };
   return kernels.map((kernel, index) => {
@@ -51,10 +52,7 @@ export function dependencies(kernels: readonly Bound[]): Task[] {
 
 /** A kernel as a task that depends on nothing yet. */
 function taskOf(kernel: Bound, index: number): Task {
-  const reads = distinct(kernel.reads);
-  const slots = [...reads];
-  for (const slot of kernel.writes) if (!slots.includes(slot)) slots.push(slot);
-  return { index, kernel, reads, writes: kernel.writes, slots, before: [], after: [] };
+  return { index, kernel, reads: distinct(kernel.reads), writes: kernel.writes, slots: kernel.slots, beforeCount: 0, after: [] };
 }
 
 /** Composites may read a slot twice. */

@@ -19,7 +19,7 @@ const maxExpressions = 600;
  */
 export function fused(draft: Draft, maxBindings: number = Number.POSITIVE_INFINITY, known: KnownJoins = new KnownJoins()): Draft {
   const sequence = new Sequence<Bound>(draft.kernels);
-  const index = new Index(sequence);
+  const index = new Index(sequence, draft.slots.length);
   /** What comes after a kernel that went to where an earlier one stood. */
   let resume: Place<Bound> | null | undefined;
   for (let place = sequence.first; place; ) {
@@ -47,7 +47,9 @@ interface Joined {
 function joinedWithProducer(place: Place<Bound>, index: Index, draft: Draft, maxBindings: number, known: KnownJoins): Joined | null {
   const second = place.item;
   if (second.kind !== "loop") return null;
-  for (const [nearness, producer] of index.producersOf(place).entries()) {
+  const producers = index.producersOf(place);
+  for (let nearness = 0; nearness < producers.length; nearness++) {
+    const producer = producers[nearness] as Place<Bound>; // within bounds
     const first = producer.item;
     if (!mayJoin(first, second) || !known.mayAlign(first.template, second.template)) continue;
     const isNeeded = (slot: Slot): boolean => draft.slots[slot]?.binding !== null || index.isReadByOthers(slot, producer, place);
@@ -98,14 +100,15 @@ export class KnownJoins {
     isNeeded: (slot: Slot) => boolean,
     isOfUse: () => boolean,
   ): { readonly template: Template; readonly slots: readonly Slot[] } | null {
-    const operands = new Map(a.slots.map((slot, operand) => [slot, operand]));
-    const places = b.slots.map((slot) => {
-      const operand = operands.get(slot) ?? operands.size;
-      operands.set(slot, operand);
-      return operand;
-    });
-    const needed = a.writes.map((slot) => Number(isNeeded(slot)));
-    const key = `${a.template.id} ${b.template.id} ${places.join()} ${needed.join("")}`;
+    const slots = [...a.slots];
+    let key = `${a.template.id} ${b.template.id}`;
+    for (let i = 0; i < b.slots.length; i++) {
+      const slot = b.slots[i] as Slot; // within bounds
+      let operand = slots.indexOf(slot);
+      if (operand < 0) operand = slots.push(slot) - 1;
+      key += ` ${operand}`;
+    }
+    for (let i = 0; i < a.writes.length; i++) key += isNeeded(a.writes[i] as Slot) ? "+" : "-";
     let outcome = this.#known.get(key);
     if (outcome === undefined) {
       if (!isOfUse()) return null;
@@ -114,12 +117,11 @@ export class KnownJoins {
       const [first, second] = [a.kernel as LoopKernel | MatmulKernel, b.kernel as LoopKernel]; // mayJoin ruled out others
       const made = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       const bound = made && boundOf(made, dtypeOf);
-      outcome = bound && { template: bound.template, operands: bound.slots.map((slot) => operands.get(slot) as number) }; // those of the two
+      outcome = bound && { template: bound.template, operands: bound.slots.map((slot) => slots.indexOf(slot)) }; // those of the two
       if (this.#known.size >= maxPairs) this.#known.clear();
       this.#known.set(key, outcome);
     }
     if (!outcome) return null;
-    const slots = [...operands.keys()];
     return { template: outcome.template, slots: outcome.operands.map((operand) => slots[operand] as Slot) }; // equal pairs have as many slots
   }
 }
@@ -135,63 +137,82 @@ function mayJoin({ template: { kernel: first }, writes }: Bound, second: Bound):
 /** Kernels between two that are looked at to find those that need the first one's results; with more of them none is moved. */
 const maxBetween = 192;
 
+/** Readers of a slot beyond so many are found by hash. */
+const fewReaders = 8;
+
 /** Who writes and who reads each slot, as kernels are joined. */
 class Index {
-  readonly #writers = new Map<Slot, Place<Bound>>();
-  readonly #readers = new Map<Slot, Set<Place<Bound>>>();
+  readonly #writers: (Place<Bound> | undefined)[];
+  readonly #readers: (Place<Bound>[] | Set<Place<Bound>> | undefined)[];
 
-  constructor(readonly sequence: Sequence<Bound>) {
+  constructor(
+    readonly sequence: Sequence<Bound>,
+    slotCount: number,
+  ) {
+    this.#writers = new Array(slotCount);
+    this.#readers = new Array(slotCount);
     for (let place = sequence.first; place; place = place.next) this.#enter(place);
   }
 
   #enter(place: Place<Bound>): void {
-    for (const slot of place.item.writes) this.#writers.set(slot, place);
-    for (const slot of place.item.reads) {
-      const readers = this.#readers.get(slot);
-      if (readers) readers.add(place);
-      else this.#readers.set(slot, new Set([place]));
+    const { reads, writes } = place.item;
+    for (let i = 0; i < writes.length; i++) this.#writers[writes[i] as Slot] = place;
+    for (let i = 0; i < reads.length; i++) {
+      const slot = reads[i] as Slot;
+      const readers = this.#readers[slot];
+      if (readers === undefined) this.#readers[slot] = [place];
+      else if (readers instanceof Set) readers.add(place);
+      // Composites may read a slot twice.
+      else if (readers.includes(place)) continue;
+      else if (readers.push(place) > fewReaders) this.#readers[slot] = new Set(readers);
     }
   }
 
   #leave(place: Place<Bound>): void {
-    for (const slot of place.item.reads) this.#readers.get(slot)?.delete(place);
+    const { reads } = place.item;
+    for (let i = 0; i < reads.length; i++) {
+      const readers = this.#readers[reads[i] as Slot];
+      if (readers instanceof Set) readers.delete(place);
+      else if (readers?.includes(place)) readers.splice(readers.indexOf(place), 1);
+    }
     this.sequence.remove(place);
   }
 
   /** The kernels before one that write what it reads, the nearest first. */
   producersOf(place: Place<Bound>): Place<Bound>[] {
-    const producers = new Set<Place<Bound>>();
-    for (const slot of place.item.reads) {
-      const writer = this.#writers.get(slot);
-      if (writer && writer.label < place.label) producers.add(writer);
+    const producers: Place<Bound>[] = [];
+    const { reads } = place.item;
+    for (let i = 0; i < reads.length; i++) {
+      const writer = this.#writers[reads[i] as Slot];
+      if (writer && writer.label < place.label && !producers.includes(writer)) producers.push(writer);
     }
-    return [...producers].sort((a, b) => b.label - a.label);
+    return producers.length > 1 ? producers.sort((a, b) => b.label - a.label) : producers;
   }
 
   isReadByOthers(slot: Slot, first: Place<Bound>, second: Place<Bound>): boolean {
-    for (const reader of this.#readers.get(slot) ?? []) if (reader !== first && reader !== second) return true;
+    for (const reader of this.#readers[slot] ?? []) if (reader !== first && reader !== second) return true;
     return false;
   }
 
   /** The kernels between two that need the first one's results, in order; null when the second needs one of them, or they are many. */
   dependentsOf(first: Place<Bound>, second: Place<Bound>): Place<Bound>[] | null {
-    const dependents = new Set<Place<Bound>>();
-    const stack = [first];
+    const dependents: Place<Bound>[] = [];
     let left = maxBetween;
-    while (stack.length > 0) {
-      const place = stack.pop() as Place<Bound>;
-      for (const slot of place.item.writes) {
-        for (const reader of this.#readers.get(slot) ?? []) {
+    for (let place: Place<Bound> | undefined = first, count = 0; place; place = dependents[count++]) {
+      const { writes } = place.item;
+      for (let i = 0; i < writes.length; i++) {
+        const readers = this.#readers[writes[i] as Slot];
+        if (!readers) continue;
+        for (const reader of readers) {
           work.kernels++;
           if (--left < 0) return null;
           if (reader === second && place !== first) return null;
-          if (reader.label >= second.label || reader.label <= first.label || dependents.has(reader)) continue;
-          dependents.add(reader);
-          stack.push(reader);
+          if (reader.label >= second.label || reader.label <= first.label || dependents.includes(reader)) continue;
+          dependents.push(reader);
         }
       }
     }
-    return [...dependents].sort((a, b) => a.label - b.label);
+    return dependents.length > 1 ? dependents.sort((a, b) => a.label - b.label) : dependents;
   }
 
   /** Puts a joined kernel where the second one stood, and behind it what needs the first; or where the first one stood. Returns its place. */

@@ -1,6 +1,6 @@
-import type { MatmulKernel } from "../kernels/kernel.js";
+import type { MatmulKernel, SingleKernel } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
-import type { Bound } from "../kernels/template.js";
+import type { Bound, Template } from "../kernels/template.js";
 import { largest } from "../tensor/extremes.js";
 import { sizeOf } from "../tensor/shape.js";
 import { dependencies, type Task } from "./dependencies.js";
@@ -22,7 +22,7 @@ const packedElements = 2 ** 20;
 export function grouped({ kernels, slots }: Draft): Bound[][] {
   const order = dependencies(kernels);
   const last = lastTasks(order, slots);
-  const groups = [...nearby(order, slots, last), ...levels(order.filter((task) => last.has(task)))];
+  const groups = [...nearby(order, slots, last), ...levels(order, last)];
   return groups.map((tasks) => tasks.map(({ kernel }) => kernel));
 }
 
@@ -33,7 +33,8 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
   const limit = largest(alive, 0);
   const memory = new LiveMemory(slots, order);
   const waiting = new Sequence(order.filter((task) => !last.has(task)));
-  const missing = Int32Array.from(order, (task) => task.before.length);
+  const missing = Int32Array.from(order, (task) => task.beforeCount);
+  const sizes = new Sizes();
   const groups: Task[][] = [];
   for (let first = waiting.first; first; first = waiting.first) {
     const group = [first.item];
@@ -41,18 +42,18 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
     /** The most that is alive at those that were passed. */
     let passedBytes = 0;
     let taken = memory.taken(first.item);
-    let packed = packedBy(first.item.kernel);
-    let mayHoldLarge = isSmall(first.item.kernel);
+    let packed = sizes.packedBy(first.item.kernel);
+    let mayHoldLarge = sizes.isSmall(first.item.kernel);
     const passed: Task[] = [];
     for (let place = first.next, seen = 0; place && seen < lookAhead; place = place.next, seen++) {
       const task = place.item;
-      const small = isSmall(task.kernel);
+      const small = sizes.isSmall(task.kernel);
       const bytes = memory.taken(task);
       const mayJoin =
         (small || mayHoldLarge) &&
         missing[task.index] === 0 &&
         memory.bytes + taken + bytes <= limit &&
-        packed + packedBy(task.kernel) <= packedElements &&
+        packed + sizes.packedBy(task.kernel) <= packedElements &&
         passedBytes + bytes <= limit;
       passed.push(task);
       if (!mayJoin) {
@@ -64,7 +65,7 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
       group.push(task);
       waiting.remove(place);
       taken += bytes;
-      packed += packedBy(task.kernel);
+      packed += sizes.packedBy(task.kernel);
       mayHoldLarge &&= small;
     }
     for (const task of group) for (const after of task.after) missing[after.index] = (missing[after.index] as number) - 1;
@@ -74,14 +75,14 @@ function nearby(order: readonly Task[], slots: readonly DraftSlot[], last: Reado
   return groups;
 }
 
-/** Tasks by the longest way to them from those that wait for none of the others. */
-function levels(order: readonly Task[]): Task[][] {
-  const level = new Map<Task, number>();
+/** Some of an order's tasks by the longest way to them from those that wait for none of the others. */
+function levels(order: readonly Task[], among: ReadonlySet<Task>): Task[][] {
+  const level = new Int32Array(order.length);
   const groups: Task[][] = [];
   for (const task of order) {
-    let own = 0;
-    for (const other of task.before) own = Math.max(own, (level.get(other) ?? -1) + 1);
-    level.set(task, own);
+    if (!among.has(task)) continue;
+    const own = level[task.index] as number;
+    for (const other of task.after) level[other.index] = Math.max(level[other.index] as number, own + 1);
     const group = groups[own];
     if (group) group.push(task);
     else groups[own] = [task];
@@ -89,7 +90,25 @@ function levels(order: readonly Task[]): Task[][] {
   return groups;
 }
 
-function isSmall({ template: { kernel } }: Bound): boolean {
+/** What grouping asks of kernels, once for all of a template. */
+class Sizes {
+  readonly #small = new Map<Template, boolean>();
+  readonly #packed = new Map<Template, number>();
+
+  isSmall({ template }: Bound): boolean {
+    let answer = this.#small.get(template);
+    if (answer === undefined) this.#small.set(template, (answer = isSmall(template.kernel)));
+    return answer;
+  }
+
+  packedBy({ template }: Bound): number {
+    let answer = this.#packed.get(template);
+    if (answer === undefined) this.#packed.set(template, (answer = packedBy(template.kernel)));
+    return answer;
+  }
+}
+
+function isSmall(kernel: SingleKernel): boolean {
   switch (kernel.kind) {
     case "loop":
       return sizeOf(kernel.outer) * kernel.inner * (kernel.reductions.length + kernel.stores.length) * 16 <= smallWork;
@@ -103,7 +122,7 @@ function isSmall({ template: { kernel } }: Bound): boolean {
   }
 }
 
-function packedBy({ template: { kernel } }: Bound): number {
+function packedBy(kernel: SingleKernel): number {
   return kernel.kind === "matmul" ? depthOf(kernel) * kernel.n : 0;
 }
 

@@ -10,42 +10,36 @@ import { sameIndex } from "./space.js";
  */
 export function updateInPlace({ kernels, slots }: Draft): Draft {
   const made: (Bound | null)[] = [...kernels];
-  const writers = new Map<Slot, number>();
-  const touching = new Map<Slot, Set<number>>();
-  const copied = new Set<Slot>();
-  for (const kernel of kernels) if (kernel.kind === "copy") for (const slot of kernel.slots) copied.add(slot);
-  const touch = (slot: Slot, step: number): void => {
-    if (!copied.has(slot)) return;
-    const steps = touching.get(slot);
-    if (steps) steps.add(step);
-    else touching.set(slot, new Set([step]));
-  };
+  /** What is asked of slots that are copied, or copied to: the first kernel that writes each, and those that touch it. */
+  const writers = new Int32Array(slots.length).fill(-1);
+  const touching: (number[] | undefined)[] = new Array(slots.length);
+  for (const kernel of kernels) if (kernel.kind === "copy") for (const slot of kernel.slots) touching[slot] = [];
   for (let step = 0; step < kernels.length; step++) {
-    const kernel = kernels[step] as Bound; // within bounds
-    for (const slot of kernel.writes) {
-      if (copied.has(slot) && !writers.has(slot)) writers.set(slot, step);
-      touch(slot, step);
+    const { slots: touched, writes } = kernels[step] as Bound; // within bounds
+    for (let i = 0; i < touched.length; i++) touching[touched[i] as Slot]?.push(step);
+    for (let i = 0; i < writes.length; i++) {
+      const slot = writes[i] as Slot; // within bounds
+      if (writers[slot] === -1) writers[slot] = step;
     }
-    for (const slot of kernel.reads) touch(slot, step);
   }
   for (let step = 0; step < kernels.length; step++) {
     const copy = made[step];
     if (copy?.kind !== "copy") continue;
     const { from, to } = slotsOfCopy(copy);
     if (slots[to]?.binding === null || slots[from]?.binding !== null) continue;
-    const producer = writers.get(from) ?? -1;
+    const producer = writers[from] as number;
     const kernel = made[producer];
     if (kernel?.kind !== "loop" || slots[from]?.dtype !== slots[to]?.dtype) continue;
-    const touchesLater = [...(touching.get(to) ?? [])].some((other) => other !== step && other > producer);
-    if (touchesLater || !readsOnlyWhereItWrites(kernel, to, from)) continue;
+    const [users, others] = [touching[to], touching[from]] as [number[], number[]]; // of a copy
+    if (users.some((other) => other !== step && other > producer) || !readsOnlyWhereItWrites(kernel, to, from)) continue;
     const swap = (slot: Slot): Slot => (slot === from ? to : slot);
     made[step] = null;
-    touching.get(to)?.delete(step);
-    for (const other of touching.get(from) ?? []) {
+    users.splice(users.indexOf(step), 1);
+    for (const other of others) {
       const touched = made[other];
       if (!touched) continue;
       made[other] = withSlots(touched, swap, swap);
-      touch(to, other);
+      if (!users.includes(other)) users.push(other);
     }
   }
   return { slots, kernels: made.filter((kernel) => kernel !== null) };

@@ -98,8 +98,8 @@ class Ranges {
         this.#ends.splice(from + 1, to - from - 1);
       }
     } else {
-      this.#starts.splice(from, 0, start);
-      this.#ends.splice(from, 0, end);
+      insert(this.#starts, from, start);
+      insert(this.#ends, from, end);
     }
   }
 
@@ -108,6 +108,12 @@ class Ranges {
     const at = this.#endingBehind(address);
     return at < this.#starts.length && (this.#starts[at] ?? 0) < address + bytes ? (this.#ends[at] ?? address) : address;
   }
+}
+
+/** `splice` for one number, without a list of what it removes. */
+function insert(numbers: number[], at: number, value: number): void {
+  for (let i = numbers.length; i > at; i--) numbers[i] = numbers[i - 1] as number;
+  numbers[at] = value;
 }
 
 /**
@@ -137,7 +143,8 @@ class Occupied {
   /** The nodes above some, each once. */
   #above(parts: readonly number[]): number[] {
     const above: number[] = [];
-    for (const part of parts) for (let node = part >> 1; node >= 1 && !above.includes(node); node >>= 1) above.push(node);
+    for (let i = 0; i < parts.length; i++)
+      for (let node = (parts[i] as number) >> 1; node >= 1 && !above.includes(node); node >>= 1) above.push(node);
     return above;
   }
 
@@ -146,18 +153,26 @@ class Occupied {
     const parts = this.#parts(first, last);
     const above = this.#above(parts);
     const start = this.#lowest(parts, above, bytes);
-    for (const node of parts) {
-      (this.#throughout[node] ??= new Ranges()).add(start, start + bytes);
-      (this.#sometimes[node] ??= new Ranges()).add(start, start + bytes);
+    const end = start + bytes;
+    for (let i = 0; i < parts.length; i++) {
+      const node = parts[i] as number; // within bounds
+      (this.#throughout[node] ??= new Ranges()).add(start, end);
+      (this.#sometimes[node] ??= new Ranges()).add(start, end);
     }
-    for (const node of above) (this.#sometimes[node] ??= new Ranges()).add(start, start + bytes);
+    for (let i = 0; i < above.length; i++) (this.#sometimes[above[i] as number] ??= new Ranges()).add(start, end);
     return start;
   }
 
   #lowest(parts: readonly number[], above: readonly number[], bytes: number): number {
     const all: Ranges[] = [];
-    for (const node of parts) if (this.#sometimes[node]) all.push(this.#sometimes[node]);
-    for (const node of above) if (this.#throughout[node]) all.push(this.#throughout[node]);
+    for (let i = 0; i < parts.length; i++) {
+      const taken = this.#sometimes[parts[i] as number];
+      if (taken) all.push(taken);
+    }
+    for (let i = 0; i < above.length; i++) {
+      const taken = this.#throughout[above[i] as number];
+      if (taken) all.push(taken);
+    }
     let address = 0;
     for (let before = -1; before !== address; ) {
       before = address;

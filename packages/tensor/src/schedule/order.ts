@@ -139,7 +139,7 @@ class Orderer {
     slots: readonly DraftSlot[],
     readonly isLast: (task: Task) => boolean,
   ) {
-    this.#missing = Int32Array.from(tasks, (task) => task.before.length);
+    this.#missing = Int32Array.from(tasks, (task) => task.beforeCount);
     this.#isReady = new Uint8Array(tasks.length);
     this.#isDone = new Uint8Array(tasks.length);
     this.#readers = new Array(slots.length);
@@ -158,7 +158,7 @@ class Orderer {
   }
 
   run(): Task[] {
-    for (const task of this.tasks) if (task.before.length === 0) this.#release(task);
+    for (const task of this.tasks) if (task.beforeCount === 0) this.#release(task);
     const order: Task[] = [];
     for (let next = this.#next(); next; next = this.#next()) {
       work.kernels += 1 + next.after.length;

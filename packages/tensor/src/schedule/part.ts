@@ -1,3 +1,4 @@
+import type { Node } from "../graph/node.js";
 import type { NumberedGraph } from "../graph/numbered.js";
 import { codeOf, hashOf } from "../graph/words.js";
 import type { SingleKernel, Slot } from "../kernels/kernel.js";
@@ -7,8 +8,9 @@ import { work } from "./work.js";
 
 /** What a kernel computes: the nodes behind one that is stored, down to those that lie in memory. */
 export interface Part {
-  /** Equal for parts that are equal but for the slots that they read and write. */
+  /** Equal for parts that are equal but for the slots that they read and write: the first `length` of these, until the next part is found. */
   readonly words: readonly number[];
+  readonly length: number;
   /** The numbers of the nodes that the kernel computes, the stored one first. */
   readonly nodes: readonly number[];
   /** The slots that it may touch, its result's first. */
@@ -27,6 +29,8 @@ export class Parts {
   readonly #foundIn: Int32Array;
   readonly #numbers: Int32Array;
   #count = 0;
+  /** The words of the part that was found last, in memory that serves all. */
+  readonly #words: number[] = [];
 
   constructor(
     readonly graph: NumberedGraph,
@@ -41,35 +45,43 @@ export class Parts {
 
   /** The part behind a node that is stored in `slot`. */
   of(root: number, slot: Slot): Part {
-    const { graph } = this;
+    const { nodes: all, forms, starts, inputs } = this.graph;
     const own = ++this.#count;
-    const words: number[] = [Number.isFinite(this.maxBindings) ? this.maxBindings : 0, codeOf(this.dtypeOf(slot))];
+    const words = this.#words;
+    words[0] = Number.isFinite(this.maxBindings) ? this.maxBindings : 0;
+    words[1] = codeOf(this.dtypeOf(slot));
+    let length = 2;
     const nodes: number[] = [];
     const slots: Slot[] = [slot];
     const stack: number[] = [root];
     for (let number = stack.pop(); number !== undefined; number = stack.pop()) {
       if (this.#foundIn[number] === own) {
-        words.push(repeated, this.#numbers[number] as number);
+        words[length++] = repeated;
+        words[length++] = this.#numbers[number] as number;
         continue;
       }
       const held = number === root ? -1 : this.slotOf(number);
       if (held >= 0) {
         let operand = slots.indexOf(held);
         if (operand < 0) operand = slots.push(held) - 1;
-        const { dtype, shape } = graph.node(number);
-        words.push(loaded, operand, codeOf(this.dtypeOf(held)), codeOf(dtype), shape.length);
-        for (let axis = 0; axis < shape.length; axis++) words.push(shape[axis] as number);
+        const { dtype, shape } = all[number] as Node; // the graph's own number
+        words[length++] = loaded;
+        words[length++] = operand;
+        words[length++] = codeOf(this.dtypeOf(held));
+        words[length++] = codeOf(dtype);
+        words[length++] = shape.length;
+        for (let axis = 0; axis < shape.length; axis++) words[length++] = shape[axis] as number;
         continue;
       }
       this.#foundIn[number] = own;
       this.#numbers[number] = nodes.length;
       nodes.push(number);
-      words.push(graph.forms[number] as number);
-      for (let edge = (graph.starts[number + 1] as number) - 1; edge >= (graph.starts[number] as number); edge--)
-        stack.push(graph.inputs[edge] as number);
+      words[length++] = forms[number] as number;
+      const start = starts[number] as number;
+      for (let edge = (starts[number + 1] as number) - 1; edge >= start; edge--) stack.push(inputs[edge] as number);
     }
     work.nodes += nodes.length;
-    return { words, nodes, slots };
+    return { words, length, nodes, slots };
   }
 }
 
@@ -94,9 +106,11 @@ export class KnownParts {
 
   /** What `make` makes of a part, or has made of an equal one. */
   lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowering<SingleKernel>): Lowering {
-    const hash = hashOf(part.words);
-    const known = this.#known.get(hash)?.find(({ words }) => areEqual(words, part.words));
-    if (known) return again(known.outcome, part);
+    const hash = hashOf(part.words, 0, part.length);
+    const list = this.#known.get(hash);
+    const found = list?.find(({ words }) => areEqual(words, part));
+    if (found) return again(found.outcome, part);
+    const words = part.words.slice(0, part.length);
     work.lowered++;
     const made = make();
     const outcome = outcomeOf(made, part, dtypeOf);
@@ -104,9 +118,9 @@ export class KnownParts {
       this.#known.clear();
       this.#count = 1;
     }
-    const list = this.#known.get(hash);
-    if (list) list.push({ words: part.words, outcome });
-    else this.#known.set(hash, [{ words: part.words, outcome }]);
+    const others = this.#known.get(hash);
+    if (others) others.push({ words, outcome });
+    else this.#known.set(hash, [{ words, outcome }]);
     return again(outcome, part);
   }
 }
@@ -128,8 +142,8 @@ function again(outcome: Outcome, { nodes, slots }: Part): Lowering {
   };
 }
 
-function areEqual(a: readonly number[], b: readonly number[]): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+function areEqual(known: readonly number[], { words, length }: Part): boolean {
+  if (known.length !== length) return false;
+  for (let i = 0; i < length; i++) if (known[i] !== words[i]) return false;
   return true;
 }

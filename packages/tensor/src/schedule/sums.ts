@@ -1,5 +1,6 @@
+import { GraphBuilder } from "../graph/builder.js";
 import { type Node, withInputs } from "../graph/node.js";
-import { GraphBuilder, type NumberedGraph, pruned } from "../graph/numbered.js";
+import { type NumberedGraph, pruned } from "../graph/numbered.js";
 import type { Forms } from "../graph/words.js";
 import { sameShape, sizeOf } from "../tensor/shape.js";
 
@@ -69,19 +70,22 @@ class Summer {
   }
 
   #kept(i: number): number {
-    const { old } = this;
-    const [start, end] = [old.starts[i] as number, old.starts[i + 1] as number];
+    const { nodes: before, starts, inputs, forms } = this.old;
+    const made = this.#made;
+    const { nodes } = this.#builder;
+    const [start, end] = [starts[i] as number, starts[i + 1] as number];
     let isSame = true;
-    const inputs: Node[] = [];
     for (let edge = start; edge < end; edge++) {
-      const input = old.inputs[edge] as number;
-      const made = this.#now(input);
-      this.#builder.input(made);
-      inputs.push(this.#node(made));
-      if (this.#node(made) !== old.node(input)) isSame = false;
+      const input = inputs[edge] as number;
+      const now = made[input] as number; // inputs come first
+      this.#builder.input(now);
+      if (nodes[now] !== before[input]) isSame = false;
     }
-    const node = old.node(i);
-    return this.#builder.close(isSame ? node : withInputs(node, inputs), old.forms[i] as number);
+    const node = before[i] as Node; // within bounds
+    if (isSame) return this.#builder.close(node, forms[i] as number);
+    const over = new Array<Node>(end - start);
+    for (let edge = start; edge < end; edge++) over[edge - start] = nodes[made[inputs[edge] as number] as number] as Node;
+    return this.#builder.close(withInputs(node, over), forms[i] as number);
   }
 
   /** Adds a node that the old graph does not have. */

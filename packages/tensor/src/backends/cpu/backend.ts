@@ -3,7 +3,6 @@ import type { CompositeKernel, Plan } from "../../kernels/kernel.js";
 import { controlBytes, stepFields } from "../../kernels/wasm/driver.js";
 import { matmulScratchBytes } from "../../kernels/wasm/matmul.js";
 import { DeviceError, showBytes } from "../../tensor/errors.js";
-import { largest } from "../../tensor/extremes.js";
 import { attentionNames, supportsAttention } from "./attention.js";
 import { CpuBuffer } from "./buffer.js";
 import { cachedAttentionName, supportsCachedAttention } from "./cached-attention.js";
@@ -16,7 +15,7 @@ import { KeptPanels } from "./kept-panels.js";
 import { KernelLibrary } from "./library.js";
 import { Queue } from "./queue.js";
 import { roundUp } from "./round.js";
-import { planSteps, type StepList, type Word } from "./steps.js";
+import { planSteps, type StepList, scratchBytesOf, stepBytes, type Word } from "./steps.js";
 import { Threads } from "./threads.js";
 import { Workspace } from "./workspace.js";
 
@@ -43,14 +42,6 @@ const threadScratchBytes = matmulScratchBytes;
 
 /** Composites that take their operands as they lie. */
 const stridedComposites: ReadonlySet<string> = new Set([...attentionNames, cachedAttentionName]);
-
-/** Kernels run one after another, so that what the largest needs serves all. */
-function scratchBytesOf(lists: readonly StepList[]): number {
-  return largest(
-    lists.map(({ scratchBytes }) => scratchBytes),
-    0,
-  );
-}
 
 function disposed(): DeviceError {
   return new DeviceError("cpu: the device was disposed. Open it again with device().", "cpu");
@@ -191,8 +182,7 @@ class CpuBackend implements Backend {
   }
 
   workspaceBytes(plan: Plan): number {
-    const lists = planSteps(plan, this.#library);
-    return scratchBytesOf(lists) + argumentPlaces(lists.flatMap((list) => list.steps)).wordCount * 4;
+    return stepBytes(plan, this.#library);
   }
 
   prepare(plan: Plan): Executable {

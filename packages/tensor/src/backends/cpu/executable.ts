@@ -1,7 +1,7 @@
 import type { Executable } from "../../graph/backend.js";
 import type { Plan } from "../../kernels/kernel.js";
 import { type PlanStatistics, planStatistics } from "../../kernels/statistics.js";
-import { stepFields } from "../../kernels/wasm/driver.js";
+import { groupEntry, stepFields } from "../../kernels/wasm/driver.js";
 import type { PanelLayout } from "./panel-layout.js";
 import type { Step, Word } from "./steps.js";
 
@@ -75,4 +75,57 @@ export function argumentPlaces(steps: readonly Step[]): {
   };
   for (const step of steps) reserve(step.words);
   return { wordCount, tables, blocks };
+}
+
+/** What a block of arguments takes: words with the blocks below it, and the tables that these point to. */
+interface Extent {
+  readonly words: number;
+  readonly tables: ReadonlyMap<string, number>;
+}
+
+/** How many words `argumentPlaces` finds for steps, without saying where each lies. */
+export class WordCount {
+  total = 0;
+  readonly #tables = new Set<string>();
+  /** Those of blocks that many steps share. */
+  readonly #extents = new Map<readonly Word[], Extent>();
+
+  add({ entry, words }: Step): void {
+    this.total += stepFields.bytes / 4;
+    if (entry !== groupEntry) {
+      this.#block(words);
+      return;
+    }
+    // Of a group, the block is its own, and those below are its members'.
+    this.total += words.length;
+    for (const word of words) if (typeof word !== "number" && word.kind === "words") this.#block(word.words);
+  }
+
+  #block(block: readonly Word[]): void {
+    const { words, tables } = this.#extentOf(block);
+    this.total += words;
+    for (const [key, length] of tables) {
+      if (this.#tables.has(key)) continue;
+      this.#tables.add(key);
+      this.total += length;
+    }
+  }
+
+  #extentOf(block: readonly Word[]): Extent {
+    const known = this.#extents.get(block);
+    if (known) return known;
+    let words = block.length;
+    const tables = new Map<string, number>();
+    for (const word of block) {
+      if (typeof word === "number") continue;
+      if (word.kind === "constants") tables.set(word.values.join(), word.values.length);
+      if (word.kind !== "words") continue;
+      const below = this.#extentOf(word.words);
+      words += below.words;
+      for (const [key, length] of below.tables) tables.set(key, length);
+    }
+    const extent = { words, tables };
+    this.#extents.set(block, extent);
+    return extent;
+  }
 }

@@ -8,6 +8,7 @@ import { attentionBackwardSteps, attentionSteps } from "./attention.js";
 import { sideBySide } from "./beside.js";
 import { cachedAttentionName, cachedAttentionSteps } from "./cached-attention.js";
 import { crossEntropySteps } from "./cross-entropy.js";
+import { WordCount } from "./executable.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps } from "./loop.js";
 import { matmulSteps } from "./matmul.js";
@@ -51,13 +52,36 @@ export interface StepList {
 
 /** Turns a plan's kernels into steps, one list a kernel. Products find the matrices of some slots in panels. */
 export function planSteps(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot> = new Set()): StepList[] {
+  return stepLists(plan, library, inPanels, movedSteps);
+}
+
+/** Bytes of scratch memory, steps and arguments of a plan. Words are as many whatever slots they name, so that templates' own steps are counted. */
+export function stepBytes(plan: Plan, library: KernelLibrary): number {
+  const lists = stepLists(plan, library, new Set(), null);
+  const words = new WordCount();
+  for (const { steps } of lists) for (const step of steps) words.add(step);
+  return scratchBytesOf(lists) + words.total * 4;
+}
+
+/** Kernels run one after another, so that what the largest needs serves all. */
+export function scratchBytesOf(lists: readonly StepList[]): number {
+  return largest(
+    lists.map(({ scratchBytes }) => scratchBytes),
+    0,
+  );
+}
+
+/** Puts the steps of templates over a plan's slots and places in scratch memory; null to leave them as they are. */
+type Move = typeof movedSteps | null;
+
+function stepLists(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>, move: Move): StepList[] {
   const { layouts } = packedBy(plan);
   const steps = (kernel: SingleKernel): StepList => {
     const isUnkept =
       kernel.kind === "matmul" && !isComputed(kernel.b) && plan.slots[kernel.b.slot]?.kind === "bound" && !layouts.has(kernel.b.slot);
-    return singleSteps(kernel, plan, library, inPanels, isUnkept);
+    return singleSteps(kernel, plan, library, { inPanels, isUnkept, move });
   };
-  return plan.kernels.map((kernel) => (kernel.kind === "group" ? joined(kernel.members.map(steps)) : steps(kernel)));
+  return plan.kernels.map((kernel) => (kernel.kind === "group" ? joined(kernel.members.map(steps), move) : steps(kernel)));
 }
 
 /** The steps of a kernel: those of its template, which are made once, over its slots. */
@@ -65,8 +89,7 @@ function singleSteps(
   kernel: SingleKernel,
   { slots }: Plan,
   library: KernelLibrary,
-  inPanels: ReadonlySet<Slot>,
-  isUnkept: boolean,
+  { inPanels, isUnkept, move }: { readonly inPanels: ReadonlySet<Slot>; readonly isUnkept: boolean; readonly move: Move },
 ): StepList {
   const bound = boundOf(kernel, (slot) => {
     const found = slots[slot];
@@ -74,12 +97,14 @@ function singleSteps(
     return found.dtype;
   });
   const { template } = bound;
-  const panels = new Set(bound.slots.flatMap((slot, operand) => (inPanels.has(slot) ? [operand] : [])));
+  const panels = new Set(inPanels.size === 0 ? [] : bound.slots.flatMap((slot, operand) => (inPanels.has(slot) ? [operand] : [])));
   const list = library.steps(template, `${[...panels].join()}${isUnkept ? ";" : ""}`, () =>
     templateSteps(template, library, panels, isUnkept),
   );
-  const steps = movedSteps(list.steps, (word) => (word.kind === "slot" ? { ...word, slot: bound.slots[word.slot] as Slot } : word)); // an operand of the template
+  const over = (word: Exclude<Word, number>): Word => (word.kind === "slot" ? { ...word, slot: bound.slots[word.slot] as Slot } : word); // an operand of the template
+  const steps = move ? move(list.steps, over) : list.steps;
   const fill = kernel.kind === "loop" ? fillFrom(kernel, slots) : null;
+  if (steps === list.steps && !fill) return list;
   return { ...list, steps: fill ? [...copySteps(fill, library).steps, ...steps] : steps };
 }
 
@@ -103,12 +128,13 @@ function templateSteps({ kernel, dtypes }: Template, library: KernelLibrary, inP
 }
 
 /** Independent lists of steps side by side: the first step of each as one, then the second of each, and so on. */
-function joined(lists: readonly StepList[]): StepList {
+function joined(lists: readonly StepList[], move: Move): StepList {
   let scratchBytes = 0;
   const apart = lists.map((list) => {
     const start = scratchBytes;
     scratchBytes += Math.ceil(list.scratchBytes / 64) * 64;
-    return movedSteps(list.steps, (word) => (word.kind === "scratch" ? { kind: "scratch", offset: start + word.offset } : word));
+    if (!move || list.scratchBytes === 0) return list.steps;
+    return move(list.steps, (word) => (word.kind === "scratch" ? { kind: "scratch", offset: start + word.offset } : word));
   });
   const depth = largest(
     apart.map((steps) => steps.length),
