@@ -127,16 +127,43 @@ export function inputsOf(node: Node): readonly Node[] {
   }
 }
 
+/** One of the nodes that a node reads, in the order of `inputsOf`; undefined where it reads no more. For walks over all of a graph: it makes no list. */
+export function inputAt(node: Node, index: number): Node | undefined {
+  switch (node.op) {
+    case "const":
+    case "iota":
+    case "buffer":
+    case "argument":
+      return undefined;
+    case "unary":
+    case "cast":
+    case "detach":
+    case "reduce":
+    case "reshape":
+    case "permute":
+    case "expand":
+    case "slice":
+    case "pad":
+      return index === 0 ? node.x : undefined;
+    case "binary":
+      return index === 0 ? node.a : index === 1 ? node.b : undefined;
+    case "matmul":
+      if (index < 2) return index === 0 ? node.a : node.b;
+      return node.plus?.[(index >> 1) - 1]?.[index % 2 === 0 ? "a" : "b"];
+    case "composite":
+      return node.inputs[index];
+    case "output":
+      return index === 0 ? node.of : undefined;
+    default:
+      return inputsOf(node)[index];
+  }
+}
+
 /**
  * The same node over other inputs, in the order of `inputsOf`. Fields are written out, in the order in which operations make them: copies
  * are then of one class with what they are of, which is quicker to make and to read.
  */
 export function withInputs(node: Node, inputs: readonly Node[]): Node {
-  const at = (index: number): Node => {
-    const input = inputs[index];
-    if (!input) throw new Error(`withInputs: ${node.op} lacks input ${index}.`);
-    return input;
-  };
   const { shape, dtype } = node;
   switch (node.op) {
     case "const":
@@ -145,43 +172,49 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
     case "argument":
       return node;
     case "random":
-      return { ...node, key: at(0), stream: at(1) };
+      return { ...node, key: at(node, inputs, 0), stream: at(node, inputs, 1) };
     case "unary":
-      return { op: "unary", kind: node.kind, x: at(0), shape, dtype };
+      return { op: "unary", kind: node.kind, x: at(node, inputs, 0), shape, dtype };
     case "cast":
     case "detach":
     case "reshape":
     case "expand":
-      return { op: node.op, x: at(0), shape, dtype };
+      return { op: node.op, x: at(node, inputs, 0), shape, dtype };
     case "reduce":
-      return { op: "reduce", kind: node.kind, x: at(0), axes: node.axes, shape, dtype };
+      return { op: "reduce", kind: node.kind, x: at(node, inputs, 0), axes: node.axes, shape, dtype };
     case "permute":
-      return { op: "permute", x: at(0), order: node.order, shape, dtype };
+      return { op: "permute", x: at(node, inputs, 0), order: node.order, shape, dtype };
     case "slice":
-      return { op: "slice", x: at(0), starts: node.starts, steps: node.steps, shape, dtype };
+      return { op: "slice", x: at(node, inputs, 0), starts: node.starts, steps: node.steps, shape, dtype };
     case "pad":
-      return { ...node, x: at(0) };
+      return { ...node, x: at(node, inputs, 0) };
     case "binary":
-      return { op: "binary", kind: node.kind, a: at(0), b: at(1), shape, dtype };
+      return { op: "binary", kind: node.kind, a: at(node, inputs, 0), b: at(node, inputs, 1), shape, dtype };
     case "matmul": {
-      const plus = node.plus?.map((product, i) => ({ ...product, a: at(2 * i + 2), b: at(2 * i + 3) }));
-      return { op: "matmul", a: at(0), b: at(1), shape, dtype, ...(plus && { plus }) };
+      const plus = node.plus?.map((product, i) => ({ ...product, a: at(node, inputs, 2 * i + 2), b: at(node, inputs, 2 * i + 3) }));
+      return { op: "matmul", a: at(node, inputs, 0), b: at(node, inputs, 1), shape, dtype, ...(plus && { plus }) };
     }
     case "select":
-      return { op: "select", condition: at(0), a: at(1), b: at(2), shape, dtype };
+      return { op: "select", condition: at(node, inputs, 0), a: at(node, inputs, 1), b: at(node, inputs, 2), shape, dtype };
     case "gather":
-      return { ...node, x: at(0), indices: at(1) };
+      return { ...node, x: at(node, inputs, 0), indices: at(node, inputs, 1) };
     case "dynamicSlice":
-      return { ...node, x: at(0), starts: at(1) };
+      return { ...node, x: at(node, inputs, 0), starts: at(node, inputs, 1) };
     case "dynamicUpdateSlice":
-      return { ...node, x: at(0), update: at(1), starts: at(2) };
+      return { ...node, x: at(node, inputs, 0), update: at(node, inputs, 1), starts: at(node, inputs, 2) };
     case "scatterAdd":
-      return { ...node, indices: at(0), updates: at(1) };
+      return { ...node, indices: at(node, inputs, 0), updates: at(node, inputs, 1) };
     case "composite":
       return { ...node, inputs };
     case "output":
-      return { op: "output", of: at(0) as Node & { op: "composite" }, index: node.index, shape, dtype };
+      return { op: "output", of: at(node, inputs, 0) as Node & { op: "composite" }, index: node.index, shape, dtype };
   }
+}
+
+function at(node: Node, inputs: readonly Node[], index: number): Node {
+  const input = inputs[index];
+  if (!input) throw new Error(`withInputs: ${node.op} lacks input ${index}.`);
+  return input;
 }
 
 /** Every node that the roots need, inputs before users. Iterative, so that deep graphs do not exhaust the stack. */

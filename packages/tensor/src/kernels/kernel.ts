@@ -1,6 +1,7 @@
 import type { ReduceKind } from "../elementwise/reduce.js";
 import type { DType } from "../tensor/dtype.js";
 import type { Expr, Index } from "./expr.js";
+import type { Bound } from "./template.js";
 
 /** Number of a buffer within a plan; `Plan.slots[slot]` says what it is. */
 export type Slot = number;
@@ -184,4 +185,6 @@ export interface Plan {
   readonly names: readonly string[];
   readonly bindingCount: number;
   readonly arenaBytes: number;
+  /** The same kernels as templates over slots, a group as its members, where they are known so; the kernels are then made when asked for. */
+  readonly bound?: readonly (readonly Bound[])[];
 }

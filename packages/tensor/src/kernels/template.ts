@@ -1,6 +1,6 @@
 import type { DType } from "../tensor/dtype.js";
 import type { Expr } from "./expr.js";
-import type { SingleKernel, Slot } from "./kernel.js";
+import type { Plan, SingleKernel, Slot } from "./kernel.js";
 import { changingIn, note, readsOf, renamedKernel, writesOf } from "./slots.js";
 
 /**
@@ -96,6 +96,19 @@ export function boundOf(kernel: SingleKernel, dtypeOf: (slot: Slot) => DType): B
   const bound = new Bound(template, slots, kernel);
   known.set(kernel, bound);
   return bound;
+}
+
+/** A plan's kernels as templates over slots, a group as its members. */
+export function boundKernels(plan: Plan): readonly (readonly Bound[])[] {
+  // Kernels are not to be made for it.
+  if (plan.bound) return plan.bound;
+  const { kernels, slots } = plan;
+  const dtypeOf = (slot: Slot): DType => {
+    const found = slots[slot];
+    if (!found) throw new Error(`Plan: kernel touches slot ${slot}, but there are ${slots.length}.`);
+    return found.dtype;
+  };
+  return kernels.map((kernel) => (kernel.kind === "group" ? kernel.members : [kernel]).map((member) => boundOf(member, dtypeOf)));
 }
 
 /** The kernel of a template over slots. */

@@ -86,8 +86,9 @@ class Builder {
     this.#slots = inputs.map(({ dtype, elementCount }, binding) => ({ dtype, elementCount, binding }));
     const inputSlots = new Map(inputs.map((storage, slot) => [storage, slot]));
     this.#slotOfNode = new Int32Array(graph.count).fill(-1);
-    for (let number = 0; number < graph.count; number++) {
-      const node = graph.node(number);
+    const { nodes } = graph;
+    for (let number = 0; number < nodes.length; number++) {
+      const node = nodes[number] as Node; // within bounds
       if (node.op === "buffer") this.#slotOfNode[number] = inputSlots.get(node.storage) ?? -1;
     }
     this.#results = graph.roots.map((root) => numberBehindReshapes(graph, root));
@@ -279,10 +280,21 @@ class Builder {
   #strideView(node: Node): { readonly view: SlotView } | { readonly store: Node } {
     const known = this.#permuted.get(node);
     if (known) return { view: known };
-    const result = stridedView(node, this.#findSlot);
-    if ("store" in result) return result;
-    const { strides } = result.view;
-    return (node.shape.at(-1) ?? 1) > 1 && strides.at(-1) !== 1 ? { store: node } : result;
+    const { nodes, forms } = this.graph;
+    let number = this.#numberOf(node);
+    const words: number[] = [];
+    while (this.#slotOf(number) < 0) {
+      if (!isView(nodes[number] as Node)) return { store: node };
+      words.push(forms[number] as number);
+      number = this.graph.input(number);
+    }
+    const view = this.#known.view(`${words.join()};${(nodes[number] as Node).shape.join()}`, () => {
+      const result = stridedView(node, this.#findSlot);
+      if ("store" in result) return null;
+      const { strides } = result.view;
+      return (node.shape.at(-1) ?? 1) > 1 && strides.at(-1) !== 1 ? null : withoutSlot(result.view);
+    });
+    return view ? { view: { slot: this.#slotOf(number), offset: view.offset, strides: [...view.strides] } } : { store: node };
   }
 
   #whole(node: Node): { readonly view: SlotView } | { readonly store: Node } {
@@ -325,7 +337,7 @@ class Builder {
 }
 
 /** Where the elements lie, whatever the slot: the same for kernels that are equal but for their slots. */
-function withoutSlot({ offset, strides }: SlotView): StridedView {
+function withoutSlot({ offset, strides }: StridedView): StridedView {
   return { offset, strides };
 }
 

@@ -2,7 +2,7 @@ import { GraphBuilder } from "../graph/builder.js";
 import { compositeDefinition } from "../graph/composites.js";
 import type { Device } from "../graph/device.js";
 import { bufferOf, realizedStorage } from "../graph/live.js";
-import { inputsOf, type Node, topological, withInputs } from "../graph/node.js";
+import { inputAt, inputsOf, type Node, topological, withInputs } from "../graph/node.js";
 import { type NumberedGraph, orderOf, pruned } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { Tensor } from "../graph/tensor.js";
@@ -91,9 +91,9 @@ class Canon {
     const node = graph.node(number);
     const [start, end] = [starts[number] as number, starts[number + 1] as number];
     if (end === start) return node;
-    const given = inputsOf(node);
     let isSame = true;
-    for (let edge = start; edge < end && isSame; edge++) isSame = nodes[made[inputs[edge] as number] as number] === given[edge - start];
+    for (let edge = start; edge < end && isSame; edge++)
+      isSame = nodes[made[inputs[edge] as number] as number] === inputAt(node, edge - start);
     if (isSame) return node;
     const canonical = new Array<Node>(end - start);
     for (let edge = start; edge < end; edge++) canonical[edge - start] = nodes[made[inputs[edge] as number] as number] as Node;

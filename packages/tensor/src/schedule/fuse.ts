@@ -68,14 +68,22 @@ function joinedWithProducer(place: Place<Bound>, index: Index, draft: Draft, max
 /** A joined kernel as a template whose operands are some of those of the first kernel, then of the others of the second. */
 type Outcome = { readonly template: Template; readonly operands: readonly number[] } | null;
 
+/** What became of two templates where the second one's operands are certain ones of both, and certain results of the first are needed. */
+interface Pairing {
+  readonly words: readonly number[];
+  readonly outcome: Outcome;
+}
+
 /** Pairs that are remembered; beyond it all are forgotten, which costs time and nothing else. */
 const maxPairs = 16384;
 
 /** What became of pairs of kernels, so that equal ones are joined once. */
 export class KnownJoins {
-  readonly #known = new Map<string, Outcome>();
   /** By the numbers of two templates. */
+  readonly #known = new Map<number, Pairing[]>();
   readonly #mayAlign = new Map<number, boolean>();
+  #count = 0;
+  readonly #words: number[] = [];
 
   /** Whether kernels of two templates run over the same loops, whatever they compute there. */
   mayAlign(first: Template, second: Template): boolean {
@@ -101,15 +109,18 @@ export class KnownJoins {
     isOfUse: () => boolean,
   ): { readonly template: Template; readonly slots: readonly Slot[] } | null {
     const slots = [...a.slots];
-    let key = `${a.template.id} ${b.template.id}`;
+    const words = this.#words;
+    let length = 0;
     for (let i = 0; i < b.slots.length; i++) {
       const slot = b.slots[i] as Slot; // within bounds
       let operand = slots.indexOf(slot);
       if (operand < 0) operand = slots.push(slot) - 1;
-      key += ` ${operand}`;
+      words[length++] = operand;
     }
-    for (let i = 0; i < a.writes.length; i++) key += isNeeded(a.writes[i] as Slot) ? "+" : "-";
-    let outcome = this.#known.get(key);
+    for (let i = 0; i < a.writes.length; i++) words[length++] = Number(isNeeded(a.writes[i] as Slot));
+    const key = a.template.id * 2 ** 26 + b.template.id;
+    const pairings = this.#known.get(key);
+    let outcome = pairings?.find((pairing) => isPrefix(pairing.words, words))?.outcome;
     if (outcome === undefined) {
       if (!isOfUse()) return null;
       work.joined++;
@@ -118,12 +129,27 @@ export class KnownJoins {
       const made = first.kind === "loop" ? join(first, second, draft, isNeeded) : withEpilogue(first, second, draft, isNeeded);
       const bound = made && boundOf(made, dtypeOf);
       outcome = bound && { template: bound.template, operands: bound.slots.map((slot) => slots.indexOf(slot)) }; // those of the two
-      if (this.#known.size >= maxPairs) this.#known.clear();
-      this.#known.set(key, outcome);
+      this.#note(key, { words: words.slice(0, length), outcome });
     }
     if (!outcome) return null;
     return { template: outcome.template, slots: outcome.operands.map((operand) => slots[operand] as Slot) }; // equal pairs have as many slots
   }
+
+  #note(key: number, pairing: Pairing): void {
+    if (this.#count++ >= maxPairs) {
+      this.#known.clear();
+      this.#count = 1;
+    }
+    const others = this.#known.get(key);
+    if (others) others.push(pairing);
+    else this.#known.set(key, [pairing]);
+  }
+}
+
+/** Whether a list begins with all of another one. */
+function isPrefix(prefix: readonly number[], list: readonly number[]): boolean {
+  for (let i = 0; i < prefix.length; i++) if (prefix[i] !== list[i]) return false;
+  return true;
 }
 
 /** What is written over something else is complete only after its kernel; what is read from it whole is not at hand. */
@@ -186,12 +212,21 @@ class Index {
       const writer = this.#writers[reads[i] as Slot];
       if (writer && writer.label < place.label && !producers.includes(writer)) producers.push(writer);
     }
-    return producers.length > 1 ? producers.sort((a, b) => b.label - a.label) : producers;
+    // Few and almost in order, so that sorting them by insertion is quickest.
+    for (let i = 1; i < producers.length; i++) {
+      const producer = producers[i] as Place<Bound>;
+      let at = i;
+      for (; at > 0 && (producers[at - 1] as Place<Bound>).label < producer.label; at--) producers[at] = producers[at - 1] as Place<Bound>;
+      producers[at] = producer;
+    }
+    return producers;
   }
 
   isReadByOthers(slot: Slot, first: Place<Bound>, second: Place<Bound>): boolean {
-    for (const reader of this.#readers[slot] ?? []) if (reader !== first && reader !== second) return true;
-    return false;
+    const readers = this.#readers[slot];
+    // Those two are at most two of them.
+    if (readers instanceof Set) return readers.size > 2 || [...readers].some((reader) => reader !== first && reader !== second);
+    return readers?.some((reader) => reader !== first && reader !== second) ?? false;
   }
 
   /** The kernels between two that need the first one's results, in order; null when the second needs one of them, or they are many. */
@@ -201,9 +236,12 @@ class Index {
     for (let place: Place<Bound> | undefined = first, count = 0; place; place = dependents[count++]) {
       const { writes } = place.item;
       for (let i = 0; i < writes.length; i++) {
-        const readers = this.#readers[writes[i] as Slot];
-        if (!readers) continue;
-        for (const reader of readers) {
+        const all = this.#readers[writes[i] as Slot];
+        if (!all) continue;
+        if (all instanceof Set && all.size > left) return null;
+        const readers = all instanceof Set ? [...all] : all;
+        for (let j = 0; j < readers.length; j++) {
+          const reader = readers[j] as Place<Bound>; // within bounds
           work.kernels++;
           if (--left < 0) return null;
           if (reader === second && place !== first) return null;

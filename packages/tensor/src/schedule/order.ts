@@ -146,7 +146,9 @@ class Orderer {
     this.#memory = new LiveMemory(slots, tasks, (index) => this.#noteFreeing(tasks[index] as Task));
     for (const task of tasks) {
       const taken = this.#memory.taken(task);
-      for (const slot of task.reads) {
+      const { reads } = task;
+      for (let i = 0; i < reads.length; i++) {
+        const slot = reads[i] as Slot; // within bounds
         const readers = this.#readers[slot];
         if (readers) {
           readers.tasks.push(task);
@@ -166,14 +168,17 @@ class Orderer {
       this.#memory.run(next);
       order.push(next);
       const taken = this.#memory.taken(next);
-      for (const slot of next.reads) {
+      const { reads, after } = next;
+      for (let i = 0; i < reads.length; i++) {
+        const slot = reads[i] as Slot; // within bounds
         const readers = this.#readersOf(slot);
         readers.left--;
         readers.ready--;
         readers.taken -= taken;
         this.#noteTogether(slot);
       }
-      for (const task of next.after) {
+      for (let i = 0; i < after.length; i++) {
+        const task = after[i] as Task; // within bounds
         const left = (this.#missing[task.index] as number) - 1;
         this.#missing[task.index] = left;
         if (left === 0) this.#release(task);
@@ -190,7 +195,9 @@ class Orderer {
     this.#isReady[task.index] = 1;
     (this.isLast(task) ? this.#last : this.#others).add(task);
     this.#noteFreeing(task);
-    for (const slot of task.reads) {
+    const { reads } = task;
+    for (let i = 0; i < reads.length; i++) {
+      const slot = reads[i] as Slot; // within bounds
       this.#readersOf(slot).ready++;
       this.#noteTogether(slot);
     }
@@ -236,24 +243,27 @@ function taken(queue: Earliest<Task>, isPast: (task: Task) => boolean): Task | u
  */
 export function lastTasks(tasks: readonly Task[], slots: readonly DraftSlot[]): Set<Task> {
   const last = new Set<Task>();
-  const kept = new Set<Slot>();
+  const kept = new Uint8Array(slots.length);
   for (let i = tasks.length - 1; i >= 0; i--) {
     const task = tasks[i] as Task; // within bounds
     if (task.kernel.kind !== "loop" && task.kernel.kind !== "copy") continue;
     if (task.after.some((user) => !last.has(user))) continue;
-    let [outside, inside, read] = [0, 0, 0];
-    for (const slot of task.writes) {
-      const info = slots[slot];
+    let outside = 0;
+    let inside = 0;
+    let read = 0;
+    const { reads, writes } = task;
+    for (let at = 0; at < writes.length; at++) {
+      const info = slots[writes[at] as Slot];
       if (info?.binding === null) inside += alignedBytes(info);
       else if (info) outside += alignedBytes(info);
     }
-    for (const slot of task.reads) {
-      const info = slots[slot];
-      if (info?.binding === null && !kept.has(slot)) read += alignedBytes(info);
+    for (let at = 0; at < reads.length; at++) {
+      const info = slots[reads[at] as Slot];
+      if (info?.binding === null && !kept[reads[at] as Slot]) read += alignedBytes(info);
     }
     if (inside > smallBytes || read > outside + smallBytes) continue;
     last.add(task);
-    for (const slot of task.reads) kept.add(slot);
+    for (let at = 0; at < reads.length; at++) kept[reads[at] as Slot] = 1;
   }
   return last;
 }

@@ -1,7 +1,7 @@
 import type { Node } from "../graph/node.js";
 import type { NumberedGraph } from "../graph/numbered.js";
 import { codeOf, hashOf } from "../graph/words.js";
-import type { SingleKernel, Slot } from "../kernels/kernel.js";
+import type { SingleKernel, Slot, StridedView } from "../kernels/kernel.js";
 import { type Bound, bind, boundOf, type Template } from "../kernels/template.js";
 import type { DType } from "../tensor/dtype.js";
 import { work } from "./work.js";
@@ -102,7 +102,17 @@ const maxParts = 8192;
 /** What became of parts whose nodes are of the same forms, so that equal ones are lowered once. */
 export class KnownParts {
   readonly #known = new Map<number, Known[]>();
+  readonly #views = new Map<string, StridedView | null>();
   #count = 0;
+
+  /** How memory is seen through views that `key` says, which `make` finds unless it was asked before; null where that is no matter of strides. */
+  view(key: string, make: () => StridedView | null): StridedView | null {
+    let view = this.#views.get(key);
+    if (view !== undefined) return view;
+    if (this.#views.size >= maxParts) this.#views.clear();
+    this.#views.set(key, (view = make()));
+    return view;
+  }
 
   /** What `make` makes of a part, or has made of an equal one. */
   lowered(part: Part, dtypeOf: (slot: Slot) => DType, make: () => Lowering<SingleKernel>): Lowering {

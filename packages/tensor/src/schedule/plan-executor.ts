@@ -5,6 +5,7 @@ import type { Storage } from "../graph/storage.js";
 import { Forms } from "../graph/words.js";
 import type { Kernel, Plan } from "../kernels/kernel.js";
 import { slotAlignment } from "../kernels/kernel.js";
+import type { Bound } from "../kernels/template.js";
 import { buildKernels, type DraftTarget } from "./build.js";
 import { canonicalize } from "./canonical.js";
 import { debugLevel, debugPrint } from "./debug.js";
@@ -88,11 +89,28 @@ function finished(single: Draft, bindingCount: number, maxBindings: number | und
   // A group would bind all that its members do.
   const groups = maxBindings === undefined ? grouped(single) : single.kernels.map((kernel) => [kernel]);
   const { offsets, arenaBytes } = layOut(groups, single.slots);
-  const kernels = groups.map(([first, ...others]): Kernel => {
-    if (!first) throw new Error("plan: a group without kernels.");
-    return others.length === 0 ? first.kernel : { kind: "group", members: [first, ...others].map(({ kernel }) => kernel) };
-  });
-  return { slots: finishSlots(single.slots, offsets), kernels, names: kernels.map(nameOf), bindingCount, arenaBytes };
+  let kernels: readonly Kernel[] | null = null;
+  let names: readonly string[] | null = null;
+  return {
+    slots: finishSlots(single.slots, offsets),
+    bound: groups,
+    // Who knows kernels by their templates asks for neither.
+    get kernels() {
+      kernels ??= groups.map(kernelOf);
+      return kernels;
+    },
+    get names() {
+      names ??= this.kernels.map(nameOf);
+      return names;
+    },
+    bindingCount,
+    arenaBytes,
+  };
+}
+
+function kernelOf([first, ...others]: readonly Bound[]): Kernel {
+  if (!first) throw new Error("plan: a group without kernels.");
+  return others.length === 0 ? first.kernel : { kind: "group", members: [first, ...others].map(({ kernel }) => kernel) };
 }
 
 /**

@@ -85,7 +85,7 @@ export function planningDevice(like: PlannedFor, budgetBytes: number = Number.MA
       return { plan, dispose() {} };
     },
     run({ plan }) {
-      counters.kernelsRun += plan.kernels.length;
+      counters.kernelsRun += (plan.bound ?? plan.kernels).length;
     },
     finish: async () => {},
     dispose() {},

@@ -1,7 +1,8 @@
 import { GraphBuilder } from "../graph/builder.js";
 import type { Target } from "../graph/executor.js";
 import { realizedStorage } from "../graph/live.js";
-import { inputsOf, type Node } from "../graph/node.js";
+import type { Marks } from "../graph/marks.js";
+import { inputAt, type Node } from "../graph/node.js";
 import type { NumberedGraph } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { codeOf, type Forms, hashOf } from "../graph/words.js";
@@ -25,8 +26,6 @@ export interface LiveGraph {
   readonly inputs: readonly Storage[];
 }
 
-const noNodes: readonly Node[] = [];
-
 /** Describes the graph behind the targets; equal nodes are described once, and what is detached as the value itself. Their forms are told by `forms`. */
 export function structureOf(targets: readonly Target[], forms: Forms): Structure & LiveGraph {
   const inputNumbers = new Map<Storage, number>();
@@ -43,13 +42,18 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
     if (found >= 0) marks.set(node, found);
     else storages.set(builder.close(node, form, hash, input), storage);
   };
-  const close = (node: Node, inputs: readonly Node[]): void => {
+  const close = (node: Node, storage: Storage | null): void => {
+    closedCount++;
+    if (storage) {
+      leaf(node, storage);
+      return;
+    }
     if (node.op === "detach") {
       marks.set(node, marks.get(node.x)); // inputs come first
       return;
     }
     const form = forms.of(node);
-    for (let i = 0; i < inputs.length; i++) builder.input(marks.get(inputs[i] as Node));
+    for (let i = 0, input = inputAt(node, 0); input; input = inputAt(node, ++i)) builder.input(marks.get(input));
     const hash = builder.hash(form);
     const found = builder.find(hash, form);
     if (found < 0) {
@@ -59,43 +63,12 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
     builder.drop();
     marks.set(node, found);
   };
-
-  // Depth first, inputs before users: no node that is entered is behind itself, so that it has no number until it is closed.
-  const nodes: Node[] = [];
-  const inputs: (readonly Node[])[] = [];
-  const next: number[] = [];
   let closedCount = 0;
-  const enter = (node: Node): void => {
-    const storage = realizedStorage(node);
-    const its = storage ? noNodes : inputsOf(node);
-    if (its.length > 0) {
-      nodes.push(node);
-      inputs.push(its);
-      next.push(0);
-      return;
-    }
-    closedCount++;
-    if (storage) leaf(node, storage);
-    else close(node, its);
-  };
-  for (const { value } of targets) {
-    if (marks.get(value) < 0) enter(value);
-    while (nodes.length > 0) {
-      const top = nodes.length - 1;
-      const its = inputs[top] as readonly Node[];
-      const at = next[top] as number;
-      if (at < its.length) {
-        next[top] = at + 1;
-        const input = its[at] as Node;
-        if (marks.get(input) < 0) enter(input);
-      } else {
-        closedCount++;
-        close(nodes.pop() as Node, its);
-        inputs.pop();
-        next.pop();
-      }
-    }
-  }
+  visit(
+    targets.map(({ value }) => value),
+    marks,
+    close,
+  );
   work.nodes += closedCount;
   const roots = targets.map(({ value }) => marks.get(value));
   const results = targets.flatMap(({ storage }, i) => [roots[i] as number, inputNumbers.get(storage) ?? -1, codeOf(storage.dtype)]);
@@ -108,6 +81,39 @@ export function structureOf(targets: readonly Target[], forms: Forms): Structure
     storages,
     inputs: [...inputNumbers.keys()],
   };
+}
+
+/** Tells `close` of each node, inputs before users: depth first. It marks them; and nothing is read to compute what a storage holds. */
+function visit(roots: readonly Node[], marks: Marks, close: (node: Node, storage: Storage | null) => void): void {
+  // No node that is entered is behind itself, so that it has no mark until it is closed.
+  const nodes: Node[] = [];
+  const next: number[] = [];
+  const enter = (node: Node): void => {
+    const storage = realizedStorage(node);
+    if (storage) {
+      close(node, storage);
+      return;
+    }
+    nodes.push(node);
+    next.push(0);
+  };
+  for (const root of roots) {
+    if (marks.get(root) < 0) enter(root);
+    while (nodes.length > 0) {
+      const top = nodes.length - 1;
+      const node = nodes[top] as Node;
+      const at = next[top] as number;
+      const input = inputAt(node, at);
+      if (input) {
+        next[top] = at + 1;
+        if (marks.get(input) < 0) enter(input);
+      } else {
+        nodes.pop();
+        next.pop();
+        close(node, null);
+      }
+    }
+  }
 }
 
 /** Whether one plan serves both. */

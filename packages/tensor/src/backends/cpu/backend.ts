@@ -265,7 +265,7 @@ class CpuBackend implements Backend {
         `cpu: the plan has ${prepared.plan.bindingCount} bindings, but ${bindings.length} buffers were given. Pass one buffer for each.`,
       );
     }
-    this.counters.kernelsRun += prepared.plan.kernels.length;
+    this.counters.kernelsRun += prepared.kernelEnds.length;
     const buffers = bindings as readonly CpuBuffer[];
     const arranged = this.#panels.arrange(prepared, buffers);
     this.#launch(arranged, buffers, this.#onKernel);

@@ -1,8 +1,8 @@
 import { ExprMakers, type Index } from "../../kernels/expr.js";
-import type { Kernel, LoopKernel, MatmulKernel, Plan, PlanSlot, SingleKernel, Slot } from "../../kernels/kernel.js";
+import type { LoopKernel, MatmulKernel, Plan, PlanSlot, SingleKernel, Slot } from "../../kernels/kernel.js";
 import { isComputed, productsOf } from "../../kernels/products.js";
 import { readsOf, writesOf } from "../../kernels/slots.js";
-import { boundOf, type Template } from "../../kernels/template.js";
+import { type Bound, boundKernels, type Template } from "../../kernels/template.js";
 import { panelWidth } from "../../kernels/wasm/matmul.js";
 import { readsInPlace } from "./few-rows.js";
 import { collapsed } from "./matmul.js";
@@ -60,33 +60,29 @@ function findUses(kernel: SingleKernel): Uses {
 }
 
 /** Finds the slots whose every use in a plan is that of a product which packs all of them, and all alike. */
-export function packedBy({ kernels, slots }: Plan): Packed {
+export function packedBy(plan: Plan): Packed {
+  const { slots } = plan;
   const layouts = new Map<Slot, PanelLayout>();
   const counts = new Map<Slot, number>();
-  const others = new Set<Slot>();
-  const visit = (kernel: Kernel): void => {
-    if (kernel.kind === "group") {
-      for (const member of kernel.members) visit(member);
-      return;
-    }
-    const { template, slots: bound } = boundOf(kernel, (slot) => (slots[slot] as PlanSlot).dtype); // the plan's own number
-    const uses = usesOf(template);
-    for (const { operand, layout, isWhole } of uses.rights) {
+  const isUsedOtherwise = new Uint8Array(slots.length);
+  const visit = ({ template, slots: bound }: Bound): void => {
+    const { rights, others } = usesOf(template);
+    for (const { operand, layout, isWhole } of rights) {
       const slot = bound[operand] as Slot; // a template has a slot for each operand
       const known = layouts.get(slot);
-      if (!isWhole || !fills(slots[slot], layout) || (known && !areEqual(known, layout))) others.add(slot);
+      if (!isWhole || !fills(slots[slot], layout) || (known && !areEqual(known, layout))) isUsedOtherwise[slot] = 1;
       layouts.set(slot, layout);
       counts.set(slot, (counts.get(slot) ?? 0) + layout.lanes * layout.depth);
     }
-    for (const operand of uses.others) others.add(bound[operand] as Slot);
+    for (let i = 0; i < others.length; i++) isUsedOtherwise[bound[others[i] as number] as Slot] = 1;
   };
-  for (const kernel of kernels) visit(kernel);
+  for (const members of boundKernels(plan)) for (const member of members) visit(member);
   const times = new Map<number, number>();
   for (const slot of slots) if (slot.kind === "bound") times.set(slot.binding, (times.get(slot.binding) ?? 0) + 1);
   for (const number of layouts.keys()) {
     const slot = slots[number];
     // What is read or written under another slot's number counts as well.
-    if (others.has(number) || slot?.kind !== "bound" || times.get(slot.binding) !== 1) layouts.delete(number);
+    if (isUsedOtherwise[number] || slot?.kind !== "bound" || times.get(slot.binding) !== 1) layouts.delete(number);
   }
   return { layouts, elementCount: [...layouts.keys()].reduce((sum, slot) => sum + (counts.get(slot) ?? 0), 0) };
 }

@@ -1,6 +1,14 @@
-import { type CopyKernel, fillFrom, type Plan, type ScatterAddKernel, type SingleKernel, type Slot } from "../../kernels/kernel.js";
+import {
+  type CopyKernel,
+  fillFrom,
+  type LoopKernel,
+  type Plan,
+  type PlanSlot,
+  type ScatterAddKernel,
+  type Slot,
+} from "../../kernels/kernel.js";
 import { isComputed } from "../../kernels/products.js";
-import { boundOf, type Template } from "../../kernels/template.js";
+import { type Bound, boundKernels, type Template } from "../../kernels/template.js";
 import { copyWords, printCopy, printScatterAdd, scatterWords } from "../../kernels/wasm/scatter.js";
 import type { DType } from "../../tensor/dtype.js";
 import { largest } from "../../tensor/extremes.js";
@@ -75,27 +83,24 @@ export function scratchBytesOf(lists: readonly StepList[]): number {
 type Move = typeof movedSteps | null;
 
 function stepLists(plan: Plan, library: KernelLibrary, inPanels: ReadonlySet<Slot>, move: Move): StepList[] {
+  const { slots } = plan;
   const { layouts } = packedBy(plan);
-  const steps = (kernel: SingleKernel): StepList => {
-    const isUnkept =
-      kernel.kind === "matmul" && !isComputed(kernel.b) && plan.slots[kernel.b.slot]?.kind === "bound" && !layouts.has(kernel.b.slot);
-    return singleSteps(kernel, plan, library, { inPanels, isUnkept, move });
+  const steps = (bound: Bound): StepList => {
+    const { kernel } = bound.template;
+    const right = kernel.kind === "matmul" && !isComputed(kernel.b) ? (bound.slots[kernel.b.slot] as Slot) : null; // an operand of the template
+    const isUnkept = right !== null && slots[right]?.kind === "bound" && !layouts.has(right);
+    return singleSteps(bound, slots, library, { inPanels, isUnkept, move });
   };
-  return plan.kernels.map((kernel) => (kernel.kind === "group" ? joined(kernel.members.map(steps), move) : steps(kernel)));
+  return boundKernels(plan).map((members) => (members.length === 1 ? steps(members[0] as Bound) : joined(members.map(steps), move)));
 }
 
 /** The steps of a kernel: those of its template, which are made once, over its slots. */
 function singleSteps(
-  kernel: SingleKernel,
-  { slots }: Plan,
+  bound: Bound,
+  slots: readonly PlanSlot[],
   library: KernelLibrary,
   { inPanels, isUnkept, move }: { readonly inPanels: ReadonlySet<Slot>; readonly isUnkept: boolean; readonly move: Move },
 ): StepList {
-  const bound = boundOf(kernel, (slot) => {
-    const found = slots[slot];
-    if (!found) throw new Error(`Plan: kernel touches slot ${slot}, but there are ${slots.length}.`);
-    return found.dtype;
-  });
   const { template } = bound;
   const panels = new Set(inPanels.size === 0 ? [] : bound.slots.flatMap((slot, operand) => (inPanels.has(slot) ? [operand] : [])));
   const list = library.steps(template, `${[...panels].join()}${isUnkept ? ";" : ""}`, () =>
@@ -103,7 +108,7 @@ function singleSteps(
   );
   const over = (word: Exclude<Word, number>): Word => (word.kind === "slot" ? { ...word, slot: bound.slots[word.slot] as Slot } : word); // an operand of the template
   const steps = move ? move(list.steps, over) : list.steps;
-  const fill = kernel.kind === "loop" ? fillFrom(kernel, slots) : null;
+  const fill = template.kernel.kind === "loop" && template.kernel.over ? fillFrom(bound.kernel as LoopKernel, slots) : null;
   if (steps === list.steps && !fill) return list;
   return { ...list, steps: fill ? [...copySteps(fill, library).steps, ...steps] : steps };
 }
