@@ -97,8 +97,9 @@ else {
   const own = await ours(model, ids);
 
   const cpp = await llamaCpp();
-  const theirs = "reason" in cpp ? null : llamaCpps(ids, file);
+  const [theirs = null] = "reason" in cpp ? [] : llamaCpps([{ ids, model: file }]);
   if ("reason" in cpp) skip(cpp.reason);
+  if (theirs instanceof Error) throw theirs;
   if (theirs) {
     const { equal, kl } = agreement(own, theirs);
     judge(equal >= least.equal && kl <= least.kl, `llama.cpp, ${ids.length} positions: ${told(own, theirs)}`);

@@ -1,6 +1,6 @@
 // What a model says of each token behind each position of a text, as log-probabilities: ours, and llama.cpp's of a GGUF file.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -24,19 +24,41 @@ export async function ours(model, ids) {
   });
 }
 
-/** @param {readonly number[]} ids @param {readonly string[]} files  a model's, and an adapter's @returns {Rows} */
-export function llamaCpps(ids, ...files) {
+/** A text, and the files of a model, and of an adapter, that are to say what follows. @typedef {{ ids: readonly number[], model: string, lora?: string }} Question */
+
+/**
+ * llama.cpp's answers, an error for each on which it ended.
+ * @param {readonly Question[]} questions
+ * @returns {readonly (Rows | Error)[]}
+ */
+export function llamaCpps(questions) {
   const folder = mkdtempSync(join(tmpdir(), "lowrank-logits-"));
   try {
-    const out = join(folder, "rows.f32");
     const script = fileURLToPath(new URL("llama-cpp-logits.mjs", import.meta.url));
-    const ran = spawnSync(process.execPath, [script, out, ...files], { input: JSON.stringify(ids), encoding: "utf8" });
-    if (ran.status !== 0) throw new Error(`llama.cpp ended with ${ran.status ?? ran.signal}: ${ran.stderr.trim().split("\n").at(-1)}`);
-    const bytes = readFileSync(out);
-    return rowsOf(new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4), ids.length);
+    const asked = questions.map((question, index) => ({ ...question, out: join(folder, `${index}.f32`) }));
+    /** @type {(Rows | Error)[]} */
+    const answers = [];
+    while (answers.length < asked.length) {
+      const input = JSON.stringify(asked.slice(answers.length));
+      const { status, signal, stderr } = spawnSync(process.execPath, [script], { input, encoding: "utf8" });
+      for (const { ids, out } of asked.slice(answers.length)) {
+        if (!existsSync(out)) break;
+        const bytes = readFileSync(out);
+        answers.push(rowsOf(new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4), ids.length));
+      }
+      // It ended on the first that is missing; those behind it are asked again.
+      if (answers.length < asked.length) answers.push(new Error(`llama.cpp ended with ${status ?? signal}: ${reasonIn(stderr)}`));
+    }
+    return answers;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** The line that says what went wrong: an error's, which a stack follows, or the last. @param {string} text */
+function reasonIn(text) {
+  const lines = text.trim().split("\n");
+  return lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1);
 }
 
 /** The likeliest token of a row. @param {Float32Array} row */
