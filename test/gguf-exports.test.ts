@@ -157,6 +157,32 @@ describe.each(familyCases.filter(({ name, folder }) => name.startsWith("own/") &
   });
 });
 
+test.each([
+  ["deepseek_v3", "self_attn.q_proj", "blk.0.attn_q.weight"],
+  ["deepseek_v3", "self_attn.kv_a_proj_with_mqa", "blk.0.attn_kv_a_mqa.weight"],
+  ["deepseek_v3", "lm_head", "output.weight"],
+  ["deepseek_v3", "self_attn.o_proj", null],
+  ["gemma4", "per_layer_model_projection", "per_layer_model_proj.weight"],
+  ["gemma4", "per_layer_projection", null],
+])("%s: a pair on %s is refused where llama.cpp would leave it out without a word", async (name, target, tensorName) => {
+  const device = await testDevice();
+  const folder = familyCases.find((each) => each.name === `own/${name}`)?.folder ?? "";
+  const { model } = await loadModel(join(folder, "model"), { device, dtype: "f32" });
+  const places = [...model.namedModules().keys()].filter((path) => path.endsWith(target));
+  // What no file can say of this model is another test's.
+  Object.assign(model.config, { rope_interleave: true });
+  const adapter = applyAdapter(model, { method: "lora", rank: 2, targets: places, ...quiet });
+  const files = memoryFiles();
+  const written = saveGgufAdapter(model, plainPairs(adapter, "GGUF"), "a.gguf", { files, name: "a" });
+  if (tensorName === null) await written;
+  else
+    await expect(written).rejects.toThrow(
+      `llama.cpp looks for no pair beside ${tensorName}, and would leave it out. Merge the adapter into its base`,
+    );
+  expect(files.files.size).toBe(tensorName === null ? 1 : 0);
+  model.dispose();
+});
+
 test.each(["gpt_neox-hub", "olmo2", "stablelm-hub"])(
   "%s: tied embeddings are filed as the head too, without which llama.cpp loads no such file",
   async (name) => {

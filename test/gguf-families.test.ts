@@ -6,8 +6,8 @@ import { loadModel } from "@lowrank/models";
 import { realize } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
-import { decoderOf } from "../packages/models/src/families/family.js";
-import { ggufConfig, ggufMetadata } from "../packages/models/src/families/gguf-model.js";
+import { decoderOf, parametersIn } from "../packages/models/src/families/family.js";
+import { ggufConfig, ggufLinks, ggufMetadata, ggufNotes } from "../packages/models/src/families/gguf-model.js";
 import { readFamily } from "../packages/models/src/families/read.js";
 import { families } from "../packages/models/src/families/table.js";
 import { familyCases } from "./family.js";
@@ -68,6 +68,88 @@ test("a family that llama.cpp does not have is refused by name, and so is an arc
   expect(() => ggufMetadata(read, "c.json")).toThrow(/llama\.cpp has no architecture for nanochat/);
   const facts = { name: "x.gguf", metadata: new Map([["general.architecture", "bert"]]), entries: new Map(), factors: new Map() };
   expect(() => ggufConfig(facts)).toThrow(/x\.gguf: the architecture "bert" is not supported\. Give a file of command-r, cohere2,/);
+});
+
+/** A family's config of tests, changed. */
+function configIn(family: string, change: Json) {
+  const file = fileURLToPath(new URL(`goldens-families/${family}/model/config.json`, import.meta.url));
+  return readFamily({ ...(JSON.parse(readFileSync(file, "utf8")) as Json), ...change }, "config.json");
+}
+
+/** Gemma 3n as llama.cpp knows it. */
+const gemma3n = {
+  ...{ altup_num_inputs: 4, laurel_rank: 64, hidden_size_per_layer_input: 256, final_logit_softcapping: 30, altup_active_idx: 0 },
+  ...{ num_hidden_layers: 4, num_kv_shared_layers: 0, intermediate_size: 8, layer_types: null, activation_sparsity_pattern: 0.95 },
+  altup_correct_scale: true,
+};
+const bias = { attention_bias: true };
+const without = /"attention_bias" is true: llama\.cpp loads no file of this family with these biases/;
+
+test.each<readonly [family: string, change: Json, says: RegExp | null]>([
+  ...[
+    "cohere",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gemma4_text",
+    "hunyuan_v1_dense",
+    "olmo2",
+    "olmo3",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_5_text",
+  ].map((family) => [family, bias, without] as const),
+  ["qwen3_next", bias, without],
+  ["smollm3", bias, without],
+  ["smollm3", { mlp_bias: true }, /"mlp_bias" is true: llama\.cpp loads no file of this family with these biases/],
+  ["ernie4_5", { use_bias: true }, /"use_bias" is true: llama\.cpp loads no file/],
+  ["granitemoehybrid", { mamba_proj_bias: true }, /"mamba_proj_bias" is true: llama\.cpp loads no file/],
+  ["nemotron_h", { use_bias: true }, /"use_bias" is true: llama\.cpp loads no file/],
+  ["gpt_oss", { attention_bias: false }, /"attention_bias" is false: llama\.cpp loads no file of this family without these biases/],
+  ["gpt_neox", { attention_bias: false }, /"attention_bias" is false: llama\.cpp loads no file of this family without these biases/],
+  ["granite", { attention_bias: true, mlp_bias: true }, null],
+  ["gemma3n_text", gemma3n, null],
+  [
+    "gemma3n_text",
+    { ...gemma3n, laurel_rank: 4 },
+    /"laurel_rank" and "hidden_size_per_layer_input" are 4 and 256: llama\.cpp loads no such file/,
+  ],
+  ["gemma3n_text", { ...gemma3n, altup_active_idx: 1 }, /"altup_active_idx" is 1, and llama\.cpp takes the first stream/],
+  ["gemma3n_text", { ...gemma3n, final_logit_softcapping: 3 }, /"final_logit_softcapping" is 3, and llama\.cpp takes 30/],
+  [
+    "gemma3n_text",
+    { ...gemma3n, activation_sparsity_pattern: null },
+    /"activation_sparsity_pattern" is not 0\.95 in the first 10 layers alone/,
+  ],
+  ["gemma3n_text", { ...gemma3n, num_kv_shared_layers: 2 }, /2 layers have keys and values of their own, and in llama\.cpp the first 4/],
+])("what llama.cpp does with a file otherwise is told: %s with %o", (family, change, says) => {
+  const told = ggufNotes(configIn(family, change), "config.json").filter((text) => /loads no|llama\.cpp (takes|the)/.test(text));
+  if (says === null) expect(told.filter((text) => /bias|whatever the file says|laurel/.test(text))).toEqual([]);
+  else expect(told).toContainEqual(expect.stringMatching(says));
+});
+
+test.each([
+  ["falcon_h1", { mamba_conv_bias: false, mamba_norm_before_gate: false }],
+  ["granitemoehybrid", { mamba_conv_bias: false }],
+  ["nemotron_h", { use_conv_bias: false }],
+])("convolutions without biases have zeros in a file, without which llama.cpp ends its process: %s", async (family, change) => {
+  const read = configIn(family, change);
+  const zeros = ggufLinks(read, new Map(), "config.json").filter(({ parameters }) => parameters.length === 0);
+  const shapes = zeros.flatMap(({ tensors }) => tensors).filter(({ name }) => name.endsWith(".ssm_conv1d.bias"));
+  const specs = parametersIn(read, await testDevice());
+  const convolutions = [...specs].filter(([name]) => name.endsWith(".conv1d.weight"));
+  expect(shapes.map(({ shape }) => shape)).toEqual(convolutions.map(([, { shape }]) => [shape[0]]));
+  expect(convolutions.length).toBeGreaterThan(0);
+  expect([...specs.keys()].filter((name) => name.endsWith(".conv1d.bias"))).toEqual([]);
+});
+
+test("experts that are chosen from all groups are in one, since llama.cpp ends its process over a file that says otherwise", () => {
+  const groups = (change: Json): readonly unknown[] => {
+    const metadata = ggufMetadata(configIn("deepseek_v3", { rope_interleave: true, ...change }), "config.json");
+    return ["count", "used_count"].map((key) => metadata.get(`deepseek2.expert_group_${key}`)?.value);
+  };
+  expect(groups({ n_group: 2, topk_group: 2 })).toEqual([1, 1]);
+  expect(groups({ n_group: 2, topk_group: 1 })).toEqual([2, 1]);
 });
 
 test("no file says that more experts are chosen than there are, over which llama.cpp ends its process", () => {

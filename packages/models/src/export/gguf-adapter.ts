@@ -11,7 +11,7 @@ import {
 } from "@lowrank/tensor";
 import type { CausalLM } from "../causal-lm.js";
 import { type GgufChange, type GgufLink, inverse, unitsOf } from "../families/gguf/change.js";
-import { ggufMetadata } from "../families/gguf-model.js";
+import { ggufMetadata, ggufUnpaired } from "../families/gguf-model.js";
 import { filedModel } from "./gguf-links.js";
 
 /** A low-rank pair on a module of a model: W + scaling · B A of a dense layer's W [out, in], E + scaling · (B A)ᵀ of an embedding's E. */
@@ -56,10 +56,17 @@ export async function saveGgufAdapter(
   const architecture = ggufMetadata(read, path).get("general.architecture") as GgufValueToWrite; // it is the first of them
   const links = new Map<string, GgufLink>();
   for (const link of filed) for (const { name: own } of link.parameters) links.set(own, link);
+  const unpaired = ggufUnpaired(read, path);
   const alpha = commonest(pairs.map(({ scaling, a }) => scaling * a.sizeAt(0)));
   const tensors: GgufTensorToWrite[] = [];
   for (const pair of pairs) {
     const link = checkedLink(pair, model, links.get(nameOf(`${pair.path}.weight`)), path);
+    if (unpaired && link.tensors.some(({ name: own }) => unpaired.test(own)))
+      throw refused(
+        path,
+        pair.path,
+        `llama.cpp looks for no pair beside ${link.tensors.map(({ name: own }) => own).join(", ")}, and would leave it out`,
+      );
     const { isTransposed = false } = model.namedModules().get(pair.path) as { readonly isTransposed?: boolean };
     for (const part of await placed({ ...pair, isTransposed }, link, alpha, path)) {
       tensors.push(plainTensor(`${part.name}.lora_a`, part.a, path), plainTensor(`${part.name}.lora_b`, part.b, path));

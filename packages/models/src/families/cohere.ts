@@ -34,7 +34,7 @@ export const cohere: Family = defineFamily({
       silu,
       ropeKeys(adjacent, { isNamedNone: true }),
       logitScale,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
       biasField("use_qk_norm", "attn_q_norm.weight"),
     ],
     layer: () => ({ ...llamaNames, ...queryKeyNorms }),

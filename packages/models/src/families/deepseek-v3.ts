@@ -48,6 +48,7 @@ export const deepseekV3: Family = defineFamily({
   otherNames: { num_local_experts: "n_routed_experts", num_mtp_layers: "num_nextn_predict_layers" },
   gguf: {
     architecture: "deepseek2",
+    unpaired: /\.attn_(q|q_a|q_b|kv_a_mqa)\.weight$|^output\.weight$/,
     isOurs: (file) => file.someLayerHas("exp_probs_b.bias"), // DeepSeek-V2 routes by a softmax, without a correction
     refuses: ({ rope_interleave: isAdjacent, attention_bias: has }) =>
       isAdjacent ? (has ? '"attention_bias" is true' : null) : '"rope_interleave" is false',

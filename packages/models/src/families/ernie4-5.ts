@@ -27,9 +27,7 @@ export const ernie4_5: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "ernie4_5",
-    notes: ({ use_bias: has }) =>
-      has ? "The layers have biases, and llama.cpp loads no file of this family with biases in the feed-forward." : null,
-    keys: [...llamaKeys, silu, ropeKeys(adjacent), biasField("use_bias", "attn_q.bias")],
+    keys: [...llamaKeys, silu, ropeKeys(adjacent), biasField("use_bias", "attn_q.bias", "without")],
     layer: () => llamaNames,
   },
   decoder: (config, path) => {

@@ -6,7 +6,7 @@ import { type Checked, defineFamily, type Family } from "./family.js";
 import { list, rotary, sizes, withDefaults } from "./fields.js";
 import { falconNames, scaled, unsaid } from "./gguf/falcon.js";
 import { biasField, fixed, headDim, rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
-import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
+import { convZeros, limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
@@ -67,6 +67,7 @@ export const falconH1: Family = defineFamily({
       fixed({ mamba_norm_before_gate: false }),
     ],
     layer: falconNames,
+    unread: (config) => (config.mamba_conv_bias ? [] : convZeros([...Array(config.num_hidden_layers).keys()], mambaSizes(config))),
     model: (config) => ({
       embedding: scaled("token_embd", config.embedding_multiplier),
       head: scaled("output", config.lm_head_multiplier),

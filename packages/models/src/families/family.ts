@@ -70,6 +70,8 @@ export interface FamilyGguf {
   readonly notes: (config: ModelConfig, path: string) => readonly string[];
   /** Tensors of zeros that llama.cpp asks for. */
   readonly unread: (config: ModelConfig, path: string) => readonly StoredPiece[];
+  /** Tensors beside which llama.cpp looks for no adapter's pair; null where there are none. */
+  readonly unpaired: (config: ModelConfig, path: string) => RegExp | null;
   /** Tensors that nobody reads. */
   readonly ignored: RegExp | null;
   /** Whether llama.cpp loads no file without a head. */
@@ -141,15 +143,16 @@ function mergedFields(parts: readonly Readonly<Record<string, unknown>>[]): Read
 }
 
 function ggufOf<Config>(
-  { architecture, architectures, isOurs, keys, layer, model, refuses, notes, unread, ignored, hasOwnHead, folded }: GgufDescription<Config>,
+  { architecture, architectures, isOurs, keys, layer, model, refuses, notes, unread, ...rest }: GgufDescription<Config>,
   valuesOf: (config: ModelConfig, path: string) => Config,
 ): FamilyGguf {
   return {
     architectures: architectures ?? (typeof architecture === "string" ? [architecture] : []),
     isOurs: (file) => isOurs?.(file) ?? true,
-    ignored: ignored ?? null,
-    hasOwnHead: hasOwnHead ?? false,
-    folded: folded ?? null,
+    ignored: rest.ignored ?? null,
+    hasOwnHead: rest.hasOwnHead ?? false,
+    folded: rest.folded ?? null,
+    unpaired: () => rest.unpaired ?? null,
     unread: (config, path) => unread?.(valuesOf(config, path)) ?? [],
     read: (file) => mergedFields(keys.map((key) => key.read(file))),
     write: (config, path) => {

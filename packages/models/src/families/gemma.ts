@@ -28,7 +28,7 @@ export const gemma: Family = defineFamily({
   remarks: ["hidden_activation"],
   gguf: {
     architecture: "gemma",
-    keys: [...llamaKeys, gelu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
+    keys: [...llamaKeys, gelu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias", "without")],
     layer: () => normsOnePlus(llamaNames),
     model: () => ({ norm: onePlus("output_norm") }),
   },

@@ -55,7 +55,7 @@ export const gemma2: Family = defineFamily({
       softcap("attn_logit_softcapping", "never"),
       softcap("final_logit_softcapping", "never"),
       geluTanh,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: (config) => ({
       ...normsOnePlus({ ...llamaNames, ...normsAroundNames }),

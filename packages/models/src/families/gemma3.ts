@@ -69,7 +69,7 @@ export const gemma3Text: Family = defineFamily({
       queryScalar(62),
       softcap("final_logit_softcapping"),
       geluTanh,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: (config) => ({
       ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...normsAroundNames }),

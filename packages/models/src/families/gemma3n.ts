@@ -68,11 +68,12 @@ export const gemma3n: Family = defineFamily({
       softcap("final_logit_softcapping"),
       gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
       altUpKeys(layerWidth),
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: () => ({ ...gemmaLayerNames, ...altUpNames }),
     model: (config) => ({ ...perLayerNames(config), ...streamNames(config) }),
     unread: unreadTensors,
+    unpaired: /^per_layer_model_proj\.weight$|\.altup_router\.weight$/,
     ignored: unreadBlocks,
   },
   decoder: (config, path) => {

@@ -92,10 +92,11 @@ export const gemma4: Family = defineFamily({
       gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
       headKeys(layerSizes),
       branchKeys,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: () => ({ ...gemmaLayerNames, ...branchNames }),
     model: perLayerNames,
+    unpaired: /^per_layer_model_proj\.weight$/,
     ignored: unreadBlocks,
   },
   decoder: (config, path) => {

@@ -73,6 +73,11 @@ export function ggufNotes(read: FamilyConfig, path: string): readonly string[] {
   return ggufOf(read, path).notes(read.config, path);
 }
 
+/** Tensors beside which llama.cpp looks for no adapter's pair; null where there are none. */
+export function ggufUnpaired(read: FamilyConfig, path: string): RegExp | null {
+  return ggufOf(read, path).unpaired(read.config, path);
+}
+
 /** Vectors that stand in a file beside the parameters, made of the config: what frequencies are divided by. */
 export function ggufFactors(read: FamilyConfig, path: string): ReadonlyMap<string, Float32Array> {
   return new Map(Object.entries(ggufOf(read, path).factors(read.config, path)));

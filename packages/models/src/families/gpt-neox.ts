@@ -47,7 +47,7 @@ export const gptNeoX: Family = defineFamily({
       activation("hidden_act", "gelu"),
       ropeKeys(partialRope, { dimensions: "always", isPartial: true }),
       flagged("use_parallel_residual", "use_parallel_residual"),
-      biasField("attention_bias", "attn_qkv.bias"),
+      biasField("attention_bias", "attn_qkv.bias", "with"),
     ],
     layer: (config) => ({
       ...llamaNames,

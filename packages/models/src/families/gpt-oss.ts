@@ -62,7 +62,7 @@ export const gptOss: Family = defineFamily({
       window,
       ...expertKeys("num_local_experts"),
       written("expert_feed_forward_length", (config: Json) => ({ type: "u32", value: Number(config["intermediate_size"]) })),
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "with"),
     ],
     layer: () => ({
       ...llamaNames,

@@ -9,7 +9,7 @@ import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, only, rotary, sizes, withDefaults } from "./fields.js";
 import { type HybridConfig, hasSharedPart, hybridKeys, hybridName, hybridNames } from "./gguf/granite.js";
 import { biasField, counted, graniteScales, headDim, layerCount, rmsEpsilon, silu, vocabSize } from "./gguf/keys.js";
-import { limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
+import { convZeros, limitsTimeSteps, ssmKeys } from "./gguf/mamba.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { mambaFields, mambaFieldsOf, mambaGroupsFit, mambaSizes } from "./mamba.js";
 import { contextOf, readRope } from "./rope.js";
@@ -78,9 +78,16 @@ export const granitemoehybrid: Family = defineFamily({
       ssmKeys(mambaSizes, mambaFieldsOf),
       biasField("attention_bias", "attn_q.bias"),
       biasField("mamba_conv_bias", "ssm_conv1d.bias"),
-      biasField("mamba_proj_bias", "ssm_in.bias"),
+      biasField("mamba_proj_bias", "ssm_in.bias", "without"),
     ],
     layer: hybridNames,
+    unread: (config) =>
+      config.mamba_conv_bias
+        ? []
+        : convZeros(
+            layersOf(config).filter((layer) => isMamba(config, layer)),
+            mambaSizes(config),
+          ),
   },
   decoder: (config, path) => {
     const norm = rmsNorm(config);

@@ -30,7 +30,7 @@ export const hunyuanV1Dense: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "hunyuan-dense",
-    keys: [...llamaKeys, silu, ropeKeys(ropeOf), biasField("attention_bias", "attn_q.bias")],
+    keys: [...llamaKeys, silu, ropeKeys(ropeOf), biasField("attention_bias", "attn_q.bias", "without")],
     layer: () => ({ ...llamaNames, "self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm" }),
   },
   decoder: (config, path) => {

@@ -94,6 +94,7 @@ function ofText(texts: Towers["texts"]): FamilyGguf {
     hasOwnHead: false,
     folded: null,
     unread: (config, path) => own(config, path).unread(config, path),
+    unpaired: (config, path) => own(config, path).unpaired(config, path),
     read: () => ({}),
     write: (config, path) => own(config, path).write(config, path),
     targets: (config, path) => own(config, path).targets(config, path),

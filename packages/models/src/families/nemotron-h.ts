@@ -7,9 +7,9 @@ import { asMixer } from "../decoder/together.js";
 import { choice, count, countOrNull, field, flag, positive } from "../schema.js";
 import { type Checked, defineFamily, type Family } from "./family.js";
 import { layerTypes, sizes, withDefaults } from "./fields.js";
-import { expertKeys, expertWidth } from "./gguf/experts.js";
+import { expertKeys, expertWidth, groupKeys } from "./gguf/experts.js";
 import { biasField, counted, headDim, vocabSize, written } from "./gguf/keys.js";
-import { type SsmSizes, ssmKeys } from "./gguf/mamba.js";
+import { convZeros, type SsmSizes, ssmKeys } from "./gguf/mamba.js";
 import { choiceKeys, layerKindKeys, nemotronEpsilon, nemotronExperts, nemotronLayer, nemotronNames } from "./gguf/nemotron.js";
 import { groupedRouting, groupsFit, routingOf } from "./mixture.js";
 import { headRules, selfAttention } from "./standard.js";
@@ -111,19 +111,25 @@ export const nemotronH: Family = defineFamily({
       nemotronEpsilon,
       ssmKeys(ssmSizes, ssmFields),
       biasField("use_conv_bias", "ssm_conv1d.bias"),
-      biasField("use_bias", "ssm_in.bias"),
+      biasField("use_bias", "ssm_in.bias", "without"),
       biasField("mlp_bias", "ffn_up.bias"),
       ...nemotronExperts<Config>(hasExperts, [
         ...expertKeys("n_routed_experts", "num_local_experts"),
         expertWidth,
         counted("expert_shared_feed_forward_length", "moe_shared_expert_intermediate_size"),
         written("expert_shared_count", () => ({ type: "u32", value: 1 })),
-        counted("expert_group_count", "n_group"),
-        counted("expert_group_used_count", "topk_group"),
+        groupKeys,
         ...choiceKeys,
       ]),
     ],
     layer: nemotronLayer,
+    unread: (config) =>
+      config.use_conv_bias
+        ? []
+        : convZeros(
+            typesOf(config).flatMap((type, layer) => (type === "mamba" || type === "linear_attention" ? [layer] : [])),
+            ssmSizes(config),
+          ),
   },
   decoder: (config) => {
     const norm = { kind: "rms", eps: config.layer_norm_epsilon } as const;

@@ -17,7 +17,7 @@ export const olmo2: Family = defineFamily({
     architecture: "olmo2",
     hasOwnHead: true,
     isOurs: (file) => !file.has("attention.sliding_window"),
-    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias")],
+    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias", "without")],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
   },
   decoder: (config, path) => {

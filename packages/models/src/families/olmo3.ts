@@ -51,7 +51,7 @@ export const olmo3: Family = defineFamily({
       silu,
       ropeKeys(fullRope, { local: localRope }),
       windowPerLayer(hasWindow),
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...normsBehindNames }),
   },

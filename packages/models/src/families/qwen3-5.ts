@@ -26,7 +26,7 @@ export const qwen35: Family = defineFamily({
       ropeKeys(quarterRope, { dimensions: "always", isPartial: true }),
       deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers"> & NetLength>(isLinear),
       sections,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: (config) => ({ ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...gatedNames }), ...netApart(config) }),
     model: () => ({ norm: onePlus("output_norm") }),

@@ -42,7 +42,7 @@ export const qwen3Moe: Family = defineFamily({
       ropeKeys(readRope),
       ...expertKeys("num_experts", "num_local_experts"),
       expertWidth,
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
       fixed({ norm_topk_prob: true }),
     ],
     layer: () => ({ ...llamaNames, ...queryKeyNorms, ...expertNames("mlp") }),

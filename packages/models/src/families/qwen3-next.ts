@@ -41,7 +41,7 @@ export const qwen3Next: Family = defineFamily({
       ...expertKeys("num_experts"),
       expertWidth,
       counted("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
-      biasField("attention_bias", "attn_q.bias"),
+      biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: (config) => ({
       ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...gatedNames }),

@@ -28,7 +28,7 @@ export const qwen3: Family = defineFamily({
   prefixes: [["", "model."]],
   gguf: {
     architecture: "qwen3",
-    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias"), qwenWindowKeys],
+    keys: [...llamaKeys, silu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias", "without"), qwenWindowKeys],
     layer: () => ({ ...llamaNames, ...queryKeyNorms }),
   },
   decoder: (config, path) => {

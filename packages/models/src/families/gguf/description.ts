@@ -70,6 +70,8 @@ export interface GgufDescription<Config = Json> {
   readonly hasOwnHead?: boolean;
   /** What the weights of a file hold already and its metadata does not say, so that an adapter of the folder does not fit them: a sentence, or absent. */
   readonly folded?: string;
+  /** Tensors beside which llama.cpp looks for no adapter's pair, without a word: its graph multiplies by them alone. Found by computing both. */
+  readonly unpaired?: RegExp;
   /** Tensors that a file may have and nobody reads. */
   readonly ignored?: RegExp;
   /** As a key's: what llama.cpp would compute otherwise. */

@@ -1,6 +1,6 @@
 import type { Shape } from "@lowrank/tensor";
 import type { StoredPiece } from "../../parameters.js";
-import type { GgufKey, GgufTarget, GgufTargets, GgufTensors } from "./description.js";
+import type { GgufField, GgufKey, GgufTarget, GgufTargets, GgufTensors } from "./description.js";
 import { counted } from "./keys.js";
 
 /** How many experts there are, under the first of these fields that a config has, and how many a token goes through. */
@@ -20,6 +20,18 @@ export function expertKeys(...counts: readonly [string, ...string[]]): readonly 
 
 /** The width of an expert. */
 export const expertWidth: GgufKey = counted("expert_feed_forward_length", "moe_intermediate_size");
+
+/**
+ * Groups of experts, and from how many of them a token chooses. Where that is from all, there is one: llama.cpp ends its process over a file that says
+ * otherwise (GGML_ASSERT in llama-model.cpp).
+ */
+export const groupKeys: GgufKey = {
+  read: (file) => ({ n_group: file.count("expert_group_count"), topk_group: file.count("expert_group_used_count") }),
+  write: ({ n_group: count, topk_group: chosen }) => {
+    const field = (value: unknown): GgufField => ({ type: "u32", value: chosen === count ? 1 : Number(value) });
+    return { expert_group_count: field(count), expert_group_used_count: field(chosen) };
+  },
+};
 
 /** Stacked experts and their router, below the name of a layer's mixture: gates and ups are tensors of their own, or one. */
 export function expertNames(name: string, router = "gate"): GgufTargets {

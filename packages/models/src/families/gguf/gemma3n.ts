@@ -11,6 +11,9 @@ const u32 = (value: number): GgufField => ({ type: "u32", value });
 /** Streams of AltUp that llama.cpp has. */
 const streams = 4;
 
+/** What else llama.cpp knows of the model, whatever a file says (gemma3n.cpp). */
+const known = { rank: 64, perLayer: 256, cap: 30, sparseLayers: 10, sparsity: 0.95, ownKeys: 20 };
+
 /** What Gemma 3n is filed by beside what Gemma 4 has too. */
 interface AltUpConfig {
   readonly num_hidden_layers: number;
@@ -22,6 +25,9 @@ interface AltUpConfig {
   readonly altup_num_inputs: number;
   readonly altup_active_idx: number;
   readonly altup_correct_scale: boolean;
+  readonly hidden_size_per_layer_input: number;
+  readonly laurel_rank: number;
+  readonly final_logit_softcapping: number | null;
 }
 
 /** A feed-forward's width and how sparse it is, by layer. */
@@ -74,7 +80,27 @@ export function altUpKeys<Config extends AltUpConfig>(at: (config: Config, layer
         : isScaled
           ? null
           : '"altup_correct_scale" is false',
+    notes: (config) => {
+      const { laurel_rank: rank, hidden_size_per_layer_input: perLayer } = config;
+      if (rank !== known.rank || perLayer !== known.perLayer)
+        return `"laurel_rank" and "hidden_size_per_layer_input" are ${rank} and ${perLayer}: llama.cpp loads no such file of this family but of ${known.rank} and ${known.perLayer}.`;
+      const found = otherwise(config, layersOf(config));
+      return found === null ? null : `${found}, whatever the file says: its answers are others.`;
+    },
   };
+}
+
+/** What llama.cpp computes otherwise, and what it takes instead; null for a config of Gemma 3n's own. */
+function otherwise(config: AltUpConfig, layers: readonly LayerWidth[]): string | null {
+  const { altup_active_idx: active, final_logit_softcapping: cap, num_kv_shared_layers: shared } = config;
+  if (active !== 0) return `"altup_active_idx" is ${active}, and llama.cpp takes the first stream`;
+  if (cap !== known.cap) return `"final_logit_softcapping" is ${cap}, and llama.cpp takes ${known.cap}`;
+  if (layers.some(({ sparsity }, layer) => sparsity !== (layer < known.sparseLayers ? known.sparsity : 0)))
+    return `"activation_sparsity_pattern" is not ${known.sparsity} in the first ${known.sparseLayers} layers alone, and llama.cpp takes that`;
+  const own = smallest([known.ownKeys, layers.length]);
+  return layers.length - shared === own
+    ? null
+    : `${layers.length - shared} layers have keys and values of their own, and in llama.cpp the first ${own}`;
 }
 
 /** Parts of a layer. */

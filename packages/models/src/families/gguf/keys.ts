@@ -115,9 +115,19 @@ export const squareHeads: GgufKey = {
 export const rmsEpsilon: GgufKey = measured("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 export const layerEpsilon: GgufKey = measured("attention.layer_norm_epsilon", "layer_norm_eps");
 
-/** Biases by the tensors that are there: a field, and the tensor of a layer that shows it. */
-export function biasField(name: string, tensor: string): GgufKey {
-  return { read: (file) => ({ [name]: file.someLayerHas(tensor) }), write: () => ({}) };
+/**
+ * Biases by the tensors that are there: a field, and the tensor of a layer that shows it. `loaded`: with which files llama.cpp's loader of the family
+ * ends without an error, where it does not take both kinds.
+ */
+export function biasField(name: string, tensor: string, loaded: "both" | "with" | "without" = "both"): GgufKey {
+  return {
+    read: (file) => ({ [name]: file.someLayerHas(tensor) }),
+    write: () => ({}),
+    notes: ({ [name]: has }) =>
+      loaded === "both" || has === (loaded === "with")
+        ? null
+        : `"${name}" is ${has}: llama.cpp loads no file of this family ${has ? "with" : "without"} these biases.`,
+  };
 }
 
 /** Of every file: the vocabulary's size, and whether the head has weights of its own. */

@@ -1,4 +1,5 @@
 import type { GgufField, GgufKey, GgufTarget, GgufTargets } from "./description.js";
+import { groupKeys } from "./experts.js";
 import { counted, countedIfAny, flagged, measured, shortest } from "./keys.js";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -73,8 +74,7 @@ const sigmoid = 2;
 
 /** How experts are chosen in groups. */
 export const groupedKeys: readonly GgufKey[] = [
-  counted("expert_group_count", "n_group"),
-  counted("expert_group_used_count", "topk_group"),
+  groupKeys,
   counted("expert_shared_count", "n_shared_experts"),
   counted("leading_dense_block_count", "first_k_dense_replace"),
   measured("expert_weights_scale", "routed_scaling_factor"),

@@ -1,3 +1,4 @@
+import type { StoredPiece } from "../../parameters.js";
 import type { GgufField, GgufKey, GgufTarget, GgufTargets } from "./description.js";
 import { squeezed } from "./targets.js";
 
@@ -54,6 +55,15 @@ export function mambaNames(name: string, groups: number): GgufTargets {
     [`${name}.norm`]: normPerGroup(groups),
     [`${name}.out_proj`]: "ssm_out",
   };
+}
+
+/** Biases of zeros for convolutions that have none: without them llama.cpp ends its process over the file. */
+export function convZeros(
+  layers: readonly number[],
+  { heads, headDim, groups, stateDim }: Omit<SsmSizes, "convSize">,
+): readonly StoredPiece[] {
+  const channels = heads * headDim + 2 * groups * stateDim;
+  return layers.map((layer) => ({ name: `blk.${layer}.ssm_conv1d.bias`, shape: [channels] }));
 }
 
 function normPerGroup(groups: number): GgufTarget {
