@@ -132,7 +132,7 @@ function say(isGood, text, mayDiffer = told.length > 0) {
 }
 
 /** What stands in an error that names what no file, or no adapter's file, can say. */
-const refusal = /no GGUF file can say|has no architecture for|holds pairs on layers alone/;
+const refusal = /no GGUF file can say|has no (architecture|tensor) for|Merge (the adapter|it) into its base/;
 if ("reason" in installed) notes.push(`skipped: ${installed.reason}`);
 else if (!existsSync(shared)) notes.push("skipped: no shared/families beside this clone (LOWRANK_SHARED names another place)");
 else {

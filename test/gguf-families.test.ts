@@ -108,6 +108,10 @@ test.each<readonly [family: string, change: Json, says: RegExp | null]>([
   ["gpt_oss", { attention_bias: false }, /"attention_bias" is false: llama\.cpp loads no file of this family without these biases/],
   ["gpt_neox", { attention_bias: false }, /"attention_bias" is false: llama\.cpp loads no file of this family without these biases/],
   ["granite", { attention_bias: true, mlp_bias: true }, null],
+  ["starcoder2", { hidden_act: "gelu_pytorch_tanh", use_bias: false }, /"use_bias" is false: llama\.cpp loads no file/],
+  ...["cohere", "cohere2", "gemma", "gemma2"].map(
+    (family) => [family, { tie_word_embeddings: false }, /The head has weights of its own: llama\.cpp loads no such file/] as const,
+  ),
   ["gemma3n_text", gemma3n, null],
   [
     "gemma3n_text",
@@ -142,6 +146,18 @@ test.each([
   expect(convolutions.length).toBeGreaterThan(0);
   expect([...specs.keys()].filter((name) => name.endsWith(".conv1d.bias"))).toEqual([]);
 });
+
+test.each<readonly [change: Json, sections: readonly number[]]>([
+  [{ head_dim: 256, rope_parameters: { partial_rotary_factor: 0.25 } }, [11, 11, 10, 0]],
+  [{ head_dim: 256, rope_parameters: { partial_rotary_factor: 0.25, mrope_section: [8, 12, 12] } }, [11, 11, 10, 0]],
+  [{ head_dim: 16, rope_parameters: { partial_rotary_factor: 0.5 } }, [2, 1, 1, 0]],
+])(
+  "sections of positions are all pairs that turn: more end llama.cpp's process, and others would have no position there: %o",
+  (change, sections) => {
+    const metadata = ggufMetadata(configIn("qwen3_5_text", change), "config.json");
+    expect(metadata.get("qwen35.rope.dimension_sections")?.value).toEqual(sections);
+  },
+);
 
 test("experts that are chosen from all groups are in one, since llama.cpp ends its process over a file that says otherwise", () => {
   const groups = (change: Json): readonly unknown[] => {

@@ -2,7 +2,7 @@ import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary } from "./fields.js";
-import { biasField, headDim, layerEpsilon, logitScale, silu, sizeKeys } from "./gguf/keys.js";
+import { biasField, headDim, layerEpsilon, logitScale, silu, sizeKeys, tiedHead } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, queryKeyNorms } from "./gguf/targets.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
@@ -30,6 +30,7 @@ export const cohere: Family = defineFamily({
     keys: [
       ...sizeKeys,
       headDim,
+      tiedHead,
       layerEpsilon,
       silu,
       ropeKeys(adjacent, { isNamedNone: true }),

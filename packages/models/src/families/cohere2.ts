@@ -3,7 +3,7 @@ import type { RopeOptions } from "../decoder/rope.js";
 import { count, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { layerNormSizes, numberOrNull, rotary, type Windows, windows } from "./fields.js";
-import { headDim, layerEpsilon, logitScale, silu, sizeKeys, squareHeads, vocabSize } from "./gguf/keys.js";
+import { headDim, layerEpsilon, logitScale, silu, sizeKeys, squareHeads, tiedHead, vocabSize } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { windowButEvery } from "./gguf/windows.js";
@@ -50,6 +50,7 @@ export const cohere2: Family = defineFamily({
       ...sizeKeys,
       headDim,
       squareHeads,
+      tiedHead,
       layerEpsilon,
       silu,
       ropeKeys(adjacent, { dimensions: "always", isNamedNone: true }),

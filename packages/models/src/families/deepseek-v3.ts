@@ -5,7 +5,7 @@ import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes, withDefaults } from "./fields.js";
 import { expertKeys, expertNames, expertWidth, sharedExpert } from "./gguf/experts.js";
 import { rmsEpsilon, silu, sizeKeys, vocabSize } from "./gguf/keys.js";
-import { groupedKeys, latentEpsilon, latentKeys, latentNames, stretchKeys } from "./gguf/latent.js";
+import { groupedKeys, latentEpsilon, latentKeys, latentNames, latentProblem, stretchKeys } from "./gguf/latent.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
 import { groupedRouting, groupsFit, mixture, routingOf } from "./mixture.js";
@@ -50,8 +50,7 @@ export const deepseekV3: Family = defineFamily({
     architecture: "deepseek2",
     unpaired: /\.attn_(q|q_a|q_b|kv_a_mqa)\.weight$|^output\.weight$/,
     isOurs: (file) => file.someLayerHas("exp_probs_b.bias"), // DeepSeek-V2 routes by a softmax, without a correction
-    refuses: ({ rope_interleave: isAdjacent, attention_bias: has }) =>
-      isAdjacent ? (has ? '"attention_bias" is true' : null) : '"rope_interleave" is false',
+    refuses: latentProblem,
     keys: [
       ...sizeKeys,
       rmsEpsilon,

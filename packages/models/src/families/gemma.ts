@@ -3,7 +3,7 @@ import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { only, rotary, sizes } from "./fields.js";
 import { gelu } from "./gguf/gemma.js";
-import { biasField, llamaKeys } from "./gguf/keys.js";
+import { biasField, llamaKeys, tiedHead } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsOnePlus, onePlus } from "./gguf/targets.js";
 import { contextOf, readRope } from "./rope.js";
@@ -28,7 +28,7 @@ export const gemma: Family = defineFamily({
   remarks: ["hidden_activation"],
   gguf: {
     architecture: "gemma",
-    keys: [...llamaKeys, gelu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias", "without")],
+    keys: [...llamaKeys, tiedHead, gelu, ropeKeys(readRope), biasField("attention_bias", "attn_q.bias", "without")],
     layer: () => normsOnePlus(llamaNames),
     model: () => ({ norm: onePlus("output_norm") }),
   },

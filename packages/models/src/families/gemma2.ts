@@ -4,7 +4,7 @@ import { choice, count, countOrNull, flag } from "../schema.js";
 import { defineFamily, type Family } from "./family.js";
 import { numberOrNull, only, rotary, type Sizes, sizes, type Windows, windows } from "./fields.js";
 import { geluTanh, multiplied, queryScalar, queryScale, softcap } from "./gguf/gemma.js";
-import { biasField, llamaKeys } from "./gguf/keys.js";
+import { biasField, llamaKeys, tiedHead } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus } from "./gguf/targets.js";
 import { window } from "./gguf/windows.js";
@@ -51,6 +51,7 @@ export const gemma2: Family = defineFamily({
       ...llamaKeys,
       ropeKeys(readRope),
       window,
+      tiedHead,
       queryScalar(46),
       softcap("attn_logit_softcapping", "never"),
       softcap("final_logit_softcapping", "never"),

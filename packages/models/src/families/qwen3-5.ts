@@ -25,7 +25,7 @@ export const qwen35: Family = defineFamily({
       silu,
       ropeKeys(quarterRope, { dimensions: "always", isPartial: true }),
       deltaKeys<DeltaSizes & Pick<Sizes, "num_hidden_layers"> & NetLength>(isLinear),
-      sections,
+      sections(quarterRope),
       biasField("attention_bias", "attn_q.bias", "without"),
     ],
     layer: (config) => ({ ...normsOnePlus({ ...llamaNames, ...queryKeyNorms, ...gatedNames }), ...netApart(config) }),

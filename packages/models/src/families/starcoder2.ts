@@ -38,7 +38,7 @@ export const starcoder2: Family = defineFamily({
       ropeKeys(readRope),
       // llama.cpp sees all tokens whatever the window is; the key is ours.
       window,
-      biasField("use_bias", "attn_q.bias"),
+      biasField("use_bias", "attn_q.bias", "with"),
     ],
     layer: () => ({ ...llamaNames, "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down" }),
   },

@@ -1,3 +1,4 @@
+import type { RopeOptions } from "../../decoder/rope.js";
 import type { GgufChange } from "./change.js";
 import type { GgufField, GgufKey, GgufTarget, GgufTargets } from "./description.js";
 import { squeezed } from "./targets.js";
@@ -143,16 +144,22 @@ export function netApart(config: DeltaConfig): GgufTargets {
 /** What stands beside the nets: the norm in front of the feed-forward under another name than Llama's. */
 export const gatedNames: GgufTargets = { post_attention_layernorm: "post_attention_norm" };
 
-/** How many pairs turn by each of the three positions that a token of an image has; in a text they are one. */
-export const sections: GgufKey = {
-  read: (file) => {
-    file.has("rope.dimension_sections");
-    return {};
-  },
-  write: (config) => {
-    const { mrope_section: given } = (config["rope_parameters"] ?? config["rope_scaling"] ?? {}) as {
-      readonly mrope_section?: readonly number[];
-    };
-    return { "rope.dimension_sections": { type: "i32[]", value: [...(given ?? [11, 11, 10]), 0, 0, 0].slice(0, 4) } };
-  },
-};
+/**
+ * Which pairs of a head turn by which of a token's positions: in a text all three are one. llama.cpp takes every third pair for each, up to three times the
+ * section's size, and turns those behind by no position at all (ggml_mrope_cache_init); it ends its process over more pairs than turn. Sizes that leave none
+ * behind are these, whatever `mrope_section` says: 11, 11 and 10 of the 32 that the published models have.
+ */
+export function sections<Config>(rope: (config: Config, path: string) => RopeOptions): GgufKey<Config> {
+  return {
+    read: (file) => {
+      file.has("rope.dimension_sections");
+      return {};
+    },
+    write: (config) => {
+      const pairs = rope(config, "config.json").dims / 2;
+      return {
+        "rope.dimension_sections": { type: "i32[]", value: [2, 1, 0, -1].map((more) => (more < 0 ? 0 : Math.floor((pairs + more) / 3))) },
+      };
+    },
+  };
+}

@@ -102,6 +102,14 @@ export const headDim: GgufKey = {
   }),
 };
 
+/** Of architectures whose files llama.cpp loads only where the embedding is the head. */
+export const tiedHead: GgufKey = {
+  read: () => ({}),
+  write: () => ({}),
+  notes: ({ tie_word_embeddings: isTied }) =>
+    isTied ? null : "The head has weights of its own: llama.cpp loads no such file of this family, whose embedding is the head there.",
+};
+
 /** Of architectures whose files llama.cpp loads only where the heads of queries together are as wide as the model. */
 export const squareHeads: GgufKey = {
   read: () => ({}),

@@ -18,6 +18,11 @@ interface LatentConfig {
   readonly v_head_dim: number;
 }
 
+/** What no file can say; a sentence's end, or null. */
+export function latentProblem({ rope_interleave: isAdjacent, attention_bias: has }: Json): string | null {
+  return isAdjacent ? (has ? '"attention_bias" is true' : null) : '"rope_interleave" is false';
+}
+
 /** What norms of latent vectors add, whatever the config says (transformers' DeepseekV3RMSNorm by default). */
 export const latentEpsilon = 1e-6;
 
