@@ -56,6 +56,7 @@ export { homeOf, realizedStorage } from "./graph/live.js";
 export {
   type Attributes,
   type BinaryKind,
+  inputAt,
   inputsOf,
   type Node,
   type ReduceKind,

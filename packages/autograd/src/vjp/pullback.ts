@@ -1,5 +1,6 @@
 import {
   type Device,
+  inputAt,
   inputsOf,
   type Node,
   passesGradients,
@@ -41,14 +42,22 @@ export function pullback(
   const isWanted = (node: Node): boolean => wanted.has(keyOf(node));
   /** The node that stands for a value in this walk. */
   const seen = (node: Node): Node => (leaves.has(node) ? node : behindReads(node));
-  const inputs = (node: Node): readonly Node[] => (leaves.has(node) ? [] : inputsOf(node).map(seen));
+  const inputs = (node: Node): readonly Node[] => {
+    if (leaves.has(node)) return [];
+    const its = inputsOf(node);
+    // Mostly they stand for themselves.
+    return its.every((input) => seen(input) === input) ? its : its.map(seen);
+  };
   const order = topological(roots.map(seen), inputs);
   if (tensors) checkHistories(order, { roots: roots.map(seen), wrt: tensors, isWanted, inputs });
 
   const needed = new Set<Node>();
-  for (const node of order) {
-    if (isWanted(node) || (passesGradients(node) && inputs(node).some((input) => needed.has(input)))) needed.add(node);
-  }
+  const readsNeeded = (node: Node): boolean => {
+    if (leaves.has(node)) return false;
+    for (let i = 0, input = inputAt(node, 0); input; input = inputAt(node, ++i)) if (needed.has(seen(input))) return true;
+    return false;
+  };
+  for (const node of order) if (isWanted(node) || (passesGradients(node) && readsNeeded(node))) needed.add(node);
 
   // For each node and each of its results (one, but for composites) the sum so far.
   const sums = new Map<Node, (Tensor | null)[]>();

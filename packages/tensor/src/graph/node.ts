@@ -221,21 +221,35 @@ function at(node: Node, inputs: readonly Node[], index: number): Node {
 export function topological(roots: readonly Node[], inputs: (node: Node) => readonly Node[] = inputsOf): Node[] {
   const order: Node[] = [];
   const seen = new Set<Node>();
-  const stack: { readonly node: Node; readonly inputs: readonly Node[]; next: number }[] = [];
+  /** Nodes that are entered, the inputs of each, and how many of these were. */
+  const nodes: Node[] = [];
+  const given: (readonly Node[])[] = [];
+  const next: number[] = [];
   const enter = (node: Node): void => {
     if (seen.has(node)) return;
     seen.add(node);
-    stack.push({ node, inputs: inputs(node), next: 0 });
+    const its = inputs(node);
+    if (its.length === 0) {
+      order.push(node);
+      return;
+    }
+    nodes.push(node);
+    given.push(its);
+    next.push(0);
   };
   for (const root of roots) {
     enter(root);
-    while (stack.length > 0) {
-      const top = stack[stack.length - 1] as (typeof stack)[number];
-      const input = top.inputs[top.next++];
-      if (input) enter(input);
-      else {
-        order.push(top.node);
-        stack.pop();
+    while (nodes.length > 0) {
+      const top = nodes.length - 1;
+      const its = given[top] as readonly Node[];
+      const at = next[top] as number;
+      if (at < its.length) {
+        next[top] = at + 1;
+        enter(its[at] as Node);
+      } else {
+        order.push(nodes.pop() as Node);
+        given.pop();
+        next.pop();
       }
     }
   }

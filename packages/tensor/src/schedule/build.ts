@@ -123,7 +123,7 @@ class Builder {
   /** The memory of a node, or of what it reshapes; -1 where there is none. */
   readonly #slotOf = (number: number): Slot => {
     const own = this.#slotOfNode[number] as number;
-    if (own >= 0 || this.graph.node(number).op !== "reshape") return own;
+    if (own >= 0 || (this.graph.nodes[number] as Node).op !== "reshape") return own;
     return this.#slotOfNode[numberBehindReshapes(this.graph, number)] as number;
   };
 

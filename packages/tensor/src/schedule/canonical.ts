@@ -43,7 +43,7 @@ class Canon {
     const made = new Int32Array(graph.count);
     for (let i = 0; i < order.length; i++) {
       const number = order[i] as number; // within bounds
-      const node = graph.node(number);
+      const node = graph.nodes[number] as Node; // the graph's own number
       const storage = storages.get(number);
       const pair = storage || joint.size === 0 ? undefined : joint.get(node.op === "output" ? graph.input(number) : number);
       if (storage) made[number] = this.#leaf(bufferOf(storage, node));
@@ -56,8 +56,8 @@ class Canon {
   /** The number of a node over the canonical forms of its inputs. */
   #rebuilt(graph: NumberedGraph, number: number, made: Int32Array): number {
     const builder = this.#builder;
-    const { starts, inputs } = graph;
-    const node = graph.node(number);
+    const { nodes, starts, inputs } = graph;
+    const node = nodes[number] as Node; // the graph's own number
     const [start, end] = [starts[number] as number, starts[number + 1] as number];
     const form = graph.forms[number] as number;
     const hasForm = node.op !== "composite" || !node.bodies;
@@ -88,7 +88,7 @@ class Canon {
   #over(graph: NumberedGraph, number: number, made: Int32Array): Node {
     const { nodes } = this.#builder;
     const { starts, inputs } = graph;
-    const node = graph.node(number);
+    const node = graph.nodes[number] as Node; // the graph's own number
     const [start, end] = [starts[number] as number, starts[number + 1] as number];
     if (end === start) return node;
     let isSame = true;

@@ -38,10 +38,10 @@ const functions: ReadonlySet<string> = new Set(["unary", "binary", "select", "ca
  * on the way that is stored is at hand where the function is computed.
  */
 function sourcesOf(graph: NumberedGraph): Int32Array {
-  const { count, starts, inputs } = graph;
+  const { nodes, count, starts, inputs } = graph;
   const sources = new Int32Array(count).fill(-1);
   for (let i = 0; i < count; i++) {
-    const { op } = graph.node(i);
+    const { op } = nodes[i] as Node; // within bounds
     if (op === "matmul") sources[i] = i;
     if (!functions.has(op)) continue;
     let found = -1;
@@ -53,7 +53,7 @@ function sourcesOf(graph: NumberedGraph): Int32Array {
       if (source >= 0) {
         isFunction = found < 0 || found === source;
         found = source;
-      } else if (!isRepeated(graph.node(input))) isFunction = false;
+      } else if (!isRepeated(nodes[input] as Node)) isFunction = false;
     }
     if (isFunction) sources[i] = found;
   }

@@ -105,8 +105,16 @@ class Ranges {
 
   /** Where the range ends that reaches into so many bytes behind an address; the address itself where none does. */
   behind(address: number, bytes: number): number {
-    const at = this.#endingBehind(address);
-    return at < this.#starts.length && (this.#starts[at] ?? 0) < address + bytes ? (this.#ends[at] ?? address) : address;
+    const starts = this.#starts;
+    const ends = this.#ends;
+    let high = ends.length - 1;
+    if (high < 0 || (ends[high] as number) <= address) return address;
+    for (let low = 0; low < high; ) {
+      const middle = (low + high) >> 1;
+      if ((ends[middle] as number) > address) high = middle;
+      else low = middle + 1;
+    }
+    return (starts[high] as number) < address + bytes ? (ends[high] as number) : address;
   }
 }
 

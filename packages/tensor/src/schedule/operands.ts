@@ -36,8 +36,9 @@ export function productOperands(graph: NumberedGraph, forced: Uint8Array): Opera
   const stored = new Set<number>();
   const known = new Set<number>();
   const numberOf = (node: Node): number => graph.numberOf(node) as number; // of this graph
-  for (let i = 0; i < graph.count; i++) {
-    const { op, shape } = graph.node(i);
+  const { nodes } = graph;
+  for (let i = 0; i < nodes.length; i++) {
+    const { op, shape } = nodes[i] as Node; // within bounds
     if (op !== "matmul") continue;
     const rows = shape.at(-2) ?? 1;
     for (const input of graph.inputs.subarray(graph.starts[i], graph.starts[i + 1])) {

@@ -31,8 +31,9 @@ function inputsOf({ starts, inputs }: NumberedGraph, number: number): number[] {
 export function pairsIn(graph: NumberedGraph, backend: Backend): Pairs {
   const joint = new Map<number, Pair>();
   const after = new Map<number, number>();
-  for (let number = 0; number < graph.count; number++) {
-    const backward = graph.node(number);
+  const { nodes } = graph;
+  for (let number = 0; number < nodes.length; number++) {
+    const backward = nodes[number] as Node; // within bounds
     if (backward.op !== "composite" || backward.name !== "linearCrossEntropyBackward") continue;
     const given = inputsOf(graph, number);
     const [hidden, weight, labels, total, dLoss, ...captures] = given as [number, number, number, number, number, ...number[]];

@@ -58,8 +58,9 @@ export const costly: ReadonlySet<string> = new Set(
 
 /** The number of the node behind reshapes. */
 export function numberBehindReshapes(graph: NumberedGraph, number: number): number {
+  const { nodes, starts, inputs } = graph;
   let behind = number;
-  while (graph.node(behind).op === "reshape") behind = graph.input(behind);
+  while ((nodes[behind] as Node).op === "reshape") behind = inputs[starts[behind] as number] as number;
   return behind;
 }
 
@@ -85,7 +86,7 @@ export function partition(graph: NumberedGraph, strided: ReadonlySet<string>): U
     stored[number] = 1;
   };
   for (let i = 0; i < nodes.length; i++) {
-    const node = graph.node(i);
+    const node = nodes[i] as Node; // within bounds
     if (hasOwnKernel(node) || isNarrowing(node)) store(i);
     if (node.op === "scatterAdd") for (const index of [0, 1]) store(numberBehindReshapes(graph, graph.input(i, index)));
     if (node.op === "composite") {
@@ -96,7 +97,7 @@ export function partition(graph: NumberedGraph, strided: ReadonlySet<string>): U
     if (isUpdate(node)) store(numberBehindReshapes(graph, graph.input(i)));
     if (node.op === "random") for (const index of [0, 1]) store(numberBehindReshapes(graph, graph.input(i, index)));
   }
-  for (let i = 0; i < nodes.length; i++) if (stored[i] && isFree(graph.node(i))) stored[i] = 0;
+  for (let i = 0; i < nodes.length; i++) if (stored[i] && isFree(nodes[i] as Node)) stored[i] = 0;
   for (const result of results) stored[result] = 1;
 
   // What a value costs depends on what else is stored, which is decided after it: a first decision gives the second its costs.
@@ -247,9 +248,9 @@ class Costs {
         }
         work += this.work[input] as number;
         reduces ||= this.reduces[input] === 1;
-        if (isBroadcast) continue;
+        if (isBroadcast || (this.#first[input] as number) < 0) continue;
         this.#addOperand(i, this.#first[input] as number);
-        this.#addOperand(i, this.#second[input] as number);
+        if ((this.#second[input] as number) >= 0) this.#addOperand(i, this.#second[input] as number);
       }
       this.work[i] = work;
       this.reduces[i] = Number(reduces);
@@ -273,10 +274,11 @@ function addsProduct(node: Node): boolean {
 
 /** A sum of products to which another one is added: kept as it runs, since else each product waits for the last one. */
 function isRunningSum(graph: NumberedGraph, number: number): boolean {
-  if (!addsProduct(graph.node(number))) return false;
+  const { nodes } = graph;
+  if (!addsProduct(nodes[number] as Node)) return false;
   const { starts, users } = graph.users;
   const end = starts[number + 1] as number;
-  for (let edge = starts[number] as number; edge < end; edge++) if (!addsProduct(graph.node(users[edge] as number))) return false;
+  for (let edge = starts[number] as number; edge < end; edge++) if (!addsProduct(nodes[users[edge] as number] as Node)) return false;
   return true;
 }
 
@@ -288,11 +290,12 @@ function isWorthStoring(graph: NumberedGraph, costs: Costs, isShared: boolean, n
   if (isShared) return costs.readsTwo(number) || work > 24;
   if (work <= 6 && !costs.reduces[number]) return false;
   // Repeated along leading axes, an expensive value would be computed once for every repetition; along the last axis it is hoisted.
-  const { shape } = graph.node(number);
+  const { nodes } = graph;
+  const { shape } = nodes[number] as Node;
   const { starts, users } = graph.users;
   const end = starts[number + 1] as number;
   for (let edge = starts[number] as number; edge < end; edge++) {
-    const repeated = graph.node(users[edge] as number);
+    const repeated = nodes[users[edge] as number] as Node;
     if (repeated.op === "expand" && repeated.shape.some((size, axis) => axis < repeated.shape.length - 1 && size !== shape[axis]))
       return true;
   }

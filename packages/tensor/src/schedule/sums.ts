@@ -39,21 +39,23 @@ class Summer {
     this.#made = new Int32Array(count);
     this.#useCounts = new Int32Array(count);
     this.#user = new Int32Array(count).fill(-1);
-    const use = (node: number, user: number): void => {
-      this.#useCounts[node] = (this.#useCounts[node] as number) + 1;
-      this.#user[node] = user;
-    };
-    for (const root of roots) use(root, -1);
+    const [counts, user] = [this.#useCounts, this.#user];
+    for (const root of roots) counts[root] = (counts[root] as number) + 1;
     for (let i = 0; i < count; i++) {
       const end = starts[i + 1] as number;
-      for (let edge = starts[i] as number; edge < end; edge++) use(inputs[edge] as number, i);
+      for (let edge = starts[i] as number; edge < end; edge++) {
+        const input = inputs[edge] as number;
+        counts[input] = (counts[input] as number) + 1;
+        user[input] = i;
+      }
     }
   }
 
   graph(): NumberedGraph {
     const { old } = this;
-    for (let i = 0; i < old.count; i++) {
-      const { op } = old.node(i);
+    const { nodes } = old;
+    for (let i = 0; i < nodes.length; i++) {
+      const { op } = nodes[i] as Node; // within bounds
       const replaced = op === "matmul" ? this.#parted(i) : op === "binary" ? this.#sum(i) : null;
       this.#made[i] = replaced ?? this.#kept(i);
     }
@@ -99,7 +101,7 @@ class Summer {
   }
 
   #isSum(old: number): boolean {
-    const node = this.old.node(old);
+    const node = this.old.nodes[old] as Node; // the graph's own number
     return node.op === "binary" && node.kind === "add" && node.dtype === "f32";
   }
 
