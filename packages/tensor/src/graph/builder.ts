@@ -17,19 +17,30 @@ export class GraphBuilder {
   /** How many nodes and inputs there are. */
   count = 0;
   #edgeCount = 0;
-  #forms: Int32Array = new Int32Array(1024);
-  #starts: Int32Array = new Int32Array(1025);
-  #leaves: Int32Array = new Int32Array(1024);
-  #hashes: Int32Array = new Int32Array(1024);
-  #inputs: Int32Array = new Int32Array(2048);
+  #forms: Int32Array;
+  #starts: Int32Array;
+  #leaves: Int32Array;
+  #hashes: Int32Array;
+  #inputs: Int32Array;
   /** Numbers of nodes by hash; -1 where there is none. */
-  #table: Int32Array = new Int32Array(4096).fill(-1);
+  #table: Int32Array;
   /** The numbers of nodes, and of others that are equal to them. */
   readonly marks: Marks = new Marks();
 
+  /** Room for about as many nodes and inputs as a graph has, where it is known. */
+  constructor(like: Pick<NumberedGraph, "count" | "inputs"> | null = null) {
+    const room = like ? Math.ceil(like.count * 1.25) + 64 : 1024;
+    this.#forms = new Int32Array(room);
+    this.#starts = new Int32Array(room + 1);
+    this.#leaves = new Int32Array(room);
+    this.#hashes = new Int32Array(room);
+    this.#inputs = new Int32Array(like ? Math.ceil(like.inputs.length * 1.25) + 64 : 2048);
+    this.#table = new Int32Array(2 ** Math.ceil(Math.log2(room * 2))).fill(-1);
+  }
+
   /** Appends an input of the node that `close` adds next. */
   input(number: number): void {
-    if (this.#edgeCount === this.#inputs.length) this.#inputs = grown(this.#inputs, this.#edgeCount * 2);
+    if (this.#edgeCount === this.#inputs.length) this.#inputs = grown(this.#inputs, this.#edgeCount * 4);
     this.#inputs[this.#edgeCount++] = number;
   }
 
@@ -80,7 +91,7 @@ export class GraphBuilder {
   /** Adds a node over the inputs since the last one; returns its number. Nodes that are to be found have their hash. */
   close(node: Node, form: number, hash: number | null = null, leaf = -1): number {
     const number = this.count++;
-    if (number === this.#forms.length) this.#growNodes(number * 2);
+    if (number === this.#forms.length) this.#growNodes(number * 4);
     this.nodes.push(node);
     this.#forms[number] = form;
     this.#starts[number + 1] = this.#edgeCount;

@@ -37,7 +37,7 @@ function operands(what: string, a: TensorLike, b: TensorLike): [Tensor, Tensor] 
     return [scalar(a, b), b];
   }
   if (typeof b === "number") return [a, scalar(b, a)];
-  checkSameDevice(what, a, b);
+  if (!(a instanceof Tensor && b instanceof Tensor && a.device === b.device)) checkSameDevice(what, a, b);
   return [a, b];
 }
 

@@ -7,7 +7,7 @@ import { checkShape, normalizeAxis, type Shape, sameShape, sizeOf } from "../ten
 /** The same elements, in row-major order, in another shape; one size may be -1 (the rest). torch.reshape. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
   const unknown = shape.indexOf(-1);
-  const known = sizeOf(shape.filter((size) => size !== -1));
+  const known = unknown < 0 ? 0 : sizeOf(shape.filter((size) => size !== -1));
   const target = unknown < 0 ? [...shape] : shape.map((size) => (size === -1 && known > 0 ? x.size / known : size));
   if (sizeOf(target) !== x.size || target.some((size) => !Number.isInteger(size) || size < 0)) {
     throw new ShapeError(
@@ -23,7 +23,7 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 /** Axes in another order: axis i of the result is axis `order[i]` of x. torch.permute. */
 export function permute(x: Tensor, order: readonly number[]): Tensor {
   const axes = order.map((axis) => normalizeAxis(axis, x.rank, "permute"));
-  if (new Set(axes).size !== x.rank || axes.length !== x.rank) {
+  if (axes.length !== x.rank || axes.some((axis, i) => axes.indexOf(axis) !== i)) {
     throw new ShapeError(`permute: order ${showShape(order)} does not name each of the ${x.rank} axes of ${showShape(x.shape)} once.`, [
       x.shape,
     ]);

@@ -46,7 +46,9 @@ const asComposite = -1;
 /** A slot with its contents seen as a tensor. */
 type SlotView = StridedView & { readonly slot: Slot };
 
-/** Kernels of one node, by its number, and the nodes that they compute. */
+const none: readonly number[] = [];
+
+/** Kernels of one node, by its number, and the other nodes that they compute. */
 interface Built {
   kernel: Bound | null;
   readonly node: number;
@@ -109,7 +111,8 @@ class Builder {
     const stored = partition(this.graph, this.#strided);
     for (let i = 0; i < stored.length; i++) if (stored[i]) this.#store(i);
     while (this.#forced.size > 0) this.#buildAgain();
-    const kernels = [...this.#built].sort((a, b) => a.node - b.node).flatMap(({ kernel }) => kernel ?? []);
+    const kernels: Bound[] = [];
+    for (const { kernel } of inOrder(this.#built)) if (kernel) kernels.push(kernel);
     this.#copyResults(kernels);
     return { kernels: withoutUnread(kernels, this.#slots), slots: this.#slots };
   }
@@ -149,7 +152,7 @@ class Builder {
     const slot = this.#newSlot(node.dtype, sizeOf(node.shape), this.#direct.get(number) ?? null);
     this.#slotOfNode[number] = slot;
     if (sizeOf(node.shape) === 0) return;
-    const built: Built = { kernel: null, node: number, slot, nodes: [] };
+    const built: Built = { kernel: null, node: number, slot, nodes: none };
     this.#built.push(built);
     this.#lower(built);
   }
@@ -161,7 +164,7 @@ class Builder {
       const lowered = this.#known.lowered(part, this.#dtypeOf, () => this.#lowered(node, slot));
       if ("kernel" in lowered) {
         built.kernel = lowered.kernel;
-        built.nodes = part.nodes;
+        built.nodes = part.nodes.length > 1 ? part.nodes.slice(1) : none;
         return;
       }
       for (const missing of lowered.store) this.#force(missing, node);
@@ -191,7 +194,7 @@ class Builder {
     const forced = this.#forced;
     this.#forced = new Set();
     for (const built of [...this.#built]) {
-      if (built.nodes.some((node) => node !== built.node && forced.has(node))) this.#lower(built);
+      if (built.nodes.some((node) => forced.has(node))) this.#lower(built);
     }
   }
 
@@ -234,7 +237,7 @@ class Builder {
       ...(node.bodies && { bodies: lowerBodies(node.bodies, node.inputs.slice(own), this.#findSlot) }),
       ...(isStrided ? { views: { inputs: inputs.map(withoutSlot), outputs: outputs.map(withoutSlot) } } : {}),
     }));
-    this.#built.push({ kernel, node: number, slot: -1, nodes: [] });
+    this.#built.push({ kernel, node: number, slot: -1, nodes: none });
   }
 
   /** The kernel of a composite over views of memory, which `make` makes unless an equal one is known. */
@@ -334,6 +337,15 @@ class Builder {
     }
     for (const kernel of [...before, ...kernels.splice(0)]) kernels.push(kernel);
   }
+}
+
+/** Kernels by the numbers of their nodes; they are in order but for those that were stored late. */
+function inOrder(built: readonly Built[]): readonly Built[] {
+  for (let i = 1; i < built.length; i++) {
+    const [before, after] = [built[i - 1], built[i]];
+    if (before && after && before.node > after.node) return [...built].sort((a, b) => a.node - b.node);
+  }
+  return built;
 }
 
 /** Where the elements lie, whatever the slot: the same for kernels that are equal but for their slots. */

@@ -3,7 +3,7 @@ import { compositeDefinition } from "../graph/composites.js";
 import type { Device } from "../graph/device.js";
 import { bufferOf, realizedStorage } from "../graph/live.js";
 import { inputAt, inputsOf, type Node, topological, withInputs } from "../graph/node.js";
-import { type NumberedGraph, orderOf, pruned } from "../graph/numbered.js";
+import { type NumberedGraph, orderOf } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { Tensor } from "../graph/tensor.js";
 import { untracked } from "../graph/unread.js";
@@ -16,15 +16,16 @@ import { work } from "./work.js";
 
 /**
  * The graph that is scheduled: equal subgraphs shared, detach and neutral operations gone, composites that the backend has no kernel for
- * replaced by their definition, and pairs of composites by the one that does the work of both. Its roots are in order.
+ * replaced by their definition, and pairs of composites by the one that does the work of both. Its roots are in order;
+ * with it are nodes that nothing needs.
  */
 export function canonicalize(live: LiveGraph, device: Device, forms: Forms): NumberedGraph {
-  return new Canon(device, forms).graph(live);
+  return new Canon(device, forms, live.graph).graph(live);
 }
 
 /** The canonical graph as it is made. */
 class Canon {
-  readonly #builder = new GraphBuilder();
+  readonly #builder: GraphBuilder;
   readonly #storages = new Map<Storage, number>();
   readonly #decomposed = new Map<Node, readonly Node[]>();
   /** What nodes of definitions and bodies are in the canonical graph. */
@@ -33,7 +34,10 @@ class Canon {
   constructor(
     readonly device: Device,
     readonly forms: Forms,
-  ) {}
+    like: NumberedGraph,
+  ) {
+    this.#builder = new GraphBuilder(like);
+  }
 
   graph({ graph, storages }: LiveGraph): NumberedGraph {
     const { joint, after } = pairsIn(graph, this.device.backend);
@@ -50,7 +54,7 @@ class Canon {
       else if (pair) made[number] = this.#paired(node, pair, made);
       else made[number] = this.#rebuilt(graph, number, made);
     }
-    return pruned(this.#builder.all(graph.roots.map((root) => made[root] as number)));
+    return this.#builder.all(graph.roots.map((root) => made[root] as number));
   }
 
   /** The number of a node over the canonical forms of its inputs. */

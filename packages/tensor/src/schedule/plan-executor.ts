@@ -1,6 +1,7 @@
 import type { Backend, Executable } from "../graph/backend.js";
 import type { Device } from "../graph/device.js";
 import type { Executor, Program, Target } from "../graph/executor.js";
+import { pruned } from "../graph/numbered.js";
 import type { Storage } from "../graph/storage.js";
 import { Forms } from "../graph/words.js";
 import type { Kernel, Plan } from "../kernels/kernel.js";
@@ -57,7 +58,7 @@ export function plan(device: Device, targets: readonly Target[], live: LiveGraph
   const { inputs } = live;
   const canonical = canonicalize(live, device, known.forms);
   const { leastSummedRows } = device.backend;
-  const graph = leastSummedRows === undefined ? canonical : withSums(canonical, leastSummedRows, known.forms);
+  const graph = leastSummedRows === undefined ? pruned(canonical) : withSums(canonical, leastSummedRows, known.forms);
   let bindingCount = inputs.length;
   const bindingOf = new Map(inputs.map((storage, binding) => [storage, binding]));
   const drafts: DraftTarget[] = targets.map(({ storage }) => {

@@ -1,6 +1,6 @@
 import { GraphBuilder } from "../graph/builder.js";
 import { type Node, withInputs } from "../graph/node.js";
-import { type NumberedGraph, pruned } from "../graph/numbered.js";
+import { type NumberedGraph, orderOf, pruned } from "../graph/numbered.js";
 import type { Forms } from "../graph/words.js";
 import { sameShape, sizeOf } from "../tensor/shape.js";
 
@@ -23,7 +23,9 @@ export function withSums(graph: NumberedGraph, leastRows: number, forms: Forms):
 }
 
 class Summer {
-  readonly #builder = new GraphBuilder();
+  readonly #builder: GraphBuilder;
+  /** The nodes that roots need, inputs before users. */
+  readonly #order: Int32Array;
   /** For each node of the old graph its number in the new one. */
   readonly #made: Int32Array;
   /** How often a node is read, as a result or by others; and the one that reads it, -1 for a result. */
@@ -36,12 +38,15 @@ class Summer {
     readonly forms: Forms,
   ) {
     const { count, starts, inputs, roots } = old;
+    this.#builder = new GraphBuilder(old);
+    this.#order = orderOf(old, roots);
     this.#made = new Int32Array(count);
     this.#useCounts = new Int32Array(count);
     this.#user = new Int32Array(count).fill(-1);
     const [counts, user] = [this.#useCounts, this.#user];
     for (const root of roots) counts[root] = (counts[root] as number) + 1;
-    for (let i = 0; i < count; i++) {
+    for (let at = 0; at < this.#order.length; at++) {
+      const i = this.#order[at] as number; // within bounds
       const end = starts[i + 1] as number;
       for (let edge = starts[i] as number; edge < end; edge++) {
         const input = inputs[edge] as number;
@@ -54,8 +59,9 @@ class Summer {
   graph(): NumberedGraph {
     const { old } = this;
     const { nodes } = old;
-    for (let i = 0; i < nodes.length; i++) {
-      const { op } = nodes[i] as Node; // within bounds
+    for (let at = 0; at < this.#order.length; at++) {
+      const i = this.#order[at] as number; // within bounds
+      const { op } = nodes[i] as Node; // the graph's own number
       const replaced = op === "matmul" ? this.#parted(i) : op === "binary" ? this.#sum(i) : null;
       this.#made[i] = replaced ?? this.#kept(i);
     }
@@ -164,9 +170,10 @@ class Summer {
     const user = this.#user[i] as number;
     if (!this.#isSum(i) || (this.#isUsedOnce(i) && user >= 0 && this.#isSum(user))) return null;
     const terms = this.#termsOf(i);
+    const productsOf = terms.map((term) => this.#productsOf(term));
+    if (productsOf.filter((products) => products !== null).length < 2) return null;
     const groups = new Map<string, { products: Product[]; shape: readonly number[]; count: number }>();
-    const found = terms.map((term) => {
-      const products = this.#productsOf(term);
+    const found = productsOf.map((products) => {
       if (!products) return null;
       const key = products.shape.join();
       const group = groups.get(key) ?? { products: [], shape: products.shape, count: 0 };
@@ -203,7 +210,8 @@ class Summer {
   /** The products that a term of a sum is, times a number and seen through reshapes, where nothing else reads them. */
   #productsOf(term: number): { readonly products: () => readonly Product[]; readonly shape: readonly number[] } | null {
     const { old } = this;
-    let [number, factor] = [term, 1];
+    let number = term;
+    let factor = 1;
     while (this.#isUsedOnce(number)) {
       const node = old.node(number);
       if (node.op === "matmul") {

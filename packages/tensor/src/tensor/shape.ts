@@ -5,7 +5,9 @@ export type Shape = readonly number[];
 
 /** Number of elements; 1 for a scalar. */
 export function sizeOf(shape: Shape): number {
-  return shape.reduce((product, size) => product * size, 1);
+  let product = 1;
+  for (let axis = 0; axis < shape.length; axis++) product *= shape[axis] as number; // within bounds
+  return product;
 }
 
 /** Row-major strides in elements. */
@@ -21,11 +23,14 @@ export function stridesOf(shape: Shape): number[] {
 
 /** True when both have the same rank and sizes. */
 export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+  if (a.length !== b.length) return false;
+  for (let axis = 0; axis < a.length; axis++) if (a[axis] !== b[axis]) return false;
+  return true;
 }
 
 /** The shape of `a op b` after numpy broadcasting. Throws ShapeError naming both shapes. */
-export function broadcastShapes(a: Shape, b: Shape, what: string): number[] {
+export function broadcastShapes(a: Shape, b: Shape, what: string): Shape {
+  if (sameShape(a, b)) return a;
   const rank = Math.max(a.length, b.length);
   const result = new Array<number>(rank);
   for (let i = 1; i <= rank; i++) {
