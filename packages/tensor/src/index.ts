@@ -123,6 +123,7 @@ export * from "./ops/movement.js";
 export * from "./ops/norm.js";
 export * from "./ops/reduce.js";
 export * from "./ops/rope.js";
+export { roundedActivations } from "./ops/rounded.js";
 export { hasOwnKernel } from "./schedule/canonical.js";
 export { type DebugLevel, debugLevel, setDebugLevel } from "./schedule/debug.js";
 export { type PlannedFor, type PlanningDevice, planningDevice } from "./schedule/planning.js";

@@ -1,4 +1,4 @@
-import { compile, dynamicSlice, fromBytes, largest, type Tensor, tensor } from "@lowrank/tensor";
+import { compile, dynamicSlice, fromBytes, largest, roundedActivations, type Tensor, tensor } from "@lowrank/tensor";
 import { type CacheDType, KeyValueCache } from "../cache.js";
 import { type CausalLM, checkTokenIds } from "../causal-lm.js";
 import { type ChoiceKind, type ChoiceText, type Chosen, choiceKind, chosen, countOn, readChoice } from "./choice.js";
@@ -218,7 +218,7 @@ export class TextGenerator {
             .maximum(0)
             .minimum(size + virtual),
         });
-        const hidden = model.hidden(ids, { cache });
+        const hidden = roundedActivations(() => model.hidden(ids, { cache }));
         const [, length = 0] = hidden.shape;
         const starts = ends
           .add(length - size)
@@ -231,11 +231,17 @@ export class TextGenerator {
         const isHere = ends.greaterEqual(0).and(ends.less(size)).reshape([batch, 1]);
         last.assign(isHere.where(own, last));
       }),
-      begin: compile((kind: ChoiceKind, k: Tensor | null) => chosen(model.logits(last), kind, k)),
+      begin: compile((kind: ChoiceKind, k: Tensor | null) =>
+        chosen(
+          roundedActivations(() => model.logits(last)),
+          kind,
+          k,
+        ),
+      ),
       decode: compile((ids: Tensor, positions: Tensor, kind: ChoiceKind, k: Tensor | null) => {
         cache.begin({ positions, isFirst: false, lengths: positions.add(1), counts: positions.mul(0).add(1) });
-        const hidden = model.hidden(ids, { cache });
-        return chosen(model.logits(hidden.reshape([batch, width])), kind, k);
+        const logits = roundedActivations(() => model.logits(model.hidden(ids, { cache }).reshape([batch, width])));
+        return chosen(logits, kind, k);
       }),
     };
     this.#stages.set(key, stage);

@@ -71,6 +71,8 @@ export type Node =
       readonly b: Node;
       /** More products of the same shape, each times a number, that are added. */
       readonly plus?: readonly { readonly a: Node; readonly b: Node; readonly factor: number }[];
+      /** Whether a backend may round the rows of a where b is in blocks (ops/rounded.ts). */
+      readonly isRounded?: true;
     })
   /** Inside a composite's body: its input number `index` from the body's point of view (graph/body.ts). */
   | (Typed & { readonly op: "argument"; readonly index: number })
@@ -192,7 +194,8 @@ export function withInputs(node: Node, inputs: readonly Node[]): Node {
       return { op: "binary", kind: node.kind, a: at(node, inputs, 0), b: at(node, inputs, 1), shape, dtype };
     case "matmul": {
       const plus = node.plus?.map((product, i) => ({ ...product, a: at(node, inputs, 2 * i + 2), b: at(node, inputs, 2 * i + 3) }));
-      return { op: "matmul", a: at(node, inputs, 0), b: at(node, inputs, 1), shape, dtype, ...(plus && { plus }) };
+      const [a, b] = [at(node, inputs, 0), at(node, inputs, 1)];
+      return { op: "matmul", a, b, shape, dtype, ...(plus && { plus }), ...(node.isRounded && { isRounded: true }) };
     }
     case "select":
       return { op: "select", condition: at(node, inputs, 0), a: at(node, inputs, 1), b: at(node, inputs, 2), shape, dtype };

@@ -65,7 +65,7 @@ export function pushNode(out: number[], node: Node): void {
       out.push(node.axis);
       return;
     case "matmul":
-      out.push(node.plus?.length ?? 0);
+      out.push(node.plus?.length ?? 0, Number(node.isRounded === true));
       if (node.plus) for (const { factor } of node.plus) pushNumber(out, factor);
       return;
     case "composite":

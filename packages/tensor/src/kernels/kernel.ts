@@ -103,6 +103,8 @@ export interface MatmulKernel {
   readonly out: Slot;
   /** Made for backends that have `leastSummedRows`, without batch axes. */
   readonly plus?: readonly AddedProduct[];
+  /** Whether a backend may round the rows of `a` to integers of 16 bits, with a scale for each block of `b`. */
+  readonly isRounded?: boolean;
   /** When one of its stores goes to `out`, with the product's own place as index, that is kept there and not the product. */
   readonly epilogue?: Epilogue;
 }

@@ -3,6 +3,7 @@ import { isFloat } from "../tensor/dtype.js";
 import { ShapeError, showShape } from "../tensor/errors.js";
 import { broadcastShapes } from "../tensor/shape.js";
 import { expand, reshape } from "./movement.js";
+import { rounding } from "./rounded.js";
 
 /**
  * Matrix product of the last two axes, f32; leading axes broadcast. A rank-1 operand is a row (left) or column (right) whose axis
@@ -38,10 +39,13 @@ function product2(x: Tensor, y: Tensor, batch: readonly number[], m: number, k: 
   // A shared right operand makes one tall matrix of the batch: one product instead of many small ones.
   if (batch.length > 0 && y.rank === 2) {
     const rows = x.size / k;
-    const flat = new Tensor({ op: "matmul", a: reshape(x, [rows, k]).node, b: y.node, shape: [rows, n], dtype: "f32" }, x.device);
+    const flat = new Tensor(
+      { op: "matmul", a: reshape(x, [rows, k]).node, b: y.node, shape: [rows, n], dtype: "f32", ...rounding() },
+      x.device,
+    );
     return reshape(flat, [...batch, m, n]);
   }
   const a = expand(x, [...batch, m, k]).node;
   const b = expand(y, [...batch, k, n]).node;
-  return new Tensor({ op: "matmul", a, b, shape: [...batch, m, n], dtype: "f32" }, x.device);
+  return new Tensor({ op: "matmul", a, b, shape: [...batch, m, n], dtype: "f32", ...rounding() }, x.device);
 }

@@ -1,5 +1,6 @@
 import { inputsOf, type Node } from "../graph/node.js";
 import type { AddedProduct, MatrixOperand, Slot } from "../kernels/kernel.js";
+import { isComputed } from "../kernels/products.js";
 import { type FindSlot, type Lowered, lowerKernel, lowerUpdate } from "./lower.js";
 import { isRepeating, loadOperand } from "./operands.js";
 import { behindReshapes, behindViews, isFree, isUpdate, isView } from "./partition.js";
@@ -40,8 +41,10 @@ function lowerProduct(node: Node & { op: "matmul" }, slot: Slot, findSlot: FindS
   const [first, ...plus] = products;
   if (!first) throw new Error("lower: a product without operands.");
   const { k, a, b } = first;
+  const isRounded = node.isRounded === true && isComputed(b);
+  const batch = node.shape.slice(0, -2);
   return {
-    kernel: { kind: "matmul", batch: node.shape.slice(0, -2), m, n, k, a, b, out: slot, ...(plus.length > 0 && { plus }) },
+    kernel: { kind: "matmul", batch, m, n, k, a, b, out: slot, ...(plus.length > 0 && { plus }), ...(isRounded && { isRounded }) },
   };
 }
 

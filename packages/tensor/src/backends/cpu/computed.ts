@@ -17,7 +17,7 @@ import type { Step, Word } from "./steps.js";
 export const scratchSlot: Slot = -1;
 
 /** Positions along the depth that one row of a packing program covers: what it writes to a panel (8 KiB) stays in the first-level cache. */
-const depthAtOnce = 256;
+export const depthAtOnce = 256;
 
 /** A right operand of a product that is computed while it is packed. */
 export interface ComputedRight {

@@ -1,6 +1,6 @@
 import type { AddedProduct, MatmulKernel, MatrixOperand, MatrixView, Slot } from "../../kernels/kernel.js";
 import { asView, isComputed, productsOf } from "../../kernels/products.js";
-import { matmulWords, maxBlockDepth, maxTileRows, type PanelHeight, panelWidth, printMatmul } from "../../kernels/wasm/matmul.js";
+import { matmulWords, maxBlockDepth, type PanelHeight, panelWidth, printMatmul } from "../../kernels/wasm/matmul.js";
 import { printProductSum } from "../../kernels/wasm/product-sum.js";
 import { type DType, dtypeBytes } from "../../tensor/dtype.js";
 import { largest } from "../../tensor/extremes.js";
@@ -11,16 +11,16 @@ import { deepSteps } from "./computed-depth.js";
 import { computedLeftSteps } from "./computed-left.js";
 import { fewComputedSteps } from "./computed-rows.js";
 import { fewRowSteps } from "./few-rows.js";
+import { integerProductSteps } from "./integer-product.js";
 import type { KernelLibrary } from "./library.js";
 import { type Operand, type Panels, type Part, packSteps, panelsBytes, panelWords } from "./packing.js";
 import { argumentsOf, batchOffsets, type Multiply, multiplyWith } from "./product.js";
 import { roundUp } from "./round.js";
 import { number, type Step, type StepList, table, type Word } from "./steps.js";
+import { tiling } from "./tiling.js";
 
 /** Bytes of packed operands that one pair of steps works on at most; a larger b is taken in parts. */
 const maxPackedBytes = 8 * 2 ** 20;
-/** Columns of a tile at most: each tile packs its rows anew, which many columns pay back. */
-const maxTileColumns = 1024;
 const nanosecondsPerProduct = 0.05;
 /** One batch axis less where a whole axis of rows can be taken as rows of one product: b does not depend on it and rows follow on. */
 export function collapsed(kernel: MatmulKernel): MatmulKernel {
@@ -46,32 +46,6 @@ function panelHeight(m: number, n: number, hasFusedMultiplyAdd: boolean): PanelH
 /** Depth of the blocks of k: as few as can be, and as alike. */
 function blockDepth(k: number): number {
   return k === 0 ? 1 : Math.ceil(k / Math.ceil(k / maxBlockDepth));
-}
-
-/** How a product is cut into tiles: how many along the rows, and how many columns each has. */
-interface Tiling {
-  readonly rowTiles: number;
-  readonly columns: number;
-}
-
-/** Of more than one, an even number: a thread's share is then whole columns or whole tiles, and threads, mostly 2, 4 or 8, end together. */
-const evenly = (count: number): number => (count > 1 ? roundUp(count, 2) : 1);
-
-/**
- * Tiles large enough to reuse what is packed, small enough that threads finish together. Those of the same columns follow one another, so
- * that a thread's share of them reads mostly what its share of the packing of b has written.
- */
-function tiling(m: number, n: number, height: PanelHeight, least: number): Tiling {
-  const panels = Math.ceil(m / height);
-  let rowTiles = Math.min(panels, evenly(Math.ceil(m / maxTileRows(height))));
-  let columns = roundUp(n / evenly(Math.ceil(n / maxTileColumns)), panelWidth);
-  while (rowTiles * Math.ceil(n / columns) < least) {
-    const rows = Math.ceil(panels / rowTiles) * height;
-    if (columns > 32 && columns >= rows && rows <= 20) columns = roundUp(columns / 2, panelWidth);
-    else if (rows > 16) rowTiles = Math.min(panels, rowTiles * 2);
-    else break;
-  }
-  return { rowTiles, columns };
 }
 
 /** A function that computes tiles of a product as `entry` does, and adds those of further products as `added` do, before the epilogue. */
@@ -163,6 +137,8 @@ export function matmulSteps(
   if (productsOf(kernel).some(({ a }) => isComputed(a))) return computedLeftSteps(kernel, dtypeOf, library);
   const computed = adds || factor !== 1 ? null : fewComputedSteps(kernel, dtypeOf, library);
   if (computed) return computed;
+  const integers = adds || factor !== 1 || rows || countedDepth ? null : integerProductSteps(kernel, dtypeOf, library);
+  if (integers) return integers;
   const deep = deepSteps(kernel, mostPackedBytes, dtypeOf, library);
   if (deep) return deep;
   const few = adds || factor !== 1 || rows || countedDepth ? null : fewRowSteps(kernel, dtypeOf, library, options.isUnkept === true);

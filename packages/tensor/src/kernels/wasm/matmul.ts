@@ -62,6 +62,11 @@ export const matmulWords = [
   "tileColumns",
   /** 1 where the product is added to what `out` holds. */
   "adds",
+  /** Of products of integers: by what those of each row and group are multiplied, sums of each row's f32 there, and the same of the columns. */
+  "rowScales",
+  "rowSums",
+  "columnFactors",
+  "columnShifts",
 ] as const;
 
 export type MatmulWord = (typeof matmulWords)[number];
@@ -241,7 +246,15 @@ function printRegisterTile(module: ModuleBuilder, height: PanelHeight): number {
 }
 
 /** Writes the part of a register tile that lies inside `out`. */
-function storeEdge(f: FunctionBuilder, from: Local, target: Local, outRow: Local, isLater: Local, rows: Local, columns: Local): void {
+export function storeEdge(
+  f: FunctionBuilder,
+  from: Local,
+  target: Local,
+  outRow: Local,
+  isLater: Local,
+  rows: Local,
+  columns: Local,
+): void {
   const row = f.local("i32");
   const column = f.local("i32");
   const inVectors = f.let("i32", op("i32.and", columns.get, i32(-4)));

@@ -75,10 +75,11 @@ export function blocksOfTile({ units }: SixteenBits): number {
   return Math.max(1, Math.floor(1024 / (units * 16)));
 }
 
-const most = 32767;
-/** Added to a small f32 it leaves the nearest integer in the last bits. */
-const magic = 1.5 * 2 ** 23;
-const magicBits = 0x4b400000;
+/** The largest magnitude of an integer. */
+export const mostSixteen = 32767;
+/** Added to a small f32 it leaves the nearest integer in the last bits, of which the lower sixteen of the sum itself are 0. */
+export const roundingBase: number = 1.5 * 2 ** 23;
+const roundingBits = 0x4b400000;
 
 /** Writes the function that makes some blocks of one row; tiles of a row follow one another. */
 export function printSixteenBits(module: ModuleBuilder, spec: SixteenBits, view: RowsView, name: string): void {
@@ -110,14 +111,14 @@ export function printSixteenBits(module: ModuleBuilder, spec: SixteenBits, view:
     for (let unit = 0; unit < units; unit++)
       for (const four of fours) f.emit(largest.set(op("f32x4.max", largest.get, op("f32x4.abs", reader.four(unit, four)))));
     const magnitude = f.let("f32", overLanes(f, largest.get, "f32.max"));
-    f.emit(memory("f32.store", 0, place(scales, 4).get, op("f32.mul", magnitude.get, f32(1 / most))));
+    f.emit(memory("f32.store", 0, place(scales, 4).get, op("f32.mul", magnitude.get, f32(1 / mostSixteen))));
     const isZero = op("f32.eq", magnitude.get, f32(0));
-    const factor = f.let("v128", op("f32x4.splat", [f32(0), op("f32.div", f32(most), magnitude.get), isZero, op("select")]));
+    const factor = f.let("v128", op("f32x4.splat", [f32(0), op("f32.div", f32(mostSixteen), magnitude.get), isZero, op("select")]));
     const to = place(integers, units * bytesOfUnit);
     for (let unit = 0; unit < units; unit++) {
       const rounded = fours.map((four) => {
-        const moved = op("f32x4.add", op("f32x4.mul", reader.four(unit, four), factor.get), f32x4(magic));
-        return f.let("v128", op("i32x4.sub", moved, i32x4(magicBits)));
+        const moved = op("f32x4.add", op("f32x4.mul", reader.four(unit, four), factor.get), f32x4(roundingBase));
+        return f.let("v128", op("i32x4.sub", moved, i32x4(roundingBits)));
       }) as [Local, Local, Local, Local];
       for (const half of [0, 1] as const) {
         const narrow = op("i16x8.narrow_i32x4_s", rounded[(half * 2) as 0 | 2].get, rounded[(half * 2 + 1) as 1 | 3].get);
@@ -178,7 +179,8 @@ class BlockReader {
   }
 }
 
-function overLanes(f: FunctionBuilder, vector: Code, join: "f32.max" | "f32.add"): Code {
+/** What the lanes of a vector of f32 come to. */
+export function overLanes(f: FunctionBuilder, vector: Code, join: "f32.max" | "f32.add"): Code {
   const whole = f.let("v128", vector);
   const [a, b, c, d] = [0, 1, 2, 3].map((lane) => extractLane("f32", lane, whole.get)) as [Code, Code, Code, Code];
   return op(join, op(join, a, b), op(join, c, d));
