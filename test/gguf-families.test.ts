@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { loadModel } from "@lowrank/models";
-import { realize } from "@lowrank/tensor";
+import { type GgufEntry, type GgufValue, realize } from "@lowrank/tensor";
 import { testDevice } from "test-support";
 import { describe, expect, test } from "vitest";
 import { decoderOf, parametersIn } from "../packages/models/src/families/family.js";
@@ -145,6 +145,25 @@ test.each([
   expect(shapes.map(({ shape }) => shape)).toEqual(convolutions.map(([, { shape }]) => [shape[0]]));
   expect(convolutions.length).toBeGreaterThan(0);
   expect([...specs.keys()].filter((name) => name.endsWith(".conv1d.bias"))).toEqual([]);
+});
+
+test.each<readonly [family: string, change: Json, silent: readonly string[], read: Json]>([
+  ["gemma2", { sliding_window: 7, layer_types: null }, ["gemma2.attention.sliding_window"], { sliding_window: 4096 }],
+  ["gemma2", { attn_logit_softcapping: 9, layer_types: null }, ["gemma2.attn_logit_softcapping"], { attn_logit_softcapping: 50 }],
+  ["gemma2", { final_logit_softcapping: 9, layer_types: null }, ["gemma2.final_logit_softcapping"], { final_logit_softcapping: 30 }],
+  ["gemma3_text", {}, ["gemma3.final_logit_softcapping"], { final_logit_softcapping: null }],
+  ["gemma3n_text", gemma3n, ["gemma3n.final_logit_softcapping"], { final_logit_softcapping: 30 }],
+  ["gemma4_text", {}, ["gemma4.final_logit_softcapping"], { final_logit_softcapping: 30 }],
+  ["phi3", { num_hidden_layers: 32, max_position_embeddings: 4096 }, ["phi3.attention.sliding_window"], { sliding_window: 2047 }],
+  ["phi3", { num_hidden_layers: 40, max_position_embeddings: 131072 }, ["phi3.attention.sliding_window"], { sliding_window: null }],
+])("an old file without keys is read as llama.cpp reads it: %s with %o, without %o", (family, change, silent, wanted) => {
+  const metadata = new Map<string, GgufValue>();
+  for (const [key, { type, value }] of ggufMetadata(configIn(family, change), "config.json"))
+    if (!silent.includes(key)) metadata.set(key, type === "i32[]" ? Int32Array.from(value as number[]) : (value as GgufValue));
+  const shape = [8, 8];
+  const entries = new Map(["token_embd.weight", "blk.0.laurel_l.weight"].map((name) => [name, { name, shape } as unknown as GgufEntry]));
+  const { json } = ggufConfig({ name: "old.gguf", metadata, entries, factors: new Map() });
+  expect(json).toMatchObject(wanted);
 });
 
 test.each<readonly [change: Json, sections: readonly number[]]>([

@@ -7,7 +7,7 @@ import { geluTanh, multiplied, queryScalar, queryScale, softcap } from "./gguf/g
 import { biasField, llamaKeys, tiedHead } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames, normsAroundNames, normsOnePlus, onePlus } from "./gguf/targets.js";
-import { window } from "./gguf/windows.js";
+import { windowOr } from "./gguf/windows.js";
 import { contextOf, readRope } from "./rope.js";
 import {
   decoderNamed,
@@ -50,7 +50,8 @@ export const gemma2: Family = defineFamily({
     keys: [
       ...llamaKeys,
       ropeKeys(readRope),
-      window,
+      // Files of before July 2024 say none, and llama.cpp takes this.
+      windowOr(() => 4096),
       tiedHead,
       queryScalar(46),
       softcap("attn_logit_softcapping", "never"),

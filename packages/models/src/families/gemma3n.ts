@@ -65,7 +65,7 @@ export const gemma3n: Family = defineFamily({
       headDim,
       rmsEpsilon,
       geluTanh,
-      softcap("final_logit_softcapping"),
+      softcap("final_logit_softcapping", "never"),
       gemmaLayerKeys((config: Config, layer) => typeOf(config, layer) === "sliding_attention"),
       altUpKeys(layerWidth),
       biasField("attention_bias", "attn_q.bias", "without"),

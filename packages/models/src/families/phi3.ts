@@ -6,16 +6,20 @@ import type { GgufKey } from "./gguf/description.js";
 import { llamaKeys, silu } from "./gguf/keys.js";
 import { ropeKeys } from "./gguf/rope.js";
 import { llamaNames } from "./gguf/targets.js";
+import { windowOr } from "./gguf/windows.js";
 import { contextOf, type RotaryConfig, readRope } from "./rope.js";
 import { decoderNamed, gatedMlp, headRules, normsInFront, rmsNorm, selfAttention } from "./standard.js";
 
 const partialRope = (config: RotaryConfig, path: string): RopeOptions =>
   readRope(config, path, { isPartial: true, aliases: { yarn: "longrope" } });
 
+/** Of files of before August 2024, which say no window: that of the models with 4096 positions, as llama.cpp takes it; others saw all tokens. */
+const oldWindow = windowOr((file) => ([32, 40].includes(file.layerCount()) && file.count("context_length") === 4096 ? 2047 : null));
+
 /** 0 says that there is none. The length from which on other factors count stands in every file. */
 const phi3Window: GgufKey<{ readonly sliding_window: number | null; readonly original_max_position_embeddings: number | null }> = {
   read: (file) => ({
-    sliding_window: file.count("attention.sliding_window", 0) || null,
+    ...oldWindow.read(file),
     original_max_position_embeddings: file.count("rope.scaling.original_context_length", undefined),
   }),
   write: ({ sliding_window: size, original_max_position_embeddings: length }) => ({

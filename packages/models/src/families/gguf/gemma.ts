@@ -12,15 +12,18 @@ interface ScoreConfig {
   readonly query_pre_attn_scalar: number;
 }
 
+/** The caps that llama.cpp has where a file is silent, as those of before July 2024 are (llama-hparams.h). */
+const usualCaps = { attn_logit_softcapping: 50, final_logit_softcapping: 30 } as const;
+
 /**
  * A cap, absent where there is none. `none`: what llama.cpp does with a file without: it has no cap either, or one of its own unless the file says
  * 0, or always one.
  */
-export function softcap(name: string, none: "absent" | "zero" | "never" = "absent"): GgufKey {
+export function softcap(name: keyof typeof usualCaps, none: "absent" | "zero" | "never" = "absent"): GgufKey {
   const { write } = measuredIfAny(name, name);
   return {
     read: (file) => {
-      const value = file.number(name, 0);
+      const value = file.number(name, none === "absent" ? 0 : usualCaps[name]);
       return { [name]: value === 0 ? null : shortest(value) };
     },
     write: (config) => (none === "zero" && config[name] === null ? { [name]: { type: "f32", value: 0 } } : write(config)),

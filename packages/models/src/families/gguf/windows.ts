@@ -1,4 +1,5 @@
 import type { GgufField, GgufKey } from "./description.js";
+import type { GgufReader } from "./facts.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -22,11 +23,16 @@ export function ggufUnreadWindow(metadata: ReadonlyMap<string, GgufField>): numb
   return windowless.has(architecture) && typeof size === "number" && size > 0 ? size : null;
 }
 
+/** One window for all layers. `silent`: the one of a file without the key, null for none. */
+export function windowOr(silent: (file: GgufReader) => number | null): GgufKey<Pick<WindowConfig, "sliding_window">> {
+  return {
+    read: (file) => ({ sliding_window: (file.has(windowKey) ? file.count(windowKey) : silent(file)) || null }),
+    write: ({ sliding_window: size }) => ({ [windowKey]: u32(size) }),
+  };
+}
+
 /** One window for all layers; none where the key is absent. */
-export const window: GgufKey<Pick<WindowConfig, "sliding_window">> = {
-  read: (file) => ({ sliding_window: file.count(windowKey, 0) || null }),
-  write: ({ sliding_window: size }) => ({ [windowKey]: u32(size) }),
-};
+export const window: GgufKey<Pick<WindowConfig, "sliding_window">> = windowOr(() => null);
 
 /** A window, and for each layer whether it has it. `more`: fields that a config needs for it. */
 export function windowPerLayer<Config extends WindowConfig>(
