@@ -109,7 +109,7 @@ export abstract class Module {
       if (seen.has(module)) return;
       seen.add(module);
       found.set(name, module);
-      for (const [child, at] of childrenOf(module)) visit(child, join(name, at));
+      eachChild(module, (child, at) => visit(child, join(name, at)));
     };
     visit(this, "");
     return found;
@@ -197,11 +197,11 @@ function join(path: string, name: string): string {
   return path === "" ? name : `${path}.${name}`;
 }
 
-function* childrenOf(module: Module): Generator<readonly [child: Module, at: string]> {
-  for (const [key, value] of Object.entries(module) as [string, unknown][]) {
-    if (value instanceof Module) yield [value, key];
-    else if (Array.isArray(value)) {
-      for (const [index, item] of value.entries()) if (item instanceof Module) yield [item, `${key}.${index}`];
-    }
+function eachChild(module: Module, visit: (child: Module, at: string) => void): void {
+  for (const key of Object.keys(module)) {
+    const value: unknown = Reflect.get(module, key);
+    if (value instanceof Module) visit(value, key);
+    else if (Array.isArray(value))
+      for (let index = 0; index < value.length; index++) if (value[index] instanceof Module) visit(value[index], `${key}.${index}`);
   }
 }

@@ -1,9 +1,19 @@
 import { dtypeBytes } from "../tensor/dtype.js";
 import { largest } from "../tensor/extremes.js";
 import { type Expr, expressionsBelow } from "./expr.js";
-import { type Kernel, type LoopKernel, type MatrixOperand, type Plan, rootsOf, type Slot, slotAlignment } from "./kernel.js";
+import {
+  type Kernel,
+  type LoopKernel,
+  type MatrixOperand,
+  type Plan,
+  type PlanSlot,
+  rootsOf,
+  type SingleKernel,
+  type Slot,
+  slotAlignment,
+} from "./kernel.js";
 import { isComputed, productsOf } from "./products.js";
-import { readsOf, writesOf } from "./slots.js";
+import { type Bound, boundKernels, type Template } from "./template.js";
 import { visibilityOf, visiblePairs } from "./visibility.js";
 
 /** What one kernel of a plan moves, and what is alive while it runs. */
@@ -35,21 +45,30 @@ export interface PlanStatistics {
  * an `Executable` holds. A kernel that loads part of a buffer is charged for the part: at most one element a load and iteration.
  */
 export function planStatistics(plan: Plan): PlanStatistics {
-  const bytesOf = (slot: Slot): number => plan.slots[slot]?.bytes ?? 0;
-  const liveBytes = aliveAt(plan);
-  const kernels = plan.kernels.map((kernel, step): KernelStatistics => {
-    const elements = elementsRead(kernel);
-    return {
-      name: plan.names[step] ?? `kernel ${step}`,
-      kind: kernel.kind,
-      readBytes: [...new Set(readsOf(kernel))].reduce((sum, slot) => {
-        const touched = (elements.get(slot) ?? Number.POSITIVE_INFINITY) * dtypeBytes[plan.slots[slot]?.dtype ?? "f32"];
-        return sum + Math.min(bytesOf(slot), touched);
-      }, 0),
-      writtenBytes: [...new Set(writesOf(kernel))].reduce((sum, slot) => sum + bytesOf(slot), 0),
-      operations: operationsOf(kernel),
-      liveBytes: liveBytes[step] ?? 0,
-    };
+  const { slots, names } = plan;
+  const bytesOf = (slot: Slot): number => slots[slot]?.bytes ?? 0;
+  const groups = boundKernels(plan);
+  const liveBytes = aliveAt(groups, slots);
+  const kernels = groups.map((members, step): KernelStatistics => {
+    /** Elements of each slot that members read at most; and the slots that they write. */
+    const read = new Map<Slot, number>();
+    const written = new Set<Slot>();
+    let operations = 0;
+    for (const { template, slots: of } of members) {
+      const work = workOf(template);
+      for (const [operand, count] of work.read) {
+        const slot = of[operand] as Slot; // a template has a slot for each operand
+        read.set(slot, (read.get(slot) ?? 0) + count);
+      }
+      for (const operand of template.writes) written.add(of[operand] as Slot);
+      operations += work.operations;
+    }
+    let readBytes = 0;
+    for (const [slot, count] of read) readBytes += Math.min(bytesOf(slot), count * dtypeBytes[slots[slot]?.dtype ?? "f32"]);
+    let writtenBytes = 0;
+    for (const slot of written) writtenBytes += bytesOf(slot);
+    const kind = members.length === 1 ? (members[0] as Bound).kind : "group";
+    return { name: names[step] ?? `kernel ${step}`, kind, readBytes, writtenBytes, operations, liveBytes: liveBytes[step] ?? 0 };
   });
   return {
     kernels,
@@ -62,17 +81,38 @@ export function planStatistics(plan: Plan): PlanStatistics {
   };
 }
 
-/** Bytes of intermediates that exist while each kernel runs. */
-function aliveAt({ kernels, slots }: Plan): number[] {
+/** What a template's kernels read, in elements of each operand at most, and what they multiply. */
+interface Work {
+  readonly read: ReadonlyMap<number, number>;
+  readonly operations: number;
+}
+
+const works = new WeakMap<Template, Work>();
+
+function workOf(template: Template): Work {
+  let work = works.get(template);
+  if (!work) {
+    const elements = elementsRead(template.kernel);
+    const read = new Map(template.reads.map((operand) => [operand, elements.get(operand) ?? Number.POSITIVE_INFINITY]));
+    works.set(template, (work = { read, operations: operationsOf(template.kernel) }));
+  }
+  return work;
+}
+
+/** Bytes of intermediates that exist while each kernel, or group of them, runs. */
+function aliveAt(groups: readonly (readonly Bound[])[], slots: readonly PlanSlot[]): number[] {
   const lives = new Map<Slot, { readonly first: number; last: number }>();
-  for (const [step, kernel] of kernels.entries()) {
-    for (const slot of [...writesOf(kernel), ...readsOf(kernel)]) {
-      const life = lives.get(slot);
-      if (life) life.last = step;
-      else if (slots[slot]?.kind === "arena") lives.set(slot, { first: step, last: step });
+  for (let step = 0; step < groups.length; step++) {
+    for (const { slots: touched } of groups[step] as readonly Bound[]) {
+      for (let i = 0; i < touched.length; i++) {
+        const slot = touched[i] as Slot; // within bounds
+        const life = lives.get(slot);
+        if (life) life.last = step;
+        else if (slots[slot]?.kind === "arena") lives.set(slot, { first: step, last: step });
+      }
     }
   }
-  const change = new Array<number>(kernels.length + 1).fill(0);
+  const change = new Array<number>(groups.length + 1).fill(0);
   for (const [slot, { first, last }] of lives) {
     const bytes = Math.ceil(Math.max(slots[slot]?.bytes ?? 0, 4) / slotAlignment) * slotAlignment;
     change[first] = (change[first] ?? 0) + bytes;
@@ -110,7 +150,7 @@ export function operationsOf(kernel: Kernel): number {
 }
 
 /** The most elements that a kernel can read of a slot; slots that are missing are read whole. */
-function elementsRead(kernel: Kernel): Map<Slot, number> {
+function elementsRead(kernel: SingleKernel): Map<Slot, number> {
   const elements = new Map<Slot, number>();
   const note = (slot: Slot, count: number): void => void elements.set(slot, (elements.get(slot) ?? 0) + count);
   if (kernel.kind === "loop") {
@@ -130,11 +170,6 @@ function elementsRead(kernel: Kernel): Map<Slot, number> {
       view(b, k, kernel.n);
     }
     for (const load of loadsOf({ reductions: [], stores: kernel.epilogue?.stores ?? [] })) note(load.slot, distinctIndices(load.index));
-  } else if (kernel.kind === "group") {
-    for (const member of kernel.members) {
-      const own = elementsRead(member);
-      for (const slot of readsOf(member)) note(slot, own.get(slot) ?? Number.POSITIVE_INFINITY);
-    }
   }
   return elements;
 }

@@ -68,11 +68,6 @@ let nextId = 0;
 
 const known = new WeakMap<SingleKernel, Bound>();
 
-/** The template of a kernel, where it is known. */
-export function templateOf(kernel: SingleKernel): Template | null {
-  return known.get(kernel)?.template ?? null;
-}
-
 /** A kernel as a template and slots. */
 export function boundOf(kernel: SingleKernel, dtypeOf: (slot: Slot) => DType): Bound {
   const found = known.get(kernel);

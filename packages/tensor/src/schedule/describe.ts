@@ -1,23 +1,28 @@
 import type { Expr } from "../kernels/expr.js";
 import { operandsOf } from "../kernels/expr.js";
-import type { Kernel, Plan, Reduction, Store } from "../kernels/kernel.js";
+import type { Plan, Reduction, SingleKernel, Store } from "../kernels/kernel.js";
 import { productsOf } from "../kernels/products.js";
-import { type Template, templateOf } from "../kernels/template.js";
+import type { Bound, Template } from "../kernels/template.js";
 import { sizeOf } from "../tensor/shape.js";
 
 /** The names of kernels by what equal ones have in common. */
 const names = new WeakMap<Template, string>();
 
-/** A short name for a kernel, by kind and sizes: `matmul_128x64x512`, `sum_exp_div_32x128`. */
-export function nameOf(kernel: Kernel): string {
-  const template = kernel.kind === "group" ? null : templateOf(kernel);
-  if (!template) return made(kernel);
+/** A short name for a kernel, or for a group of several, by kind and sizes: `matmul_128x64x512`, `sum_exp_div_32x128`. */
+export function nameOf(members: readonly Bound[]): string {
+  const [only] = members;
+  if (only && members.length === 1) return nameOfTemplate(only.template);
+  const distinct = new Set(members.map(({ template }) => nameOfTemplate(template)));
+  return `${members.length}(${[...distinct].slice(0, 3).join(" ")}${distinct.size > 3 ? " …" : ""})`;
+}
+
+function nameOfTemplate(template: Template): string {
   let name = names.get(template);
   if (name === undefined) names.set(template, (name = made(template.kernel)));
   return name;
 }
 
-function made(kernel: Kernel): string {
+function made(kernel: SingleKernel): string {
   switch (kernel.kind) {
     case "loop": {
       const sizes = [sizeOf(kernel.outer), kernel.inner].join("x");
@@ -38,10 +43,6 @@ function made(kernel: Kernel): string {
       return `copy_${kernel.bytes}B`;
     case "composite":
       return `${kernel.name}_${(kernel.inputShapes[0] ?? []).join("x")}`;
-    case "group": {
-      const names = new Set(kernel.members.map(nameOf));
-      return `${kernel.members.length}(${[...names].slice(0, 3).join(" ")}${names.size > 3 ? " …" : ""})`;
-    }
   }
 }
 

@@ -101,7 +101,7 @@ function finished(single: Draft, bindingCount: number, maxBindings: number | und
       return kernels;
     },
     get names() {
-      names ??= this.kernels.map(nameOf);
+      names ??= groups.map(nameOf);
       return names;
     },
     bindingCount,
