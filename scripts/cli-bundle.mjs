@@ -33,7 +33,7 @@ const results = [
 ];
 const program = join(folder, "program.cjs");
 // As Node wraps what it requires, so that the text is compiled as it is read; and strict, as modules are. A script imports by a function that it is given.
-const text = inAscii(readFileSync(program, "utf8")).replace(/(?<![.\w$])import(?=\()/g, "importModule");
+const text = requiredWhenUsed(inAscii(readFileSync(program, "utf8"))).replace(/(?<![.\w$])import(?=\()/g, "importModule");
 writeFileSync(program, `(function (exports, require, module, __filename, __dirname, importModule) { "use strict"; ${text}\n})`);
 
 /** The folders of packages that others wrote and that are inside. @type {Set<string>} */
@@ -72,4 +72,24 @@ function inAscii(source) {
   const unsafe = /\\[^\0-\x7f]|String\.raw`[^`]*[^\0-\x7f][^`]*`/.exec(cooked);
   if (unsafe) throw new Error(`The bundle has ${JSON.stringify(unsafe[0])}, which cannot be said in ASCII: write an ordinary string.`);
   return cooked.replace(/[^\0-\x7f]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/**
+ * A script that requires what is outside when it is first used, not when the script starts: one file names what all commands need, such as `node:https`.
+ * The bundler says each once, at the start of a line, and reads its members where they are used.
+ * @param {string} source
+ */
+function requiredWhenUsed(source) {
+  const outside = "$outside";
+  if (source.includes(outside)) throw new Error(`The bundle has a ${outside} of its own.`);
+  let lazy = `const ${outside} = {};\n${source}`;
+  for (const [line, name, required] of source.matchAll(/^let (\w+) = (require\("[^"]+"\));$/gm)) {
+    const [before = "", after = ""] = lazy.split(line);
+    const uses = after.match(new RegExp(`\\b${name}\\b`, "g")) ?? [];
+    const members = new RegExp(`\\b${name}\\.(?=\\w)`, "g");
+    if (uses.length !== after.match(members)?.length) throw new Error(`The bundle uses ${name} otherwise than by its members.`);
+    const get = `get: () => Object.defineProperty(${outside}, "${name}", { value: ${required} }).${name}`;
+    lazy = `${before}Object.defineProperty(${outside}, "${name}", { configurable: true, ${get} });${after.replace(members, () => `${outside}.${name}.`)}`;
+  }
+  return lazy;
 }
