@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { setFlagsFromString } from "node:v8";
 import { workerData } from "node:worker_threads";
 import { cachedProgram, codeFolder } from "./code-cache.js";
 import type { ThreadData } from "./messages.js";
@@ -18,6 +19,17 @@ type CommonJs = (
   folder: string,
   importModule: (name: string) => Promise<unknown>,
 ) => void;
+
+/**
+ * How long JavaScript runs, in bytes of V8's bytecode, before V8 optimises it; its own is a sixth. Most of what a command runs it runs for a second: planned
+ * and compiled, it is WebAssembly and WGSL that take the time. The compiler's thread took a quarter of `lowrank plan`'s processor time.
+ */
+const interruptBudget = 400_000;
+
+// Not before the imports above: what of Node itself is loaded under other flags than its own is compiled anew.
+setFlagsFromString(`--interrupt-budget=${interruptBudget}`);
+// The cpu device sets it in Node 20; compiled code is kept for the flags that V8 has when the program is compiled.
+if (Number.parseFloat(process.versions.v8) < 11.4) setFlagsFromString("--experimental-wasm-relaxed-simd");
 
 const path = fileURLToPath(new URL("./program.cjs", import.meta.url));
 const [command = ""] = (workerData as ThreadData).args; // what `launch` gives

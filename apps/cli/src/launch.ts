@@ -1,4 +1,3 @@
-import { setFlagsFromString } from "node:v8";
 import { SHARE_ENV, type Worker as Thread, Worker } from "node:worker_threads";
 import type { Makes } from "./command.js";
 import { describeFailure } from "./failure.js";
@@ -24,19 +23,10 @@ const goneCodes: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * How long JavaScript runs, in bytes of V8's bytecode, before V8 optimises it; its own is a sixth. Most of what a command runs it runs for a second: planned
- * and compiled, it is WebAssembly and WGSL that take the time. The compiler's thread took a quarter of `lowrank plan`'s processor time.
- */
-const interruptBudget = 400_000;
-
-/**
  * Runs the command line in a thread of its own; resolves to the exit code. This thread does nothing but wait, so that it hears signals
  * however long the other computes, plans or reads, and writes what the other says, which therefore never waits for its reader.
  */
 export function launch(args: readonly string[]): Promise<number> {
-  setFlagsFromString(`--interrupt-budget=${interruptBudget}`);
-  // The cpu device sets it in Node 20; compiled code is kept for the flags that V8 has from the start.
-  if (Number.parseFloat(process.versions.v8) < 11.4) setFlagsFromString("--experimental-wasm-relaxed-simd");
   return new Promise((resolve) => new Launch(args, resolve));
 }
 

@@ -20,8 +20,15 @@ export interface Answer {
   readonly commit: string | null;
 }
 
-/** Connections are kept for the next request. */
-const agents = { "http:": new HttpAgent({ keepAlive: true, timeout: 5000 }), "https:": new HttpsAgent({ keepAlive: true, timeout: 5000 }) };
+const agents = new Map<string, HttpAgent>();
+
+/** Keeps connections for the next request. Made for the first one: a start that asks for nothing loads no HTTP. */
+function agentOf(protocol: string): HttpAgent {
+  const options = { keepAlive: true, timeout: 5000 };
+  const agent = agents.get(protocol) ?? (protocol === "https:" ? new HttpsAgent(options) : new HttpAgent(options));
+  agents.set(protocol, agent);
+  return agent;
+}
 
 const mostRedirects = 8;
 
@@ -29,10 +36,10 @@ const mostRedirects = 8;
 const transientStatuses: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 
 const decompressors: Readonly<Record<string, () => NodeJS.ReadWriteStream>> = {
-  gzip: createGunzip,
-  "x-gzip": createGunzip,
-  deflate: createInflate,
-  br: createBrotliDecompress,
+  gzip: () => createGunzip(),
+  "x-gzip": () => createGunzip(),
+  deflate: () => createInflate(),
+  br: () => createBrotliDecompress(),
 };
 
 /**
@@ -83,7 +90,7 @@ function redirected(from: URL, location: string, count: number): URL {
 /** Sends one request; resolves when the head of its answer is there. */
 async function received(hub: Hub, address: URL, headers: Readonly<Record<string, string>>): Promise<IncomingMessage> {
   const options: RequestOptions = {
-    agent: agents[address.protocol as keyof typeof agents], // http: or https:, of which the endpoint is one and redirects keep it
+    agent: agentOf(address.protocol), // http: or https:, of which the endpoint is one and redirects keep it
     headers,
     timeout: hub.stallMs,
     ...(hub.signal && { signal: hub.signal }),
