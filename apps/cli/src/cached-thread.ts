@@ -26,10 +26,13 @@ type CommonJs = (
  */
 const interruptBudget = 400_000;
 
-// Not before the imports above: what of Node itself is loaded under other flags than its own is compiled anew.
-setFlagsFromString(`--interrupt-budget=${interruptBudget}`);
-// The cpu device sets it in Node 20; compiled code is kept for the flags that V8 has when the program is compiled.
-if (Number.parseFloat(process.versions.v8) < 11.4) setFlagsFromString("--experimental-wasm-relaxed-simd");
+// Not before the imports above: what of Node itself is loaded under other flags than its own is compiled anew. Only for Node 20, whose V8 is
+// 11.3: later ones complain of a flag that they do not have any more.
+if (Number.parseFloat(process.versions.v8) < 11.4) {
+  setFlagsFromString(`--interrupt-budget=${interruptBudget}`);
+  // The cpu device sets it; compiled code is kept for the flags that V8 has when the program is compiled.
+  setFlagsFromString("--experimental-wasm-relaxed-simd");
+}
 
 const path = fileURLToPath(new URL("./program.cjs", import.meta.url));
 const [command = ""] = (workerData as ThreadData).args; // what `launch` gives
