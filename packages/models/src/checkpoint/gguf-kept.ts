@@ -38,25 +38,33 @@ export interface LinkedTensor {
 /**
  * How the parameters of a link are kept:
  * - `blocks`: in the file's blocks, each in its own, moved as wholes;
- * - `expression`: one parameter in the blocks of one tensor as they lie in the file, read by an expression that moves their numbers;
+ * - `expression`: one parameter in the blocks of one tensor, or of two of several types or beside plain numbers, as they lie in the file, read by an expression that moves their numbers;
  * - `plain`: numbers of the file's dtype, whose bytes are moved;
  * - `numbers`: what is computed of the file's.
  */
 export type Kept =
-  | { readonly kind: "blocks" | "expression"; readonly type: BlockType }
+  | { readonly kind: "blocks"; readonly type: BlockType }
+  | { readonly kind: "expression"; readonly types: readonly (BlockType | DType)[] }
   | { readonly kind: "plain" | "numbers"; readonly dtype: DType };
+
+/** Tensors in blocks that one expression reads: gates and ups of experts, each of which has memories of its own for a kernel to bind. */
+const mostTensors = 2;
 
 /** How the parameters of a link are kept whose tensors are these. */
 export function keptAs(link: GgufLink, entries: readonly GgufEntry[]): Kept {
   const [entry] = entries as readonly [GgufEntry, ...GgufEntry[]]; // a link has one at least
   const numbers: Kept = { kind: "numbers", dtype: computedDType(link, entries) };
-  if (entries.some(({ type }) => type.name !== entry.type.name)) return numbers;
+  const types = entries.flatMap(({ type }) => blockTypes.get(type.name) ?? plainTypes.get(type.name) ?? []);
+  const hasBlocks = types.some((type) => typeof type === "object");
+  const isExpression = hasBlocks && link.parameters.length === 1 && types.length === entries.length && types.length <= mostTensors;
+  const expression: Kept = isExpression ? { kind: "expression", types } : numbers;
+  if (entries.some(({ type }) => type.name !== entry.type.name)) return expression;
   const moves = movesWholeBlocks(link, entry.type);
   const type = blockTypes.get(entry.type.name);
   if (type) {
     const areWhole = link.parameters.every(({ shape }) => (shape.at(-1) ?? 0) % type.blockSize === 0);
     if (areWhole && moves) return { kind: "blocks", type };
-    return link.parameters.length === 1 && entries.length === 1 ? { kind: "expression", type } : numbers;
+    return expression;
   }
   const dtype = plainTypes.get(entry.type.name);
   return dtype && moves ? { kind: "plain", dtype } : numbers;
@@ -76,10 +84,19 @@ export const widenedTypes = (entries: readonly GgufEntry[]): readonly string[] =
   ...new Set(entries.map(({ type }) => type.name).filter((name) => denseTypes.has(name))),
 ];
 
-/** A link's one parameter as an expression over its tensor's blocks. */
-export function inModelOrder(held: Tensor, link: GgufLink): Tensor {
-  const { type = "", parts = {} } = held.packing ?? {};
-  return packedTensor(type, parts, () => linkValues(link, [held]).reshape(link.parameters[0]?.shape ?? held.shape));
+/** The types of tensors in blocks that are not kept in them, because one parameter has too many tensors of several types. */
+export function mixedTypes(link: GgufLink, entries: readonly GgufEntry[]): readonly string[] {
+  const types = [...new Set(entries.map(({ type }) => type.name))];
+  return keptAs(link, entries).kind === "numbers" && types.length > 1 && types.some((type) => blockTypes.has(type)) ? types : [];
+}
+
+/** A link's one parameter as an expression over its tensors' blocks. */
+export function inModelOrder(held: readonly Tensor[], link: GgufLink): Tensor {
+  const parts = held.flatMap((tensor, i) =>
+    Object.entries(tensor.packing?.parts ?? { values: tensor }).map(([name, part]) => [`${i}.${name}`, part] as const),
+  );
+  const types = [...new Set(held.map(({ packing, dtype }) => packing?.type ?? dtype))].join(" and ");
+  return packedTensor(types, Object.fromEntries(parts), () => linkValues(link, held).reshape(link.parameters[0]?.shape ?? []));
 }
 
 /** The parameters of a link without memory or values yet, for planning. */
@@ -96,6 +113,10 @@ export function linkOutline(
     if (asked !== "auto") return { tensor: dense(shape, asked), dtype };
     if ("dtype" in kept) return { tensor: dense(shape, kept.dtype), dtype };
     if (kept.kind === "blocks") return { tensor: blockOutline(kept.type, shape, device), dtype };
-    return { tensor: inModelOrder(blockOutline(kept.type, entries[0]?.shape ?? shape, device), link), dtype };
+    const held = kept.types.map((type, i) => {
+      const own = entries[i]?.shape ?? shape;
+      return typeof type === "object" ? blockOutline(type, own, device) : dense(own, type);
+    });
+    return { tensor: inModelOrder(held, link), dtype };
   });
 }

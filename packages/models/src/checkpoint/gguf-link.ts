@@ -16,15 +16,16 @@ import {
 } from "@lowrank/tensor";
 import { linkBytes } from "../families/gguf/apply.js";
 import { type GgufLink, toModel } from "../families/gguf/change.js";
-import type { StoredPiece } from "../parameters.js";
 import { DenseWriter } from "./dense-writer.js";
-import { inModelOrder, keptAs, type LinkedTensor, widenedTypes } from "./gguf-kept.js";
+import { inModelOrder, keptAs, type LinkedTensor, mixedTypes, widenedTypes } from "./gguf-kept.js";
 
 /** The parameters of a link, the digests of the tensors that they were read from, and the types that are not kept. */
 export interface LoadedLink {
   readonly tensors: readonly LinkedTensor[];
   readonly digests: readonly string[];
   readonly widened: readonly string[];
+  /** The types of a parameter's tensors that are not kept because they are several. */
+  readonly mixed: readonly string[];
 }
 
 interface Options {
@@ -38,7 +39,7 @@ export async function loadLink(file: GgufFile, link: GgufLink, options: Options)
   const { tensors, digests } = await loaded(file, link, entries, options.device);
   const asked: LinkedTensor[] = [];
   for (const each of tensors) asked.push({ ...each, tensor: await asAsked(each.tensor, options.dtype) });
-  return { tensors: asked, digests, widened: widenedTypes(entries) };
+  return { tensors: asked, digests, widened: widenedTypes(entries), mixed: mixedTypes(link, entries) };
 }
 
 interface Loaded {
@@ -52,7 +53,7 @@ function loaded(file: GgufFile, link: GgufLink, entries: readonly GgufEntry[], d
     case "blocks":
       return inBlocks(file, link, kept.type, device);
     case "expression":
-      return inFileOrder(file, link, kept.type, device);
+      return inFileOrder(file, link, kept.types, device);
     case "plain":
       return alone(file, link, kept.dtype, device);
     case "numbers":
@@ -146,19 +147,35 @@ function inBlocks(file: GgufFile, link: GgufLink, type: BlockType, device: Devic
   );
 }
 
-/** One tensor's blocks as the file has them, read by an expression that moves their numbers. */
-async function inFileOrder(file: GgufFile, link: GgufLink, type: BlockType, device: Device): Promise<Loaded> {
-  const [{ name, shape }] = link.tensors as readonly [StoredPiece, ...StoredPiece[]]; // it is the only one
-  const { tensors, digests } = await filled([blockWriter(type, shape, device)], "bf16", async ([writer]) => {
-    let at = 0;
-    return [
-      await file.stream(name, (bytes) => {
-        writer?.write(bytes, at);
-        at += bytes.byteLength / type.blockBytes;
-      }),
-    ];
+/** Tensors' blocks as the file has them, read by an expression that moves their numbers. */
+async function inFileOrder(file: GgufFile, link: GgufLink, types: readonly (BlockType | DType)[], device: Device): Promise<Loaded> {
+  const begun = link.tensors.map(({ shape }, i) => {
+    const type = types[i] as BlockType | DType; // one for each tensor
+    if (typeof type === "object") return { writer: blockWriter(type, shape, device), unit: type.blockBytes };
+    return { writer: new DenseWriter(device, type, shape), unit: 1 };
   });
-  return { tensors: tensors.map(({ tensor: held, dtype }) => ({ tensor: inModelOrder(held, link), dtype })), digests };
+  const { tensors, digests } = await filled(
+    begun.map(({ writer }) => writer),
+    "bf16",
+    async (writers) => {
+      const read: string[] = [];
+      for (const [i, { name }] of link.tensors.entries()) {
+        let at = 0;
+        read.push(
+          await file.stream(name, (bytes) => {
+            writers[i]?.write(bytes, at);
+            at += bytes.byteLength / (begun[i]?.unit ?? 1);
+          }),
+        );
+      }
+      return read;
+    },
+  );
+  const tensor = inModelOrder(
+    tensors.map((each) => each.tensor),
+    link,
+  );
+  return { tensors: [{ tensor, dtype: "bf16" }], digests };
 }
 
 /** Tensors whose numbers stand alone, of one type. */

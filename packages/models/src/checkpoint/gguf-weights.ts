@@ -24,10 +24,11 @@ export async function readGgufWeights(
   const dtypes = new Map<string, DType>();
   const digests = new Map<string, string>();
   const widened = new Set<string>();
+  const mixed: string[] = [];
   try {
     for (const link of links) {
       const loaded = options.isOutline
-        ? { tensors: linkOutline(file, link, options), digests: [], widened: [] }
+        ? { tensors: linkOutline(file, link, options), digests: [], widened: [], mixed: [] }
         : await loadLink(file, link, options);
       loaded.tensors.forEach(({ tensor, dtype }: LinkedTensor, i) => {
         const name = link.parameters[i]?.name ?? "";
@@ -36,6 +37,7 @@ export async function readGgufWeights(
       });
       for (const [i, { name }] of link.tensors.entries()) digests.set(name, loaded.digests[i] ?? "");
       for (const type of loaded.widened) widened.add(type);
+      if (loaded.mixed.length > 0) mixed.push(`${link.parameters[0]?.name} (${loaded.mixed.join(", ")})`);
     }
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
@@ -47,6 +49,11 @@ export async function readGgufWeights(
       ? []
       : [
           `${file.name}: the tensors of the types ${[...widened].join(", ")} are kept as bf16: nothing computes with these blocks as they are.`,
+        ]),
+    ...(mixed.length === 0
+      ? []
+      : [
+          `${file.name}: the tensors of ${mixed.join("; ")} have several types, too many for one expression over blocks: they are kept as bf16.`,
         ]),
     ...(folded
       ? [

@@ -57,3 +57,27 @@ for (const [name, make] of inShare([...blockWeights], ([each]) => each))
             throw new Error(`${["forward", "back", "forward, rounded"][i]}, ${at}: ${got[i]?.[at]} instead of ${value}`);
       }
     });
+
+test.each([
+  [1, "q8_0"],
+  [2, "q4_0"],
+  [3, "q5_1"],
+] as const)(
+  "%i rows a matrix, gathered, times some matrices in blocks of %s = the float64 reference: as a mixture's experts",
+  async (m, type) => {
+    const make = new Map([...blockWeights].map(([name, each]) => [name.toLowerCase(), each])).get(type) ?? expect.fail(type);
+    const results = [reference, tested].map(async (dev) => {
+      const weight = make(3 * rows, columns, dev).reshape([3, rows, columns]);
+      const indices = (...list: number[]): Tensor => tensor(list, { dtype: "i32", device: dev });
+      // So few rows that the left operand is computed where it is read, too.
+      const left = matrix(2, columns, dev)
+        .gather(indices(...Array.from({ length: 2 * m }, (_, i) => i % 2)), 0)
+        .reshape([2, m, columns]);
+      return (await left.matmul(weight.gather(indices(2, 0), 0).transpose()).data()) as Float32Array;
+    });
+    const [wanted = new Float32Array(), got = new Float32Array()] = await Promise.all(results);
+    expect(got.length).toBe(wanted.length);
+    const largest = Math.max(...wanted.map(Math.abs));
+    expect(Math.max(...wanted.map((value, i) => Math.abs(value - (got[i] ?? Number.NaN))))).toBeLessThan(largest * 2 ** -10);
+  },
+);

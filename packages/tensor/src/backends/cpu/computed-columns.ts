@@ -5,8 +5,8 @@ import type { LoadOperand, MatmulKernel, Reduction, Slot, Store } from "../../ke
 import { substitute } from "../../kernels/substitute.js";
 import { SmallIntegers } from "../../kernels/wasm/small-integers.js";
 import type { DType } from "../../tensor/dtype.js";
-import { elementOf, once } from "./computed.js";
-import { leftBlocks, mostSums, placeIn, placeOf, rowsOf, type Sums, scaled, sumOf, sumsSlot, times } from "./computed-sums.js";
+import { elementOf, once, sumsSlot } from "./computed.js";
+import { leftBlocks, mostSums, placeIn, placeOf, rowsOf, type Sums, scaled, sumOf, times } from "./computed-sums.js";
 import { type Factored, factored, grouped } from "./factored.js";
 
 /** Blocks of the columns: lanes are columns. Rows share a block's elements while there are registers for all their sums. */

@@ -7,7 +7,7 @@ import { substitute } from "../../kernels/substitute.js";
 import { type LoopProgram, lowerRows } from "../../kernels/wasm/lower.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
-import { elementOf, matricesOf, ownAxes, scratchSlot, walks } from "./computed.js";
+import { elementOf, matricesOf, outSlot, ownAxes, rowsSlot, scratchSlot, walks } from "./computed.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps, rowsStep } from "./loop.js";
 import { matmulSteps } from "./matmul.js";
@@ -16,9 +16,6 @@ import type { Step, StepList, Word } from "./steps.js";
 
 /** Bytes of computed left operands at a time. */
 const mostBytes = 4 * 2 ** 20;
-/** Stands for the part of the result that is being computed, and for the rows of computed operands, from here downwards. */
-const outSlot: Slot = -2;
-const rowsSlot: Slot = -3;
 
 /** Some rows of a computed left operand, and how to make them. */
 interface ComputedLeft {

@@ -2,7 +2,7 @@ import { type Blocks, positionIn, unitsOf } from "../../kernels/blocks.js";
 import { type Expr, ExprMakers, type Index } from "../../kernels/expr.js";
 import type { LoopKernel, MatmulKernel, Reduction, Slot, Store } from "../../kernels/kernel.js";
 import { sizeOf } from "../../tensor/shape.js";
-import { elementOf } from "./computed.js";
+import { elementOf, laidOutSlot, sumsSlot } from "./computed.js";
 
 /** Sums that a loop keeps in registers at most. */
 export const mostSums = 16;
@@ -50,10 +50,6 @@ export function sumOf(make: ExprMakers, terms: readonly Expr[]): Expr {
   if (!only) return make.constant("f32", 0);
   return terms.length === 1 ? only : make.binary("add", sumOf(make, terms.slice(0, half)), sumOf(make, terms.slice(half)));
 }
-
-/** Slots of what is made of the left operand. */
-export const laidOutSlot: Slot = -1;
-export const sumsSlot: Slot = -2;
 
 /** The left operand's blocks unit by unit, and the sum of each block over the units of each group. */
 export function leftBlocks(

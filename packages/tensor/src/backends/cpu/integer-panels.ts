@@ -12,7 +12,7 @@ import { depthAtOnce, elementOf, once, walks } from "./computed.js";
 import { affineInteger, type Group, grouped, type IntegerPart } from "./factored.js";
 
 /** Stand for what is made of the columns: their pairs of integers, factors and shifts. */
-export const columnSlots = { integers: -1, factors: -2, shifts: -3 } as const;
+export const columnSlots = { integers: -21, factors: -22, shifts: -23 } as const;
 
 /** A right operand of integers in groups with a factor each: how both operands are packed. */
 export interface IntegerRight {

@@ -17,7 +17,7 @@ import { vectorNanoseconds } from "./loop.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Stand for what is made of the rows: integers, scales, sums from which groups start, sums of f32. */
-const slots = { integers: -1, scales: -2, starts: -3, sums: -4 } as const;
+const slots = { integers: -11, scales: -12, starts: -13, sums: -14 } as const;
 /** Lanes of a unit. */
 const lanesOfUnit = 16;
 /** Up to so many sums of columns are kept in registers. */
