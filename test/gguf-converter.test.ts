@@ -51,8 +51,14 @@ const otherwise: Readonly<Record<string, readonly (readonly [why: string, names:
   gemma3_text: [["query_pre_attn_scalar, which it drops, is in the queries' norm", /attn_q_norm\.weight$/]],
   gemma4_text: [["its AutoConfig drops the heads of layers without a window", /head_count_kv$/]],
   granitemoehybrid: [["it knows a layer with attention by the word attention alone", /^blk\.1\.attn_[qk]\.weight$/]],
-  qwen3_5: [["the interval is that of layer_types", /full_attention_interval$/]],
-  qwen3_5_text: [["the interval is that of layer_types", /full_attention_interval$/]],
+  qwen3_5: [
+    ["the interval is that of layer_types", /full_attention_interval$/],
+    ["sections of more pairs than turn end llama.cpp's process", /rope\.dimension_sections$/],
+  ],
+  qwen3_5_text: [
+    ["the interval is that of layer_types", /full_attention_interval$/],
+    ["sections of more pairs than turn end llama.cpp's process", /rope\.dimension_sections$/],
+  ],
 };
 
 /** Numbers that are rounded in another order: of e^x and of powers. */
