@@ -7,15 +7,20 @@ import { substitute } from "../../kernels/substitute.js";
 import { type LoopProgram, lowerRows } from "../../kernels/wasm/lower.js";
 import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
-import { elementOf, matricesOf, outSlot, ownAxes, rowsSlot, scratchSlot, walks } from "./computed.js";
+import { elementOf, matricesOf, ownAxes, scratchSlot, walks } from "./computed.js";
 import type { KernelLibrary } from "./library.js";
 import { loopSteps, rowsStep } from "./loop.js";
 import { matmulSteps } from "./matmul.js";
 import { movedSteps } from "./move.js";
+import { standIn } from "./stand-ins.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Bytes of computed left operands at a time. */
 const mostBytes = 4 * 2 ** 20;
+/** Stands for the part of the result that is being computed. */
+const outSlot: Slot = standIn();
+/** For each product of a sum, what stands for the rows of its computed operand. */
+const rowsSlots: Slot[] = [];
 
 /** Some rows of a computed left operand, and how to make them. */
 interface ComputedLeft {
@@ -49,7 +54,9 @@ export function computedLeftSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) =>
         if (word.kind !== "slot" || word.slot >= 0) return word;
         const offset = word.byteOffset ?? 0;
         if (word.slot === outSlot) return { kind: "slot", slot: out, byteOffset: outAt + offset };
-        return { kind: "scratch", offset: (places[rowsSlot - word.slot] ?? 0) + offset };
+        const place = places[rowsSlots.indexOf(word.slot)];
+        if (place === undefined) throw new Error(`cpu: slot ${word.slot} stands for no rows of this product.`);
+        return { kind: "scratch", offset: place + offset };
       }),
     );
   };
@@ -70,7 +77,8 @@ export function computedLeftSteps(kernel: MatmulKernel, dtypeOf: (slot: Slot) =>
             steps.push(rowsStep(left.program, rows, wordOf, typeOf, library));
           }
           made[i] = matrix;
-          return { k, a: { slot: rowsSlot - i, offset: 0, batchStrides: [], rowStride: k, columnStride: 1 }, b: right, factor };
+          const slot = (rowsSlots[i] ??= standIn());
+          return { k, a: { slot, offset: 0, batchStrides: [], rowStride: k, columnStride: 1 }, b: right, factor };
         }
         const rows = withoutBatch(a, at) as MatrixView;
         return { k, a: { ...rows, offset: rows.offset + first * rows.rowStride }, b: right, factor };

@@ -11,20 +11,14 @@ import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import type { KernelLibrary } from "./library.js";
 import { rowsStep } from "./loop.js";
+import { standIn } from "./stand-ins.js";
 import type { Step, Word } from "./steps.js";
 
-// What stands among a program's slots for memories that are none of the plan's. No two are the same: the steps of one product may be made of another's.
-// integer-rows.ts has -11 to -14, integer-panels.ts -21 to -23.
-
 /** Scratch memory. */
-export const scratchSlot: Slot = -1;
+export const scratchSlot: Slot = standIn();
 /** What is made of a left operand: its blocks unit by unit, and their sums. */
-export const laidOutSlot: Slot = -2;
-export const sumsSlot: Slot = -3;
-/** The part of a result that is being computed. */
-export const outSlot: Slot = -31;
-/** The rows of computed left operands, from here downwards. */
-export const rowsSlot: Slot = -32;
+export const laidOutSlot: Slot = standIn();
+export const sumsSlot: Slot = standIn();
 
 /** Positions along the depth that one row of a packing program covers: what it writes to a panel (8 KiB) stays in the first-level cache. */
 export const depthAtOnce = 256;

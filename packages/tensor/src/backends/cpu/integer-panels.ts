@@ -10,9 +10,14 @@ import type { DType } from "../../tensor/dtype.js";
 import { sizeOf } from "../../tensor/shape.js";
 import { depthAtOnce, elementOf, once, walks } from "./computed.js";
 import { affineInteger, type Group, grouped, type IntegerPart } from "./factored.js";
+import { standIn } from "./stand-ins.js";
 
 /** Stand for what is made of the columns: their pairs of integers, factors and shifts. */
-export const columnSlots = { integers: -21, factors: -22, shifts: -23 } as const;
+export const columnSlots: { readonly integers: Slot; readonly factors: Slot; readonly shifts: Slot } = {
+  integers: standIn(),
+  factors: standIn(),
+  shifts: standIn(),
+};
 
 /** A right operand of integers in groups with a factor each: how both operands are packed. */
 export interface IntegerRight {

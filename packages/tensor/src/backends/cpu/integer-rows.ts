@@ -14,10 +14,11 @@ import { elementOf } from "./computed.js";
 import { affineInteger, type Group, grouped, type IntegerPart } from "./factored.js";
 import type { KernelLibrary } from "./library.js";
 import { vectorNanoseconds } from "./loop.js";
+import { standIn } from "./stand-ins.js";
 import type { Step, StepList, Word } from "./steps.js";
 
 /** Stand for what is made of the rows: integers, scales, sums from which groups start, sums of f32. */
-const slots = { integers: -11, scales: -12, starts: -13, sums: -14 } as const;
+const slots = { integers: standIn(), scales: standIn(), starts: standIn(), sums: standIn() };
 /** Lanes of a unit. */
 const lanesOfUnit = 16;
 /** Up to so many sums of columns are kept in registers. */
