@@ -118,12 +118,25 @@ describe.skipIf(typeof chromium === "string")("in a browser", () => {
       for (const [kind, width] of Object.entries(widths))
         frames.push(`<iframe id="${name} ${kind}" src="${name}.html" style="width:${width}px;height:800px;border:0"></iframe>`);
     }
-    const look = `JSON.stringify([...document.querySelectorAll("iframe")].map((frame) => {
-      const page = frame.contentDocument;
-      const count = (selector) => [...page.querySelectorAll(selector)].filter((each) => each.offsetHeight > 0).length;
-      return [frame.id, { canvases: count("canvas"), cut: count(".scroll.cut"), cues: count(".cue"), excess: page.documentElement.scrollWidth - frame.clientWidth }];
-    }))`;
-    writeFileSync(join(folder, "all.html"), `${frames.join("")}<script>setTimeout(() => { document.title = ${look}; }, 1500)</script>`);
+    // Plots are drawn in frames that the browser makes when it comes to it, while its clock runs ahead: what is found is told once it has all
+    // curves and has not changed for a while, or is all that there will be.
+    const look = `const curves = ${JSON.stringify(Object.fromEntries(Object.entries(pages).map(([name, { curves }]) => [name, curves])))};
+    let [seen, same, looks] = ["", 0, 0];
+    const timer = setInterval(() => {
+      const found = [...document.querySelectorAll("iframe")].map((frame) => {
+        const page = frame.contentDocument;
+        const count = (selector) => [...page.querySelectorAll(selector)].filter((each) => each.offsetHeight > 0).length;
+        return [frame.id, { canvases: count("canvas"), cut: count(".scroll.cut"), cues: count(".cue"), excess: page.documentElement.scrollWidth - frame.clientWidth }];
+      });
+      const text = JSON.stringify(found);
+      same = text === seen ? same + 1 : 0;
+      seen = text;
+      const isDrawn = found.every(([id, { canvases }]) => canvases >= (curves[id.split(" ")[0]] ?? 0));
+      if (++looks < 500 && !(isDrawn && same >= 20)) return;
+      clearInterval(timer);
+      document.title = text;
+    }, 100)`;
+    writeFileSync(join(folder, "all.html"), `${frames.join("")}<script>onload = () => { ${look} };</script>`);
     const { dom, console } = visitPage(chromium as Browser, pathToFileURL(join(folder, "all.html")).href); // skipped without one
     lines = console;
     const [, title = "[]"] = /<title>(.*?)<\/title>/.exec(dom) ?? [];
