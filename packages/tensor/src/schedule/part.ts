@@ -105,7 +105,7 @@ export class KnownParts {
   readonly #views = new Map<string, StridedView | null>();
   #count = 0;
 
-  /** How memory is seen through views that `key` says, which `make` finds unless it was asked before; null where that is no matter of strides. */
+  /** The strides of memory seen through the views that `key` describes, made by `make` once for each key; null where no strides describe them. */
   view(key: string, make: () => StridedView | null): StridedView | null {
     let view = this.#views.get(key);
     if (view !== undefined) return view;

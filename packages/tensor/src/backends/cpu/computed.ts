@@ -14,9 +14,9 @@ import { rowsStep } from "./loop.js";
 import { standIn } from "./stand-ins.js";
 import type { Step, Word } from "./steps.js";
 
-/** Scratch memory. */
+/** Stands among a program's slots for scratch memory. */
 export const scratchSlot: Slot = standIn();
-/** What is made of a left operand: its blocks unit by unit, and their sums. */
+/** Stand for what is made of a left operand: its blocks unit by unit, and their sums. */
 export const laidOutSlot: Slot = standIn();
 export const sumsSlot: Slot = standIn();
 
